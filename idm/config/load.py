@@ -1,0 +1,195 @@
+"""YAML and ``section.key=value`` -> a checked :class:`~idm.config.schema.RunConfig`, or one error that lists
+every fault with its path."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from idm.config.schema import RunConfig
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+class ConfigError(ValueError):
+    """What is wrong with a configuration: all faults, one a line."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-4 as a number, as YAML 1.2 does."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML file, apply overrides like ``train.batch_size=8``, check everything.
+
+    An override's value is YAML. Setting a section's ``name`` to another choice drops the fields of the old one.
+
+    Raises:
+        ConfigError: listing every unknown key, wrong value and impossible combination.
+    """
+    try:
+        raw = yaml.load(path.read_text(), Loader=_Loader)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: must hold sections such as 'data:' and 'train:'")
+    for override in overrides:
+        apply_override(raw, override)
+    config = validate(RunConfig, raw, str(path))
+    faults = impossible_combinations(config)
+    if faults:
+        raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
+    return config
+
+
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Set one dotted key of ``raw`` in place."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r}: expected section.key=value")
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {override!r}: the value is not YAML") from None
+    *sections, last = key.split(".")
+    node = raw
+    for section in sections:
+        node = node.setdefault(section, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"override {override!r}: {section} is a value, not a section")
+    if last == "name" and node.get("name") != value:
+        node.clear()
+    node[last] = value
+
+
+def validate(schema: type[Schema], raw: dict[str, Any], where: str) -> Schema:
+    """Check ``raw`` against a schema, strictly. All faults come in one ConfigError, with paths and suggestions."""
+    try:  # through JSON: there a list may stand for a tuple and a string for a path, and nothing else is lax
+        return schema.model_validate_json(json.dumps(raw, default=str))
+    except ValidationError as error:
+        lines = [f"{where}: {_describe(schema, fault)}" for fault in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _describe(schema: type[BaseModel], fault: Any) -> str:
+    keys = [str(part) for part in _without_tags(schema, fault["loc"])]
+    path = ".".join(keys)
+    if fault["type"] == "extra_forbidden":
+        known = _fields_at(schema, fault["loc"][:-1])
+        close = difflib.get_close_matches(keys[-1], known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(known))}"
+        return f"{path}: unknown key; {hint}"
+    if fault["type"] == "missing":
+        return f"{path}: is required"
+    if fault["type"].startswith("union_tag"):
+        expected = fault.get("ctx", {}).get("expected_tags", "")
+        return f"{path}.name: must be one of {expected}"
+    return f"{path}: {fault['msg']}, got {fault['input']!r}"
+
+
+def _sections(annotation: Any) -> Iterable[type[BaseModel]]:
+    """The section classes that an annotation admits."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _sections(argument)
+
+
+def _tag(section: type[BaseModel]) -> str | None:
+    field = section.model_fields.get("name")
+    return get_args(field.annotation)[0] if field else None
+
+
+def _walk(schema: type[BaseModel], loc: Sequence[Any]) -> tuple[type[BaseModel] | None, list[Any]]:
+    """Follow a pydantic location; gives the section it ends in and the location without union tags."""
+    section: type[BaseModel] | None = schema
+    choices: list[type[BaseModel]] = []
+    keys: list[Any] = []
+    for part in loc:
+        tagged = [choice for choice in choices if _tag(choice) == part]
+        if tagged and section is None:
+            section = tagged[0]
+            continue
+        keys.append(part)
+        field = section.model_fields.get(part) if section else None
+        choices = list(_sections(field.annotation)) if field else []
+        section = choices[0] if len(choices) == 1 else None
+    return section, keys
+
+
+def _without_tags(schema: type[BaseModel], loc: Sequence[Any]) -> list[Any]:
+    return _walk(schema, loc)[1]
+
+
+def _fields_at(schema: type[BaseModel], loc: Sequence[Any]) -> list[str]:
+    section = _walk(schema, loc)[0]
+    return list(section.model_fields) if section else []
+
+
+def impossible_combinations(config: RunConfig) -> list[str]:
+    """What is well formed field by field and cannot work together."""
+    faults = []
+    net, size = config.denoiser, config.data.image_size
+    if len(net.channels) != len(net.num_blocks):
+        faults.append(
+            f"denoiser.num_blocks: {len(net.num_blocks)} levels, but denoiser.channels has {len(net.channels)}"
+        )
+    if size % (net.patch_size * 2 ** (len(net.channels) - 1)):
+        faults.append(
+            f"data.image_size: {size} does not divide by patch_size * 2^(levels - 1) = "
+            f"{net.patch_size * 2 ** (len(net.channels) - 1)}"
+        )
+    for level, width in enumerate(net.channels):
+        side = size // (net.patch_size * 2**level)
+        if side in net.attention_resolutions and width % net.head_dim:
+            faults.append(f"denoiser.head_dim: {net.head_dim} does not divide the {width} channels at {side}x{side}")
+    if net.add_degraded and config.objective.prediction != "sample":
+        faults.append(
+            f"denoiser.add_degraded: needs objective.prediction=sample, not {config.objective.prediction}"
+            " (x_d is an estimate of x_0, not of noise)"
+        )
+    if config.schedule.name == "linear" and config.schedule.beta_start > config.schedule.beta_end:
+        faults.append("schedule.beta_start: is above schedule.beta_end")
+    if config.sampler.num_steps > config.schedule.num_steps:
+        faults.append(
+            f"sampler.num_steps: {config.sampler.num_steps} exceeds the schedule's {config.schedule.num_steps}"
+        )
+    if config.sampler.start_from == "noise" and config.sampler.strength != 1:
+        faults.append("sampler.strength: below 1 needs sampler.start_from=degraded")
+    if config.train.batch_size % config.train.accumulation:
+        faults.append(
+            f"train.batch_size: {config.train.batch_size} does not divide into train.accumulation="
+            f"{config.train.accumulation} micro-batches"
+        )
+    if config.validation.num_shown > config.validation.num_images:
+        faults.append("validation.num_shown: exceeds validation.num_images")
+    source = config.data.source
+    if source.name == "huggingface" and source.streaming != (source.num_faces is not None):
+        faults.append("data.source.num_faces: is needed with streaming, where no length is known, and only there")
+    if config.data.val_source is None:
+        if source.name == "huggingface" and source.streaming:
+            faults.append("data.val_source: is required with a streaming source, whose end is not known")
+        if source.name == "synthetic" and source.num_faces <= config.validation.num_images:
+            faults.append("data.source.num_faces: nothing is left to train on after the held-out faces")
+    elif config.data.val_source.name == "huggingface" and config.data.val_source.streaming:
+        faults.append("data.val_source.streaming: validation needs a source that can be indexed")
+    return faults
+
+
+def dump_config(config: BaseModel) -> str:
+    """The resolved configuration as YAML that :func:`load_config` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

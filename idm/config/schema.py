@@ -1,0 +1,217 @@
+"""The checked settings of a run: frozen sections, and tagged unions where there is a choice.
+
+A choice carries the tag field ``name`` and owns its own fields only, so that a setting that would have no
+effect cannot be written. Which settings fit together is checked in :mod:`idm.config.load`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Range = tuple[float, float]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+# ------------------------------------------------------------------------------------------------ data
+
+
+class SyntheticConfig(Section):
+    """Procedural faces: no files needed."""
+
+    name: Literal["synthetic"] = "synthetic"
+    num_faces: Count = 4096
+    seed: int = 0
+
+
+class FolderConfig(Section):
+    """A folder of aligned face images, searched recursively; ``metadata.jsonl`` may give landmarks."""
+
+    name: Literal["folder"] = "folder"
+    path: Path
+
+
+class HuggingFaceConfig(Section):
+    """Anything ``datasets.load_dataset`` reads: a hub id, or "parquet", "arrow", "webdataset", "imagefolder"
+    with ``data_files``."""
+
+    name: Literal["huggingface"] = "huggingface"
+    path: str
+    data_files: str | list[str] | None = None
+    split: str = "train"
+    image_column: str = "image"
+    landmarks_column: str | None = None
+    streaming: bool = False
+    """Read without storing; needs ``num_faces``, the faces that make an epoch."""
+    num_faces: Count | None = None
+
+
+class AssetsConfig(Section):
+    """The aligned faces under the folder named by the environment variable IDM_ASSETS."""
+
+    name: Literal["assets"] = "assets"
+    split: Literal["train", "val", "test"] = "train"
+
+
+SourceConfig = Annotated[
+    SyntheticConfig | FolderConfig | HuggingFaceConfig | AssetsConfig, Field(discriminator="name")
+]
+
+
+class DataConfig(Section):
+    source: SourceConfig
+    """P_X: the faces to train on. Without ``val_source`` the last ``validation.num_images`` are held out of it."""
+    val_source: SourceConfig | None = None
+    image_size: Annotated[int, Field(ge=16)]
+    """Side in pixels to which the aligned faces are resized."""
+    flip_probability: Share = 0.5
+    cache: bool = True
+    """Keep decoded, resized faces in memory (image_size^2 * 3 bytes each)."""
+    num_workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that prepare batches; 0 prepares them in the training process."""
+
+
+class DegradationConfig(Section):
+    """A published preset, and what to change in it. Lengths are in pixels of a 512 px face."""
+
+    preset: Literal[
+        "gfpgan", "vqfr", "restoreformer_pp", "codeformer", "codeformer_stage2", "diffbir", "daefr", "difface", "mild"
+    ] = "gfpgan"
+    clean_probability: Share = 0.03
+    """Share of faces that stay undegraded: a clean face must come back clean."""
+    blur_sigma: Range | None = None
+    down: Range | None = None
+    noise_sigma: Range | None = None
+    jpeg_quality: Range | None = None
+
+
+# --------------------------------------------------------------------------------------------- network
+
+
+class DenoiserConfig(Section):
+    """Arguments of :class:`idm.nn.denoiser.Denoiser`, where they are described."""
+
+    patch_size: Literal[1, 2, 4, 8] = 2
+    channels: Annotated[list[Count], Field(min_length=1)] = [64, 128, 256]
+    num_blocks: Annotated[list[Count], Field(min_length=1)] = [2, 2, 2]
+    attention_resolutions: list[Count] = [32, 16, 8]
+    head_dim: Count = 64
+    inject_degraded: bool = False
+    add_degraded: bool = True
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+# ------------------------------------------------------------------------------------------- diffusion
+
+
+class LinearConfig(Section):
+    """SR3: beta from ``beta_start`` to ``beta_end`` in T = ``num_steps``."""
+
+    name: Literal["linear"] = "linear"
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 1e-2
+    num_steps: Count = 2000
+
+
+class CosineConfig(Section):
+    """Nichol & Dhariwal's cosine schedule."""
+
+    name: Literal["cosine"] = "cosine"
+    num_steps: Count = 1000
+    offset: Annotated[float, Field(gt=0)] = 0.008
+
+
+ScheduleConfig = Annotated[LinearConfig | CosineConfig, Field(discriminator="name")]
+
+
+class ObjectiveConfig(Section):
+    prediction: Literal["epsilon", "sample", "v"] = "sample"
+    p: Literal[1, 2] = 1
+    min_snr_clamp: Annotated[float, Field(gt=0)] | None = None
+
+
+class ChainConfig(Section):
+    num_steps: Count = 10
+    start_from: Literal["noise", "degraded"] = "noise"
+    strength: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class LangevinConfig(ChainConfig):
+    name: Literal["langevin"] = "langevin"
+
+
+class DDIMConfig(ChainConfig):
+    name: Literal["ddim"] = "ddim"
+    eta: Share = 0.0
+
+
+class DPMPP2MConfig(ChainConfig):
+    name: Literal["dpmpp_2m"] = "dpmpp_2m"
+
+
+class UniPCConfig(ChainConfig):
+    name: Literal["unipc"] = "unipc"
+
+
+SamplerConfig = Annotated[
+    LangevinConfig | DDIMConfig | DPMPP2MConfig | UniPCConfig, Field(discriminator="name")
+]
+
+
+# -------------------------------------------------------------------------------------------- training
+
+
+class TrainConfig(Section):
+    num_steps: Annotated[int, Field(ge=0)]
+    """Optimiser steps."""
+    batch_size: Count
+    """Faces per optimiser step over all processes and accumulated micro-batches."""
+    accumulation: Count = 1
+    """Micro-batches per optimiser step in each process."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    decay: Literal["constant", "cosine"] = "cosine"
+    """Learning rate after the warm-up: constant, or a half cosine down to zero at ``num_steps``."""
+    betas: tuple[Share, Share] = (0.9, 0.99)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """"auto" is bf16 where the processor computes in it, else no."""
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    log_every: Count = 20
+    checkpoint_every: Count = 500
+    keep_checkpoints: Count = 2
+    """How many of the newest checkpoints stay, besides the best one."""
+    trackers: list[str] = ["tensorboard"]
+    """accelerate's tracker names; a JSONL log is always written."""
+
+
+class ValidationConfig(Section):
+    every: Count = 500
+    num_images: Count = 64
+    num_shown: Count = 8
+    """Faces in the before/after grid."""
+    seed: int = 1234
+    """Seed of the frozen degradations and of the sampler's noise."""
+
+
+class RunConfig(Section):
+    """Everything that train_idm.py needs."""
+
+    output_dir: Path
+    seed: int = 0
+    data: DataConfig
+    degradation: DegradationConfig = DegradationConfig()
+    denoiser: DenoiserConfig = DenoiserConfig()
+    schedule: ScheduleConfig = LinearConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    sampler: SamplerConfig = DDIMConfig()
+    train: TrainConfig
+    validation: ValidationConfig = ValidationConfig()

@@ -1,0 +1,323 @@
+"""The only reader and writer of image files: sRGB uint8 arrays on one side, files on the other.
+
+PIL does the decoding. What PIL leaves to the caller is decided here once: orientation, transparency, deep
+grey, colour profiles, size bounds, and one clear :class:`ImageError` for whatever is wrong with a file.
+"""
+
+import io
+import os
+import re
+import uuid
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+MAX_PIXELS = 200_000_000
+WRITE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+READ_SUFFIXES = (*WRITE_SUFFIXES, ".jfif", ".avif", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".jp2", ".j2k")
+
+# A closed list: PIL also has readers that start other programs (EPS) or are barely kept up.
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
+
+# PIL's own bound is a global of its own; left alone it warns from 89 and refuses from 179 megapixels.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+
+class ImageError(ValueError):
+    """A picture cannot be found, read or written. The message is "<path>: <what is wrong>; <what to do>"."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A decoded image file, upright.
+
+    ``rgb`` and ``alpha`` are uint8 in 0..255; ``alpha`` (0 = clear) is None for a file without transparency.
+    ``icc_profile`` describes ``rgb``: it is None when the file holds none, or one for grey or CMYK values.
+    """
+
+    rgb: UInt8[np.ndarray, "h w 3"]
+    alpha: UInt8[np.ndarray, "h w"] | None
+    icc_profile: bytes | None
+
+
+def _error(name: object, problem: str, remedy: str) -> ImageError:
+    return ImageError(f"{name}: {problem}; {remedy}")
+
+
+# --- finding ------------------------------------------------------------------------------------------
+
+
+def find_images(inputs: Sequence[Path]) -> list[Path]:
+    """All image files that ``inputs`` name, in an order that does not depend on the file system.
+
+    A file named explicitly is taken whatever its suffix. In a folder, at any depth, every regular file is
+    taken whose suffix is in ``READ_SUFFIXES`` (case does not matter), in natural order (2 before 10); hidden
+    files and folders are skipped and links to folders are not followed. A file met twice is listed once.
+
+    Raises:
+        ImageError: a path does not exist, a folder holds no image or cannot be listed.
+    """
+    found: dict[Path, Path] = {}
+    for path in inputs:
+        if path.is_dir():
+            files = _images_below(path)
+            if not files:
+                looked_for = " ".join(READ_SUFFIXES)
+                raise _error(path, f"no image in this folder ({looked_for})", "name another folder")
+        elif path.exists():
+            files = [path]
+        else:
+            raise _error(path, "no such file or folder", "check the spelling")
+        for file in files:
+            found.setdefault(file.absolute(), file)
+    return list(found.values())
+
+
+def _images_below(folder: Path) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        raise _error(error.filename, f"cannot be listed ({error.strerror})", "check its permissions")
+
+    files: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(parent, name) for name in names if not name.startswith("."))
+        files += [path for path in paths if path.suffix.lower() in READ_SUFFIXES and path.is_file()]
+    return sorted(files, key=lambda path: (_natural(path.relative_to(folder).parts), str(path)))
+
+
+def _natural(parts: Iterable[str]) -> list[list[str | int]]:
+    """Sort key that reads runs of digits as numbers; texts and numbers alternate, so keys always compare."""
+    split = (re.split(r"([0-9]+)", part.casefold()) for part in parts)
+    return [[int(piece) if i % 2 else piece for i, piece in enumerate(pieces)] for pieces in split]
+
+
+# --- reading ------------------------------------------------------------------------------------------
+
+
+def read_image(path: Path) -> Picture:
+    """Read an image file of any size up to ``MAX_PIXELS`` as upright 8-bit RGB.
+
+    EXIF orientation is applied; grey, palette, 1-bit and CMYK become RGB as PIL converts them; transparency
+    in any form becomes ``alpha``. 16-bit grey (also in PIL's mode I) is divided by 257 and rounded, never
+    clipped; floating-point grey must lie in [0, 1]. PIL itself cuts 16-bit *colour* to its upper 8 bits.
+    Of several frames the first is read.
+
+    Raises:
+        ImageError: missing, a folder, empty, not an image, cut short, broken, or too large.
+    """
+    if path.is_dir():
+        raise _error(path, "is a folder, not an image file", "name a file in it")
+    if not path.exists():
+        raise _error(path, "no such file", "check the spelling")
+    if not path.is_file():
+        raise _error(path, "is not a regular file", "name an image file")
+    try:
+        with path.open("rb") as file:
+            return _decode(file, str(path))
+    except OSError as error:
+        raise _error(path, f"cannot be read ({error.strerror})", "check its permissions and disk") from error
+
+
+def decode_image(data: bytes, name: str) -> Picture:
+    """:func:`read_image` for the bytes of an image file; ``name`` stands for the path in errors."""
+    return _decode(io.BytesIO(data), name)
+
+
+def _decode(file: IO[bytes], name: str) -> Picture:
+    if not file.read(1):
+        raise _error(name, "the file is empty", "copy or download it again")
+    file.seek(0)
+    try:
+        with Image.open(file, formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise _too_large(name, f"{width} x {height} pixels")
+            if min(width, height) < 1:
+                raise _error(name, f"has no pixels ({width} x {height})", "export the image again")
+            image.load()
+            return _to_picture(ImageOps.exif_transpose(image), name)
+    except ImageError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        kinds = ", ".join(_FORMATS)
+        raise _error(name, f"is not an image of a known kind ({kinds})", "convert it to PNG") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(name, str(error)) from error
+    except Exception as error:  # on broken data PIL's readers raise whatever their parsing runs into
+        reason = str(error) or type(error).__name__
+        raise _error(name, f"is broken or cut short ({reason})", "copy or download the file again") from error
+
+
+def _too_large(name: str, size: str) -> ImageError:
+    limit = MAX_PIXELS // 1_000_000
+    return _error(name, f"is too large ({size}, the limit is {limit} megapixels)", "shrink it first")
+
+
+def _to_picture(image: Image.Image, name: str) -> Picture:
+    alpha: np.ndarray | None = None
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image)
+        grey = _grey_from_float(values, name) if image.mode == "F" else _grey_from_integers(values, name)
+        rgb = np.stack([grey] * 3, axis=-1)
+        if "transparency" in image.info:
+            alpha = np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
+    elif image.has_transparency_data:
+        rgba = np.asarray(image.convert("RGBA"))
+        rgb, alpha = rgba[..., :3].copy(), rgba[..., 3].copy()
+    else:
+        rgb = np.array(image.convert("RGB"))
+    return Picture(rgb, alpha, _rgb_profile(image.info.get("icc_profile")))
+
+
+def _grey_from_integers(values: np.ndarray, name: str) -> np.ndarray:
+    """0..65535 -> 0..255, to the nearest. The scale is never guessed from the values."""
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise _error(name, f"has grey values {low}..{high} outside 0..65535", "convert it to 8 or 16 bits")
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _grey_from_float(values: np.ndarray, name: str) -> np.ndarray:
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):  # false for NaN too
+        raise _error(name, f"has floating-point values {low:g}..{high:g} outside [0, 1]", "rescale them")
+    return np.rint(values * 255).astype(np.uint8)
+
+
+def _rgb_profile(profile: object) -> bytes | None:
+    # ICC.1:2022, 7.2.6: bytes 16..19 of the header are the colour space that the profile describes.
+    return profile if isinstance(profile, bytes) and profile[16:20] == b"RGB " else None
+
+
+# --- writing ------------------------------------------------------------------------------------------
+
+
+def write_image(
+    path: Path,
+    rgb: UInt8[np.ndarray, "h w 3"],
+    alpha: UInt8[np.ndarray, "h w"] | None = None,
+    icc_profile: bytes | None = None,
+    quality: int = 95,
+) -> None:
+    """Write an image file whole or not at all; the suffix (``WRITE_SUFFIXES``) names the format.
+
+    PNG and TIFF are lossless. JPEG (colour not subsampled) and WebP use ``quality`` in 1..100. The file is
+    written beside its target under a hidden name, flushed to the disk and then renamed.
+
+    Raises:
+        ImageError: unknown suffix, JPEG with alpha, bad quality, missing folder, full disk; ``path`` is as
+            it was, and nothing is left behind.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in WRITE_SUFFIXES:
+        raise _error(path, f"cannot write the suffix {suffix!r}", f"use one of {' '.join(WRITE_SUFFIXES)}")
+    if suffix in (".jpg", ".jpeg") and alpha is not None:
+        raise _error(path, "JPEG cannot hold alpha", "use .png or drop alpha")
+    if not 1 <= quality <= 100:
+        raise _error(path, f"quality {quality} is outside 1..100", "the usual value is 95")
+    try:
+        image = Image.fromarray(rgb)
+        if alpha is not None:
+            image.putalpha(Image.fromarray(alpha))
+        data = _encode(image, suffix, icc_profile, quality)
+    except (OSError, ValueError) as error:
+        raise _error(path, f"cannot be encoded ({error})", "use .png, or smaller dimensions") from error
+    _write_whole(path, data)
+
+
+def _encode(image: Image.Image, suffix: str, icc_profile: bytes | None, quality: int) -> bytes:
+    file = io.BytesIO()
+    match suffix:
+        case ".png":
+            image.save(file, "PNG", icc_profile=icc_profile)
+        case ".jpg" | ".jpeg":
+            image.save(file, "JPEG", icc_profile=icc_profile, quality=quality, subsampling=0)
+        case ".webp":  # exact: keep the colours under clear pixels
+            image.save(file, "WEBP", icc_profile=icc_profile, quality=quality, exact=True)
+        case _:
+            image.save(file, "TIFF", icc_profile=icc_profile, compression="tiff_adobe_deflate")
+    return file.getvalue()
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise _error(path, f"cannot be written ({error.strerror})", "check the folder and disk") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+# --- resizing and grids -------------------------------------------------------------------------------
+
+
+def resize_image(rgb: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """Resize to ``size = (height, width)`` with PIL's bicubic filter (a = -0.5).
+
+    When shrinking, the filter is stretched by the factor, so that it antialiases; pixel centres are at
+    half-integers, so that the picture does not move. The same size returns a copy.
+
+    Raises:
+        ValueError: a side of ``size`` is below 1.
+    """
+    height, width = size
+    if height < 1 or width < 1:
+        raise ValueError(f"size must be at least 1 x 1, got {height} x {width}")
+    return np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def image_grid(
+    rows: Sequence[Sequence[UInt8[np.ndarray, "_ _ 3"]]], labels: Sequence[str]
+) -> UInt8[np.ndarray, "_ _ 3"]:
+    """A labelled table of pictures on white, such as degraded | restored | original, one row per face.
+
+    All pictures have one size and are copied pixel by pixel; ``labels`` stand above the columns.
+
+    Raises:
+        ValueError: no pictures, a row of another length than ``labels``, or pictures of several sizes.
+    """
+    if not rows or not labels:
+        raise ValueError("a grid needs at least one row and one column")
+    if any(len(row) != len(labels) for row in rows):
+        raise ValueError(f"every row needs {len(labels)} pictures, got {[len(row) for row in rows]}")
+    sizes = {picture.shape[:2] for row in rows for picture in row}
+    if len(sizes) != 1:
+        raise ValueError(f"all pictures of a grid need one size, got {sorted(sizes)}: use resize_image")
+    ((height, width),) = sizes
+
+    gap = max(3, width // 48)
+    margin = 2 * gap
+    font = _label_font(labels, width)
+    top = margin + round(1.8 * font.size)
+    grid_width = 2 * margin + len(labels) * (width + gap) - gap
+    grid_height = top + len(rows) * (height + gap) - gap + margin
+    canvas = Image.new("RGB", (grid_width, grid_height), "white")
+    draw = ImageDraw.Draw(canvas)
+    for column, label in enumerate(labels):
+        left = margin + column * (width + gap)
+        draw.text((left + width / 2, (margin + top) / 2), label, fill=(64, 64, 64), font=font, anchor="mm")
+        for row, pictures in enumerate(rows):
+            canvas.paste(Image.fromarray(pictures[column]), (left, top + row * (height + gap)))
+    return np.array(canvas)
+
+
+def _label_font(labels: Sequence[str], width: int) -> ImageFont.FreeTypeFont:
+    """PIL's built-in font, about a fourteenth of a picture high, smaller if a label would not fit."""
+    for size in range(min(max(width // 14, 10), 32), 5, -1):
+        font = ImageFont.load_default(size)
+        if max(font.getlength(label) for label in labels) <= width:
+            break
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    return font

@@ -1,0 +1,137 @@
+"""Is it still the same person? Cosine similarity of MobileFaceNet embeddings of aligned faces."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Float, Float32
+from torch import Tensor
+from torch.nn import functional as F
+
+from idm.evaluation.mobilefacenet import FEATURES, HEIGHT, WIDTH, MobileFaceNet
+from idm.evaluation.weights import find_weights
+from idm.faces.template import umeyama
+
+WEIGHTS = "mobilefacenet_casia.safetensors"
+
+# The alignment that MobileFaceNet (as SphereFace) was trained with: (x, y) in a crop 112 high, 96 wide.
+LANDMARKS_112x96 = np.array(
+    [(30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (33.5493, 92.3655), (62.7299, 92.2041)]
+)
+_MAX_SAMPLES = 32
+
+
+def align_for_identity(
+    image: Float32[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "5 2"]
+) -> Float32[np.ndarray, "112 96 3"]:
+    """Crop a face so that its landmarks come to lie on ``LANDMARKS_112x96``.
+
+    Each pixel of the crop is the mean of n x n bilinear samples of ``image``, n = ceil(1 / scale), at most
+    32, which antialiases when the face shrinks; n = 1 is plain bilinear. Outside the picture the nearest edge
+    pixel continues: black would be an edge that no face has.
+
+    Args:
+        image: RGB in [0, 1].
+        landmarks: (x, y) of left eye, right eye, nose, left and right mouth corner as seen in the image;
+            (0, 0) is the centre of the first pixel.
+
+    Raises:
+        ValueError: landmarks are not finite or coincide.
+    """
+    height, width, _ = image.shape
+    to_crop = umeyama(landmarks, LANDMARKS_112x96)
+    scale = math.hypot(to_crop[0, 0], to_crop[1, 0])
+    num_samples = min(max(1, math.ceil(1 / scale - 1e-6)), _MAX_SAMPLES)
+
+    xs = (np.arange(WIDTH * num_samples) + 0.5) / num_samples - 0.5
+    ys = (np.arange(HEIGHT * num_samples) + 0.5) / num_samples - 0.5
+    points = np.stack(np.meshgrid(xs, ys), axis=-1) - to_crop[:, 2]
+    points = points @ np.linalg.inv(to_crop[:, :2]).T
+    # grid_sample's own coordinates: -1 and 1 are the outer edges of the border pixels
+    grid = (2 * points + 1) / (width, height) - 1
+    samples = F.grid_sample(
+        rearrange(torch.from_numpy(image), "h w c -> 1 c h w"),
+        torch.from_numpy(grid[None].astype(np.float32)),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=False,
+    )
+    pattern = "1 c (h n) (w m) -> h w c"
+    return reduce(samples, pattern, "mean", n=num_samples, m=num_samples).contiguous().numpy()
+
+
+@dataclass(frozen=True)
+class IdentityNet:
+    """A frozen face-recognition network on a device. Build it with :func:`load_identity`."""
+
+    network: MobileFaceNet
+    device: str = "cpu"
+    batch_size: int = 32
+
+    def embed(
+        self,
+        images: Sequence[Float32[np.ndarray, "_ _ 3"]],
+        landmarks: Sequence[Float[np.ndarray, "5 2"]] | Float[np.ndarray, "n 5 2"],
+    ) -> Float32[np.ndarray, "n 256"]:
+        """Unit vectors, one per face: the features of the aligned face and of its mirror image, joined.
+
+        Args:
+            images: RGB in [0, 1], of any sizes.
+            landmarks: five points per image as in :func:`align_for_identity`.
+
+        Raises:
+            ValueError: as many landmarks as images are needed, or a face cannot be aligned.
+        """
+        if len(images) != len(landmarks):
+            raise ValueError(f"got {len(images)} images but landmarks of {len(landmarks)} faces")
+        crops = [align_for_identity(*face) for face in zip(images, landmarks, strict=True)]
+        starts = range(0, len(crops), self.batch_size)
+        batches = [torch.from_numpy(np.stack(crops[i : i + self.batch_size])) for i in starts]
+        features = [self._features(rearrange(batch, "b h w c -> b c h w")) for batch in batches]
+        return torch.cat([torch.empty(0, 2 * FEATURES), *features]).numpy()
+
+    @torch.inference_mode()
+    def _features(self, faces: Float[Tensor, "b 3 112 96"]) -> Float[Tensor, "b 256"]:
+        x = ((faces * 255 - 127.5) / 128).to(self.device)
+        both = torch.cat([self.network(x), self.network(x.flip(-1))], dim=1)
+        return F.normalize(both, dim=1).float().cpu()
+
+
+def load_identity(weights: Path | None = None, device: str = "cpu") -> IdentityNet:
+    """The identity network of the tables: MobileFaceNet trained on CASIA-WebFace (research use only).
+
+    Args:
+        weights: ``mobilefacenet_casia.safetensors`` or its folder; by default searched as
+            :func:`idm.evaluation.weights.find_weights` says.
+        device: where it runs, such as "cpu" or "cuda:0".
+
+    Raises:
+        FileNotFoundError: the file is missing; says where to put it.
+        ValueError: the file is broken or holds another network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = find_weights(WEIGHTS, weights)
+    network = MobileFaceNet()
+    try:
+        network.load_state_dict(load_file(path), strict=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path}: does not hold the weights of MobileFaceNet ({error})") from error
+    return IdentityNet(network.eval().requires_grad_(False).to(device), device)
+
+
+def cosine(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
+    """Cosine of the angle between corresponding rows, in [-1, 1]; near 1 for the same person.
+
+    Raises:
+        ValueError: a row is zero or not finite.
+    """
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    if not (np.isfinite(norms).all() and (norms > 0).all()):
+        raise ValueError("cosine needs finite vectors other than zero")
+    return np.clip((a * b).sum(axis=1) / norms, -1, 1)

@@ -1,0 +1,192 @@
+"""The intrinsic iteration: one whole training of f_theta on degraded samples of the data."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor
+
+from idm.data.pairs import Batch
+from idm.data.ranges import to_diffusion
+from idm.diffusion.objective import training_loss
+from idm.diffusion.process import Prediction
+from idm.diffusion.schedule import piecewise_uniform
+from idm.nn.denoiser import Denoiser
+from idm.pipeline import IDMPipeline
+from idm.restorer import Restorer
+from idm.runtime import inference_dtype
+
+
+class Learner(Protocol):
+    """What a training run trains. The run knows steps, data, time and files; the learner knows the method."""
+
+    def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
+        """Optimiser step number ``step`` (from 0); takes as many micro-batches as it accumulates.
+
+        Gives scalars for the log, "loss" among them.
+        """
+        ...
+
+    def restorer(self) -> Restorer:
+        """The model as it would be published now."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the complete state, on all processes, and on the main one the publishable model."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Go back to a saved state."""
+        ...
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How the weights are updated; field for field the ``train`` section."""
+
+    num_steps: int
+    learning_rate: float
+    warmup_steps: int
+    decay: Literal["constant", "cosine"]
+    betas: tuple[float, float]
+    weight_decay: float
+    max_grad_norm: float
+    ema_decay: float
+
+    def learning_rate_at(self, step: int) -> float:
+        """Linear warm-up, then constant or a half cosine to zero at ``num_steps``."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        if self.decay == "constant":
+            return self.learning_rate
+        progress = (step - self.warmup_steps) / max(1, self.num_steps - self.warmup_steps)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+class IntrinsicIteration:
+    """Trains a denoiser; a :class:`Learner`.
+
+    Args:
+        gammas: the noise schedule, see :mod:`idm.diffusion.schedule`.
+        seed: from which, with a sample's position, its noise level and noise follow.
+        make_pipeline: makes the publishable pipeline around a denoiser.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        accelerator: Accelerator,
+        *,
+        gammas: Float[Tensor, " T1"],
+        prediction: Prediction,
+        p: int,
+        min_snr_clamp: float | None,
+        optimisation: Optimisation,
+        seed: int,
+        make_pipeline: Callable[[Denoiser], IDMPipeline],
+    ) -> None:
+        self.accelerator, self.optimisation, self.seed = accelerator, optimisation, seed
+        self.gammas, self.prediction, self.p, self.min_snr_clamp = gammas, prediction, p, min_snr_clamp
+        optimizer = torch.optim.AdamW(
+            denoiser.parameters(),
+            lr=optimisation.learning_rate,
+            betas=optimisation.betas,
+            weight_decay=optimisation.weight_decay,
+            fused=True,
+        )
+        self.model, self.optimizer = accelerator.prepare(denoiser, optimizer)
+        self.ema = EMAModel(
+            self._parameters(), decay=optimisation.ema_decay, foreach=True, model_cls=Denoiser
+        )
+        published = Denoiser.from_config(denoiser.config).to(accelerator.device)
+        self.pipeline = make_pipeline(published.requires_grad_(False))
+
+    def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.optimisation.learning_rate_at(step)
+        losses = []
+        for _ in range(self.accelerator.gradient_accumulation_steps):
+            with self.accelerator.accumulate(self.model):
+                loss = self.loss(next(batches))
+                self.accelerator.backward(loss)
+                if self.accelerator.sync_gradients:
+                    grad_norm = self.accelerator.clip_grad_norm_(
+                        self.model.parameters(), self.optimisation.max_grad_norm
+                    )
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.detach())
+        self.ema.optimization_step = step  # its decay warms up with the steps
+        self.ema.step(self._parameters())
+        return {"loss": torch.stack(losses).mean(), "grad_norm": torch.as_tensor(grad_norm)}
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """The objective on one micro-batch, its randomness a function of (seed, positions)."""
+        device = self.accelerator.device
+        x_0, x_d = (to_diffusion(images.to(device).float() / 255) for images in (batch.hq, batch.lq))
+        eps, u = training_noise(self.seed, batch.positions, x_0)
+        torch.manual_seed(_seed_of(self.seed, batch.positions[0]))  # dropout takes no generator
+        with self.accelerator.autocast():
+            return training_loss(
+                self.model,
+                x_0=x_0,
+                x_d=x_d,
+                eps=eps,
+                gamma=piecewise_uniform(self.gammas, *u),
+                prediction=self.prediction,
+                p=self.p,
+                min_snr_clamp=self.min_snr_clamp,
+            )
+
+    def restorer(self) -> IDMPipeline:
+        self._publish()
+        self.pipeline.denoiser.to(inference_dtype(self.accelerator.device))
+        return self.pipeline
+
+    def save(self, folder: Path) -> None:
+        self.accelerator.save_state(str(folder), safe_serialization=True)
+        if self.accelerator.is_main_process:
+            self._publish()
+            self.pipeline.save_pretrained(folder / "pipeline", safe_serialization=True)
+
+    def load(self, folder: Path) -> None:
+        self.accelerator.load_state(str(folder))
+        weights = load_file(folder / "pipeline" / "denoiser" / "diffusion_pytorch_model.safetensors")
+        names = [name for name, _ in self.accelerator.unwrap_model(self.model).named_parameters()]
+        for shadow, name in zip(self.ema.shadow_params, names, strict=True):
+            shadow.copy_(weights[name])
+
+    def _publish(self) -> None:
+        """Copy the averaged weights into the publishable pipeline, in float32."""
+        self.pipeline.denoiser.float()
+        self.ema.copy_to(self.pipeline.denoiser.parameters())
+
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        return list(self.accelerator.unwrap_model(self.model).parameters())
+
+
+def training_noise(
+    seed: int, positions: Sequence[int], like: Float[Tensor, "b c h w"]
+) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "2 b"]]:
+    """eps ~ N(0, I) on the images' device, and two uniforms for the noise level, from (seed, position) alone."""
+    eps, uniforms = torch.empty_like(like), []
+    for i, position in enumerate(positions):
+        number = _seed_of(seed, position)
+        generator = torch.Generator(like.device).manual_seed(number)
+        eps[i] = torch.randn(like.shape[1:], generator=generator, device=like.device)
+        uniforms.append(torch.rand(2, generator=torch.Generator().manual_seed(number), dtype=torch.float64))
+    return eps, torch.stack(uniforms, dim=1)
+
+
+def _seed_of(seed: int, position: int) -> int:
+    """A 63-bit seed for one sample of the run; the first word keeps it apart from the degradations' seeds."""
+    words = np.random.SeedSequence([0x6E6F697365, seed, position]).generate_state(1, np.uint64)
+    return int(words[0] >> 1)

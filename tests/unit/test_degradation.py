@@ -1,0 +1,431 @@
+"""Does each kernel, step and recipe do what it says? Answers are closed forms or measured statistics."""
+
+from dataclasses import fields, replace
+
+import jaxtyping
+import numpy as np
+import pytest
+
+from idm.degradation import (
+    GFPGAN,
+    PRESETS,
+    Degradation,
+    Recipe,
+    apply_degradation,
+    degradation_rng,
+    degrade,
+    draw_degradation,
+    kernels,
+    ops,
+    pipeline,
+)
+
+NOTHING = Degradation(
+    clean=False,
+    sigma_x=0.0,
+    sigma_y=0.0,
+    rotation=0.0,
+    kernel_size=41,
+    down=1.0,
+    noise_sigma=0.0,
+    jpeg_quality=None,
+    colour_shift=None,
+    grey=False,
+    jitter=(),
+)
+DRAWS = 10_000
+
+
+def flat(red: float, green: float, blue: float, size: int = 32) -> np.ndarray:
+    return np.broadcast_to(np.float32([red, green, blue]), (size, size, 3)).copy()
+
+
+def draws(recipe: Recipe, count: int = DRAWS) -> list[Degradation]:
+    rng = degradation_rng(0, 0, 0)
+    return [draw_degradation(recipe, rng) for _ in range(count)]
+
+
+def assert_frequency(hits: int, probability: float, count: int = DRAWS) -> None:
+    deviation = np.sqrt(count * probability * (1 - probability))
+    assert abs(hits - count * probability) <= 4 * deviation
+
+
+# Kernels
+
+
+@pytest.mark.parametrize("rotation", [0.0, 0.4, np.pi / 2, -2.5])
+def test_a_measured_covariance_equals_the_sigmas_and_the_rotation(rotation):
+    kernel = kernels.gaussian_kernel(4.0, 1.5, rotation, radius=24).astype(np.float64)
+    y, x = np.mgrid[-24:25, -24:25]
+    turn = np.array([[np.cos(rotation), -np.sin(rotation)], [np.sin(rotation), np.cos(rotation)]])
+    expected = turn @ np.diag([4.0**2, 1.5**2]) @ turn.T
+    measured = [[(kernel * a * b).sum() for a in (x, y)] for b in (x, y)]
+    np.testing.assert_allclose(measured, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_taps_have_the_variance_sigma_squared_and_sum_to_one():
+    taps = kernels.gaussian_taps(2.5, radius=20).astype(np.float64)
+    assert taps.sum() == pytest.approx(1, abs=1e-6)
+    assert (taps * np.arange(-20, 21) ** 2).sum() == pytest.approx(2.5**2, rel=1e-5)
+
+
+def test_the_square_of_the_taps_is_the_kernel_with_equal_sigmas():
+    taps = kernels.gaussian_taps(7.0, radius=10)
+    kernel = kernels.gaussian_kernel(7.0, 7.0, 1.0, radius=10)
+    np.testing.assert_allclose(np.outer(taps, taps), kernel, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1e-9, 0.02])
+def test_a_vanishing_sigma_gives_the_unit_impulse(sigma):
+    np.testing.assert_array_equal(kernels.gaussian_taps(sigma, radius=2), [0, 0, 1, 0, 0])
+    kernel = kernels.gaussian_kernel(sigma, sigma / 2, 0.3, radius=2)
+    np.testing.assert_array_equal(kernel, np.outer([0, 0, 1, 0, 0], [0, 0, 1, 0, 0]))
+
+
+@pytest.mark.parametrize(("sigma", "radius"), [(-1.0, 3), (1.0, -3)])
+def test_a_negative_sigma_or_radius_is_refused(sigma, radius):
+    with pytest.raises(ValueError, match="negative"):
+        kernels.gaussian_taps(sigma, radius)
+    with pytest.raises(ValueError, match="negative"):
+        kernels.gaussian_kernel(1.0, sigma, 0.0, radius)
+
+
+# Steps
+
+
+@pytest.mark.parametrize(
+    ("size", "factor", "expected"), [(100, 3.0, 33), (64, 0.5, 128), (512, 7.9, 64), (8, 30.0, 1)]
+)
+def test_downscaling_gives_the_whole_part_of_the_quotient_and_at_least_one_pixel(size, factor, expected):
+    assert ops.downscale(flat(0.1, 0.2, 0.3, size), factor).shape == (expected, expected, 3)
+
+
+def test_noise_has_the_stated_sigma_and_is_independent_between_channels():
+    image = flat(0.5, 0.5, 0.5, 256)
+    noise = (ops.add_gaussian_noise(image, 12.0, degradation_rng(0, 0, 0)) - image).reshape(-1, 3) * 255
+    np.testing.assert_allclose(noise.std(axis=0), 12, rtol=0.01)
+    np.testing.assert_allclose(noise.mean(axis=0), 0, atol=0.2)
+    np.testing.assert_allclose(np.corrcoef(noise.T), np.eye(3), atol=0.02)
+
+
+def test_jpeg_keeps_red_red_and_blue_blue():
+    image = flat(0.9, 0.5, 0.1)
+    np.testing.assert_allclose(ops.jpeg(image, 90), image, atol=3 / 255)
+
+
+@pytest.mark.parametrize("quality", [0, 101, -5])
+def test_a_jpeg_quality_outside_one_to_a_hundred_is_refused(quality):
+    with pytest.raises(ValueError, match="quality"):
+        ops.jpeg(flat(0.5, 0.5, 0.5), quality)
+
+
+def test_a_colour_shift_is_in_grey_levels_and_in_the_order_red_green_blue():
+    shifted = ops.shift_colour(flat(0.5, 0.5, 0.99), np.float32([20, -10, 20]))
+    np.testing.assert_allclose(shifted, flat(0.5 + 20 / 255, 0.5 - 10 / 255, 1.0), atol=1e-6)
+
+
+def test_grey_weighs_red_green_and_blue_as_luma():
+    for colour, luma in (((1, 0, 0), 0.299), ((0, 1, 0), 0.587), ((0, 0, 1), 0.114)):
+        np.testing.assert_allclose(ops.to_grey(flat(*map(float, colour))), luma, atol=1e-4)
+
+
+def test_saturation_zero_is_grey_and_contrast_zero_is_flat_and_brightness_zero_is_black():
+    image = np.concatenate([flat(0.9, 0.5, 0.1), flat(0.2, 0.3, 0.4)])
+    assert np.ptp(ops.adjust_saturation(image, 0.0), axis=2).max() < 1e-6
+    assert np.ptp(ops.adjust_contrast(image, 0.0)) == 0
+    assert ops.adjust_brightness(image, 0.0).max() == 0
+
+
+def test_a_third_of_the_colour_circle_turns_red_into_green():
+    np.testing.assert_allclose(ops.adjust_hue(flat(0.8, 0.2, 0.2), 1 / 3), flat(0.2, 0.8, 0.2), atol=1e-5)
+
+
+@pytest.mark.parametrize("adjust", [ops.adjust_brightness, ops.adjust_contrast, ops.adjust_saturation])
+def test_a_negative_factor_is_refused(adjust):
+    with pytest.raises(ValueError, match="negative"):
+        adjust(flat(0.5, 0.5, 0.5), -0.1)
+
+
+def test_a_hue_beyond_half_the_circle_is_refused():
+    with pytest.raises(ValueError, match="hue"):
+        ops.adjust_hue(flat(0.5, 0.5, 0.5), 0.51)
+
+
+# Recipes
+
+TABLE = {  # blur sigma, down, noise, JPEG, grey; the published options files
+    "gfpgan": ((0.1, 10), (0.8, 8), (0, 20), (60, 100), 0.01),
+    "vqfr": ((0.1, 10), (0.8, 8), (0, 20), (60, 100), 0),
+    "restoreformer_pp": ((0.1, 10), (0.8, 8), (0, 20), (60, 100), 0.008),
+    "codeformer": ((0.1, 10), (1, 12), (0, 15), (60, 100), 0),
+    "codeformer_stage2": ((1, 15), (4, 30), (0, 20), (30, 80), 0),
+    "diffbir": ((0.1, 12), (1, 12), (0, 15), (30, 100), 0),
+    "daefr": ((0.1, 15), (0.8, 30), (0, 20), (30, 100), 0),
+    "difface": ((0.1, 15), (0.8, 32), (0, 20), (30, 100), 0.01),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_preset_is_its_row_of_the_table(name):
+    recipe = PRESETS[name]
+    row = (recipe.blur_sigma, recipe.down, recipe.noise_sigma, recipe.jpeg_quality, recipe.grey_probability)
+    assert row == TABLE[name]
+    assert (recipe.kernel_size, recipe.isotropic_probability, recipe.clean_probability) == (41, 0.5, 0)
+
+
+def test_only_gfpgan_shifts_and_jitters_colours():
+    colours = {name: (r.colour_shift_probability, r.jitter_probability) for name, r in PRESETS.items()}
+    assert colours.pop("gfpgan") == (0.3, 0.3)
+    assert set(colours.values()) == {(0, 0)}
+    assert (GFPGAN.brightness, GFPGAN.contrast) == ((0.5, 1.5), (0.5, 1.5))
+    assert (GFPGAN.saturation, GFPGAN.hue, GFPGAN.colour_shift) == ((0, 1.5), (-0.1, 0.1), 20)
+
+
+def test_every_preset_of_the_package_is_listed_and_the_list_cannot_be_changed():
+    assert set(PRESETS) == set(TABLE) | {"mild"}
+    with pytest.raises(TypeError):
+        PRESETS["mild"] = GFPGAN
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("blur_sigma", (5.0, 1.0)),
+        ("blur_sigma", (-1.0, 1.0)),
+        ("down", (0.0, 2.0)),
+        ("noise_sigma", (0.0, float("nan"))),
+        ("noise_sigma", (0.0, float("inf"))),
+        ("jpeg_quality", (0.0, 90.0)),
+        ("jpeg_quality", (60.0, 101.0)),
+        ("brightness", (-0.1, 1.0)),
+        ("contrast", (1.5, 0.5)),
+        ("saturation", (-1.0, 1.0)),
+        ("hue", (-0.6, 0.1)),
+        ("kernel_size", 40),
+        ("kernel_size", 1),
+        ("colour_shift", -1.0),
+        ("isotropic_probability", 1.5),
+        ("colour_shift_probability", -0.1),
+        ("grey_probability", 2.0),
+        ("jitter_probability", float("nan")),
+        ("clean_probability", 1.01),
+    ],
+)
+def test_an_impossible_field_is_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=field):
+        replace(GFPGAN, **{field: value})
+
+
+def test_all_impossible_fields_are_named_at_once():
+    with pytest.raises(ValueError, match=r"down.*grey_probability.*kernel_size"):
+        replace(GFPGAN, down=(9.0, 1.0), grey_probability=3.0, kernel_size=10)
+
+
+def test_every_field_of_a_recipe_has_limits():
+    limited = {**pipeline._RANGE_LIMITS, **pipeline._NUMBER_LIMITS}
+    assert set(limited) == {field.name for field in fields(Recipe)}
+
+
+# Draws
+
+
+def test_probabilities_are_respected():
+    recipe = replace(GFPGAN, clean_probability=0.03)
+    drawn = draws(recipe)
+    assert_frequency(sum(d.clean for d in drawn), 0.03)
+    assert_frequency(sum(d.grey for d in drawn), 0.01)
+    assert_frequency(sum(d.colour_shift is not None for d in drawn), 0.3)
+    assert_frequency(sum(bool(d.jitter) for d in drawn), 0.3)
+    assert_frequency(sum(d.sigma_x == d.sigma_y for d in drawn), 0.5)
+
+
+def test_strengths_are_uniform_over_their_ranges():
+    drawn = draws(GFPGAN)
+    jitters = [dict(d.jitter) for d in drawn if d.jitter]
+    shifts = np.array([d.colour_shift for d in drawn if d.colour_shift is not None])
+    columns = [
+        ([d.sigma_x for d in drawn], 0.1, 10),
+        ([d.sigma_y for d in drawn], 0.1, 10),
+        ([d.rotation for d in drawn], -np.pi, np.pi),
+        ([d.down for d in drawn], 0.8, 8),
+        ([d.noise_sigma for d in drawn], 0, 20),
+        ([d.jpeg_quality for d in drawn], 60, 99),  # truncated, as in the source: 100 has probability 0
+        ([j["brightness"] for j in jitters], 0.5, 1.5),
+        ([j["contrast"] for j in jitters], 0.5, 1.5),
+        ([j["saturation"] for j in jitters], 0, 1.5),
+        ([j["hue"] for j in jitters], -0.1, 0.1),
+        *((shifts[:, channel], -20, 20) for channel in range(3)),
+    ]
+    for values, low, high in columns:
+        assert low <= min(values) <= max(values) <= high
+        np.testing.assert_allclose(
+            np.quantile(values, [0, 0.25, 0.5, 0.75, 1]), np.linspace(low, high, 5), atol=0.03 * (high - low)
+        )
+
+
+def test_all_orders_of_the_jitter_are_equally_likely():
+    drawn = draws(replace(GFPGAN, jitter_probability=1.0))
+    orders = [tuple(name for name, _ in d.jitter) for d in drawn]
+    counts = [orders.count(order) for order in set(orders)]
+    assert len(counts) == 24
+    for count in counts:
+        assert_frequency(count, 1 / 24)
+
+
+def test_a_changed_probability_moves_nothing_but_its_own_step():
+    coloured = replace(GFPGAN, grey_probability=1.0, jitter_probability=1.0, colour_shift_probability=1.0)
+    rng_a, rng_b = degradation_rng(3, 1, 4), degradation_rng(3, 1, 4)
+    a, b = draw_degradation(GFPGAN, rng_a), draw_degradation(coloured, rng_b)
+    assert replace(b, grey=a.grey, jitter=a.jitter, colour_shift=a.colour_shift) == a
+    assert rng_a.bit_generator.state == rng_b.bit_generator.state
+
+
+# The pipeline
+
+
+def test_the_steps_come_in_the_order_of_gfpgan(monkeypatch):
+    names = ("blur", "downscale", "add_gaussian_noise", "jpeg", "resize", "shift_colour", "to_grey")
+    names += ("adjust_hue", "adjust_brightness", "quantise")
+    calls: list[str] = []
+    depth = 0
+
+    def record(name):
+        step = getattr(ops, name)
+
+        def recorded(*arguments):
+            nonlocal depth
+            if depth == 0:  # not the steps that a step is made of
+                calls.append(name)
+            depth += 1
+            result = step(*arguments)
+            depth -= 1
+            return result
+
+        return recorded
+
+    for name in names:
+        monkeypatch.setattr(ops, name, record(name))
+    everything = replace(
+        NOTHING,
+        jpeg_quality=70,
+        colour_shift=(1.0, 2.0, 3.0),
+        grey=True,
+        jitter=(("hue", 0.1), ("brightness", 1.1)),
+    )
+    apply_degradation(flat(0.2, 0.4, 0.6), everything, degradation_rng(0, 0, 0))
+    assert calls == list(names)
+
+
+@pytest.mark.parametrize("size", [64, 128, 256, 512])
+def test_the_width_of_the_blur_is_the_same_part_of_the_image_at_every_size(size):
+    edge = np.zeros((size, size, 3), np.float32)
+    edge[:, size // 2 :] = 1
+    blurred = apply_degradation(edge, replace(NOTHING, sigma_x=8.0, sigma_y=8.0), degradation_rng(0, 0, 0))
+    spread = np.diff(blurred[size // 2, :, 0].astype(np.float64))  # the kernel, summed over its columns
+    x = np.arange(len(spread))
+    centre = (spread * x).sum()
+    width = np.sqrt((spread * (x - centre) ** 2).sum())
+    assert width / size == pytest.approx(8 / 512, rel=0.05)
+
+
+@pytest.mark.parametrize(("shape", "kernel"), [((512, 512), 41), ((64, 64), 7), ((8, 8), 3), ((512, 64), 7)])
+def test_the_kernel_scales_with_the_shorter_side(shape, kernel, monkeypatch):
+    sizes = []
+    step = ops.blur
+    monkeypatch.setattr(ops, "blur", lambda image, taps: (sizes.append(taps.shape), step(image, taps))[1])
+    image = np.zeros((*shape, 3), np.float32)
+    apply_degradation(image, replace(NOTHING, sigma_x=3.0, sigma_y=3.0), degradation_rng(0, 0, 0))
+    apply_degradation(image, replace(NOTHING, sigma_x=3.0, sigma_y=2.0), degradation_rng(0, 0, 0))
+    assert sizes == [(kernel,), (kernel, kernel)]
+
+
+def test_the_long_axis_of_the_blur_follows_the_rotation():
+    point = np.zeros((65, 65, 3), np.float32)
+    point[31:34, 31:34] = 1
+    along_rows = replace(NOTHING, sigma_x=30.0, sigma_y=4.0)
+    blurred = apply_degradation(point, along_rows, degradation_rng(0, 0, 0))[..., 0]
+    upright = apply_degradation(point, replace(along_rows, rotation=np.pi / 2), degradation_rng(0, 0, 0))[
+        ..., 0
+    ]
+    assert np.count_nonzero(blurred.sum(axis=0)) > np.count_nonzero(blurred.sum(axis=1))
+    np.testing.assert_allclose(upright, blurred.T, atol=1 / 255)
+
+
+def test_going_down_and_up_does_not_move_the_image():
+    y, x = np.mgrid[0:64, 0:64]
+    blob = np.exp(-((x - 31.5) ** 2 + (y - 31.5) ** 2) / 200)
+    image = np.repeat(blob[..., None], 3, axis=2).astype(np.float32)
+    small = apply_degradation(image, replace(NOTHING, down=4.0), degradation_rng(0, 0, 0))[..., 0]
+    assert (small * x).sum() / small.sum() == pytest.approx(31.5, abs=0.02)
+    assert (small * y).sum() / small.sum() == pytest.approx(31.5, abs=0.02)
+
+
+def test_noise_is_added_at_the_low_resolution_and_so_comes_back_in_blotches():
+    image = flat(0.5, 0.5, 0.5, 128)
+    noisy = apply_degradation(image, replace(NOTHING, noise_sigma=15.0, down=8.0), degradation_rng(0, 0, 0))
+    step = np.abs(np.diff(noisy, axis=1)).mean()
+    assert step < 0.3 * noisy.std()  # white noise has a mean step of 1.13 standard deviations
+
+
+def test_a_clean_draw_passes_untouched_as_a_copy():
+    image = np.random.default_rng(0).random((16, 16, 3), dtype=np.float32)  # not on the 8-bit grid
+    clean = degrade(image, replace(GFPGAN, clean_probability=1.0), degradation_rng(0, 0, 0))
+    np.testing.assert_array_equal(clean, image)
+    assert not np.shares_memory(clean, image)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((8, 8, 3), np.float64), "must be a float32 array, got float64"),
+        (np.zeros((8, 8, 3), np.uint8), "must be a float32 array, got uint8"),
+        ([[0.0]], "must be a float32 array, got list"),
+        (np.zeros((3, 8, 8), np.float32), r"shape \(height, width, 3\), got \(3, 8, 8\)"),
+        (np.zeros((8, 8), np.float32), r"shape \(height, width, 3\), got \(8, 8\)"),
+        (np.zeros((8, 8, 4), np.float32), r"shape \(height, width, 3\), got \(8, 8, 4\)"),
+        (np.zeros((0, 8, 3), np.float32), r"shape \(height, width, 3\), got \(0, 8, 3\)"),
+        (np.full((8, 8, 3), -1, np.float32), r"must lie in \[0, 1\], got values from -1"),
+        (np.full((8, 8, 3), 255, np.float32), r"must lie in \[0, 1\], got values from 255"),
+        (np.full((8, 8, 3), np.nan, np.float32), r"must lie in \[0, 1\], got values from nan"),
+    ],
+)
+def test_what_is_not_a_float32_rgb_image_in_range_is_refused(image, message, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # our own errors, which a user sees
+    with pytest.raises((TypeError, ValueError), match=message):
+        degrade(image, GFPGAN, degradation_rng(0, 0, 0))
+
+
+# Randomness
+
+
+def test_the_generator_is_a_pure_function_of_seed_epoch_and_index():
+    states = [
+        degradation_rng(seed, epoch, index).random()
+        for seed in (0, 1, 2**40)
+        for epoch in (0, 1, 5)
+        for index in (0, 1, 5, 2**31)
+    ]
+    assert len(set(states)) == len(states)
+    assert degradation_rng(1, 2, 3).random() == degradation_rng(1, 2, 3).random()
+
+
+def test_the_streams_differ_from_a_plain_generator_with_the_same_seed():
+    assert degradation_rng(7, 0, 0).random() != np.random.default_rng(7).random()
+    assert degradation_rng(7, 0, 0).random() != np.random.default_rng((7, 0, 0)).random()
+
+
+@pytest.mark.parametrize(
+    "triple", [(-1, 0, 0), (0, -1, 0), (0, 0, -1), (2**64, 0, 0), (0, 2**32, 0), (0, 0, 2**32)]
+)
+def test_a_number_out_of_range_gives_no_generator(triple):
+    with pytest.raises(ValueError, match="need 0 <= seed"):
+        degradation_rng(*triple)
+
+
+def test_the_global_generator_is_neither_used_nor_moved():
+    np.random.seed(0)  # noqa: NPY002
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    image = flat(0.5, 0.5, 0.5)
+    results = [degrade(image, GFPGAN, degradation_rng(1, 0, 0)) for _ in range(2)]
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    np.testing.assert_array_equal(*results)
