@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from idm.data.ranges import from_diffusion, to_diffusion, to_uint8
-from idm.diffusion.process import Image, Prediction
+from idm.diffusion.process import Image
 from idm.diffusion.samplers import Start, sample
 from idm.nn.denoiser import Denoiser
 
@@ -41,9 +41,9 @@ class IDMPipeline(DiffusionPipeline):
         self,
         denoiser: Denoiser,
         scheduler: SchedulerMixin,
-        prediction: Prediction = "sample",
+        prediction: str = "sample",  # Prediction and Start, but diffusers understands plain types only
         num_inference_steps: int = 10,
-        start_from: Start = "noise",
+        start_from: str = "noise",
         strength: float = 1.0,
         eta: float = 0.0,
     ) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook("idm", "beartype.beartype")  # before anything imports idm
 
-hypothesis.settings.register_profile("idm", deadline=None)  # shared machines are slow at times
+hypothesis.settings.register_profile("idm", deadline=None, report_multiple_bugs=False)
 hypothesis.settings.load_profile("idm")
 
 

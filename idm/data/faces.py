@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -32,6 +32,7 @@ class Face:
     key: str
 
 
+@runtime_checkable
 class FaceSource(Protocol):
     """Faces by index; reading one twice gives the same face."""
 
@@ -112,8 +113,9 @@ class StreamedFaces:
         while True:
             self.dataset.set_epoch(epoch)
             index = start
-            for row in islice(self.dataset, start, self.num_faces):
-                yield epoch, index, row
+            # .iter, because plain iteration deals a stream's shards out to the loader's workers by itself
+            for batch in islice(self.dataset.iter(batch_size=1), start, self.num_faces):
+                yield epoch, index, {column: values[0] for column, values in batch.items()}
                 index += 1
             if index < self.num_faces:
                 raise ImageError(f"the stream ended after {index} faces, but num_faces is {self.num_faces}")

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -129,7 +128,7 @@ def decode_image(data: bytes, name: str) -> Picture:
     return _decode(io.BytesIO(data), name)
 
 
-def _decode(file: IO[bytes], name: str) -> Picture:
+def _decode(file: io.BufferedReader | io.BytesIO, name: str) -> Picture:
     if not file.read(1):
         raise _error(name, "the file is empty", "copy or download it again")
     file.seek(0)

@@ -22,9 +22,7 @@ def gaussian_taps(sigma: float, radius: int) -> Float32[np.ndarray, " k"]:
     return np.asarray(taps / taps.sum(), dtype=np.float32)
 
 
-def gaussian_kernel(
-    sigma_x: float, sigma_y: float, rotation: float, radius: int
-) -> Float32[np.ndarray, "k k"]:
+def gaussian_kernel(sigma_x: float, sigma_y: float, rotation: float, radius: int) -> Float32[np.ndarray, "k k"]:
     """Anisotropic Gaussian exp(-v' S^-1 v / 2), S = U diag(sigma_x^2, sigma_y^2) U', with k = 2 * radius + 1.
 
     U rotates by `rotation` radians from the x axis (columns, to the right) towards the y axis (rows,

@@ -2,6 +2,7 @@
 
 Images are float32 RGB arrays `h w 3` in [0, 1], in and out; the input is never written to. Each step but JPEG
 and grey has a strength at which it changes nothing: an impulse kernel, factor 1, sigma 0, shift 0, hue 0.
+Averages are clipped too: in float32 the weights sum to 1 within 1e-7 only, and OpenCV's builds differ.
 """
 
 import cv2
@@ -23,7 +24,6 @@ def blur(image: RGB, kernel: Float32[np.ndarray, " k"] | Float32[np.ndarray, "k 
         blurred = cv2.sepFilter2D(image, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
     else:
         blurred = cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
-    # Kernels above 11 x 11 go through a DFT, which overshoots by about 1e-6.
     return np.clip(blurred, 0, 1, out=blurred)
 
 

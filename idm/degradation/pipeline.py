@@ -118,17 +118,11 @@ RESTOREFORMER_PP = Recipe(
     grey_probability=0.008,
 )
 # options/CodeFormer_stage3.yml
-CODEFORMER = Recipe(
-    blur_sigma=(0.1, 10.0), down=(1.0, 12.0), noise_sigma=(0.0, 15.0), jpeg_quality=(60.0, 100.0)
-)
+CODEFORMER = Recipe(blur_sigma=(0.1, 10.0), down=(1.0, 12.0), noise_sigma=(0.0, 15.0), jpeg_quality=(60.0, 100.0))
 # options/CodeFormer_stage2.yml
-CODEFORMER_STAGE2 = Recipe(
-    blur_sigma=(1.0, 15.0), down=(4.0, 30.0), noise_sigma=(0.0, 20.0), jpeg_quality=(30.0, 80.0)
-)
+CODEFORMER_STAGE2 = Recipe(blur_sigma=(1.0, 15.0), down=(4.0, 30.0), noise_sigma=(0.0, 20.0), jpeg_quality=(30.0, 80.0))
 # DiffBIR v2, configs/train/train_stage1.yaml
-DIFFBIR = Recipe(
-    blur_sigma=(0.1, 12.0), down=(1.0, 12.0), noise_sigma=(0.0, 15.0), jpeg_quality=(30.0, 100.0)
-)
+DIFFBIR = Recipe(blur_sigma=(0.1, 12.0), down=(1.0, 12.0), noise_sigma=(0.0, 15.0), jpeg_quality=(30.0, 100.0))
 # configs/DAEFR.yaml; left out: kernels of 39 as well as 41 px
 DAEFR = Recipe(blur_sigma=(0.1, 15.0), down=(0.8, 30.0), noise_sigma=(0.0, 20.0), jpeg_quality=(30.0, 100.0))
 # DifFace, configs/training/swinir_ffhq512.yaml; PMRF's "difface" degradation
@@ -255,9 +249,7 @@ def _require_image(image: np.ndarray) -> None:
         raise ValueError(f"an image must lie in [0, 1], got values from {low} to {high}")
 
 
-def _blur_kernel(
-    degradation: Degradation, scale: float
-) -> Float32[np.ndarray, " k"] | Float32[np.ndarray, "k k"]:
+def _blur_kernel(degradation: Degradation, scale: float) -> Float32[np.ndarray, " k"] | Float32[np.ndarray, "k k"]:
     """The kernel at `scale` times the reference size: 41 px at 512 as in GFP-GAN, 7 px at 64, at least 3."""
     radius = max(1, math.ceil(degradation.kernel_size // 2 * scale))
     sigma_x, sigma_y = degradation.sigma_x * scale, degradation.sigma_y * scale

@@ -1,6 +1,6 @@
-"""The training objective: L = E_(x, x_d) E_gamma || f_theta(x_d, x_t, gamma) - target ||_p^p (document A; SR3 eq. 6)."""
+"""The objective: L = E_(x, x_d) E_gamma || f_theta(x_d, x_t, gamma) - target ||_p^p (document A; SR3 eq. 6)."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from einops import reduce
@@ -10,6 +10,7 @@ from torch import Tensor
 from idm.diffusion.process import Image, Prediction, SignalLevel, add_noise, target
 
 
+@runtime_checkable
 class DenoiserFunction(Protocol):
     """f_theta(x_d, x_t, gamma): a network, or in tests a closed form."""
 

@@ -19,7 +19,7 @@ from idm.faces.template import umeyama
 WEIGHTS = "mobilefacenet_casia.safetensors"
 
 # The alignment that MobileFaceNet (as SphereFace) was trained with: (x, y) in a crop 112 high, 96 wide.
-LANDMARKS_112x96 = np.array(
+IDENTITY_LANDMARKS = np.array(
     [(30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (33.5493, 92.3655), (62.7299, 92.2041)]
 )
 _MAX_SAMPLES = 32
@@ -28,7 +28,7 @@ _MAX_SAMPLES = 32
 def align_for_identity(
     image: Float32[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "5 2"]
 ) -> Float32[np.ndarray, "112 96 3"]:
-    """Crop a face so that its landmarks come to lie on ``LANDMARKS_112x96``.
+    """Crop a face so that its landmarks come to lie on ``IDENTITY_LANDMARKS``.
 
     Each pixel of the crop is the mean of n x n bilinear samples of ``image``, n = ceil(1 / scale), at most
     32, which antialiases when the face shrinks; n = 1 is plain bilinear. Outside the picture the nearest edge
@@ -43,7 +43,7 @@ def align_for_identity(
         ValueError: landmarks are not finite or coincide.
     """
     height, width, _ = image.shape
-    to_crop = umeyama(landmarks, LANDMARKS_112x96)
+    to_crop = umeyama(landmarks, IDENTITY_LANDMARKS)
     scale = math.hypot(to_crop[0, 0], to_crop[1, 0])
     num_samples = min(max(1, math.ceil(1 / scale - 1e-6)), _MAX_SAMPLES)
 

@@ -63,8 +63,9 @@ def missing_weights(filename: str, looked_in: Sequence[Path], put_into: Path) ->
     """The one error for a weights file that is not there."""
     name = Path(filename).name
     places = ", ".join(str(folder) for folder in looked_in)
+    note = f" {_NOTES[name]}" if name in _NOTES else ""
     return FileNotFoundError(
-        f"{name}: weights file not found (looked in {places}). {_NOTES.get(name, '')} "
+        f"{name}: weights file not found (looked in {places}).{note} "
         f"Put it into {put_into}; nothing is downloaded automatically."
     )
 

@@ -44,7 +44,6 @@ class Denoiser(ModelMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
-    _keep_in_fp32_modules = None  # diffusers' default of an empty list makes every cast warn
 
     @register_to_config
     def __init__(

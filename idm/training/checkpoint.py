@@ -34,7 +34,7 @@ def finish(folder: Path, step: int) -> Path:
     draft, final = unfinished(folder, step), folder / f"{PREFIX}{step:08d}"
     for path in [*draft.rglob("*"), draft]:
         sync(path)
-    os.replace(draft, final)
+    draft.replace(final)
     sync(folder)
     return final
 
@@ -72,7 +72,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         draft.write_text(text)
         sync(draft)
-        os.replace(draft, path)
+        draft.replace(path)
     except OSError as error:
         draft.unlink(missing_ok=True)
         raise CheckpointError(f"{path}: cannot be written ({error.strerror})") from error

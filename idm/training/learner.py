@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from idm.restorer import Restorer
 from idm.runtime import inference_dtype
 
 
+@runtime_checkable
 class Learner(Protocol):
     """What a training run trains. The run knows steps, data, time and files; the learner knows the method."""
 
@@ -148,7 +149,7 @@ class IntrinsicIteration:
 
     def restorer(self) -> IDMPipeline:
         self._publish()
-        self.pipeline.denoiser.to(inference_dtype(self.accelerator.device))
+        self.pipeline.denoiser.type(inference_dtype(self.accelerator.device))
         return self.pipeline
 
     def save(self, folder: Path) -> None:

@@ -130,6 +130,8 @@ class Run:
             self._save()
         if self._due(self.settings.validate_every):
             self._validate()
+        if self.accelerator.is_main_process:
+            ckpt.prune(self.checkpoints, self.settings.keep_checkpoints)
         self._tick()
 
     def _tick(self) -> None:
@@ -238,7 +240,6 @@ class Run:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             ckpt.finish(self.checkpoints, self.step)
-            ckpt.prune(self.checkpoints, self.settings.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
     def _write(self, draft: Path) -> None:

@@ -28,9 +28,7 @@ def scene(height: int = 96, width: int = 80) -> np.ndarray:
     """Waves in two channels and a hard-edged disc in the third."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     disc = np.where((x - width / 2) ** 2 + (y - height / 2) ** 2 < (width / 3) ** 2, 0.9, 0.15)
-    return np.stack([0.5 + 0.45 * np.sin(x / 7), 0.5 + 0.45 * np.cos(y / 5 + x / 11), disc], -1).astype(
-        np.float32
-    )
+    return np.stack([0.5 + 0.45 * np.sin(x / 7), 0.5 + 0.45 * np.cos(y / 5 + x / 11), disc], -1).astype(np.float32)
 
 
 IMAGES = {
@@ -50,9 +48,7 @@ def to_array(tensor: torch.Tensor) -> np.ndarray:
     return rearrange(tensor, "c h w -> h w c").numpy()
 
 
-@pytest.mark.parametrize(
-    ("sigma_x", "sigma_y", "rotation"), [(3.0, 1.0, 0.7), (0.6, 9.0, -2.0), (2.0, 2.0, 0.0)]
-)
+@pytest.mark.parametrize(("sigma_x", "sigma_y", "rotation"), [(3.0, 1.0, 0.7), (0.6, 9.0, -2.0), (2.0, 2.0, 0.0)])
 def test_a_kernel_is_the_bivariate_normal_density_of_scipy(sigma_x, sigma_y, rotation):
     c, s = math.cos(rotation), math.sin(rotation)
     turn = np.array([[c, -s], [s, c]])
@@ -63,9 +59,7 @@ def test_a_kernel_is_the_bivariate_normal_density_of_scipy(sigma_x, sigma_y, rot
     np.testing.assert_allclose(kernel, density / density.sum(), atol=1e-7)
 
 
-@pytest.mark.parametrize(
-    "radius", [1, 3, 5, 6, 20, 50]
-)  # OpenCV turns to a DFT above 11 x 11; 50 exceeds the image
+@pytest.mark.parametrize("radius", [1, 3, 5, 6, 20, 50])  # OpenCV turns to a DFT above 11 x 11; 50 exceeds the image
 def test_a_square_kernel_filters_as_scipy(radius):
     kernel = kernels.gaussian_kernel(6.0, 2.0, 0.5, radius)
     expected = scipy.ndimage.correlate(scene(), kernel[..., None], mode="mirror")
@@ -74,9 +68,7 @@ def test_a_square_kernel_filters_as_scipy(radius):
 
 @pytest.mark.parametrize("radius", [1, 6, 20, 50])
 def test_taps_filter_as_the_gaussian_filter_of_scipy(radius):
-    expected = scipy.ndimage.gaussian_filter(
-        scene(), (6.0, 6.0, 0.0), mode="mirror", radius=(radius, radius, 0)
-    )
+    expected = scipy.ndimage.gaussian_filter(scene(), (6.0, 6.0, 0.0), mode="mirror", radius=(radius, radius, 0))
     np.testing.assert_allclose(ops.blur(scene(), kernels.gaussian_taps(6.0, radius)), expected, atol=2e-6)
 
 
@@ -94,9 +86,7 @@ def test_jpeg_is_that_of_pillow(name, quality):
     Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling="4:2:0")
     expected = np.asarray(Image.open(file)).astype(np.float32) / 255
     result = ops.jpeg(IMAGES[name], quality)
-    np.testing.assert_allclose(
-        result, expected, atol=2.1 / 255
-    )  # libjpeg and libjpeg-turbo may differ by a level
+    np.testing.assert_allclose(result, expected, atol=2.1 / 255)  # libjpeg and libjpeg-turbo may differ by a level
     assert np.abs(result - expected).mean() < 0.1 / 255
 
 

@@ -43,19 +43,13 @@ STEPS = {
     ),
     "noise": Step(ops.add_gaussian_noise, 0.0, (2.0, 5.0, 10.0, 20.0)),
     "jpeg": Step(lambda image, s, rng: ops.jpeg(image, int(s)), None, (95.0, 60.0, 30.0, 5.0)),
-    "shift": Step(
-        lambda image, s, rng: ops.shift_colour(image, np.float32([s, -s, s])), 0.0, (2.0, 5.0, 10.0, 20.0)
-    ),
+    "shift": Step(lambda image, s, rng: ops.shift_colour(image, np.float32([s, -s, s])), 0.0, (2.0, 5.0, 10.0, 20.0)),
     "grey": Step(lambda image, s, rng: ops.to_grey(image), None, (1.0,)),
-    "brightness, less": Step(
-        lambda image, s, rng: ops.adjust_brightness(image, s), 1.0, (0.9, 0.7, 0.5, 0.0)
-    ),
+    "brightness, less": Step(lambda image, s, rng: ops.adjust_brightness(image, s), 1.0, (0.9, 0.7, 0.5, 0.0)),
     "brightness, more": Step(lambda image, s, rng: ops.adjust_brightness(image, s), 1.0, (1.1, 1.3, 1.5)),
     "contrast, less": Step(lambda image, s, rng: ops.adjust_contrast(image, s), 1.0, (0.9, 0.7, 0.5, 0.0)),
     "contrast, more": Step(lambda image, s, rng: ops.adjust_contrast(image, s), 1.0, (1.1, 1.3, 1.5)),
-    "saturation, less": Step(
-        lambda image, s, rng: ops.adjust_saturation(image, s), 1.0, (0.9, 0.7, 0.5, 0.0)
-    ),
+    "saturation, less": Step(lambda image, s, rng: ops.adjust_saturation(image, s), 1.0, (0.9, 0.7, 0.5, 0.0)),
     "saturation, more": Step(lambda image, s, rng: ops.adjust_saturation(image, s), 1.0, (1.1, 1.3, 1.5)),
     "hue": Step(lambda image, s, rng: ops.adjust_hue(image, s), 0.0, (0.02, 0.05, 0.1, 0.3)),
     "hue, back": Step(lambda image, s, rng: ops.adjust_hue(image, s), 0.0, (-0.02, -0.05, -0.1, -0.3)),
@@ -80,9 +74,7 @@ def portrait(height: int = 96, width: int = 80) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width] / [[[height]], [[width]]]
     face = ((x - 0.5) / 0.3) ** 2 + ((y - 0.5) / 0.4) ** 2 < 1
     eyes = ((np.abs(x - 0.5) - 0.12) / 0.05) ** 2 + ((y - 0.42) / 0.03) ** 2 < 1
-    ground = np.stack(
-        [0.4 + 0.2 * np.sin(40 * x), 0.5 + 0.2 * np.cos(25 * y), 0.6 + 0.2 * np.sin(60 * y * x)], -1
-    )
+    ground = np.stack([0.4 + 0.2 * np.sin(40 * x), 0.5 + 0.2 * np.cos(25 * y), 0.6 + 0.2 * np.sin(60 * y * x)], -1)
     skin = np.array([0.8, 0.6, 0.5]) - 0.2 * ((x - 0.4) ** 2 + (y - 0.4) ** 2)[..., None]
     image = np.where(face[..., None], skin, ground) * np.where(eyes & face, 0.2, 1.0)[..., None]
     return np.rint(image * 255).astype(np.float32) / 255

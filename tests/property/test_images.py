@@ -1,8 +1,10 @@
 """Whatever bytes come in: a Picture or an ImageError that names the file, and nothing is written."""
 
 import io
+import re
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -48,18 +50,23 @@ def encoded() -> dict[str, bytes]:
 ENCODED = encoded()
 
 
+def outcome_of(read: Callable[[], Picture]) -> Picture | str:
+    """The picture or the error's message; any other exception is a failure."""
+    try:
+        return read()
+    except ImageError as error:
+        return str(error)
+
+
 def check(data: bytes) -> None:
     # damaged headers can claim any size: the bound keeps this test small
     with mock.patch.object(images, "MAX_PIXELS", 100_000), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            picture = decode_image(data, "some/name.png")
-        except ImageError as error:
-            assert str(error).startswith("some/name.png: ")
-            assert "; " in str(error)
-        else:
-            assert isinstance(picture, Picture)
-            assert min(picture.rgb.shape) >= 1
+        outcome = outcome_of(lambda: decode_image(data, "some/name.png"))
+    if isinstance(outcome, Picture):
+        assert min(outcome.rgb.shape) >= 1
+    else:
+        assert re.match("some/name.png: .*; .", outcome, re.DOTALL)
 
 
 def test_the_undamaged_files_all_decode() -> None:
@@ -101,10 +108,8 @@ def test_reading_a_broken_file_writes_nothing(name: str, fraction: float) -> Non
         path = Path(folder, "a.png")
         data = ENCODED[name][: int(fraction * len(ENCODED[name]))]
         path.write_bytes(data)
-        try:
-            read_image(path)
-        except ImageError as error:
-            assert str(error).startswith(f"{path}: ")
+        outcome = outcome_of(lambda: read_image(path))
+        assert isinstance(outcome, Picture) or outcome.startswith(f"{path}: ")
         assert [*Path(folder).iterdir()] == [path]
         assert path.read_bytes() == data
 

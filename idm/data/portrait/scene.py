@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 
-from idm.data.synthetic_canvas import Canvas, Outline, Plane, bump, length, mix, rgb, rise, shaded
-from idm.data.synthetic_head import lit_skin
-from idm.data.synthetic_traits import Scene, Traits
+from idm.data.portrait.canvas import Canvas, Outline, Plane, bump, length, mix, noise, rgb, rise, shaded
+from idm.data.portrait.head import lit_skin
+from idm.data.portrait.traits import Scene, Traits
 
 BACKDROP_SIZE = 96  # nothing in it is sharp, so it is painted small
 
@@ -14,7 +14,8 @@ def paint_backdrop(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> No
     """A place out of focus."""
     y, x = (np.mgrid[0:BACKDROP_SIZE, 0:BACKDROP_SIZE].astype(np.float32) + 0.5) / BACKDROP_SIZE
     from_corner = length(x - rng.uniform(-0.3, 1.3), y - rng.uniform(-0.3, 1.3))
-    picture = shaded(scene.near, 1 - rise(from_corner, 0.1, 1.3)) + shaded(scene.far, rise(from_corner, 0.1, 1.3))
+    share = rise(from_corner, 0.1, 1.3)
+    picture = shaded(scene.near, 1 - share) + shaded(scene.far, share)
     for _ in range({"studio": 2, "lights": 26, "room": 9, "garden": 40}[scene.kind]):
         cx, cy = rng.uniform(-0.1, 1.1, 2).tolist()
         size, depth, shine = rng.uniform(size=3).tolist()
@@ -27,7 +28,8 @@ def paint_backdrop(canvas: Canvas, scene: Scene, rng: np.random.Generator) -> No
                 colour = mix(colour, rgb(1, 0.95, 0.85), 0.5)
             case "room":
                 half = 0.03 + 0.15 * size
-                shape = rise(np.abs(x - cx), half + 0.03, half) * rise(np.abs(y - cy), 2 * half + 0.2, 2 * half)
+                shape = rise(np.abs(x - cx), half + 0.03, half)
+                shape *= rise(np.abs(y - cy), 2 * half + 0.2, 2 * half)
                 colour = mix(colour, mix(scene.near, rgb(0, 0, 0), 0.7), shine)
             case "garden":
                 shape = bump(x, y, (cx, cy), (0.03 + 0.08 * size, 0.03 + 0.06 * size))
@@ -69,10 +71,11 @@ def _paint_clothes(body: Canvas, traits: Traits, slope: Plane, offset: float) ->
     cloth = np.maximum(slope - 3 - y, -hole)
     skin = body.cover(np.maximum(np.abs(x) - neck - 14, slope - y))
     body.tint(0.35 * skin * body.cover(cloth - 5, 12), rgb(0.4, 0.3, 0.3))
-    folds = body.noise(x + 0.6 * y, y, 30, 70, offset) + 0.5 * body.noise(x - 0.5 * y, y, 16, 60, offset + 0.4)
+    folds = noise(x + 0.6 * y, y, 30, 70, offset) + 0.5 * noise(x - 0.5 * y, y, 16, 60, offset)
+    seam = body.line(np.abs(hole - 6), 1.2, 2)
     lx, _, lz = traits.light.towards
     light = _ambient(traits, np.clip(lz + lx * x / 260, 0, 1))
-    light *= (0.85 + 0.06 * folds + 0.03 * body.grain(2.4, offset)) * (1 - 0.25 * body.line(np.abs(hole - 6), 1.2, 2))
+    light *= (0.85 + 0.06 * folds + 0.03 * body.grain(2.4, offset)) * (1 - 0.25 * seam)
     body.paint(body.cover(cloth), shaded(traits.colours.cloth, light))
     if traits.scene.neckline == "shirt":
         collar = np.maximum(np.maximum(-hole, slope - 5 - y), np.abs(x) - (neck + 24) * (262 - y) / 94)

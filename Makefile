@@ -1,0 +1,26 @@
+# The commands of README.md and CONTRIBUTING.md by short names. Works in the active virtual environment.
+
+.PHONY: help install test lint types quickstart configuration
+
+help:
+	@echo "make install | test | lint | types | quickstart | configuration"
+
+install:
+	pip install -e ".[dev]"
+
+test:
+	pytest
+
+lint:
+	ruff check .
+	ruff format --check .
+	lint-imports
+
+types:
+	mypy
+
+quickstart:
+	accelerate launch train_idm.py --config configs/quickstart.yaml
+
+configuration:
+	python docs/make_configuration.py

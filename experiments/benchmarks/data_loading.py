@@ -1,0 +1,106 @@
+"""Training pairs per second from a folder of JPEGs, next to what the training step consumes.
+
+``IDM_ASSETS=... python experiments/benchmarks/data_loading.py [--faces N] [-o FILE]``; without IDM_ASSETS the
+folder is filled with synthetic faces first.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from networks import FACES64, FACES128, Case
+from rounds import start, take_turns, write_result
+from table import data_loading_table
+from training import BATCH_SIZE, prepare_ours
+
+from idm.build import assets_folder, build_recipe
+from idm.data.faces import Cached, FolderFaces, Part
+from idm.data.images import write_image
+from idm.data.pairs import Pairing, Share, training_batches
+from idm.data.synthetic import synthetic_face
+from idm.runtime import keep_freed_memory, provenance, share_cores
+
+FILE_SIZE = 256  # of the JPEGs
+FACES256 = replace(
+    FACES128, name="faces256", overrides=("data.image_size=256", "denoiser.patch_size=4")
+)  # there is no such configuration: faces128's network on larger patches
+
+
+def write_faces(folder: Path, num_faces: int) -> None:
+    """Synthetic faces as JPEG files."""
+    for index in range(num_faces):
+        write_image(folder / f"{index:06d}.jpg", synthetic_face(0, index, FILE_SIZE).image)
+
+
+def loading_rates(case: Case, folder: Path, num_faces: int, num_workers: int) -> dict[str, Any]:
+    """Pairs per second of the first epoch, which decodes the files, and of the second, which has them cached."""
+    config = case.load()
+    source = Cached(Part(FolderFaces(folder, config.data.image_size), range(num_faces)))
+    pairing = Pairing(build_recipe(config.degradation), config.seed, config.data.flip_probability)
+    num_batches = num_faces // BATCH_SIZE
+    share = Share(BATCH_SIZE)
+    batches = training_batches(source, pairing, share, first=0, num_workers=num_workers, pin=False)
+    next(batches)  # starts the worker
+    rates = {}
+    for name, count in (("cold", num_batches - 1), ("warm", num_batches)):
+        begin = time.perf_counter()
+        for _ in range(count):
+            next(batches)
+        rates[name] = count * BATCH_SIZE / (time.perf_counter() - begin)
+    return {"num_workers": num_workers, "images_per_second": rates}
+
+
+def training_rate(case: Case) -> float:
+    """Images per second that the training step consumes when data cost nothing."""
+    with ExitStack() as stack:
+        workers = start(stack, {"idm": partial(prepare_ours, case)})
+        take_turns(workers, 2, 1)  # warm up
+        seconds = take_turns(workers, 3, 3)
+    return BATCH_SIZE / median(seconds["idm"])
+
+
+def measure(case: Case, folder: Path, num_faces: int) -> dict[str, Any]:
+    """One size's row of the result."""
+    return {
+        "image_size": case.load().data.image_size,
+        "training_images_per_second": training_rate(case),
+        "loading": [loading_rates(case, folder, num_faces, num_workers) for num_workers in (0, 1)],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faces", type=int, default=256, help="faces of an epoch; whole batches")
+    parser.add_argument("-o", "--output", type=Path, help="JSON file for the result")
+    arguments = parser.parse_args()
+    if arguments.faces < 2 * BATCH_SIZE or arguments.faces % BATCH_SIZE:
+        parser.error(f"--faces must be a multiple of {BATCH_SIZE} and at least {2 * BATCH_SIZE}")
+    keep_freed_memory()
+    share_cores(1)
+    with tempfile.TemporaryDirectory() as temporary:
+        real = bool(os.environ.get("IDM_ASSETS"))
+        folder = assets_folder() / "faces256" / "train" if real else Path(temporary)
+        if not real:
+            write_faces(folder, arguments.faces)
+        rows = [measure(case, folder, arguments.faces) for case in (FACES64, FACES128, FACES256)]
+    result = {
+        "batch_size": BATCH_SIZE,
+        "num_faces": arguments.faces,
+        "faces": "photographs" if real else "synthetic",
+        "sizes": rows,
+        **provenance(),
+    }
+    print(data_loading_table(result))
+    if arguments.output:
+        write_result(arguments.output, result)
+
+
+if __name__ == "__main__":
+    main()

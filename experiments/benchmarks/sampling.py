@@ -1,0 +1,131 @@
+"""Restoring: seconds per face of our sampler and denoiser against diffusers' DDIM loop and UNet2DModel.
+
+``python experiments/benchmarks/sampling.py [--rounds N] [-o FILE]``
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import DDIMScheduler
+from networks import FACES64, FACES128, WIDE64, Case, build_unet, describe
+from rounds import Turn, Worker, speedup, start, take_turns, write_result
+from table import sampling_table
+from torch import Tensor
+
+from idm.build import build_denoiser, build_gammas
+from idm.diffusion.samplers import build_scheduler, sample
+from idm.runtime import inference_dtype, keep_freed_memory, provenance, share_cores
+
+BASELINE, OURS = "diffusers", "idm"
+
+
+class Chain(NamedTuple):
+    batch_size: int
+    num_steps: int
+
+
+CHAINS = [Chain(batch_size, num_steps) for batch_size in (1, 8) for num_steps in (4, 10, 25, 50)]
+TEN_STEPS = [Chain(batch_size, 10) for batch_size in (1, 8)]
+
+
+def prepare_ours(case: Case) -> Turn:
+    """Our denoiser and sampler with what ``idm restore`` switches on."""
+    keep_freed_memory()
+    share_cores(1)
+    config = case.load()
+    denoiser = build_denoiser(config).eval().requires_grad_(False).type(inference_dtype(torch.device("cpu")))
+    scheduler = build_scheduler("ddim", build_gammas(config.schedule))
+
+    def restore(x_d: Tensor, num_steps: int) -> Tensor:
+        return sample(
+            denoiser,
+            x_d,
+            scheduler,
+            prediction=config.objective.prediction,
+            num_steps=num_steps,
+            generators=[torch.Generator().manual_seed(seed) for seed in range(len(x_d))],
+        )
+
+    return _timed(restore, config.data.image_size)
+
+
+def prepare_theirs(case: Case) -> Turn:
+    """diffusers as it comes: float32, eager, under ``no_grad`` as in its own pipelines."""
+    share_cores(1)
+    size = case.load().data.image_size
+    unet, scheduler = build_unet(size, case.unet_widths).eval(), DDIMScheduler()
+
+    @torch.no_grad()
+    def restore(x_d: Tensor, num_steps: int) -> Tensor:
+        scheduler.set_timesteps(num_steps)
+        x = torch.randn(x_d.shape, generator=torch.Generator().manual_seed(0))
+        for t in scheduler.timesteps:
+            output = unet(torch.cat([x_d, x], dim=1), t).sample
+            x = scheduler.step(output, t, x).prev_sample
+        return x
+
+    return _timed(restore, size)
+
+
+def _timed(restore: Callable[[Tensor, int], Tensor], image_size: int) -> Turn:
+    def turn(chain: Chain) -> float:
+        """Seconds per face of a whole chain."""
+        x_d = torch.rand(chain.batch_size, 3, image_size, image_size) * 2 - 1
+        begin = time.perf_counter()
+        restore(x_d, chain.num_steps)
+        return (time.perf_counter() - begin) / chain.batch_size
+
+    return turn
+
+
+def rounds_of(chain: Chain, num_rounds: int) -> int:
+    """Long chains average over their own steps: fewer rounds, but at least one."""
+    cost = chain.batch_size * chain.num_steps
+    return max(1, min(num_rounds, 80 * num_rounds // cost))
+
+
+def compare(case: Case, chains: list[Chain], num_rounds: int) -> dict[str, Any]:
+    """One case's row of the result."""
+    row = describe(case)
+    with ExitStack() as stack:
+        workers = start(stack, {BASELINE: partial(prepare_theirs, case), OURS: partial(prepare_ours, case)})
+        for batch_size in sorted({chain.batch_size for chain in chains}):
+            take_turns(workers, Chain(batch_size, 2), 1)  # warm up
+        row["chains"] = [_measure(workers, chain, rounds_of(chain, num_rounds)) for chain in chains]
+    return row
+
+
+def _measure(workers: dict[str, Worker], chain: Chain, num_rounds: int) -> dict[str, Any]:
+    seconds = take_turns(workers, chain, num_rounds)
+    return {
+        **chain._asdict(),
+        "rounds": num_rounds,
+        "seconds_per_face": {name: median(values) for name, values in seconds.items()},
+        "speedup": speedup(seconds[BASELINE], seconds[OURS]),
+        "all_seconds_per_face": seconds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of the short chains")
+    parser.add_argument("-o", "--output", type=Path, help="JSON file for the result")
+    arguments = parser.parse_args()
+    share_cores(1)
+    cases = ((FACES64, CHAINS), (FACES128, TEN_STEPS), (WIDE64, TEN_STEPS))
+    rows = [compare(case, chains, arguments.rounds) for case, chains in cases]
+    result = {"dtype": str(inference_dtype(torch.device("cpu"))), "cases": rows, **provenance()}
+    print(sampling_table(result))
+    if arguments.output:
+        write_result(arguments.output, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The tables of the README, from the result files.
+
+``python experiments/benchmarks/table.py`` prints them, ``--write`` puts them into the README, ``--check``
+exits with 1 if those in the README are stale.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+BEGIN, END = "<!-- begin: table.py -->\n", "<!-- end: table.py -->\n"
+SPEEDUP = "speed-up (least to greatest)"
+
+Result = dict[str, Any]
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def networks_table(result: Result) -> str:
+    """Sizes of the networks that were compared."""
+    header = ["case", "pixels", "network", "widths", "parameters (M)", "GFLOP per image"]
+    names = {"idm": "Denoiser", "diffusers": "UNet2DModel"}
+    rows = [
+        [
+            case["case"],
+            case["image_size"],
+            name,
+            ", ".join(map(str, case["widths"][key])),
+            f"{case['million_parameters'][key]:.1f}",
+            f"{case['gflop_per_image'][key]:.2f}",
+        ]
+        for case in result["cases"]
+        for key, name in names.items()
+    ]
+    return markdown(header, rows)
+
+
+def training_table(result: Result) -> str:
+    """Training steps."""
+    header = ["case", "network", "settings", "images/s", "GFLOP/s", "peak memory (MB)", SPEEDUP]
+    rows = [
+        [
+            case["case"],
+            variant["network"],
+            variant["settings"],
+            f"{variant['images_per_second']:.2f}",
+            f"{variant['gflop_per_second']:.0f}",
+            f"{variant['peak_memory_mb']:.0f}",
+            _speedup(variant["speedup"]),
+        ]
+        for case in result["cases"]
+        for variant in case["variants"]
+    ]
+    return markdown(header, rows)
+
+
+def sampling_table(result: Result) -> str:
+    """Whole chains."""
+    header = ["case", "batch", "steps", "rounds", *(f"{name}, s/face" for name in ("diffusers", "idm")), SPEEDUP]
+    rows = [
+        [
+            case["case"],
+            chain["batch_size"],
+            chain["num_steps"],
+            chain["rounds"],
+            f"{chain['seconds_per_face']['diffusers']:.3f}",
+            f"{chain['seconds_per_face']['idm']:.3f}",
+            _speedup(chain["speedup"]),
+        ]
+        for case in result["cases"]
+        for chain in case["chains"]
+    ]
+    return markdown(header, rows)
+
+
+def data_loading_table(result: Result) -> str:
+    """Pairs per second against the training step."""
+    header = ["pixels", "workers", "cold", "warm", "training step", "share of time spent on data, warm"]
+    rows = []
+    for size in result["sizes"]:
+        training = size["training_images_per_second"]
+        for loading in size["loading"]:
+            cold, warm = (loading["images_per_second"][name] for name in ("cold", "warm"))
+            share = f"{training / (training + warm):.1%}" if loading["num_workers"] == 0 else "beside it"
+            rates = [f"{rate:.0f}" for rate in (cold, warm)]
+            rows.append([size["image_size"], loading["num_workers"], *rates, f"{training:.1f}", share])
+    return markdown(header, rows)
+
+
+def _speedup(ratio: dict[str, float]) -> str:
+    return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
+
+
+def all_tables() -> str:
+    """Everything between the README's markers."""
+    training, sampling, loading = (
+        json.loads((FOLDER / "results" / f"{name}.json").read_text())
+        for name in ("training", "sampling", "data_loading")
+    )
+    machine = training["machine"]
+    return "\n\n".join(
+        [
+            f"{machine['processor']}, {machine['threads']} threads, torch {training['versions']['torch']}, "
+            f"diffusers {training['versions']['diffusers']}.",
+            "### Networks",
+            networks_table(training),
+            f"### Training, batch {training['batch_size']}, {training['rounds']} rounds",
+            training_table(training),
+            "### Sampling with DDIM",
+            sampling_table(sampling),
+            f"### Data loading: images per second, {loading['num_faces']} {loading['faces']}",
+            data_loading_table(loading) + "\n",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--write", action="store_true", help="put the tables into the README")
+    action.add_argument("--check", action="store_true", help="exit with 1 if the README's tables are stale")
+    arguments = parser.parse_args()
+    readme = FOLDER / "README.md"
+    before, _, rest = readme.read_text().partition(BEGIN)
+    text = before + BEGIN + all_tables() + END + rest.partition(END)[2]
+    if arguments.write:
+        readme.write_text(text)
+    elif arguments.check:
+        raise SystemExit(0 if text == readme.read_text() else f"{readme.name} is stale: run table.py --write")
+    else:
+        print(all_tables())
+
+
+if __name__ == "__main__":
+    main()

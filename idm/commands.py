@@ -1,0 +1,251 @@
+"""What the subcommands do."""
+
+import argparse
+import csv
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from tqdm import tqdm
+
+from idm.build import assets_folder, evenly
+from idm.config.load import ConfigError
+from idm.data.faces import FaceSource, FolderFaces, Part, SyntheticFaces
+from idm.data.images import ImageError, find_images, image_grid, read_image, write_image
+from idm.data.pairs import FrozenPairs
+from idm.degradation import GFPGAN, PRESETS, Recipe
+from idm.diffusion.samplers import build_scheduler, check_chain
+from idm.diffusion.schedule import from_betas
+from idm.evaluation.evaluate import Row, evaluate, score, summarise
+from idm.evaluation.metrics import METRICS, PairMetric, PairName, SingleName, build_metric
+from idm.pipeline import IDMPipeline
+from idm.pretrained import ModelError, find_model, load_pipeline
+from idm.restore import restore_files
+from idm.runtime import best_device, inference_dtype, keep_freed_memory, provenance, share_cores
+from idm.training.checkpoint import CheckpointError, write_json
+
+USER_ERRORS = (ConfigError, ModelError, ImageError, CheckpointError, FileNotFoundError, ValueError)
+
+
+def restore_command(arguments: argparse.Namespace) -> int:
+    """``idm restore``: 0 if every file was restored."""
+    try:
+        pipeline = _load(arguments)
+        bar = tqdm(unit="face", disable=not sys.stderr.isatty())
+
+        def on_file(path: Path, error: ImageError | None) -> None:
+            bar.update()
+            if error is not None:
+                tqdm.write(f"error: {error}", file=sys.stderr)
+
+        report = restore_files(
+            pipeline,
+            arguments.input,
+            arguments.output,
+            seed=arguments.seed,
+            batch_size=arguments.batch_size,
+            output_size=arguments.output_size,
+            skip_existing=arguments.skip_existing,
+            on_file=on_file,
+        )
+        bar.close()
+    except USER_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    skipped = f", {len(report.skipped)} already there" if report.skipped else ""
+    size = "their own size" if arguments.output_size == "input" else f"{pipeline.image_size} px"
+    print(f"{len(report.written)} restored at {size}{skipped}, {len(report.failed)} failed -> {arguments.output}")
+    return 1 if report.failed else 0
+
+
+def evaluate_command(arguments: argparse.Namespace) -> int:
+    """``idm evaluate``: 0 if everything was measured."""
+    try:
+        metrics = _build_metrics(arguments.metrics)
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        if arguments.pairs:
+            return _compare_folders(*arguments.pairs, metrics, arguments.output)
+        return _evaluate_model(arguments, metrics)
+    except USER_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+# ------------------------------------------------------------------------------------------- the model
+
+
+def _load(arguments: argparse.Namespace) -> IDMPipeline:
+    """The pipeline that the command line asks for, with its sampler settings."""
+    keep_freed_memory()
+    device = _device(arguments.device)
+    if device.type == "cpu":
+        share_cores(1)
+    if arguments.batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, got {arguments.batch_size}")
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": inference_dtype(device)}[arguments.precision]
+    pipeline = load_pipeline(arguments.model, device, dtype)
+    if arguments.sampler:
+        gammas = from_betas(torch.tensor(pipeline.scheduler.config.trained_betas, dtype=torch.float64))
+        pipeline.scheduler = build_scheduler(arguments.sampler, gammas)
+    asked = {
+        "num_inference_steps": arguments.steps,
+        "start_from": arguments.start_from,
+        "strength": arguments.strength,
+    }
+    pipeline.register_to_config(**{name: value for name, value in asked.items() if value is not None})
+    config = pipeline.config
+    check_chain(1, 1, config.start_from, config.strength)
+    most = len(pipeline.scheduler.config.trained_betas)
+    if not 1 <= config.num_inference_steps <= most:
+        raise ValueError(f"--steps must lie in 1..{most}, got {config.num_inference_steps}")
+    return pipeline
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return best_device()
+    try:
+        return torch.empty(0, device=name).device
+    except RuntimeError as error:
+        raise ValueError(f"--device: {name!r} cannot be used here ({str(error).splitlines()[0]})") from None
+
+
+# ------------------------------------------------------------------------------------------- measuring
+
+
+def _build_metrics(names: str) -> dict[str, PairMetric]:
+    """Metrics by name; one without reference ignores the original."""
+    metrics: dict[str, PairMetric] = {}
+    for name in names.split(","):
+        if name in get_args(PairName):
+            metrics[name] = build_metric(name)
+        elif name in get_args(SingleName):
+            single = build_metric(name)
+            metrics[name] = lambda image, hq, single=single: single(image)
+        else:
+            known = ", ".join((*get_args(PairName), *get_args(SingleName)))
+            raise ValueError(f"--metrics: {name!r} is unknown here; known: {known}")
+    return metrics
+
+
+def _faces(arguments: argparse.Namespace, size: int) -> FaceSource:
+    source: FaceSource
+    if arguments.data == "synthetic":
+        return SyntheticFaces(arguments.num_images or 64, arguments.seed, size)
+    if arguments.data.startswith("assets:"):
+        source = FolderFaces(assets_folder() / "faces256" / arguments.data.removeprefix("assets:"), size)
+    else:
+        source = FolderFaces(Path(arguments.data), size)
+    wanted = arguments.num_images
+    if wanted is not None and not 1 <= wanted <= len(source):
+        raise ValueError(f"--num-images: {wanted} of the {len(source)} faces there are")
+    return Part(source, evenly(len(source), wanted)) if wanted else source
+
+
+def _recipe(preset: str) -> Recipe:
+    if preset == "clean":
+        return replace(GFPGAN, clean_probability=1.0)
+    if preset not in PRESETS:
+        raise ValueError(f"--preset: {preset!r} is unknown; known: clean, {', '.join(PRESETS)}")
+    return PRESETS[preset]
+
+
+def _evaluate_model(arguments: argparse.Namespace, metrics: dict[str, PairMetric]) -> int:
+    pipeline = _load(arguments)
+    pairs = FrozenPairs(_faces(arguments, pipeline.image_size), _recipe(arguments.preset), arguments.seed)
+    with tqdm(total=len(pairs), unit="face", disable=not sys.stderr.isatty()) as bar:
+        rows = list(
+            evaluate(
+                pipeline,
+                pairs,
+                metrics,
+                indices=range(len(pairs)),
+                batch_size=arguments.batch_size,
+                seed=arguments.seed,
+                on_batch=bar.update,
+            )
+        )
+    scores = [(row.pair.key, row.degraded_scores, row.restored_scores) for row in rows]
+    about = {
+        "data": arguments.data,
+        "preset": arguments.preset,
+        "seed": arguments.seed,
+        "model": _describe(pipeline, find_model(arguments.model)),
+        "seconds_per_image": sum(row.seconds for row in rows) / len(rows),
+    }
+    _write_results(arguments.output, scores, about, ("degraded", "restored"))
+    _write_grid(arguments.output / "grid.png", rows)
+    return 0
+
+
+def _describe(pipeline: IDMPipeline, folder: Path) -> dict[str, Any]:
+    config = pipeline.config
+    return {
+        "folder": str(folder),
+        "image_size": pipeline.image_size,
+        "parameters": sum(p.numel() for p in pipeline.denoiser.parameters()),
+        "precision": str(pipeline.denoiser.dtype).removeprefix("torch."),
+        "sampler": type(pipeline.scheduler).__name__,
+        "num_steps": config.num_inference_steps,
+        "start_from": config.start_from,
+        "strength": config.strength,
+    }
+
+
+def _compare_folders(restored: Path, hq: Path, metrics: dict[str, PairMetric], output: Path) -> int:
+    """Measure the images of one folder against those of the same relative name, whatever their suffix, in another."""
+    originals = {path.relative_to(hq).with_suffix(""): path for path in find_images([hq])}
+    scores, num_failed = [], 0
+    for path in find_images([restored]):
+        name = path.relative_to(restored).with_suffix("")
+        try:
+            if name not in originals:
+                raise ImageError(f"{path}: has no counterpart in {hq}")
+            values = score(read_image(path).rgb, read_image(originals[name]).rgb, metrics)
+        except (ImageError, ValueError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            num_failed += 1
+        else:
+            scores.append((name.as_posix(), values))
+    if not scores:
+        raise ImageError(f"{restored}: nothing in it could be measured")
+    about = {"restored": str(restored), "hq": str(hq), "failed": num_failed}
+    _write_results(output, scores, about, ("restored",))
+    return 1 if num_failed else 0
+
+
+def _write_results(output: Path, scores: list[Any], about: dict[str, Any], columns: tuple[str, ...]) -> None:
+    """metrics.json, scores.csv, and the means on the screen."""
+    if len(columns) == 2:
+        summary = summarise([(before, after) for _, before, after in scores])
+    else:
+        summary = {
+            name: {"restored": columns_of["restored"]}
+            for name, columns_of in summarise([(values, values) for _, values in scores]).items()
+        }
+    protocol = {name: METRICS[name].protocol for name in summary}
+    write_json(
+        output / "metrics.json",
+        {"num_images": len(scores), "metrics": summary, "protocol": protocol, **about, **provenance()},
+    )
+    with (output / "scores.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", *(f"{name}_{column}" for column in columns for name in summary)])
+        for key, *values in scores:
+            writer.writerow([key, *(v[name] for v in values for name in summary)])
+    for name, columns_of in summary.items():
+        print(f"{name:9}" + "".join(f" {column} {_interval(value)}" for column, value in columns_of.items()))
+    print(f"{len(scores)} faces -> {output}")
+
+
+def _interval(value: dict[str, float] | int) -> str:
+    if isinstance(value, int):
+        return str(value)
+    return f"{value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
+
+
+def _write_grid(path: Path, rows: list[Row], most: int = 8) -> None:
+    shown = [(row.pair.lq, row.restored, row.pair.hq) for row in rows[:most]]
+    write_image(path, image_grid(shown, ["degraded", "restored", "original"]))

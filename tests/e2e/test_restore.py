@@ -1,0 +1,264 @@
+"""The ``idm`` command on good and on bad files."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from idm import commands, restore
+from idm.cli import build_parser
+from idm.data.images import ImageError, read_image, write_image
+from idm.data.synthetic import synthetic_face
+from idm.diffusion.samplers import build_scheduler
+from idm.diffusion.schedule import linear
+from idm.nn.denoiser import Denoiser
+from idm.pipeline import IDMPipeline
+from idm.restore import restore_files
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small pipeline with random weights: what it paints does not matter here, where it goes does."""
+    torch.manual_seed(0)
+    denoiser = Denoiser(
+        SIZE, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
+    )
+    torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)
+    folder = tmp_path_factory.mktemp("model")
+    IDMPipeline(denoiser, build_scheduler("ddim", linear()), num_inference_steps=2).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    """Every kind of picture that people have, in nested folders."""
+    folder = tmp_path / "faces"
+    (folder / "sub").mkdir(parents=True)
+    face = Image.fromarray(synthetic_face(0, 0, 64).image)
+    face.save(folder / "plain.jpg")
+    face.convert("L").save(folder / "grey.png")
+    face.convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(np.asarray(face.convert("L")).astype(np.uint16) * 257).save(folder / "sixteen.png")
+    face.resize((9, 9)).save(folder / "tiny.png")
+    face.resize((1500, 1500)).save(folder / "sub" / "huge.png")
+    with_alpha = face.copy()
+    with_alpha.putalpha(Image.linear_gradient("L").resize((64, 64)))
+    with_alpha.save(folder / "sub" / "ä alpha.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated by a quarter
+    face.save(folder / "rotated.jpg", exif=exif)
+    return folder
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "idm.cli", *map(str, arguments)], capture_output=True, text=True, timeout=120
+    )
+
+
+def in_process(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """A subcommand without the price of a new process: (exit code, stdout, stderr)."""
+    parsed = build_parser().parse_args([str(a) for a in arguments])
+    command = {"restore": commands.restore_command, "evaluate": commands.evaluate_command}[parsed.command]
+    code = command(parsed)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_broken_files_are_named_and_cost_no_other_file(model: Path, faces: Path, tmp_path: Path) -> None:
+    (faces / "corrupt.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50))
+    (faces / "truncated.jpg").write_bytes((faces / "plain.jpg").read_bytes()[:600])
+    (faces / "text.png").write_text("no picture")
+    Image.new("RGB", (40, 30)).save(faces / "wide.png")
+    Image.new("RGB", (4, 4)).save(faces / "dot.png")
+    out = tmp_path / "out"
+    done = run("restore", faces, "-o", out, "--model", model)
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 5, done.stderr
+    for name in ("corrupt.png", "truncated.jpg", "text.png", "wide.png", "dot.png"):
+        assert sum(name in error for error in errors) == 1, name
+    assert "Traceback" not in done.stderr
+    assert "8 restored" in done.stdout
+    assert "5 failed" in done.stdout
+    written = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*"))
+    assert written == sorted(
+        [f"{n}.png" for n in ("plain", "grey", "cmyk", "sixteen", "tiny", "rotated", "sub/huge", "sub/ä alpha")]
+    )
+    assert all(read_image(out / name).rgb.shape == (SIZE, SIZE, 3) for name in written)
+
+
+def test_transparency_and_the_input_size_are_kept_on_request(model, faces, tmp_path, capsys) -> None:
+    source = faces / "sub" / "ä alpha.png"
+    code, _, _ = in_process(capsys, "restore", source, "-o", tmp_path, "--model", model, "--output-size", "input")
+    restored = read_image(tmp_path / "ä alpha.png")
+    assert code == 0
+    assert restored.rgb.shape == (64, 64, 3)
+    np.testing.assert_array_equal(restored.alpha, read_image(source).alpha)
+
+
+def test_a_face_is_restored_the_same_alone_and_in_company(model, faces, tmp_path, capsys) -> None:
+    common = ("--model", model, "--precision", "fp32")
+    in_process(capsys, "restore", faces, "-o", tmp_path / "all", *common)
+    in_process(capsys, "restore", faces / "grey.png", "-o", tmp_path / "one", *common, "--batch-size", 1)
+    alone, company = (read_image(tmp_path / f / "grey.png").rgb.astype(int) for f in ("one", "all"))
+    assert np.abs(alone - company).max() <= 1  # the sums of a batch may round differently
+
+
+def test_another_seed_gives_another_face_and_the_same_seed_the_same(model, faces, tmp_path, capsys) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        in_process(capsys, "restore", faces / "plain.jpg", "-o", tmp_path / name, "--model", model, "--seed", seed)
+    a, b, c = (read_image(tmp_path / name / "plain.png").rgb for name in "abc")
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_what_is_already_there_can_be_skipped(model, faces, tmp_path, capsys) -> None:
+    arguments = ("restore", faces, "-o", tmp_path / "out", "--model", model, "--skip-existing")
+    assert in_process(capsys, *arguments)[0] == 0
+    code, out, _ = in_process(capsys, *arguments)
+    assert code == 0
+    assert "0 restored" in out
+    assert "8 already there" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["restore", "nowhere.png"], "nowhere.png"),
+        (["restore", "EMPTY"], "empty"),
+        (["restore", "FACES", "--model", "nowhere"], "nowhere: no such folder"),
+        (["restore", "FACES", "--model", "FACES"], "no saved IDM pipeline"),
+        (["restore", "FACES", "--steps", "0"], "1..2000"),
+        (["restore", "FACES", "--strength", "0.5"], "start_from='degraded'"),
+        (["restore", "FACES", "--batch-size", "0"], "--batch-size"),
+        (["restore", "FACES", "--device", "warp"], "warp"),
+        (["evaluate", "--metrics", "psnr,beauty"], "'beauty' is unknown"),
+        (["evaluate", "--preset", "rain"], "'rain' is unknown"),
+        (["evaluate", "--data", "nowhere"], "nowhere"),
+    ],
+)
+def test_each_wrong_request_gives_one_clear_message(arguments, message, model, faces, tmp_path, capsys) -> None:
+    (tmp_path / "empty").mkdir()
+    named = {"FACES": faces, "EMPTY": tmp_path / "empty"}
+    arguments = [named.get(a, a) for a in arguments]
+    if "--model" not in arguments:
+        arguments += ["--model", model]
+    code, _, err = in_process(capsys, *arguments, "-o", tmp_path / "out")
+    assert code == 1
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert not list((tmp_path / "out").rglob("*.png")) if (tmp_path / "out").exists() else True
+
+
+def test_a_full_disk_costs_its_file_only_and_the_job_goes_on(model, faces, tmp_path, capsys, monkeypatch) -> None:
+    calls = []
+
+    def full_once(path: Path, *arguments: object, **options: object) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            raise ImageError(f"{path}: cannot be written (No space left on device)")
+        write_image(path, *arguments, **options)
+
+    monkeypatch.setattr(restore, "write_image", full_once)
+    code, out, err = in_process(capsys, "restore", faces, "-o", tmp_path / "out", "--model", model)
+    assert code == 1
+    assert "No space left" in err
+    assert "7 restored" in out
+    assert len(list((tmp_path / "out").rglob("*.*"))) == 7
+
+
+def test_inputs_are_never_overwritten(model, faces, tmp_path, capsys) -> None:
+    before = (faces / "grey.png").read_bytes()
+    code, _, err = in_process(capsys, "restore", faces, "-o", faces, "--model", model)
+    assert code == 1
+    assert "would be overwritten" in err
+    assert (faces / "grey.png").read_bytes() == before
+
+
+def test_two_inputs_of_one_name_become_two_files(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png"):
+        Image.new("RGB", (16, 16)).save(tmp_path / name)
+    targets = restore.plan([tmp_path], tmp_path / "out")
+    assert sorted(path.name for path in targets.values()) == ["a.png", "a_png.png"]
+
+
+def test_a_restorer_that_changes_nothing_gives_back_the_pixels(faces: Path, tmp_path: Path) -> None:
+    class Identity:
+        image_size = 64
+
+        def restore(self, lq, seeds):
+            return lq
+
+    report = restore_files(Identity(), [faces / "grey.png"], tmp_path)
+    np.testing.assert_array_equal(read_image(report.written[0]).rgb, read_image(faces / "grey.png").rgb)
+
+
+# ------------------------------------------------------------------------------------------- evaluate
+
+
+def test_evaluation_writes_numbers_that_its_own_table_repeats(model, tmp_path, capsys) -> None:
+    code, _, err = in_process(capsys, "evaluate", "--num-images", 5, "-o", tmp_path, "--model", model)
+    assert code == 0, err
+    result = json.loads((tmp_path / "metrics.json").read_text())
+    with (tmp_path / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == result["num_images"] == 5
+    mean = np.mean([float(row["psnr_restored"]) for row in rows])
+    assert mean == pytest.approx(result["metrics"]["psnr"]["restored"]["mean"])
+    assert {"commit", "machine", "protocol", "model", "seed"} <= result.keys()
+    assert (tmp_path / "grid.png").exists()
+
+
+def test_an_undegraded_face_is_measured_against_itself(model, tmp_path, capsys) -> None:
+    arguments = ("evaluate", "--num-images", 3, "-o", tmp_path, "--model", model, "--preset", "clean")
+    assert in_process(capsys, *arguments)[0] == 0
+    summary = json.loads((tmp_path / "metrics.json").read_text())["metrics"]["psnr"]
+    assert summary["infinite"] == 3
+    assert np.isfinite(summary["restored"]["mean"])
+
+
+def test_two_folders_are_compared_by_name(tmp_path, capsys) -> None:
+    for folder, value in (("hq", 100), ("restored", 110)):
+        for name in ("a.png", "b.png"):
+            path = tmp_path / folder / name
+            path.parent.mkdir(exist_ok=True)
+            write_image(path, np.full((16, 16, 3), value, np.uint8))
+    write_image(tmp_path / "restored" / "alone.png", np.zeros((16, 16, 3), np.uint8))
+    code, _, err = in_process(
+        capsys, "evaluate", "--pairs", tmp_path / "restored", tmp_path / "hq", "-o", tmp_path / "out"
+    )
+    result = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert code == 1
+    assert "alone.png" in err
+    assert result["num_images"] == 2
+    assert result["metrics"]["psnr"]["restored"]["mean"] == pytest.approx(20 * np.log10(255 / 10))
+
+
+def test_help_is_fast_and_imports_nothing_heavy() -> None:
+    program = (
+        "import sys, contextlib, idm.cli\n"
+        "with contextlib.suppress(SystemExit): idm.cli.main(['--help'])\n"
+        "heavy = {'torch', 'numpy', 'diffusers', 'pyiqa', 'facexlib', 'lpips', 'cv2'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_restoring_imports_no_metric_and_no_detector() -> None:
+    program = (
+        "import sys, idm.commands\n"
+        "heavy = {'pyiqa', 'facexlib', 'lpips', 'datasets', 'skimage'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

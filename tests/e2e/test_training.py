@@ -1,0 +1,148 @@
+"""The real command, killed, stopped, resumed and spread over processes."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[2]
+TIMES = {"seconds", "images_per_second"}
+
+
+def command(folder: Path, *overrides: str) -> list[str]:
+    config = ROOT / "tests" / "e2e" / "tiny.yaml"
+    return [sys.executable, str(ROOT / "train_idm.py"), "--config", str(config), f"output_dir={folder}", *overrides]
+
+
+def train(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(folder, *overrides), capture_output=True, text=True, timeout=300)
+
+
+def kill_when(folder: Path, condition: str, number: int) -> None:
+    """Start the run and send it a signal as soon as a path matching ``condition`` exists."""
+    process = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob(condition)):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    process.send_signal(number)
+    _, process.errors = process.communicate(timeout=120)
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), process.errors
+
+
+def log_of(folder: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+
+
+def assert_same_run(folder: Path, expected: Path) -> None:
+    """Weights, EMA, optimiser, losses and metrics are equal bit for bit."""
+    last, wanted = (path / "checkpoints" / "step_00000012" for path in (folder, expected))
+    weights = "pipeline/denoiser/diffusion_pytorch_model.safetensors"
+    for name in ("model.safetensors", weights):
+        assert (last / name).read_bytes() == (wanted / name).read_bytes(), name
+    optimizers = [torch.load(path / "optimizer.bin", weights_only=True)["state"] for path in (last, wanted)]
+    for index, state in optimizers[1].items():
+        for name, value in state.items():
+            assert torch.equal(optimizers[0][index][name], value), (index, name)
+    assert log_of(folder) == log_of(expected)
+    best = [(path / "checkpoints" / "best.json").read_text() for path in (folder, expected)]
+    assert best[0] == best[1]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    done = train(folder)
+    assert done.returncode == 0, done.stderr
+    assert "gain" in done.stdout
+    return folder
+
+
+def test_a_run_writes_what_it_promises(uninterrupted: Path) -> None:
+    for name in ("config.yaml", "log.jsonl", "metrics.json", "before_after.png"):
+        assert (uninterrupted / name).stat().st_size > 0, name
+    rows = log_of(uninterrupted)
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
+    assert [row["step"] for row in rows if row.get("validation")] == [6, 12]
+    metrics = json.loads((uninterrupted / "metrics.json").read_text())["metrics"]
+    gain = metrics["psnr"]["restored"]["mean"] - metrics["psnr"]["degraded"]["mean"]
+    assert gain == pytest.approx(metrics["psnr"]["gain"]["mean"])
+
+
+def test_only_the_newest_checkpoints_and_the_best_are_kept(uninterrupted: Path) -> None:
+    kept = sorted(path.name for path in (uninterrupted / "checkpoints").glob("step_*"))
+    best = json.loads((uninterrupted / "checkpoints" / "best.json").read_text())["step"]
+    assert kept == sorted({"step_00000009", "step_00000012", f"step_{best:08d}"})
+
+
+def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(uninterrupted: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    kill_when(folder, "checkpoints/step_00000003", signal.SIGKILL)  # after a checkpoint, in mid-epoch
+    kill_when(folder, "checkpoints/.unfinished-step_00000006/*", signal.SIGKILL)  # while writing one
+    kill_when(folder, "checkpoints/step_00000009", signal.SIGKILL)
+    done = train(folder)
+    assert done.returncode == 0, done.stderr
+    assert "going on from" in done.stdout
+    assert_same_run(folder, uninterrupted)
+    assert not list((folder / "checkpoints").glob(".unfinished*"))
+
+
+def test_a_run_told_to_terminate_saves_first_and_goes_on_bit_for_bit(uninterrupted: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    kill_when(folder, "log.jsonl", signal.SIGTERM)
+    steps = [int(path.name.removeprefix("step_")) for path in (folder / "checkpoints").glob("step_*")]
+    assert max(steps) == log_of(folder)[-1]["step"]
+    done = train(folder)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(folder, uninterrupted)
+
+
+def test_a_finished_run_started_again_changes_nothing(uninterrupted: Path) -> None:
+    before = (uninterrupted / "log.jsonl").read_bytes()
+    done = train(uninterrupted)
+    assert done.returncode == 0, done.stderr
+    assert (uninterrupted / "log.jsonl").read_bytes() == before
+
+
+def test_two_processes_train_as_one_does_with_the_same_global_batch(tmp_path: Path) -> None:
+    same = ["train.mixed_precision=no", "denoiser.dropout=0.0", "train.accumulation=1"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    done = train(one, *same)
+    assert done.returncode == 0, done.stderr
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    recipe = ["--config_file", str(ROOT / "configs" / "accelerate" / "cpu2.yaml")]
+    done = subprocess.run(
+        [*launch, *recipe, *command(two, *same)[1:]], capture_output=True, text=True, timeout=300, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((two / "checkpoints/step_00000012/progress.json").read_text())["num_processes"] == 2
+    weights = [load_file(path / "checkpoints/step_00000012/model.safetensors") for path in (two, one)]
+    for name, wanted in weights[1].items():
+        torch.testing.assert_close(weights[0][name], wanted, rtol=1e-3, atol=1e-4)
+    for row, wanted in zip(log_of(two), log_of(one), strict=True):
+        assert row.get("loss") == pytest.approx(wanted.get("loss"), rel=1e-4)
+        assert row.get("psnr_restored") == pytest.approx(wanted.get("psnr_restored"), rel=1e-4)
+
+
+def test_another_setting_in_the_same_folder_is_refused(uninterrupted: Path) -> None:
+    done = train(uninterrupted, "train.learning_rate=1e-4")
+    assert done.returncode == 1
+    assert "train.learning_rate" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_all_faults_of_a_configuration_are_shown_at_once(tmp_path: Path) -> None:
+    done = train(tmp_path, "train.batch_sise=8", "data.source.num_face=3", "objective.p=3")
+    assert done.returncode == 1
+    for text in ("did you mean 'batch_size'", "did you mean 'num_faces'", "objective.p"):
+        assert text in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,193 @@
+"""A checkpoint is complete or not there."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from idm.training import checkpoint as ckpt
+
+
+def write(folder: Path, step: int, text: str = "weights") -> Path:
+    ckpt.write_draft(folder, step, lambda draft: fill(draft, text))
+    return ckpt.finish(folder, step)
+
+
+def fill(draft: Path, text: str = "weights") -> None:
+    (draft / "pipeline").mkdir()
+    (draft / "pipeline" / "model.bin").write_text(text)
+    (draft / "progress.json").write_text("{}")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def no_space(*arguments, **settings):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+# Complete or not there
+
+
+def test_a_finished_checkpoint_holds_what_was_written(tmp_path):
+    final = write(tmp_path, 30, "the weights")
+    assert final == tmp_path / "step_00000030"
+    assert (final / "pipeline" / "model.bin").read_text() == "the weights"
+    assert names(tmp_path) == ["step_00000030"]
+    assert ckpt.step_of(final) == 30
+
+
+def test_a_draft_is_not_listed(tmp_path):
+    write(tmp_path, 10)
+    ckpt.write_draft(tmp_path, 20, fill)
+    assert ckpt.list_checkpoints(tmp_path) == [tmp_path / "step_00000010"]
+    ckpt.finish(tmp_path, 20)
+    assert ckpt.list_checkpoints(tmp_path) == [tmp_path / "step_00000010", tmp_path / "step_00000020"]
+
+
+def test_checkpoints_are_listed_by_number_not_by_letter(tmp_path):
+    for step in (100_000_000, 2, 99_999_999):
+        write(tmp_path, step)
+    assert [ckpt.step_of(path) for path in ckpt.list_checkpoints(tmp_path)] == [2, 99_999_999, 100_000_000]
+
+
+def test_no_folder_has_no_checkpoints(tmp_path):
+    assert ckpt.list_checkpoints(tmp_path / "absent") == []
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("SafetensorError: I/O error")]
+)
+def test_a_write_error_leaves_nothing_and_says_why(tmp_path, error):
+    write(tmp_path, 10)
+
+    def fail(draft: Path) -> None:
+        fill(draft)
+        raise error
+
+    with pytest.raises(
+        ckpt.CheckpointError, match=r"step_00000020: checkpoint not written: .*(No space left|I/O)"
+    ):
+        ckpt.write_draft(tmp_path, 20, fail)
+    assert names(tmp_path) == ["step_00000010"]
+
+
+def test_a_folder_that_cannot_be_made_is_a_checkpoint_error(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file where the folder should be")
+    with pytest.raises(ckpt.CheckpointError, match="not written"):
+        ckpt.write_draft(tmp_path / "checkpoints", 20, fill)
+
+
+def test_a_kill_while_writing_leaves_a_draft_that_the_next_start_removes(tmp_path):
+    write(tmp_path, 10)
+
+    def killed(draft: Path) -> None:
+        (draft / "half").write_text("")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ckpt.write_draft(tmp_path, 20, killed)
+    assert [path.name for path in ckpt.list_checkpoints(tmp_path)] == ["step_00000010"]
+    ckpt.prune(tmp_path, keep=10**9)
+    assert names(tmp_path) == ["step_00000010"]
+
+
+def test_everything_is_on_the_disk_before_the_name_appears(tmp_path, monkeypatch):
+    done = []
+    real_sync, real_replace = ckpt.sync, os.replace
+    monkeypatch.setattr(ckpt, "sync", lambda path: (done.append(path.name), real_sync(path)))
+    monkeypatch.setattr(ckpt.os, "replace", lambda a, b: (done.append("RENAME"), real_replace(a, b)))
+    write(tmp_path, 20)
+    before, after = done[: done.index("RENAME")], done[done.index("RENAME") + 1 :]
+    assert sorted(before) == [".unfinished-step_00000020", "model.bin", "pipeline", "progress.json"]
+    assert after == [tmp_path.name]
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="finish lets an OSError of fsync or rename pass as it is, where Run.fit promises CheckpointError; "
+    "a file system that allocates late reports a full disk there first",
+)
+def test_a_disk_that_is_full_only_when_synced_is_a_checkpoint_error(tmp_path, monkeypatch):
+    ckpt.write_draft(tmp_path, 20, fill)
+    monkeypatch.setattr(ckpt.os, "fsync", no_space)
+    with pytest.raises(ckpt.CheckpointError, match="No space left"):
+        ckpt.finish(tmp_path, 20)
+
+
+# Pruning
+
+
+def test_pruning_keeps_the_newest_and_the_best(tmp_path):
+    for step in (10, 20, 30, 40, 50):
+        write(tmp_path, step)
+    ckpt.mark_best(tmp_path, 20, 25.5)
+    ckpt.prune(tmp_path, keep=2)
+    assert names(tmp_path) == ["best.json", "step_00000020", "step_00000040", "step_00000050"]
+    ckpt.mark_best(tmp_path, 50, 26.5)
+    ckpt.prune(tmp_path, keep=2)
+    assert names(tmp_path) == ["best.json", "step_00000040", "step_00000050"]
+
+
+def test_pruning_without_a_best_keeps_the_newest(tmp_path):
+    for step in (10, 20, 30):
+        write(tmp_path, step)
+    ckpt.prune(tmp_path, keep=1)
+    assert names(tmp_path) == ["step_00000030"]
+    ckpt.prune(tmp_path, keep=5)
+    assert names(tmp_path) == ["step_00000030"]
+
+
+def test_the_best_is_remembered_with_its_score(tmp_path):
+    assert ckpt.best_checkpoint(tmp_path) is None
+    assert ckpt.best_score(tmp_path) == float("-inf")
+    write(tmp_path, 20)
+    ckpt.mark_best(tmp_path, 20, 25.5)
+    assert ckpt.best_checkpoint(tmp_path) == tmp_path / "step_00000020"
+    assert ckpt.best_score(tmp_path) == 25.5
+
+
+# Small files
+
+
+def test_a_text_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "log.jsonl"
+    ckpt.write_text(path, "old\n")
+    ckpt.write_text(path, "new\n")
+    assert path.read_text() == "new\n"
+    assert names(tmp_path) == ["log.jsonl"]
+
+
+@pytest.mark.parametrize("where", ["write", "fsync", "replace"])
+def test_a_failed_replacement_leaves_the_old_text_and_no_draft(tmp_path, monkeypatch, where):
+    path = tmp_path / "best.json"
+    ckpt.write_text(path, "old\n")
+
+    def half(self: Path, text: str) -> None:
+        self.write_bytes(text[: len(text) // 2].encode())
+        no_space()
+
+    with monkeypatch.context() as patch:
+        if where == "write":
+            patch.setattr(Path, "write_text", half)
+        else:
+            patch.setattr(ckpt.os, where, no_space)
+        with pytest.raises(
+            ckpt.CheckpointError, match=r"best\.json: cannot be written \(No space left on device\)"
+        ):
+            ckpt.write_text(path, "a new text\n")
+    assert path.read_text() == "old\n"
+    assert names(tmp_path) == ["best.json"]
+
+
+def test_a_text_for_a_folder_that_is_not_there_is_a_checkpoint_error(tmp_path):
+    with pytest.raises(ckpt.CheckpointError, match="cannot be written"):
+        ckpt.write_text(tmp_path / "absent" / "log.jsonl", "")
+
+
+def test_json_is_written_as_json(tmp_path):
+    ckpt.write_json(tmp_path / "a.json", {"psnr": 25.5, "names": ["ü"]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"psnr": 25.5, "names": ["ü"]}

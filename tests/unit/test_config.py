@@ -1,0 +1,465 @@
+"""Every shipped configuration loads, and every fault has a message of its own that names its place."""
+
+import inspect
+import typing
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from idm.build import build_denoiser, build_gammas, build_pipeline, build_recipe
+from idm.config import schema
+from idm.config.load import ConfigError, dump_config, load_config
+from idm.degradation import PRESETS
+from idm.nn.denoiser import Denoiser
+from idm.training.learner import Optimisation
+
+CONFIGS = [
+    path
+    for path in sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+    if not path.name.startswith("gan_")
+]
+SMALLEST = """
+output_dir: runs/test
+data:
+  source: {name: synthetic}
+  image_size: 64
+train: {num_steps: 10, batch_size: 4}
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Load the smallest configuration, or another text, with overrides."""
+
+    def load(*overrides: str, text: str = SMALLEST) -> schema.RunConfig:
+        path = tmp_path / "run.yaml"
+        path.write_text(text)
+        return load_config(path, overrides)
+
+    return load
+
+
+@pytest.fixture
+def faults(load, tmp_path):
+    """The lines of the error that a configuration ends in, without the file's name."""
+
+    def faults(*overrides: str, text: str = SMALLEST) -> list[str]:
+        with pytest.raises(ConfigError) as caught:
+            load(*overrides, text=text)
+        return [line.removeprefix(f"{tmp_path / 'run.yaml'}: ") for line in str(caught.value).splitlines()]
+
+    return faults
+
+
+# The shipped files
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_loads_and_builds(path):
+    config = load_config(path)
+    assert len(build_gammas(config.schedule)) == config.schedule.num_steps + 1
+    assert build_recipe(config.degradation).clean_probability == config.degradation.clean_probability
+    with torch.device("meta"):
+        denoiser = build_denoiser(config)
+    pipeline = build_pipeline(config, denoiser)
+    assert pipeline.image_size == config.data.image_size
+    assert pipeline.config.num_inference_steps == config.sampler.num_steps
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_begins_with_the_command_that_runs_it(path):
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("# ")
+    assert "accelerate launch" in first
+    assert f" train_idm.py --config configs/{path.name}" in first
+
+
+def test_there_are_configurations():
+    assert "quickstart" in [path.stem for path in CONFIGS]
+
+
+# Schema and code name the same things
+
+
+def test_every_preset_can_be_chosen_and_no_other():
+    annotation = schema.DegradationConfig.model_fields["preset"].annotation
+    assert set(typing.get_args(annotation)) == set(PRESETS)
+
+
+def test_the_denoiser_section_holds_the_denoisers_arguments():
+    arguments = set(inspect.signature(Denoiser.__init__).parameters) - {
+        "self",
+        "image_size",
+        "image_channels",
+    }
+    assert set(schema.DenoiserConfig.model_fields) == arguments
+
+
+def test_the_train_section_holds_the_fields_of_the_optimisation():
+    assert {field.name for field in fields(Optimisation)} <= set(schema.TrainConfig.model_fields)
+
+
+# Values
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1E-4", "1.0e-4", "1.e-4", ".1e-3", "+1e-4", "0.0001"])
+def test_a_power_of_ten_is_a_number(load, text):
+    assert load(f"train.learning_rate={text}").train.learning_rate == pytest.approx(1e-4, rel=1e-12)
+    in_file = SMALLEST.replace("batch_size: 4", f"batch_size: 4, learning_rate: {text}")
+    assert load(text=in_file).train.learning_rate == pytest.approx(1e-4, rel=1e-12)
+
+
+def test_a_quoted_power_of_ten_is_text_and_refused(faults):
+    assert faults("train.learning_rate='1e-4'") == [
+        "train.learning_rate: Input should be a valid number, got '1e-4'"
+    ]
+
+
+def test_a_name_that_looks_like_a_number_stays_a_name(load):
+    config = load("data.source.name=folder", "data.source.path=faces/1e4x")
+    assert config.data.source.path == Path("faces/1e4x")
+
+
+def test_an_override_may_be_any_yaml(load):
+    config = load(
+        "denoiser.channels=[8, 16]",
+        "denoiser.num_blocks=[1,1]",
+        "denoiser.head_dim=8",
+        "degradation.jpeg_quality=[30, 60]",
+        "train.compile=true",
+        "data.val_source={name: folder, path: val}",
+        "objective.min_snr_clamp=5",
+    )
+    assert config.denoiser.channels == [8, 16]
+    assert config.degradation.jpeg_quality == (30, 60)
+    assert config.train.compile is True
+    assert config.data.val_source == schema.FolderConfig(path=Path("val"))
+    assert config.objective.min_snr_clamp == 5
+
+
+def test_a_later_override_wins(load):
+    assert load("train.batch_size=8", "train.batch_size=12").train.batch_size == 12
+
+
+def test_a_configuration_is_frozen(load):
+    with pytest.raises(Exception, match="frozen"):
+        load().train.batch_size = 3
+
+
+# Choices
+
+
+def test_switching_a_choice_drops_the_fields_of_the_old_one(load):
+    text = SMALLEST + "sampler: {name: ddim, num_steps: 4, eta: 0.5}\n"
+    config = load("sampler.name=langevin", text=text)
+    assert config.sampler == schema.LangevinConfig()
+    assert load("sampler.name=ddim", text=text).sampler == schema.DDIMConfig(num_steps=4, eta=0.5)
+
+
+def test_after_a_switch_the_new_fields_can_be_set(load):
+    text = SMALLEST + "schedule: {name: linear, beta_end: 0.02}\n"
+    config = load("schedule.name=cosine", "schedule.offset=0.01", "schedule.num_steps=500", text=text)
+    assert config.schedule == schema.CosineConfig(num_steps=500, offset=0.01)
+
+
+def test_a_nested_choice_is_switched_too(load):
+    config = load("data.source.name=huggingface", "data.source.path=imagefolder")
+    assert config.data.source == schema.HuggingFaceConfig(path="imagefolder")
+
+
+def test_a_choice_owns_its_own_fields_only(faults):
+    assert faults("sampler={name: langevin, eta: 0.3}") == [
+        "sampler.eta: unknown key; known here: name, num_steps, start_from, strength"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sampler.name=ddpm", "sampler.name: must be one of 'langevin', 'ddim', 'dpmpp_2m', 'unipc'"),
+        ("schedule.name=quadratic", "schedule.name: must be one of 'linear', 'cosine'"),
+        (
+            "data.source.name=zip",
+            "data.source.name: must be one of 'synthetic', 'folder', 'huggingface', 'assets'",
+        ),
+        (
+            "data.val_source.name=zip",
+            "data.val_source.name: must be one of 'synthetic', 'folder', 'huggingface', 'assets'",
+        ),
+    ],
+)
+def test_an_unknown_choice_is_answered_with_the_known_ones(faults, override, message):
+    assert faults(override) == [message]
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="a section with a choice but no name ends in 'sampler.name: must be one of ' and nothing more: "
+    "pydantic's union_tag_not_found has no expected_tags",
+)
+def test_a_choice_without_a_name_is_answered_with_the_known_ones(faults):
+    assert faults("sampler.num_steps=8") == [
+        "sampler.name: must be one of 'langevin', 'ddim', 'dpmpp_2m', 'unipc'"
+    ]
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trian.batch_size=8", "trian: unknown key; did you mean 'train'?"),
+        ("train.batchsize=8", "train.batchsize: unknown key; did you mean 'batch_size'?"),
+        ("denoiser.head_dims=8", "denoiser.head_dims: unknown key; did you mean 'head_dim'?"),
+        ("schedule={name: cosine, ofset: 0.1}", "schedule.ofset: unknown key; did you mean 'offset'?"),
+        ("data.source.num_face=8", "data.source.num_face: unknown key; did you mean 'num_faces'?"),
+        (
+            "data.val_source={name: folder, path: x, paht: y}",
+            "data.val_source.paht: unknown key; did you mean 'path'?",
+        ),
+        (
+            "objective.zzz=8",
+            "objective.zzz: unknown key; known here: min_snr_clamp, p, prediction",
+        ),
+    ],
+)
+def test_an_unknown_key_is_refused_with_what_was_meant(faults, override, message):
+    assert faults(override) == [message]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.batch_size=0", "train.batch_size: Input should be greater than or equal to 1, got 0"),
+        ("train.batch_size=4.0", "train.batch_size: Input should be a valid integer, got 4.0"),
+        ("train.batch_size=many", "train.batch_size: Input should be a valid integer, got 'many'"),
+        ("train.batch_size=true", "train.batch_size: Input should be a valid integer, got True"),
+        ("train.learning_rate=0", "train.learning_rate: Input should be greater than 0, got 0"),
+        ("train.compile=1", "train.compile: Input should be a valid boolean, got 1"),
+        ("train.betas=[0.9]", "train.betas.1: is required"),
+        ("train=3", "train: Input should be an object, got 3"),
+        (
+            "denoiser.channels=[64, wide, 64]",
+            "denoiser.channels.1: Input should be a valid integer, got 'wide'",
+        ),
+        ("denoiser.patch_size=3", "denoiser.patch_size: Input should be 1, 2, 4 or 8, got 3"),
+        (
+            "objective.prediction=noise",
+            "objective.prediction: Input should be 'epsilon', 'sample' or 'v', got 'noise'",
+        ),
+        ("objective.p=3", "objective.p: Input should be 1 or 2, got 3"),
+        ("data.source={name: folder}", "data.source.path: is required"),
+        ("data.source={name: folder, path: 3}", "data.source.path: Input should be a valid string, got 3"),
+        ("data.image_size=8", "data.image_size: Input should be greater than or equal to 16, got 8"),
+        ("sampler={name: ddim, eta: 2}", "sampler.eta: Input should be less than or equal to 1, got 2"),
+        ("sampler={name: unipc, strength: 0}", "sampler.strength: Input should be greater than 0, got 0"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_path(faults, override, message):
+    assert faults(override) == [message]
+
+
+def test_all_faults_come_at_once(faults):
+    found = faults(
+        "train.batchsize=4",
+        "train.learning_rate=fast",
+        "denoiser.channels=[64, a]",
+        "sampler.name=foo",
+        "data.source.nam=3",
+        "zzz=1",
+    )
+    assert sorted(fault.partition(":")[0] for fault in found) == [
+        "data.source.nam",
+        "denoiser.channels.1",
+        "sampler.name",
+        "train.batchsize",
+        "train.learning_rate",
+        "zzz",
+    ]
+
+
+def test_a_missing_section_is_named(faults):
+    assert faults(text="output_dir: runs/test\n") == ["data: is required", "train: is required"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.batch_size", "override 'train.batch_size': expected section.key=value"),
+        ("=3", "override '=3': expected section.key=value"),
+        ("train.batch_size=[1", "override 'train.batch_size=[1': the value is not YAML"),
+        ("output_dir.x=3", "override 'output_dir.x=3': output_dir is a value, not a section"),
+    ],
+)
+def test_an_override_that_is_none_is_refused(faults, override, message):
+    assert faults(override) == [message]
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n", "faces\n"])
+def test_a_file_without_sections_is_refused(faults, text):
+    assert faults(text=text) == ["must hold sections such as 'data:' and 'train:'"]
+
+
+def test_a_file_that_is_not_yaml_is_refused(faults):
+    assert faults(text="data: [\n")[0].startswith("is not YAML: ")
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read \(No such file"):
+        load_config(tmp_path / "absent.yaml")
+
+
+# Combinations
+
+IMPOSSIBLE = {
+    "levels": (
+        ["denoiser.num_blocks=[1, 1]"],
+        "denoiser.num_blocks: 2 levels, but denoiser.channels has 3",
+    ),
+    "stride": (
+        ["data.image_size=60"],
+        "data.image_size: 60 does not divide by patch_size * 2^(levels - 1) = 8",
+    ),
+    "heads": (
+        ["denoiser.head_dim=48"],
+        "denoiser.head_dim: 48 does not divide the 64 channels at 32x32",
+        "denoiser.head_dim: 48 does not divide the 128 channels at 16x16",
+        "denoiser.head_dim: 48 does not divide the 256 channels at 8x8",
+    ),
+    "added x_d": (
+        ["objective.prediction=epsilon"],
+        "denoiser.add_degraded: needs objective.prediction=sample, not epsilon"
+        " (x_d is an estimate of x_0, not of noise)",
+    ),
+    "betas": (
+        ["schedule={name: linear, beta_start: 0.1, beta_end: 0.01}"],
+        "schedule.beta_start: is above schedule.beta_end",
+    ),
+    "steps": (
+        ["sampler={name: ddim, num_steps: 2001}"],
+        "sampler.num_steps: 2001 exceeds the schedule's 2000",
+    ),
+    "strength": (
+        ["sampler={name: ddim, strength: 0.5}"],
+        "sampler.strength: below 1 needs sampler.start_from=degraded",
+    ),
+    "accumulation": (
+        ["train.accumulation=3"],
+        "train.batch_size: 4 does not divide into train.accumulation=3 micro-batches",
+    ),
+    "shown": (
+        ["validation.num_shown=9", "validation.num_images=8"],
+        "validation.num_shown: exceeds validation.num_images",
+    ),
+    "stream without a length": (
+        [
+            "data.source={name: huggingface, path: x, streaming: true}",
+            "data.val_source={name: folder, path: y}",
+        ],
+        "data.source.num_faces: is needed with streaming, where no length is known, and only there",
+    ),
+    "length without a stream": (
+        ["data.source={name: huggingface, path: x, num_faces: 9}"],
+        "data.source.num_faces: is needed with streaming, where no length is known, and only there",
+    ),
+    "stream without validation": (
+        ["data.source={name: huggingface, path: x, streaming: true, num_faces: 9}"],
+        "data.val_source: is required with a streaming source, whose end is not known",
+    ),
+    "streamed validation": (
+        ["data.val_source={name: huggingface, path: x, streaming: true, num_faces: 9}"],
+        "data.val_source.streaming: validation needs a source that can be indexed",
+    ),
+    "nothing to train on": (
+        ["data.source.num_faces=64"],
+        "data.source.num_faces: nothing is left to train on after the held-out faces",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_an_impossible_combination_is_refused(faults, name):
+    overrides, *messages = IMPOSSIBLE[name]
+    assert faults(*overrides) == messages
+
+
+def test_all_impossible_combinations_come_at_once(faults):
+    found = faults(
+        "train.accumulation=3",
+        "data.image_size=60",
+        "denoiser.head_dim=16",
+        "sampler={name: ddim, strength: 0.5}",
+    )
+    assert [fault.partition(":")[0] for fault in found] == [
+        "data.image_size",
+        "sampler.strength",
+        "train.batch_size",
+    ]
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="the degradation's ranges are checked by Recipe only, after the run has begun: load_config "
+    "accepts a reversed or negative range, and build_recipe ends in a ValueError without a path",
+)
+@pytest.mark.parametrize("override", ["degradation.blur_sigma=[9, 1]", "degradation.jpeg_quality=[-5, 300]"])
+def test_an_impossible_range_is_refused(faults, override):
+    assert faults(override)[0].startswith(override.partition("=")[0])
+
+
+@pytest.mark.xfail(strict=True, reason="pydantic lets inf pass gt=0: one step with it makes every weight nan")
+def test_an_infinite_learning_rate_is_refused(faults):
+    assert faults("train.learning_rate=.inf")[0].startswith("train.learning_rate")
+
+
+# Round trip
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_dumped_configuration_loads_as_itself(path, tmp_path):
+    config = load_config(path)
+    (tmp_path / "again.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "again.yaml") == config
+
+
+DUMPED_AS_NUMBER = pytest.mark.xfail(
+    strict=True,
+    reason="dump_config writes with yaml's resolver, which leaves the text 1e5 unquoted; load_config reads "
+    "with its own, for which that is a number: a run in such a folder cannot be started again",
+)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["train.learning_rate=1e-7", "train.betas=[0.5, 0.75]", "output_dir=/a b/ü"],
+        ["data.source={name: huggingface, path: x, data_files: [a, b]}", "sampler={name: ddim, eta: 1}"],
+        [
+            "schedule.name=cosine",
+            "objective={prediction: v, p: 2, min_snr_clamp: 5}",
+            "denoiser.add_degraded=false",
+        ],
+        ["degradation={preset: mild, blur_sigma: [0.5, 2], jpeg_quality: [30, 90]}"],
+        ["data.val_source={name: folder, path: '007'}", "data.source={name: folder, path: 'no'}"],
+        pytest.param(["data.source={name: folder, path: '1e5'}"], marks=DUMPED_AS_NUMBER),
+    ],
+)
+def test_an_unusual_configuration_loads_as_itself_too(load, overrides):
+    config = load(*overrides)
+    assert load(text=dump_config(config)) == config
+
+
+def test_the_dump_names_every_setting(load):
+    dumped = yaml.safe_load(dump_config(load()))
+    assert set(dumped) == set(schema.RunConfig.model_fields)
+    assert dumped["sampler"] == {
+        "num_steps": 10,
+        "start_from": "noise",
+        "strength": 1.0,
+        "name": "ddim",
+        "eta": 0.0,
+    }

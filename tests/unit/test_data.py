@@ -1,0 +1,214 @@
+"""Sources of faces, and how faces become pairs."""
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from idm.data.faces import Cached, Face, FolderFaces, HuggingFaceFaces, Part, StreamedFaces, SyntheticFaces
+from idm.data.images import ImageError, write_image
+from idm.data.pairs import (
+    FrozenPairs,
+    IndexedPairs,
+    Pairing,
+    Share,
+    epoch_order,
+    mirror,
+    training_batches,
+)
+from idm.degradation import GFPGAN
+
+SIZE = 32
+PAIRING = Pairing(GFPGAN, seed=3, flip_probability=0.5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten faces in nested folders, with landmarks for one."""
+    folder = tmp_path_factory.mktemp("faces")
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        rgb = rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)
+        path = folder / ("ä b" if i % 2 else "") / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        write_image(path, rgb)
+    row = {"file_name": "0.png", "landmarks": [[10, 20], [38, 20], [24, 28], [14, 38], [34, 38]]}
+    (folder / "metadata.jsonl").write_text(json.dumps(row) + "\n")
+    return folder
+
+
+def dataset(num_faces: int = 12):
+    datasets = pytest.importorskip("datasets")
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8) for _ in range(num_faces)]
+    from PIL import Image
+
+    rows = {"image": [Image.fromarray(image) for image in images], "number": list(range(num_faces))}
+    features = datasets.Features({"image": datasets.Image(), "number": datasets.Value("int32")})
+    return datasets.Dataset.from_dict(rows, features=features), images
+
+
+# ------------------------------------------------------------------------------------------ sources
+
+
+def test_a_folder_is_read_with_its_subfolders_and_resized(folder: Path) -> None:
+    faces = FolderFaces(folder, SIZE)
+    assert len(faces) == 10
+    assert {face.image.shape for face in faces} == {(SIZE, SIZE, 3)}
+    assert len({face.key for face in faces}) == 10
+
+
+def test_landmarks_scale_with_the_face_about_pixel_centres(folder: Path) -> None:
+    faces = {face.key: face for face in FolderFaces(folder, 24)}
+    np.testing.assert_allclose(faces["0.png"].landmarks[0], [(10.5 / 2) - 0.5, (20.5 / 2) - 0.5])
+    assert faces["2.png"].landmarks is None
+
+
+def test_a_face_that_is_not_square_is_refused_by_name(tmp_path: Path) -> None:
+    write_image(tmp_path / "wide.png", np.zeros((20, 30, 3), np.uint8))
+    with pytest.raises(ImageError, match=r"wide\.png.*30x20.*square"):
+        FolderFaces(tmp_path, SIZE)[0]
+
+
+def test_a_broken_metadata_line_is_named(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", np.zeros((32, 32, 3), np.uint8))
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "landmarks": [1, 2]}\n')
+    with pytest.raises(ImageError, match=r"metadata\.jsonl: line 1"):
+        FolderFaces(tmp_path, SIZE)
+
+
+def test_a_hugging_face_data_set_gives_its_own_pixels() -> None:
+    rows, images = dataset()
+    faces = HuggingFaceFaces(rows, "image", None, SIZE)
+    assert len(faces) == len(images)
+    for face, image in zip(faces, images, strict=True):
+        np.testing.assert_array_equal(face.image, image)
+
+
+def test_a_wrong_column_is_named_with_those_there_are() -> None:
+    with pytest.raises(ImageError, match=r"'photo'.*image, number"):
+        HuggingFaceFaces(dataset()[0], "photo", None, SIZE)
+
+
+def test_a_cache_and_a_part_give_the_same_faces() -> None:
+    source = SyntheticFaces(6, seed=0, size=SIZE)
+    part = Cached(Part(source, [4, 1]))
+    for _ in range(2):
+        np.testing.assert_array_equal(part[0].image, source[4].image)
+        np.testing.assert_array_equal(part[1].image, source[1].image)
+
+
+# -------------------------------------------------------------------------------------------- pairs
+
+
+def test_an_epoch_visits_every_face_once_and_the_next_in_another_order() -> None:
+    orders = [epoch_order(0, epoch, 50).tolist() for epoch in range(2)]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(50))
+    assert orders[0] != orders[1]
+
+
+def test_a_pair_depends_on_seed_and_position_only() -> None:
+    source = SyntheticFaces(5, seed=0, size=SIZE)
+    one, other = IndexedPairs(source, PAIRING), IndexedPairs(Cached(source), PAIRING)
+    later = other[17]  # asked for first
+    for position in (3, 17, 4):
+        np.testing.assert_array_equal(one[position].lq, other[position].lq)
+        np.testing.assert_array_equal(one[position].hq, other[position].hq)
+    np.testing.assert_array_equal(later.lq, one[17].lq)
+
+
+def test_the_same_face_is_degraded_anew_in_each_epoch() -> None:
+    pairs = IndexedPairs(SyntheticFaces(1, seed=0, size=SIZE), Pairing(GFPGAN, 0, 0.0))
+    np.testing.assert_array_equal(pairs[0].hq, pairs[1].hq)
+    assert not np.array_equal(pairs[0].lq, pairs[1].lq)
+
+
+def test_frozen_pairs_never_change() -> None:
+    source = SyntheticFaces(3, seed=0, size=SIZE)
+    one, other = FrozenPairs(source, GFPGAN, 7), FrozenPairs(source, GFPGAN, 7)
+    np.testing.assert_array_equal(one[2].lq, other[2].lq)
+    np.testing.assert_array_equal(one[2].hq, source[2].image)
+    assert not np.array_equal(one[2].lq, FrozenPairs(source, GFPGAN, 8)[2].lq)
+
+
+def test_mirroring_moves_each_landmark_to_its_mirrored_pixel_under_its_new_name() -> None:
+    image = np.zeros((9, 9, 3), np.uint8)
+    landmarks = np.array([[1, 2], [6, 3], [4, 4], [2, 7], [5, 8]], np.float32)
+    for value, (x, y) in enumerate(landmarks.astype(int), start=1):
+        image[y, x] = value
+    flipped = mirror(Face(image, landmarks, "f"))
+    found = [int(flipped.image[y, x, 0]) for x, y in flipped.landmarks.astype(int)]
+    assert found == [2, 1, 3, 5, 4]  # what was the right eye in the image is now the left one
+    np.testing.assert_array_equal(mirror(flipped).image, image)
+    np.testing.assert_array_equal(mirror(flipped).landmarks, landmarks)
+
+
+def test_half_of_the_faces_are_mirrored() -> None:
+    source = Cached(SyntheticFaces(1, seed=0, size=SIZE))
+    pairs = IndexedPairs(source, PAIRING)
+    flipped = [not np.array_equal(pairs[i].hq, source[0].image) for i in range(200)]
+    assert 70 < sum(flipped) < 130
+
+
+# ------------------------------------------------------------------------------------------ batches
+
+
+def positions(source, share: Share, first: int, wanted: int, num_workers: int = 0) -> list[list[int]]:
+    batches = training_batches(source, PAIRING, share, first=first, num_workers=num_workers, pin=False)
+    return [batch.positions for batch in islice(batches, wanted)]
+
+
+def test_processes_share_the_positions_of_one_global_batch() -> None:
+    source = SyntheticFaces(7, seed=0, size=SIZE)
+    alone = positions(source, Share(4), 2, 3)
+    halves = [positions(source, Share(2, rank, 2), 2, 3) for rank in range(2)]
+    assert alone == [[8, 9, 10, 11], [12, 13, 14, 15], [16, 17, 18, 19]]
+    assert [a + b for a, b in zip(*halves, strict=True)] == alone
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_workers_change_nothing_about_the_batches(num_workers: int) -> None:
+    source = SyntheticFaces(7, seed=0, size=SIZE)
+    plain, worked = (
+        islice(training_batches(source, PAIRING, Share(3), first=1, num_workers=n, pin=False), 4)
+        for n in (0, num_workers)
+    )
+    for a, b in zip(plain, worked, strict=True):
+        assert a.positions == b.positions
+        assert torch.equal(a.lq, b.lq)
+        assert torch.equal(a.landmarks, b.landmarks)
+
+
+def streamed(num_faces: int = 10) -> StreamedFaces:
+    rows, _ = dataset()
+    return StreamedFaces(rows.to_iterable_dataset(num_shards=3), num_faces, "image", None, SIZE, seed=0)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_stream_goes_on_where_it_was_and_workers_change_nothing(num_workers: int) -> None:
+    """From micro-batch 3 of 3 faces on: over the end of the 10-face epoch, into the next."""
+    whole = list(islice(training_batches(streamed(), PAIRING, Share(3), first=0, num_workers=0, pin=False), 7))
+    resumed = islice(
+        training_batches(streamed(), PAIRING, Share(3), first=3, num_workers=num_workers, pin=False), 4
+    )
+    for a, b in zip(whole[3:], resumed, strict=True):
+        assert a.positions == b.positions
+        assert torch.equal(a.hq, b.hq)
+        assert torch.equal(a.lq, b.lq)
+
+
+def test_processes_share_a_stream() -> None:
+    alone, *halves = (
+        next(training_batches(streamed(), PAIRING, share, first=1, num_workers=0, pin=False))
+        for share in (Share(4), Share(2, 0, 2), Share(2, 1, 2))
+    )
+    assert torch.equal(torch.cat([half.hq for half in halves]), alone.hq)
+
+
+def test_a_stream_shorter_than_its_epoch_says_so() -> None:
+    with pytest.raises(ImageError, match="ended after 12 faces, but num_faces is 30"):
+        for _ in islice(streamed(30).rows(0), 31):
+            pass

@@ -1,0 +1,201 @@
+"""The network's parts against closed forms, and what its constructor refuses."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from idm.nn.denoiser import Denoiser
+from idm.nn.layers import (
+    Attention,
+    ChannelNorm,
+    Downsample,
+    NoiseLevelEmbedding,
+    ResidualBlock,
+    Upsample,
+    attend,
+    zero_init,
+)
+
+TINY = {
+    "image_size": 16,
+    "patch_size": 2,
+    "channels": (8, 16),
+    "num_blocks": (1, 1),
+    "attention_resolutions": (4,),
+    "head_dim": 8,
+}
+
+
+def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Move every weight off its start, the zero-initialised ones too."""
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=rng)
+    return model
+
+
+def inputs(size: int = 16, count: int = 2) -> dict[str, torch.Tensor]:
+    rng = torch.Generator().manual_seed(1)
+    x_d, x_t = (torch.randn(count, 3, size, size, generator=rng) for _ in range(2))
+    return {"x_d": x_d, "x_t": x_t, "gamma": torch.linspace(0.2, 0.8, count)}
+
+
+# Layers
+
+
+def phases(gamma: list[float]) -> torch.Tensor:
+    """The sines and cosines that the embedding's network is given."""
+    embedding = NoiseLevelEmbedding(dim=8, num_frequencies=4)
+    given = []
+    embedding.net = nn.Sequential(nn.Linear(8, 8))
+    embedding.net.register_forward_pre_hook(lambda module, arguments: given.append(arguments[0]))
+    embedding(torch.tensor(gamma, dtype=torch.float64))
+    return given[0]
+
+
+def test_the_embedding_sees_the_log_snr_in_sines_and_cosines():
+    gamma = 0.9
+    log_snr = math.log(gamma / (1 - gamma))
+    periods = [64 / 2 ** (7 * i / 3) for i in range(4)]  # from 64 down to 0.5
+    angles = torch.tensor([2 * math.pi * log_snr / period for period in periods])
+    wanted = torch.cat([angles.sin(), angles.cos()])[None]
+    torch.testing.assert_close(phases([gamma]), wanted, rtol=0, atol=1e-4)
+
+
+def test_the_embedding_is_finite_at_both_ends_and_cut_at_16():
+    seen = phases([1.0, 1 - 1e-8, 1e-8, 1e-300])
+    assert seen.isfinite().all()
+    torch.testing.assert_close(seen[0], seen[1])
+    torch.testing.assert_close(seen[2], seen[3])
+    assert not torch.allclose(seen[0], seen[2])
+
+
+def test_the_embedding_tells_the_first_levels_of_sr3_apart():
+    first, second = phases([1 - 1e-6, 1 - 6e-6])
+    assert (first - second).abs().max() > 0.5
+
+
+def test_channel_norm_normalises_the_channels_of_each_pixel():
+    x = torch.randn(2, 8, 3, 5) * 3 + 1
+    normal = ChannelNorm(8)(x)
+    torch.testing.assert_close(normal.mean(dim=1), torch.zeros(2, 3, 5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(normal.var(dim=1, unbiased=False), torch.ones(2, 3, 5), rtol=0, atol=1e-3)
+
+
+def test_a_residual_block_begins_as_the_identity():
+    x = torch.randn(2, 8, 4, 4)
+    assert torch.equal(ResidualBlock(8, 16, 0.0)(x, torch.randn(2, 16)), x)
+
+
+def test_a_residual_block_is_film_between_norm_and_convolutions():
+    block = randomised(ResidualBlock(8, 16, 0.0))
+    x, embedding = torch.randn(2, 8, 4, 4), torch.randn(2, 16)
+    scale, shift = block.film(embedding)[:, :8, None, None], block.film(embedding)[:, 8:, None, None]
+    normal = (x - x.mean(1, keepdim=True)) / (x.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    wanted = x + block.conv_out(F.silu(block.conv_in((1 + scale) * normal + shift)))
+    torch.testing.assert_close(block(x, embedding), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_begins_as_the_identity():
+    x = torch.randn(2, 16, 4, 4)
+    assert torch.equal(Attention(16, 8)(x), x)
+
+
+def test_attention_does_not_know_where_its_pixels_lie():
+    attention, x = randomised(Attention(16, 8)), torch.randn(2, 16, 4, 6)
+    torch.testing.assert_close(attention(x.flip(-1)), attention(x).flip(-1), rtol=1e-4, atol=1e-5)
+
+
+def test_attention_to_equal_keys_is_the_mean_of_the_values():
+    q, v = torch.randn(2, 1, 2, 6, 4)
+    mean = v.mean(dim=-2, keepdim=True).expand_as(v)
+    torch.testing.assert_close(attend(q, torch.ones_like(q), v), mean)
+
+
+def test_attention_heads_must_divide_the_channels():
+    with pytest.raises(ValueError, match="16 channels do not divide into attention heads of 6"):
+        Attention(16, 6)
+
+
+def test_down_halves_and_up_doubles():
+    x = torch.randn(1, 8, 6, 10)
+    assert Downsample(8, 16)(x).shape == (1, 16, 3, 5)
+    assert Upsample(8, 4)(x).shape == (1, 4, 12, 20)
+
+
+def test_zero_init_clears_weight_and_bias():
+    layer = zero_init(nn.Conv2d(3, 4, 3))
+    assert not layer.weight.any()
+    assert not layer.bias.any()
+
+
+# The network
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_blocks": (1,)}, "differ in length"),
+        ({"channels": (), "num_blocks": ()}, "differ in length"),
+        ({"image_size": 15}, "patch_size 2 does not divide image_size 15"),
+        ({"head_dim": 5}, "attention heads of 5"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        Denoiser(**{**TINY, **change})
+
+
+def test_a_denoiser_is_rebuilt_from_its_config_and_weights(tmp_path):
+    denoiser = randomised(Denoiser(**TINY, inject_degraded=True, add_degraded=True)).eval()
+    denoiser.save_pretrained(tmp_path)
+    again = Denoiser.from_pretrained(tmp_path)
+    assert dict(again.config)["channels"] == [8, 16]
+    assert torch.equal(again(**inputs()), denoiser(**inputs()))
+
+
+def test_the_output_is_float32_in_a_bfloat16_network():
+    denoiser = randomised(Denoiser(**TINY, add_degraded=True)).eval()
+    wanted = denoiser(**inputs())
+    output = denoiser.bfloat16()(**inputs())
+    assert output.dtype == torch.float32
+    torch.testing.assert_close(output, wanted, rtol=0, atol=0.15)
+
+
+def test_the_output_is_float32_under_autocast():
+    denoiser = randomised(Denoiser(**TINY))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert denoiser(**inputs()).dtype == torch.float32
+
+
+def test_levels_are_told_apart_in_a_bfloat16_network_too():
+    denoiser = randomised(Denoiser(**TINY)).bfloat16().eval()
+    near = {**inputs(), "gamma": torch.tensor([1 - 1e-6, 1 - 1e-6], dtype=torch.float64)}
+    off = {**near, "gamma": torch.tensor([1 - 6e-6, 1 - 6e-6], dtype=torch.float64)}
+    assert (denoiser(**near) - denoiser(**off)).abs().max() > 1e-3
+
+
+def test_feature_maps_are_channels_last():
+    denoiser, seen = randomised(Denoiser(**TINY, inject_degraded=True)), []
+    for module in denoiser.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    denoiser(**inputs())
+    assert len(seen) > 8
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
+
+
+def test_dropout_acts_in_training_only():
+    denoiser = randomised(Denoiser(**TINY, dropout=0.5))
+    assert not torch.equal(denoiser.train()(**inputs()), denoiser.train()(**inputs()))
+    assert torch.equal(denoiser.eval()(**inputs()), denoiser.eval()(**inputs()))
+
+
+def test_num_blocks_counts_the_residual_blocks_of_encoder_and_decoder():
+    denoiser = Denoiser(**{**TINY, "channels": (8, 8, 16), "num_blocks": (1, 3, 2)})
+    count = sum(isinstance(module, ResidualBlock) for module in denoiser.modules())
+    assert count == (1 + 3 + 2) + (1 + 3)  # the lowest level has no decoder

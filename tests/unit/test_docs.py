@@ -1,0 +1,217 @@
+"""Do the documents still speak of what is there? Functions, tests, files, settings, links, worked examples."""
+
+import ast
+import importlib.util
+import re
+import sys
+import tomllib
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "experiments").rglob("*.md")),
+]
+NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+
+
+def prose(path: Path) -> str:
+    """A document without its code blocks."""
+    return re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def code_blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+# Equations
+
+
+def rows_of_equations() -> list[list[str]]:
+    """The cells of every row of the tables with the columns paper, equation, function, test."""
+    rows, inside = [], False
+    for line in (ROOT / "docs" / "equations.md").read_text().splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if cells == ["paper", "equation", "function", "test"]:
+            inside = True
+        elif not cells:
+            inside = False
+        elif inside and not set(cells[0]) <= {"-"}:
+            rows.append(cells)
+    return rows
+
+
+EQUATIONS = rows_of_equations()
+
+
+@cache
+def definitions(path: Path) -> frozenset[str]:
+    """Names of a module's functions and classes, and of what its classes define, as Class.name."""
+    names: set[str] = set()
+
+    def collect(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                names.add(prefix + node.name)
+            if isinstance(node, ast.ClassDef):
+                collect(node.body, f"{prefix}{node.name}.")
+
+    collect(ast.parse(path.read_text()).body, "")
+    return frozenset(names)
+
+
+def missing(reference: str) -> str | None:
+    """What is wrong with "package.module:name" or "tests/file.py::name"; None if it exists."""
+    module, is_test, name = reference.partition("::")
+    if is_test:
+        path = ROOT / module
+    else:
+        module, _, name = reference.partition(":")
+        spec = importlib.util.find_spec(module) if importlib.util.find_spec(module.partition(".")[0]) else None
+        if spec is None or spec.origin is None:
+            return f"there is no module {module}"
+        path = Path(spec.origin)
+    if not path.is_file():
+        return f"there is no file {module}"
+    return None if name in definitions(path) else f"{module} has no {name}"
+
+
+def test_there_are_equations() -> None:
+    assert len(EQUATIONS) > 20
+    assert all(len(row) == 4 for row in EQUATIONS)
+
+
+@pytest.mark.parametrize("row", EQUATIONS, ids=lambda row: f"{row[0]}: {row[1]}"[:60])
+def test_every_equation_names_functions_and_tests_that_exist(row: list[str]) -> None:
+    for cell, pattern in ((row[2], r"[\w.]+:[\w.]+"), (row[3], r"tests/[\w/]+\.py::test_\w+")):
+        references = re.findall(r"`([^`]*)`", cell)
+        assert references, f"no reference in {cell!r}"
+        assert all(re.fullmatch(pattern, reference) for reference in references), references
+        assert [fault for reference in references if (fault := missing(reference))] == []
+
+
+def test_a_name_that_does_not_exist_is_found() -> None:
+    assert missing("idm.diffusion.process:add_noise") is None
+    assert missing("idm.diffusion.process:add_nose") == "idm.diffusion.process has no add_nose"
+    assert missing("idm.diffusion.langevin:LangevinScheduler.stop")
+    assert missing("idm.diffusion.nowhere:add_noise") == "there is no module idm.diffusion.nowhere"
+    assert missing("nowhere.at.all:add_noise") == "there is no module nowhere.at.all"
+    assert missing("tests/unit/test_docs.py::test_there_are_equations") is None
+    assert missing("tests/unit/test_docs.py::test_that_is_not_there")
+    assert missing("tests/unit/test_nothing.py::test_there_are_equations")
+
+
+# Files and settings
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_every_relative_link_leads_to_a_file(document: Path) -> None:
+    text = prose(document)
+    targets = re.findall(r"\]\(<?([^)>\s]+)>?(?:\s+\"[^\"]*\")?\)", text)
+    targets += re.findall(r"(?:src|href)=\"([^\"]+)\"", text)
+    relative = [target for target in targets if not re.match(r"[a-z][a-z0-9+.-]*:|#|//", target)]
+    broken = [target for target in relative if not (document.parent / target.partition("#")[0]).exists()]
+    assert broken == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_every_file_that_is_named_in_passing_exists(document: Path) -> None:
+    named = re.findall(r"`((?:idm|tests|configs|docs|experiments)/[\w./-]*)`", prose(document))
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_every_setting_that_is_named_in_passing_exists(document: Path) -> None:
+    known = settings()
+    sections = "|".join(sorted({path.partition(".")[0] for path in known if "." in path}))
+    named = re.findall(rf"`((?:{sections})(?:\.[a-z_]+)+)(?:=[^`]*)?`", prose(document))
+    assert [name for name in named if name not in known] == []
+
+
+def settings() -> set[str]:
+    """All dotted keys of a configuration, whatever its choices."""
+    from idm.config.schema import RunConfig
+
+    page = make_configuration()
+    known: set[str] = set()
+    for section, path in page._tree(RunConfig, ""):
+        known |= {f"{path}.{name}" if path else name for name in section.model_fields}
+    return known
+
+
+def test_every_dependency_has_its_licence_listed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    listed = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
+    packages = {re.split(r"[\s\[<>=!~;]", requirement)[0] for requirement in listed}
+    page = (ROOT / "docs" / "licences.md").read_text()
+    assert {package for package in packages if f"\n| {package} |" not in page} == set()
+
+
+def test_every_weights_file_has_its_terms_listed() -> None:
+    from idm.evaluation import weights
+
+    page = (ROOT / "docs" / "licences.md").read_text()
+    assert [name for name in weights._NOTES if f"`{name}`" not in page] == []
+
+
+# Generated and machine-readable files
+
+
+def make_configuration() -> ModuleType:
+    path = ROOT / "docs" / "make_configuration.py"
+    spec = importlib.util.spec_from_file_location("make_configuration", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault("make_configuration", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_settings_is_up_to_date() -> None:
+    committed = (ROOT / "docs" / "configuration.md").read_text()
+    assert committed == make_configuration().render(), "run: python docs/make_configuration.py"
+
+
+def test_the_citation_has_the_version_and_licence_of_the_package() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= citation.keys()
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert f"## [{project['version']}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+# Worked examples
+
+
+def misfits(diff: str) -> list[str]:
+    """The hunks of a unified diff whose old lines do not stand in their file, exactly once."""
+    faults = []
+    for file in re.split(r"^--- a/", diff, flags=re.MULTILINE)[1:]:
+        name, _, rest = file.partition("\n")
+        text = (ROOT / name).read_text() if (ROOT / name).is_file() else ""
+        for hunk in re.split(r"^@@.*\n", rest, flags=re.MULTILINE)[1:]:
+            old = "".join(line[1:] or "\n" for line in hunk.splitlines(keepends=True) if not line.startswith("+"))
+            if text.count(old) != 1:
+                faults.append(f"{name} has {text.count(old)} times:\n{old}")
+    return faults
+
+
+EXAMPLES = code_blocks(ROOT / "CONTRIBUTING.md", "diff")
+
+
+def test_there_are_three_worked_examples() -> None:
+    assert len(EXAMPLES) == 3
+
+
+@pytest.mark.parametrize("diff", EXAMPLES, ids=["degradation", "sampler", "metric"])
+def test_a_worked_example_still_fits_the_code(diff: str) -> None:
+    assert misfits(diff) == []

@@ -1,0 +1,331 @@
+"""The intrinsic iteration against a training loop written out by hand."""
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+
+from idm.data.pairs import Batch
+from idm.diffusion.objective import training_loss
+from idm.diffusion.samplers import build_scheduler
+from idm.diffusion.schedule import linear, piecewise_uniform
+from idm.nn.denoiser import Denoiser
+from idm.pipeline import IDMPipeline
+from idm.training.learner import IntrinsicIteration, Optimisation, training_noise
+
+TINY = {
+    "image_size": 16,
+    "channels": (8, 16),
+    "num_blocks": (1, 1),
+    "attention_resolutions": (4,),
+    "head_dim": 8,
+    "add_degraded": True,
+}
+OPTIMISATION = Optimisation(
+    num_steps=10,
+    learning_rate=1e-2,
+    warmup_steps=2,
+    decay="cosine",
+    betas=(0.9, 0.99),
+    weight_decay=0.1,
+    max_grad_norm=0.02,  # below the norms that occur, so that it acts
+    ema_decay=0.15,  # is reached in the second step: (1 + 1) / (10 + 1) > 0.15
+)
+GAMMAS = linear(1e-4, 0.05, 100)
+
+
+@pytest.fixture
+def learner():
+    """Make a learner over a fresh or a given denoiser; accelerate's global state is reset around the test."""
+
+    def learner(accumulation: int = 1, denoiser: Denoiser | None = None, **change) -> IntrinsicIteration:
+        reset()
+        settings = {
+            "prediction": "sample",
+            "p": 1,
+            "min_snr_clamp": None,
+            "optimisation": OPTIMISATION,
+            "seed": 3,
+        }
+        return IntrinsicIteration(
+            denoiser or fresh_denoiser(),
+            Accelerator(cpu=True, mixed_precision="no", gradient_accumulation_steps=accumulation),
+            gammas=GAMMAS,
+            make_pipeline=lambda published: IDMPipeline(published, build_scheduler("ddim", GAMMAS)),
+            **{**settings, **change},
+        )
+
+    yield learner
+    reset()
+
+
+def reset() -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+def fresh_denoiser(**change) -> Denoiser:
+    torch.manual_seed(0)
+    return Denoiser(**{**TINY, **change})
+
+
+def batches(size: int = 4, first: int = 0) -> Iterator[Batch]:
+    """Random pictures; those at a position are always the same."""
+    while True:
+        positions = list(range(first, first + size))
+        yield batch_of(positions)
+        first += size
+
+
+def batch_of(positions: list[int]) -> Batch:
+    def picture(position: int) -> torch.Tensor:
+        rng = torch.Generator().manual_seed(position)
+        return torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=rng)
+
+    hq, lq = torch.stack([picture(position) for position in positions], dim=1)
+    return Batch(hq, lq, torch.full((len(positions), 5, 2), torch.nan), positions)
+
+
+def weights(model: torch.nn.Module) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+def assert_same(ours: list[torch.Tensor], theirs: list[torch.Tensor], tolerance: float = 0.0) -> None:
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
+
+
+# The learning rate
+
+
+def test_the_learning_rate_warms_up_in_equal_steps():
+    optimisation = replace(OPTIMISATION, learning_rate=0.8, warmup_steps=4)
+    assert [optimisation.learning_rate_at(step) for step in range(5)] == pytest.approx(
+        [0.2, 0.4, 0.6, 0.8, 0.8]
+    )
+
+
+@pytest.mark.parametrize("warmup", [0, 20])
+def test_the_learning_rate_falls_in_half_a_cosine_to_zero(warmup):
+    optimisation = replace(OPTIMISATION, learning_rate=0.8, warmup_steps=warmup, num_steps=100 + warmup)
+    assert optimisation.learning_rate_at(warmup) == pytest.approx(0.8)
+    assert optimisation.learning_rate_at(warmup + 50) == pytest.approx(0.4)
+    quarter = 0.8 * (1 + math.cos(math.pi / 4)) / 2
+    assert optimisation.learning_rate_at(warmup + 25) == pytest.approx(quarter)
+    assert optimisation.learning_rate_at(warmup + 100) == pytest.approx(0)
+    assert optimisation.learning_rate_at(warmup + 150) == pytest.approx(0)
+
+
+def test_a_constant_learning_rate_stays_after_the_warm_up():
+    optimisation = replace(OPTIMISATION, decay="constant", learning_rate=0.8, warmup_steps=2)
+    rates = [optimisation.learning_rate_at(step) for step in (0, 1, 2, 9, 1000)]
+    assert rates == pytest.approx([0.4, 0.8, 0.8, 0.8, 0.8])
+
+
+def test_a_run_that_ends_within_the_warm_up_has_a_rate_in_every_step():
+    optimisation = replace(OPTIMISATION, warmup_steps=10, num_steps=10)
+    assert all(0 < optimisation.learning_rate_at(step) <= 1e-2 for step in range(11))
+
+
+# The noise
+
+
+def test_the_noise_of_a_sample_follows_from_seed_and_position_alone():
+    like = torch.empty(4, 3, 8, 8)
+    eps, u = training_noise(5, [10, 11, 12, 13], like)
+    again, u_again = training_noise(5, [13, 10], like[:2])
+    assert torch.equal(again, eps[[3, 0]])
+    assert torch.equal(u_again, u[:, [3, 0]])
+
+
+def test_the_noise_does_not_depend_on_what_was_drawn_before():
+    like = torch.empty(1, 3, 8, 8)
+    torch.manual_seed(1)
+    first = training_noise(5, [10], like)
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    second = training_noise(5, [10], like)
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_other_seeds_and_positions_have_other_noise():
+    like = torch.empty(1, 3, 8, 8)
+    drawn = [
+        training_noise(seed, [position], like) for seed, position in ((5, 10), (5, 11), (6, 10), (10, 5))
+    ]
+    for i in range(4):
+        for j in range(i):
+            assert not torch.equal(drawn[i][0], drawn[j][0])
+            assert not torch.equal(drawn[i][1], drawn[j][1])
+
+
+def test_the_noise_is_standard_normal_and_the_levels_uniform():
+    eps, u = training_noise(0, list(range(2000)), torch.empty(2000, 1, 8, 8))
+    assert eps.mean().item() == pytest.approx(0, abs=4 / eps.numel() ** 0.5)
+    assert eps.var().item() == pytest.approx(1, abs=4 * (2 / eps.numel()) ** 0.5)
+    assert u.shape == (2, 2000)
+    assert u.dtype == torch.float64
+    assert ((u >= 0) & (u < 1)).all()
+    assert u.mean(dim=1).tolist() == pytest.approx([0.5, 0.5], abs=4 * (1 / 12 / 2000) ** 0.5)
+    assert abs(torch.corrcoef(u)[0, 1].item()) < 4 / 2000**0.5
+
+
+# The loss
+
+
+def test_the_loss_is_that_of_the_objective_on_images_in_diffusions_range(learner):
+    trained, batch = learner(prediction="sample", p=2, min_snr_clamp=5.0), batch_of([7, 8, 9])
+    x_0, x_d = (images.float() / 127.5 - 1 for images in (batch.hq, batch.lq))
+    eps, u = training_noise(3, [7, 8, 9], x_0)
+    wanted = training_loss(
+        trained.model,
+        x_0=x_0,
+        x_d=x_d,
+        eps=eps,
+        gamma=piecewise_uniform(GAMMAS, *u),
+        prediction="sample",
+        p=2,
+        min_snr_clamp=5.0,
+    )
+    torch.testing.assert_close(trained.loss(batch), wanted)
+
+
+def test_the_loss_of_a_batch_is_the_mean_of_its_samples(learner):
+    trained = learner(denoiser=fresh_denoiser(dropout=0.0))
+    alone = [trained.loss(batch_of([position])).item() for position in (4, 5, 6)]
+    assert trained.loss(batch_of([4, 5, 6])).item() == pytest.approx(sum(alone) / 3, rel=1e-5)
+
+
+def test_dropout_too_follows_from_the_position(learner):
+    denoiser = fresh_denoiser(dropout=0.5)
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            parameter += 0.1
+    trained = learner(denoiser=denoiser)
+    trained.model.train()
+    first = trained.loss(batch_of([4, 5]))
+    torch.rand(3)
+    assert torch.equal(trained.loss(batch_of([4, 5])), first)
+
+
+# The step
+
+
+def by_hand(num_steps: int) -> tuple[list[float], list[torch.Tensor], list[torch.Tensor], list[float]]:
+    """Losses, weights, averaged weights and gradient norms of a training that spells everything out."""
+    model, o = fresh_denoiser(), OPTIMISATION
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=o.betas, weight_decay=o.weight_decay)
+    average, losses, norms, source = weights(model), [], [], batches()
+    for step in range(num_steps):
+        optimizer.param_groups[0]["lr"] = o.learning_rate_at(step)
+        batch = next(source)
+        x_0, x_d = (images.float() / 127.5 - 1 for images in (batch.hq, batch.lq))
+        eps, (u_step, u_within) = training_noise(3, batch.positions, x_0)
+        t = (u_step * 100).long() + 1
+        gamma = GAMMAS[t - 1] * (1 - u_within) + GAMMAS[t] * u_within
+        level = gamma.float().view(-1, 1, 1, 1)
+        x_t = level.sqrt() * x_0 + (1 - level).sqrt() * eps
+        loss = (model(x_d=x_d, x_t=x_t, gamma=gamma) - x_0).abs().mean()
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt().item()
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            parameter.grad = gradient * min(1.0, o.max_grad_norm / norm)
+        optimizer.step()
+        decay = 0.0 if step == 0 else min(o.ema_decay, (1 + step) / (10 + step))
+        average = [decay * a + (1 - decay) * w for a, w in zip(average, weights(model), strict=True)]
+        losses.append(loss.item())
+        norms.append(norm)
+    return losses, weights(model), average, norms
+
+
+def test_training_equals_a_loop_that_spells_everything_out(learner):
+    trained, source = learner(), batches()
+    values = [trained.train_step(step, source) for step in range(5)]
+    losses, wanted, average, norms = by_hand(5)
+    assert [value["loss"].item() for value in values] == pytest.approx(losses, rel=1e-4)
+    assert [value["grad_norm"].item() for value in values] == pytest.approx(norms, rel=1e-3)
+    assert_same(weights(trained.model), wanted, tolerance=2e-4)
+    assert_same(list(trained.ema.shadow_params), average, tolerance=2e-4)
+    assert max((a - w).abs().max().item() for a, w in zip(average, wanted, strict=True)) > 1e-3
+
+
+def test_no_gradient_is_left_over_for_the_next_step(learner):
+    trained = learner()
+    trained.train_step(0, batches())
+    assert all(parameter.grad is None for parameter in trained.model.parameters())
+
+
+def test_two_micro_batches_make_the_same_step_as_one_batch(learner):
+    whole = learner(accumulation=1)
+    value = whole.train_step(0, batches(size=4))
+    split = learner(accumulation=2)
+    source = batches(size=2)
+    split_value = split.train_step(0, source)
+    assert next(source).positions == [4, 5]  # two were taken
+    assert split_value["loss"].item() == pytest.approx(value["loss"].item(), rel=1e-5)
+    assert split_value["grad_norm"].item() == pytest.approx(value["grad_norm"].item(), rel=1e-4)
+    # Adam's first step is a sign, the optimiser's state is the gradient itself
+    for a, b in zip(first_moments(whole), first_moments(split), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-7)
+
+
+def first_moments(trained: IntrinsicIteration) -> list[torch.Tensor]:
+    state = trained.optimizer.state_dict()["state"]
+    return [state[index]["exp_avg"] for index in sorted(state)]
+
+
+def test_training_lowers_the_loss(learner):
+    trained = learner(optimisation=replace(OPTIMISATION, num_steps=40, max_grad_norm=1.0))
+    source = iter([batch_of([0, 1, 2, 3])] * 40)
+    losses = [trained.train_step(step, source)["loss"].item() for step in range(40)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+# What is published
+
+
+def test_the_restorer_has_the_averaged_weights_and_leaves_the_trained_ones(learner, monkeypatch):
+    monkeypatch.setattr("idm.training.learner.inference_dtype", lambda device: torch.float32)
+    trained, source = learner(optimisation=replace(OPTIMISATION, ema_decay=0.9)), batches()
+    for step in range(3):
+        trained.train_step(step, source)
+    before = weights(trained.model)
+    published = weights(trained.restorer().denoiser)
+    assert_same(published, list(trained.ema.shadow_params))
+    assert max((p - w).abs().max().item() for p, w in zip(published, before, strict=True)) > 1e-4
+    assert_same(weights(trained.model), before)
+
+
+def test_publishing_in_bfloat16_does_not_round_what_is_saved(learner, monkeypatch, tmp_path):
+    monkeypatch.setattr("idm.training.learner.inference_dtype", lambda device: torch.bfloat16)
+    trained = learner()
+    trained.train_step(0, batches())
+    assert trained.restorer().denoiser.dtype == torch.bfloat16
+    trained.save(tmp_path)
+    saved = IDMPipeline.from_pretrained(tmp_path / "pipeline")
+    assert_same(weights(saved.denoiser), list(trained.ema.shadow_params))
+
+
+def test_four_steps_equal_two_steps_saving_loading_and_two_steps(learner, tmp_path):
+    straight, source = learner(), batches()
+    values = [straight.train_step(step, source)["loss"] for step in range(4)]
+    final, average = weights(straight.model), copy.deepcopy(list(straight.ema.shadow_params))
+
+    broken, source = learner(), batches()
+    for step in range(2):
+        broken.train_step(step, source)
+    broken.save(tmp_path)
+
+    resumed = learner(denoiser=Denoiser(**TINY))  # other initial weights
+    resumed.load(tmp_path)
+    source = batches(first=8)
+    assert [resumed.train_step(step, source)["loss"] for step in (2, 3)] == values[2:]
+    assert_same(weights(resumed.model), final)
+    assert_same(list(resumed.ema.shadow_params), average)

@@ -1,0 +1,182 @@
+"""A model is found and loaded, or one clear error says what is wrong with which file."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from idm import pretrained
+from idm.diffusion.samplers import build_scheduler
+from idm.diffusion.schedule import linear
+from idm.nn.denoiser import Denoiser
+from idm.pipeline import IDMPipeline
+from idm.pretrained import ModelError, find_model, load_pipeline
+from idm.training.checkpoint import mark_best
+
+TINY = {
+    "image_size": 16,
+    "channels": (8, 16),
+    "num_blocks": (1, 1),
+    "attention_resolutions": (4,),
+    "head_dim": 8,
+    "add_degraded": True,
+}
+WEIGHTS = Path("denoiser") / "diffusion_pytorch_model.safetensors"
+
+
+def load(path: Path | None, dtype: torch.dtype = torch.float32) -> IDMPipeline:
+    return load_pipeline(path, torch.device("cpu"), dtype)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pipeline")
+    torch.manual_seed(0)
+    IDMPipeline(Denoiser(**TINY), build_scheduler("ddim", linear(num_steps=50))).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def model(saved, tmp_path) -> Path:
+    """A saved pipeline to break."""
+    return Path(shutil.copytree(saved, tmp_path / "model"))
+
+
+def change_config(model: Path, **change) -> None:
+    path = model / "denoiser" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+
+
+# Finding
+
+
+def test_a_saved_pipeline_is_itself(model):
+    assert find_model(model) == model
+
+
+@pytest.mark.parametrize(("best", "expected"), [(10, 10), (None, 30)])
+def test_a_run_is_its_best_checkpoint_or_the_newest(saved, tmp_path, best, expected):
+    for step in (10, 20, 30):
+        shutil.copytree(saved, tmp_path / "checkpoints" / f"step_{step:08d}" / "pipeline")
+    if best:
+        mark_best(tmp_path / "checkpoints", best, 25.0)
+    assert find_model(tmp_path) == tmp_path / "checkpoints" / f"step_{expected:08d}" / "pipeline"
+
+
+def test_no_path_is_the_model_in_the_box(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(pretrained, "BOXED", model)
+    assert find_model(None) == model
+    monkeypatch.setattr(pretrained, "BOXED", tmp_path / "absent")
+    with pytest.raises(ModelError, match="no such folder"):
+        find_model(None)
+
+
+# Loading
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_whole_model_loads_with_its_weights_in_the_wanted_precision(model, dtype):
+    loaded = load(model, dtype).denoiser
+    assert loaded.dtype == dtype
+    wanted = load_file(model / WEIGHTS)
+    for name, weight in loaded.state_dict().items():
+        assert torch.equal(weight, wanted[name].to(dtype))
+
+
+def refused(model: Path, *parts: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        load(model)
+    message = str(caught.value)
+    assert message.startswith(str(model))
+    for part in parts:
+        assert part in message
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    refused(tmp_path / "absent", "no such folder")
+
+
+def test_a_file_is_refused(model):
+    refused(model / WEIGHTS, "no such folder")
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    refused(tmp_path, "is no saved IDM pipeline (model_index.json is missing)")
+
+
+def test_a_run_without_a_checkpoint_is_refused(tmp_path):
+    (tmp_path / "checkpoints" / ".unfinished-step_00000010").mkdir(parents=True)
+    refused(tmp_path, "this run has no checkpoint yet")
+
+
+def test_missing_weights_are_refused(model):
+    (model / WEIGHTS).unlink()
+    refused(model, str(WEIGHTS), "is missing")
+
+
+@pytest.mark.parametrize("length", [0, 4, 100, -1])
+def test_truncated_weights_are_refused(model, length):
+    whole = (model / WEIGHTS).read_bytes()
+    (model / WEIGHTS).write_bytes(whole[:length])
+    refused(model, str(WEIGHTS), "is no whole safetensors file")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"channels": [8, 24]},
+        {"num_blocks": [1, 2]},
+        {"num_blocks": [1, 0]},
+        {"attention_resolutions": []},
+        {"inject_degraded": True},
+        {"patch_size": 1},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_weights_of_another_architecture_are_refused(model, change):
+    change_config(model, **change)
+    refused(model, str(WEIGHTS), "holds another architecture than config.json")
+
+
+@pytest.mark.parametrize("gone", ["norm_out.weight", "encoder.0.0.film.bias"])
+def test_weights_with_a_gap_are_refused_and_not_filled_with_random_numbers(model, gone):
+    weights = load_file(model / WEIGHTS)
+    del weights[gone]
+    save_file(weights, model / WEIGHTS, metadata={"format": "pt"})
+    refused(model, "1 of ", f"first {gone}")
+
+
+DEFAULTS = pytest.mark.xfail(
+    strict=True,
+    reason="diffusers fills a scheduler's missing settings with its defaults: the model loads, with other "
+    "noise levels than it was trained with",
+)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("model_index.json", "{"),
+        ("model_index.json", '{"a": 1}'),
+        ("denoiser/config.json", "{"),
+        ("denoiser/config.json", '{"a": 1}'),
+        ("denoiser/config.json", None),
+        ("scheduler/scheduler_config.json", "{"),
+        pytest.param("scheduler/scheduler_config.json", '{"a": 1}', marks=DEFAULTS),
+        ("scheduler/scheduler_config.json", None),
+    ],
+)
+def test_a_broken_description_is_refused(model, file, text):
+    if text is None:
+        (model / file).unlink()
+    else:
+        (model / file).write_text(text)
+    refused(model)
+
+
+def test_a_config_with_impossible_sizes_is_refused(model):
+    change_config(model, num_blocks=[1])
+    refused(model, "differ in length")
