@@ -7,7 +7,7 @@ from typing import assert_never
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration
+from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, parse_flag_from_env
 from jaxtyping import Float
 from torch import Tensor
 
@@ -169,10 +169,12 @@ def evenly(total: int, wanted: int) -> list[int]:
 
 
 def build_accelerator(config: RunConfig) -> Accelerator:
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     precision = config.train.mixed_precision
     if precision == "auto":
-        precision = "bf16" if computes_in_bf16(PartialState().device) else "no"
+        precision = "bf16" if computes_in_bf16(PartialState(cpu=on_cpu).device) else "no"
     return Accelerator(
+        cpu=on_cpu,  # said aloud, or two processes on a CPU would not find one another
         mixed_precision=precision,
         gradient_accumulation_plugin=GradientAccumulationPlugin(
             num_steps=config.train.accumulation, sync_with_dataloader=False

@@ -5,7 +5,7 @@ import csv
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -19,7 +19,7 @@ from idm.degradation import GFPGAN, PRESETS, Recipe
 from idm.diffusion.samplers import build_scheduler, check_chain
 from idm.diffusion.schedule import from_betas
 from idm.evaluation.evaluate import Row, evaluate, score, summarise
-from idm.evaluation.metrics import METRICS, PairMetric, PairName, SingleName, build_metric
+from idm.evaluation.metrics import METRICS, PairMetric, build_metric
 from idm.pipeline import IDMPipeline
 from idm.pretrained import ModelError, find_model, load_pipeline
 from idm.restore import restore_files
@@ -66,7 +66,8 @@ def evaluate_command(arguments: argparse.Namespace) -> int:
         metrics = _build_metrics(arguments.metrics)
         arguments.output.mkdir(parents=True, exist_ok=True)
         if arguments.pairs:
-            return _compare_folders(*arguments.pairs, metrics, arguments.output)
+            restored, hq = arguments.pairs
+            return _compare_folders(restored, hq, metrics, arguments.output)
         return _evaluate_model(arguments, metrics)
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
@@ -96,10 +97,13 @@ def _load(arguments: argparse.Namespace) -> IDMPipeline:
     }
     pipeline.register_to_config(**{name: value for name, value in asked.items() if value is not None})
     config = pipeline.config
-    check_chain(1, 1, config.start_from, config.strength)
-    most = len(pipeline.scheduler.config.trained_betas)
-    if not 1 <= config.num_inference_steps <= most:
-        raise ValueError(f"--steps must lie in 1..{most}, got {config.num_inference_steps}")
+    check_chain(
+        pipeline.scheduler,
+        num_steps=config.num_inference_steps,
+        start_from=config.start_from,
+        strength=config.strength,
+        eta=config.eta,
+    )
     return pipeline
 
 
@@ -117,17 +121,18 @@ def _device(name: str | None) -> torch.device:
 
 def _build_metrics(names: str) -> dict[str, PairMetric]:
     """Metrics by name; one without reference ignores the original."""
-    metrics: dict[str, PairMetric] = {}
-    for name in names.split(","):
-        if name in get_args(PairName):
-            metrics[name] = build_metric(name)
-        elif name in get_args(SingleName):
-            single = build_metric(name)
-            metrics[name] = lambda image, hq, single=single: single(image)
-        else:
-            known = ", ".join((*get_args(PairName), *get_args(SingleName)))
-            raise ValueError(f"--metrics: {name!r} is unknown here; known: {known}")
-    return metrics
+    return {name: _build_metric(name) for name in names.split(",")}
+
+
+def _build_metric(name: str) -> PairMetric:
+    match name:
+        case "psnr" | "ssim" | "lpips" | "identity":
+            return build_metric(name)
+        case "niqe":
+            niqe = build_metric(name)
+            return lambda image, hq: niqe(image)
+        case _:
+            raise ValueError(f"--metrics: {name!r} is unknown here; known: psnr, ssim, lpips, identity, niqe")
 
 
 def _faces(arguments: argparse.Namespace, size: int) -> FaceSource:
@@ -156,6 +161,10 @@ def _evaluate_model(arguments: argparse.Namespace, metrics: dict[str, PairMetric
     pipeline = _load(arguments)
     pairs = FrozenPairs(_faces(arguments, pipeline.image_size), _recipe(arguments.preset), arguments.seed)
     with tqdm(total=len(pairs), unit="face", disable=not sys.stderr.isatty()) as bar:
+
+        def advance(num_faces: int) -> None:
+            bar.update(num_faces)
+
         rows = list(
             evaluate(
                 pipeline,
@@ -164,7 +173,7 @@ def _evaluate_model(arguments: argparse.Namespace, metrics: dict[str, PairMetric
                 indices=range(len(pairs)),
                 batch_size=arguments.batch_size,
                 seed=arguments.seed,
-                on_batch=bar.update,
+                on_batch=advance,
             )
         )
     scores = [(row.pair.key, row.degraded_scores, row.restored_scores) for row in rows]
@@ -225,7 +234,7 @@ def _write_results(output: Path, scores: list[Any], about: dict[str, Any], colum
             name: {"restored": columns_of["restored"]}
             for name, columns_of in summarise([(values, values) for _, values in scores]).items()
         }
-    protocol = {name: METRICS[name].protocol for name in summary}
+    protocol = {name: metric.protocol for name, metric in METRICS.items() if name in summary}
     write_json(
         output / "metrics.json",
         {"num_images": len(scores), "metrics": summary, "protocol": protocol, **about, **provenance()},

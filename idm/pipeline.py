@@ -130,7 +130,7 @@ class IDMPipeline(DiffusionPipeline):
             to_diffusion(lq.to(self.denoiser.device, torch.float32)),
             self.scheduler,
             prediction=defaults.prediction,
-            num_steps=num_inference_steps or defaults.num_inference_steps,
+            num_steps=defaults.num_inference_steps if num_inference_steps is None else num_inference_steps,
             generators=generators,
             start_from=start_from or defaults.start_from,
             strength=defaults.strength if strength is None else strength,
@@ -143,7 +143,7 @@ class IDMPipeline(DiffusionPipeline):
 def _to_tensor(image: ImageInput | Sequence[ImageInput]) -> Float[Tensor, "b 3 h w"]:
     """One image or several of any accepted kind, as one batch in [0, 1]."""
     if isinstance(image, Tensor) and image.ndim == 4:
-        return image
+        return torch.stack([_one_to_tensor(face) for face in image])
     images = [image] if isinstance(image, ImageInput) else list(image)
     faces = [_one_to_tensor(face) for face in images]
     if len({face.shape for face in faces}) != 1:
@@ -153,9 +153,16 @@ def _to_tensor(image: ImageInput | Sequence[ImageInput]) -> Float[Tensor, "b 3 h
 
 def _one_to_tensor(image: ImageInput) -> Float[Tensor, "3 h w"]:
     if isinstance(image, Tensor):
-        return image.float()
+        return _in_range(image)
     array = np.asarray(image.convert("RGB") if isinstance(image, PILImage.Image) else image)
     if array.ndim != 3 or array.shape[2] != 3:
         raise ValueError(f"expected an h w 3 image, got shape {array.shape}")
-    scale = 255 if array.dtype == np.uint8 else 1
-    return rearrange(torch.from_numpy(array.astype(np.float32) / scale), "h w c -> c h w")
+    if array.dtype == np.uint8:
+        array = array.astype(np.float32) / 255
+    return _in_range(rearrange(torch.from_numpy(array), "h w c -> c h w"))
+
+
+def _in_range(image: Tensor) -> Float[Tensor, "3 h w"]:
+    if not image.is_floating_point() or image.min() < 0 or image.max() > 1:
+        raise ValueError(f"expected floats in [0, 1], got {image.dtype} in {image.min()}..{image.max()}")
+    return image.float()

@@ -1,5 +1,6 @@
 """Finding and loading a trained IDM: the one in the box, a run's best, or any saved pipeline."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -45,6 +46,8 @@ def load_pipeline(path: Path | None, device: torch.device, dtype: torch.dtype) -
     disable_progress_bar()  # a bar over two components is noise on a command line
     try:
         _check_weights(folder / "denoiser")
+        _require(folder / "model_index.json", "prediction")
+        _require(folder / "scheduler" / "scheduler_config.json", "trained_betas")
         pipeline = IDMPipeline.from_pretrained(folder, local_files_only=True)
     except ModelError:
         raise
@@ -53,6 +56,12 @@ def load_pipeline(path: Path | None, device: torch.device, dtype: torch.dtype) -
     pipeline.set_progress_bar_config(disable=True)
     pipeline.denoiser.type(dtype)
     return pipeline.to(device)
+
+
+def _require(path: Path, key: str) -> None:
+    """Refuse a description that lacks what diffusers would fill with a default of its own."""
+    if key not in json.loads(path.read_text()):
+        raise ModelError(f"{path}: is damaged: {key!r} is missing")
 
 
 def _check_weights(folder: Path) -> None:

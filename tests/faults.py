@@ -97,24 +97,24 @@ FAULTS = [
         'target("sample", x_0, eps, gamma), p)',
         "tests/unit/test_objective.py",
     ),
-    # ------------------------------------------------------------------------------ idm/diffusion/langevin.py
+    # ------------------------------------------------------------------------------ idm/diffusion/schedulers.py
     Fault(
         "gamma and t off by one in langevin",
-        "idm/diffusion/langevin.py",
+        "idm/diffusion/schedulers.py",
         "float(self.gammas[t + 1]), float(self.gammas[t_next + 1])",
         "float(self.gammas[t]), float(self.gammas[max(t_next, 0)])",
         "tests/parity/test_diffusion.py",
     ),
     Fault(
         "noise added at the last langevin step",
-        "idm/diffusion/langevin.py",
+        "idm/diffusion/schedulers.py",
         "        if t_next >= 0:\n",
         "        if t_next >= -1:\n",
         "tests/property/test_diffusion.py",
     ),
     Fault(
         "variance instead of deviation in the langevin step",
-        "idm/diffusion/langevin.py",
+        "idm/diffusion/schedulers.py",
         "mean + (1 - alpha) ** 0.5 * noise",
         "mean + (1 - alpha) * noise",
         "tests/parity/test_diffusion.py",

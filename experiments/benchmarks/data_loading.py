@@ -82,6 +82,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.faces < 2 * BATCH_SIZE or arguments.faces % BATCH_SIZE:
         parser.error(f"--faces must be a multiple of {BATCH_SIZE} and at least {2 * BATCH_SIZE}")
+    load_average = os.getloadavg()[0]  # what else runs on the machine
     keep_freed_memory()
     share_cores(1)
     with tempfile.TemporaryDirectory() as temporary:
@@ -94,6 +95,7 @@ def main() -> None:
         "batch_size": BATCH_SIZE,
         "num_faces": arguments.faces,
         "faces": "photographs" if real else "synthetic",
+        "load_average": load_average,
         "sizes": rows,
         **provenance(),
     }

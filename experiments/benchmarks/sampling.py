@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from diffusers import DDIMScheduler
 from networks import FACES64, FACES128, WIDE64, Case, build_unet, describe
-from rounds import Turn, Worker, speedup, start, take_turns, write_result
+from rounds import Turn, speedup, start, take_turns, write_result
 from table import sampling_table
 from torch import Tensor
 
@@ -94,19 +94,24 @@ def rounds_of(chain: Chain, num_rounds: int) -> int:
 def compare(case: Case, chains: list[Chain], num_rounds: int) -> dict[str, Any]:
     """One case's row of the result."""
     row = describe(case)
+    seconds: dict[Chain, dict[str, list[float]]] = {chain: {BASELINE: [], OURS: []} for chain in chains}
     with ExitStack() as stack:
         workers = start(stack, {BASELINE: partial(prepare_theirs, case), OURS: partial(prepare_ours, case)})
         for batch_size in sorted({chain.batch_size for chain in chains}):
             take_turns(workers, Chain(batch_size, 2), 1)  # warm up
-        row["chains"] = [_measure(workers, chain, rounds_of(chain, num_rounds)) for chain in chains]
+        for number in range(num_rounds):  # over all chains, so that a disturbance spoils one round of each
+            for chain in chains:
+                if number < rounds_of(chain, num_rounds):
+                    for name, (measured,) in take_turns(workers, chain, 1).items():
+                        seconds[chain][name].append(measured)
+    row["chains"] = [_summary(chain, seconds[chain]) for chain in chains]
     return row
 
 
-def _measure(workers: dict[str, Worker], chain: Chain, num_rounds: int) -> dict[str, Any]:
-    seconds = take_turns(workers, chain, num_rounds)
+def _summary(chain: Chain, seconds: dict[str, list[float]]) -> dict[str, Any]:
     return {
         **chain._asdict(),
-        "rounds": num_rounds,
+        "rounds": len(seconds[OURS]),
         "seconds_per_face": {name: median(values) for name, values in seconds.items()},
         "speedup": speedup(seconds[BASELINE], seconds[OURS]),
         "all_seconds_per_face": seconds,
@@ -115,7 +120,7 @@ def _measure(workers: dict[str, Worker], chain: Chain, num_rounds: int) -> dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of the short chains")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds of the short chains")
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the result")
     arguments = parser.parse_args()
     share_cores(1)

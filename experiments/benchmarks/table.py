@@ -72,12 +72,17 @@ def sampling_table(result: Result) -> str:
             chain["rounds"],
             f"{chain['seconds_per_face']['diffusers']:.3f}",
             f"{chain['seconds_per_face']['idm']:.3f}",
-            _speedup(chain["speedup"]),
+            _speedup(chain["speedup"]) + (" †" if _disturbed(chain["all_seconds_per_face"]) else ""),
         ]
         for case in result["cases"]
         for chain in case["chains"]
     ]
     return markdown(header, rows)
+
+
+def _disturbed(seconds: dict[str, list[float]]) -> bool:
+    """Whether some network's rounds differ so much that other work must have shared the machine."""
+    return any(max(rounds) > 1.5 * min(rounds) for rounds in seconds.values())
 
 
 def data_loading_table(result: Result) -> str:
@@ -115,7 +120,9 @@ def all_tables() -> str:
             training_table(training),
             "### Sampling with DDIM",
             sampling_table(sampling),
+            "† disturbed: seconds of one network differ by more than half between rounds.",
             f"### Data loading: images per second, {loading['num_faces']} {loading['faces']}",
+            f"Threads: {loading['machine']['threads']}; load average before: {loading['load_average']}.",
             data_loading_table(loading) + "\n",
         ]
     )

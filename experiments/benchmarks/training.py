@@ -141,7 +141,7 @@ def compare(case: Case, variants: tuple[Variant, ...], num_rounds: int) -> dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds, of two steps each")
+    parser.add_argument("--rounds", type=int, default=4, help="interleaved rounds, of two steps each")
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the result")
     arguments = parser.parse_args()
     share_cores(1)

@@ -21,14 +21,27 @@ class ConfigError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number, as YAML 1.2 does."""
+    """SafeLoader with YAML 1.2's scalars: 1e-4 is a number, and only true and false are truth values, so that
+    ``mixed_precision: no`` is a word."""
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|false|False)$"), list("tTfF"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
     list("-+0123456789."),
 )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes exactly what :class:`_Loader` would not read back as text."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -96,8 +109,7 @@ def _describe(schema: type[BaseModel], fault: Any) -> str:
     if fault["type"] == "missing":
         return f"{path}: is required"
     if fault["type"].startswith("union_tag"):
-        expected = fault.get("ctx", {}).get("expected_tags", "")
-        return f"{path}.name: must be one of {expected}"
+        return f"{path}.name: must be one of {', '.join(map(repr, _tags_at(schema, keys)))}"
     return f"{path}: {fault['msg']}, got {fault['input']!r}"
 
 
@@ -129,6 +141,13 @@ def _walk(schema: type[BaseModel], loc: Sequence[Any]) -> tuple[type[BaseModel] 
         choices = list(_sections(field.annotation)) if field else []
         section = choices[0] if len(choices) == 1 else None
     return section, keys
+
+
+def _tags_at(schema: type[BaseModel], keys: Sequence[str]) -> list[str]:
+    """The names that a choice may have."""
+    parent, _ = _walk(schema, keys[:-1])
+    assert parent is not None
+    return [tag for choice in _sections(parent.model_fields[keys[-1]].annotation) if (tag := _tag(choice))]
 
 
 def _without_tags(schema: type[BaseModel], loc: Sequence[Any]) -> list[Any]:
@@ -192,4 +211,4 @@ def impossible_combinations(config: RunConfig) -> list[str]:
 
 def dump_config(config: BaseModel) -> str:
     """The resolved configuration as YAML that :func:`load_config` reads back."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False)

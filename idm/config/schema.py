@@ -7,15 +7,25 @@ effect cannot be written. Which settings fit together is checked in :mod:`idm.co
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Range = tuple[float, float]
+
+
+def _rising(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] > limits[1]:
+        raise ValueError(f"the range [{limits[0]}, {limits[1]}] ends before it begins")
+    return limits
+
+
+Length = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+Quality = tuple[Annotated[float, Field(ge=1, le=100)], Annotated[float, Field(ge=1, le=100)]]
+Factor = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 # ------------------------------------------------------------------------------------------------ data
@@ -58,9 +68,7 @@ class AssetsConfig(Section):
     split: Literal["train", "val", "test"] = "train"
 
 
-SourceConfig = Annotated[
-    SyntheticConfig | FolderConfig | HuggingFaceConfig | AssetsConfig, Field(discriminator="name")
-]
+SourceConfig = Annotated[SyntheticConfig | FolderConfig | HuggingFaceConfig | AssetsConfig, Field(discriminator="name")]
 
 
 class DataConfig(Section):
@@ -84,10 +92,10 @@ class DegradationConfig(Section):
     ] = "gfpgan"
     clean_probability: Share = 0.03
     """Share of faces that stay undegraded: a clean face must come back clean."""
-    blur_sigma: Range | None = None
-    down: Range | None = None
-    noise_sigma: Range | None = None
-    jpeg_quality: Range | None = None
+    blur_sigma: Annotated[Length, AfterValidator(_rising)] | None = None
+    down: Annotated[Factor, AfterValidator(_rising)] | None = None
+    noise_sigma: Annotated[Length, AfterValidator(_rising)] | None = None
+    jpeg_quality: Annotated[Quality, AfterValidator(_rising)] | None = None
 
 
 # --------------------------------------------------------------------------------------------- network
@@ -158,9 +166,7 @@ class UniPCConfig(ChainConfig):
     name: Literal["unipc"] = "unipc"
 
 
-SamplerConfig = Annotated[
-    LangevinConfig | DDIMConfig | DPMPP2MConfig | UniPCConfig, Field(discriminator="name")
-]
+SamplerConfig = Annotated[LangevinConfig | DDIMConfig | DPMPP2MConfig | UniPCConfig, Field(discriminator="name")]
 
 
 # -------------------------------------------------------------------------------------------- training

@@ -154,9 +154,7 @@ class Cached:
         return self.faces[index]
 
 
-def row_to_face(
-    row: Mapping[str, Any], image_column: str, landmarks_column: str | None, size: int, key: str
-) -> Face:
+def row_to_face(row: Mapping[str, Any], image_column: str, landmarks_column: str | None, size: int, key: str) -> Face:
     """Decode one row of a Hugging Face data set whose image column was left undecoded."""
     for column in filter(None, (image_column, landmarks_column)):
         if column not in row:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,9 +133,7 @@ class StreamedBatches(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         start, step = (self.first + worker.id, worker.num_workers) if worker else (self.first, 1)
-        rows = enumerate(
-            self.source.rows(self.share.positions(start)[0]), start=self.share.positions(start)[0]
-        )
+        rows = enumerate(self.source.rows(self.share.positions(start)[0]), start=self.share.positions(start)[0])
         for micro_batch in count(start, step):
             wanted = self.share.positions(micro_batch)
             pairs = []
@@ -151,12 +150,15 @@ def training_batches(
     source: FaceSource | StreamedFaces, pairing: Pairing, share: Share, *, first: int, num_workers: int, pin: bool
 ) -> Iterator[Batch]:
     """An endless iterator over one process's micro-batches, beginning with number ``first``."""
-    workers = {"num_workers": num_workers, "pin_memory": pin, "persistent_workers": False}
+    dataset: Dataset[Any]
     if isinstance(source, StreamedFaces):
-        return iter(DataLoader(StreamedBatches(source, pairing, share, first), batch_size=None, **workers))
+        dataset = StreamedBatches(source, pairing, share, first)
+        return iter(DataLoader(dataset, batch_size=None, num_workers=num_workers, pin_memory=pin))
     positions = (list(share.positions(m)) for m in count(first))
-    loader = DataLoader(IndexedPairs(source, pairing), batch_sampler=positions, collate_fn=collate, **workers)
-    return iter(loader)
+    dataset = IndexedPairs(source, pairing)
+    return iter(
+        DataLoader(dataset, batch_sampler=positions, collate_fn=collate, num_workers=num_workers, pin_memory=pin)
+    )
 
 
 def collate(pairs: list[Pair]) -> Batch:

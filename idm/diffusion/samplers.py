@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Literal, assert_never
 
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -17,10 +16,10 @@ from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float
 from torch import Tensor
 
-from idm.diffusion.langevin import LangevinScheduler
 from idm.diffusion.objective import DenoiserFunction
 from idm.diffusion.process import Image, Prediction, add_noise, to_x_0
 from idm.diffusion.schedule import to_betas
+from idm.diffusion.schedulers import DDIMScheduler, LangevinScheduler
 
 SamplerName = Literal["langevin", "ddim", "dpmpp_2m", "unipc"]
 Start = Literal["noise", "degraded"]
@@ -80,14 +79,15 @@ def sample(
     Raises:
         ValueError: for a number of generators, a strength or a prediction type that does not fit.
     """
-    check_chain(len(x_d), len(generators), start_from, strength)
-    if scheduler.config.prediction_type != "sample":
-        raise ValueError(f"the scheduler must have prediction_type 'sample', not {scheduler.config.prediction_type!r}")
+    check_chain(scheduler, num_steps=num_steps, start_from=start_from, strength=strength, eta=eta)
+    if len(generators) != len(x_d):
+        raise ValueError(f"{len(x_d)} faces need {len(x_d)} generators, got {len(generators)}")
     scheduler.set_timesteps(num_steps)
     first = num_steps - max(1, round(strength * num_steps))
     if hasattr(scheduler, "set_begin_index"):  # multistep solvers count their own steps
         scheduler.set_begin_index(first)
-    timesteps = [int(t) for t in scheduler.timesteps[first:]]
+    # by rounding, diffusers' trailing spacing sometimes appends a timestep -1
+    timesteps = [int(t) for t in scheduler.timesteps[first:num_steps]]
     levels = scheduler.alphas_cumprod.double()
     randomness = {"generator": list(generators), "eta": eta}
     accepted = inspect.signature(scheduler.step).parameters  # the deterministic solvers take neither
@@ -103,14 +103,21 @@ def sample(
         x = scheduler.step(x_0, t, x, return_dict=False, **extra)[0]
         if on_step is not None:
             on_step(i + 1, len(timesteps), x_0)
-    return x.clamp(-1, 1)
+    return x_0  # every chain ends in its last estimate
 
 
-def check_chain(num_faces: int, num_generators: int, start_from: Start, strength: float) -> None:
-    """Refuse, with a ValueError, what :func:`sample` cannot run."""
-    if num_generators != num_faces:
-        raise ValueError(f"{num_faces} faces need {num_faces} generators, got {num_generators}")
+def check_chain(scheduler: SchedulerMixin, *, num_steps: int, start_from: Start, strength: float, eta: float) -> None:
+    """Refuse, with a ValueError, a chain that :func:`sample` cannot run."""
+    if scheduler.config.prediction_type != "sample":
+        raise ValueError(f"the scheduler must have prediction_type 'sample', not {scheduler.config.prediction_type!r}")
+    most = scheduler.config.num_train_timesteps
+    if not 1 <= num_steps <= most:
+        raise ValueError(f"the number of steps must lie in 1..{most}, got {num_steps}")
+    if start_from not in ("noise", "degraded"):
+        raise ValueError(f"start_from must be 'noise' or 'degraded', got {start_from!r}")
     if not 0 < strength <= 1:
         raise ValueError(f"strength must lie in (0, 1], got {strength}")
     if start_from == "noise" and strength != 1:
         raise ValueError("strength below 1 needs start_from='degraded': pure noise belongs to the whole chain only")
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in [0, 1], got {eta}")

@@ -30,7 +30,10 @@ def from_betas(betas: Float[Tensor, " T"]) -> Float[Tensor, " T1"]:
     """gamma_t = prod_{i<=t} (1 - beta_i), with gamma_0 = 1 in front."""
     if len(betas) < 1:
         raise ValueError("a schedule needs at least one step")
-    return torch.cat([betas.new_ones(1), torch.cumprod(1 - betas, dim=0)])
+    gammas = torch.cat([betas.new_ones(1), torch.cumprod(1 - betas, dim=0)])
+    if gammas[-1] <= 0:
+        raise ValueError(f"no signal is left after {len(betas)} steps: lower beta_end or take fewer steps")
+    return gammas
 
 
 def to_betas(gammas: Float[Tensor, " T1"]) -> Float[Tensor, " T"]:

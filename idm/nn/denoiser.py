@@ -74,9 +74,7 @@ class Denoiser(ModelMixin, ConfigMixin):
 
         def level(index: int) -> nn.ModuleList:
             width, side = channels[index], image_size // (patch_size * 2**index)
-            blocks: list[nn.Module] = [
-                ResidualBlock(width, embedding_dim, dropout) for _ in range(num_blocks[index])
-            ]
+            blocks: list[nn.Module] = [ResidualBlock(width, embedding_dim, dropout) for _ in range(num_blocks[index])]
             if side in attention_resolutions:
                 blocks.append(Attention(width, head_dim))
             return nn.ModuleList(blocks)
@@ -112,13 +110,13 @@ class Denoiser(ModelMixin, ConfigMixin):
 
         h = self.conv_in(torch.cat([patches_d, patches_t], dim=1))
         skips = []
-        for i, blocks in enumerate(self.encoder):
+        for i, level in enumerate(self.encoder):
             if i > 0:
                 skips.append(h)
                 h = self.downs[i - 1](h)
             if len(self.injections):
                 h = h + self.injections[i](F.avg_pool2d(patches_d, 2**i))
-            h = self._run(blocks, h, embedding)
+            h = self._run(level, h, embedding)
         for i in reversed(range(len(skips))):
             h = self.ups[i](h) + skips[i]
             h = self._run(self.decoder[i], h, embedding)
@@ -136,8 +134,8 @@ class Denoiser(ModelMixin, ConfigMixin):
         x = F.pixel_unshuffle(x.to(self.dtype), self.config.patch_size)
         return x.contiguous(memory_format=torch.channels_last)
 
-    def _run(self, blocks: nn.ModuleList, h: Tensor, embedding: Tensor) -> Tensor:
-        for block in blocks:
+    def _run(self, level: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
+        for block in level.children():
             arguments = (h, embedding) if isinstance(block, ResidualBlock) else (h,)
             h = self._checkpointed(block, *arguments)
         return h

@@ -31,11 +31,10 @@ class NoiseLevelEmbedding(nn.Module):
         self.net = nn.Sequential(nn.Linear(2 * num_frequencies, dim), nn.SiLU(), nn.Linear(dim, dim), nn.SiLU())
 
     def forward(self, gamma: Float[Tensor, " b"]) -> Float[Tensor, "b dim"]:
-        weight = self.net[0].weight
-        log_snr = (torch.log(gamma) - torch.log1p(-gamma)).clamp(-16, 16).to(weight.device, torch.float32)
-        frequencies = 2 ** torch.linspace(0, 7, self.num_frequencies, device=weight.device) * (2 * math.pi / 64)
+        log_snr = (torch.log(gamma) - torch.log1p(-gamma)).clamp(-16, 16).float()
+        frequencies = 2 ** torch.linspace(0, 7, self.num_frequencies, device=gamma.device) * (2 * math.pi / 64)
         angles = log_snr[:, None] * frequencies
-        return self.net(torch.cat([angles.sin(), angles.cos()], dim=1).to(weight.dtype))
+        return self.net(torch.cat([angles.sin(), angles.cos()], dim=1).to(next(self.net.parameters())))
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -60,9 +59,7 @@ class ResidualBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.conv_out = zero_init(nn.Conv2d(channels, channels, 3, padding=1))
 
-    def forward(
-        self, x: Float[Tensor, "b c h w"], embedding: Float[Tensor, "b dim"]
-    ) -> Float[Tensor, "b c h w"]:
+    def forward(self, x: Float[Tensor, "b c h w"], embedding: Float[Tensor, "b dim"]) -> Float[Tensor, "b c h w"]:
         scale, shift = rearrange(self.film(embedding), "b (two c) -> two b c 1 1", two=2)
         h = self.norm(x)
         h = torch.addcmul(shift.to(h.dtype), h, 1 + scale.to(h.dtype))

@@ -30,12 +30,19 @@ def unfinished(folder: Path, step: int) -> Path:
 
 
 def finish(folder: Path, step: int) -> Path:
-    """Make a fully written checkpoint appear under its name, in one rename."""
+    """Make a fully written checkpoint appear under its name, in one rename.
+
+    Raises:
+        CheckpointError: it could not be forced to the disk; it then does not count.
+    """
     draft, final = unfinished(folder, step), folder / f"{PREFIX}{step:08d}"
-    for path in [*draft.rglob("*"), draft]:
-        sync(path)
-    draft.replace(final)
-    sync(folder)
+    try:
+        for path in [*draft.rglob("*"), draft]:
+            sync(path)
+        draft.replace(final)
+        sync(folder)
+    except OSError as error:
+        raise CheckpointError(f"{final}: checkpoint not written: {error}") from error
     return final
 
 

@@ -104,9 +104,7 @@ class IntrinsicIteration:
             fused=True,
         )
         self.model, self.optimizer = accelerator.prepare(denoiser, optimizer)
-        self.ema = EMAModel(
-            self._parameters(), decay=optimisation.ema_decay, foreach=True, model_cls=Denoiser
-        )
+        self.ema = EMAModel(self._parameters(), decay=optimisation.ema_decay, foreach=True, model_cls=Denoiser)
         published = Denoiser.from_config(denoiser.config).to(accelerator.device)
         self.pipeline = make_pipeline(published.requires_grad_(False))
 

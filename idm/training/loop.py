@@ -77,7 +77,7 @@ class Run:
         self.log_path = settings.folder / "log.jsonl"
         self.step = 0
         self.seconds = 0.0
-        self.window: dict[str, float] = {}
+        self.window: dict[str, torch.Tensor | float] = {}
         self.window_steps = 0
         self.window_seconds = 0.0
         self.stop_requested = False
@@ -148,7 +148,7 @@ class Run:
 
     def _remember(self, values: dict[str, torch.Tensor]) -> None:
         for name, value in values.items():
-            self.window[name] = self.window.get(name, 0.0) + value
+            self.window[name] = value + self.window.get(name, 0.0)
         self.window_steps += 1
 
     def _log_progress(self, bar: "tqdm[Any]") -> None:

@@ -128,8 +128,9 @@ def test_two_processes_train_as_one_does_with_the_same_global_batch(tmp_path: Pa
     for name, wanted in weights[1].items():
         torch.testing.assert_close(weights[0][name], wanted, rtol=1e-3, atol=1e-4)
     for row, wanted in zip(log_of(two), log_of(one), strict=True):
-        assert row.get("loss") == pytest.approx(wanted.get("loss"), rel=1e-4)
-        assert row.get("psnr_restored") == pytest.approx(wanted.get("psnr_restored"), rel=1e-4)
+        assert row.keys() == wanted.keys()
+        for name in {"loss", "psnr_restored", "ssim_degraded"} & row.keys():
+            assert row[name] == pytest.approx(wanted[name], rel=1e-4), (row["step"], name)
 
 
 def test_another_setting_in_the_same_folder_is_refused(uninterrupted: Path) -> None:

@@ -7,11 +7,11 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.training_utils import compute_snr
 from diffusers.utils.torch_utils import randn_tensor
 
-from idm.diffusion.langevin import langevin_step
 from idm.diffusion.objective import min_snr_weight
 from idm.diffusion.process import add_noise, target, to_eps, to_x_0
 from idm.diffusion.samplers import build_scheduler, sample
 from idm.diffusion.schedule import cosine, linear, to_betas
+from idm.diffusion.schedulers import langevin_step
 
 LINEAR, COSINE = linear(), cosine()
 
@@ -63,9 +63,7 @@ def test_the_v_target_is_the_velocity_of_ddpm(t):
     torch.testing.assert_close(target("v", x_0, eps, LINEAR[[t + 1, t + 1]]), theirs, rtol=0, atol=5e-5)
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs"), [("epsilon", "epsilon"), ("sample", "sample"), ("v", "v_prediction")]
-)
+@pytest.mark.parametrize(("ours", "theirs"), [("epsilon", "epsilon"), ("sample", "sample"), ("v", "v_prediction")])
 def test_each_prediction_is_read_as_by_ddim(ours, theirs):
     output, x_t, t = noise(0), noise(1), 700
     scheduler = DDIMScheduler(
@@ -76,9 +74,7 @@ def test_each_prediction_is_read_as_by_ddim(ours, theirs):
     )
     scheduler.set_timesteps(2000)
     wanted = scheduler.step(output, t, x_t).pred_original_sample
-    torch.testing.assert_close(
-        to_x_0(ours, output, x_t, LINEAR[[t + 1, t + 1]]), wanted, rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(to_x_0(ours, output, x_t, LINEAR[[t + 1, t + 1]]), wanted, rtol=1e-4, atol=1e-4)
 
 
 SIGMAS = [(0, 0.0010), (5, 0.0090), (20, 0.0327)]
@@ -141,9 +137,7 @@ def test_a_ddim_trajectory_equals_the_loop_of_diffusers_in_epsilon_prediction(ga
     rngs = [torch.Generator().manual_seed(i) for i in range(2)]
     x, wanted = randn_tensor(x_d.shape, generator=rngs), []
     for t in scheduler.timesteps:
-        step = scheduler.step(
-            predict_noise(x, x_d), t, x, eta=eta, use_clipped_model_output=True, generator=rngs
-        )
+        step = scheduler.step(predict_noise(x, x_d), t, x, eta=eta, use_clipped_model_output=True, generator=rngs)
         x = step.prev_sample
         wanted.append(step.pred_original_sample)
 
@@ -182,9 +176,7 @@ def test_the_last_langevin_step_equals_the_last_ddpm_step_and_adds_no_noise():
     theirs.set_timesteps(2000)
     x_t, eps = noise(0), noise(1)
     wanted = theirs.step(eps, 0, x_t).prev_sample
-    torch.testing.assert_close(
-        langevin_step(x_t, eps, LINEAR[1].item(), 1.0, None), wanted, rtol=0, atol=5e-5
-    )
+    torch.testing.assert_close(langevin_step(x_t, eps, LINEAR[1].item(), 1.0, None), wanted, rtol=0, atol=5e-5)
 
 
 @pytest.mark.parametrize("t", [0, 1, 20, 999])

@@ -98,10 +98,7 @@ def test_each_sample_is_independent_of_the_others_in_its_batch(name, height, wid
 def test_an_image_that_does_not_divide_is_padded_by_its_edge_and_cropped(name, height, width):
     denoiser, images = randomised(build(name)), inputs(height, width)
     right, bottom = -width % denoiser.stride, -height % denoiser.stride
-    padded = {
-        key: F.pad(x, (0, right, 0, bottom), mode="replicate") if x.ndim == 4 else x
-        for key, x in images.items()
-    }
+    padded = {key: F.pad(x, (0, right, 0, bottom), mode="replicate") if x.ndim == 4 else x for key, x in images.items()}
     wanted = denoiser(**padded)[..., :height, :width]
     torch.testing.assert_close(denoiser(**images), wanted, rtol=0, atol=1e-5)
 

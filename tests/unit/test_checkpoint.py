@@ -68,9 +68,7 @@ def test_a_write_error_leaves_nothing_and_says_why(tmp_path, error):
         fill(draft)
         raise error
 
-    with pytest.raises(
-        ckpt.CheckpointError, match=r"step_00000020: checkpoint not written: .*(No space left|I/O)"
-    ):
+    with pytest.raises(ckpt.CheckpointError, match=r"step_00000020: checkpoint not written: .*(No space left|I/O)"):
         ckpt.write_draft(tmp_path, 20, fail)
     assert names(tmp_path) == ["step_00000010"]
 
@@ -106,11 +104,6 @@ def test_everything_is_on_the_disk_before_the_name_appears(tmp_path, monkeypatch
     assert after == [tmp_path.name]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="finish lets an OSError of fsync or rename pass as it is, where Run.fit promises CheckpointError; "
-    "a file system that allocates late reports a full disk there first",
-)
 def test_a_disk_that_is_full_only_when_synced_is_a_checkpoint_error(tmp_path, monkeypatch):
     ckpt.write_draft(tmp_path, 20, fill)
     monkeypatch.setattr(ckpt.os, "fsync", no_space)
@@ -175,9 +168,7 @@ def test_a_failed_replacement_leaves_the_old_text_and_no_draft(tmp_path, monkeyp
             patch.setattr(Path, "write_text", half)
         else:
             patch.setattr(ckpt.os, where, no_space)
-        with pytest.raises(
-            ckpt.CheckpointError, match=r"best\.json: cannot be written \(No space left on device\)"
-        ):
+        with pytest.raises(ckpt.CheckpointError, match=r"best\.json: cannot be written \(No space left on device\)"):
             ckpt.write_text(path, "a new text\n")
     assert path.read_text() == "old\n"
     assert names(tmp_path) == ["best.json"]

@@ -191,9 +191,7 @@ def streamed(num_faces: int = 10) -> StreamedFaces:
 def test_a_stream_goes_on_where_it_was_and_workers_change_nothing(num_workers: int) -> None:
     """From micro-batch 3 of 3 faces on: over the end of the 10-face epoch, into the next."""
     whole = list(islice(training_batches(streamed(), PAIRING, Share(3), first=0, num_workers=0, pin=False), 7))
-    resumed = islice(
-        training_batches(streamed(), PAIRING, Share(3), first=3, num_workers=num_workers, pin=False), 4
-    )
+    resumed = islice(training_batches(streamed(), PAIRING, Share(3), first=3, num_workers=num_workers, pin=False), 4)
     for a, b in zip(whole[3:], resumed, strict=True):
         assert a.positions == b.positions
         assert torch.equal(a.hq, b.hq)

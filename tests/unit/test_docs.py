@@ -100,7 +100,7 @@ def test_every_equation_names_functions_and_tests_that_exist(row: list[str]) -> 
 def test_a_name_that_does_not_exist_is_found() -> None:
     assert missing("idm.diffusion.process:add_noise") is None
     assert missing("idm.diffusion.process:add_nose") == "idm.diffusion.process has no add_nose"
-    assert missing("idm.diffusion.langevin:LangevinScheduler.stop")
+    assert missing("idm.diffusion.schedulers:LangevinScheduler.stop")
     assert missing("idm.diffusion.nowhere:add_noise") == "there is no module idm.diffusion.nowhere"
     assert missing("nowhere.at.all:add_noise") == "there is no module nowhere.at.all"
     assert missing("tests/unit/test_docs.py::test_there_are_equations") is None
@@ -193,14 +193,15 @@ def test_the_citation_has_the_version_and_licence_of_the_package() -> None:
 
 
 def misfits(diff: str) -> list[str]:
-    """The hunks of a unified diff whose old lines do not stand in their file, exactly once."""
+    """The hunks of a unified diff that fit nowhere: neither their old nor their new lines stand in the file once."""
     faults = []
     for file in re.split(r"^--- a/", diff, flags=re.MULTILINE)[1:]:
         name, _, rest = file.partition("\n")
         text = (ROOT / name).read_text() if (ROOT / name).is_file() else ""
         for hunk in re.split(r"^@@.*\n", rest, flags=re.MULTILINE)[1:]:
-            old = "".join(line[1:] or "\n" for line in hunk.splitlines(keepends=True) if not line.startswith("+"))
-            if text.count(old) != 1:
+            lines = hunk.splitlines(keepends=True)
+            old, new = ("".join(line[1:] or "\n" for line in lines if line[0] != other) for other in "+-")
+            if text.count(old) != 1 and text.count(new) != 1:  # new: the example was followed
                 faults.append(f"{name} has {text.count(old)} times:\n{old}")
     return faults
 

@@ -15,7 +15,7 @@ from idm.evaluation.identity import (
     cosine,
     load_identity,
 )
-from idm.evaluation.mobilefacenet import MobileFaceNet
+from idm.evaluation.mobilefacenet import Bottleneck, MobileFaceNet
 from idm.evaluation.weights import find_weights
 from idm.faces.template import ffhq_landmarks, umeyama
 
@@ -103,6 +103,14 @@ def test_the_parameters_are_those_of_the_published_network(random_network: Mobil
     assert [i for i, block in enumerate(random_network.blocks) if not block.residual] == [0, 5, 12]
 
 
+def test_a_bottleneck_adds_its_input_where_the_shape_stays() -> None:
+    x = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(0))
+    for num_out, stride, expected in ((8, 1, x), (8, 2, torch.zeros(2, 8, 3, 3)), (4, 1, torch.zeros(2, 4, 6, 6))):
+        block = Bottleneck(8, num_out, stride, expansion=2)
+        torch.nn.init.zeros_(block.conv[7].weight)
+        torch.testing.assert_close(block(x), expected, rtol=0, atol=0)
+
+
 def test_embeddings_are_unit_vectors_and_a_mirrored_face_swaps_their_halves(
     random_network: MobileFaceNet,
 ) -> None:
@@ -176,9 +184,7 @@ def test_weights_are_looked_up_in_the_argument_then_home_then_assets(
         find_weights("net.bin", tmp_path / "nowhere")  # an explicit place is never passed over
 
 
-def test_the_home_of_weights_is_the_users_cache_by_default(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_home_of_weights_is_the_users_cache_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("IDM_HOME", raising=False)
     monkeypatch.delenv("IDM_ASSETS", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -190,6 +196,17 @@ def test_a_missing_identity_network_names_its_terms(tmp_path: Path) -> None:
     terms = r"^mobilefacenet_casia\.safetensors: .*CASIA-WebFace, research use only"
     with pytest.raises(FileNotFoundError, match=rf"{terms}.*Put it into {re.escape(str(tmp_path))};"):
         load_identity(tmp_path)
+
+
+def test_loading_gives_the_saved_network_frozen(tmp_path: Path, random_network: MobileFaceNet) -> None:
+    from safetensors.torch import save_file
+
+    save_file(random_network.state_dict(), tmp_path / "mobilefacenet_casia.safetensors")
+    loaded = load_identity(tmp_path)
+    assert not loaded.network.training
+    assert not any(parameter.requires_grad for parameter in loaded.network.parameters())
+    expected = IdentityNet(random_network).embed([CROP], [IDENTITY_LANDMARKS])
+    np.testing.assert_array_equal(loaded.embed([CROP], [IDENTITY_LANDMARKS]), expected)
 
 
 def test_a_broken_or_foreign_weights_file_is_refused(tmp_path: Path) -> None:
@@ -234,9 +251,7 @@ def test_the_published_network_tells_people_apart_and_bears_mild_blur(
         assert similar.mean() == pytest.approx(expected, abs=tolerance), factor
 
 
-def test_the_template_stands_in_for_unknown_landmarks(
-    assets: Path, faces: tuple[list[np.ndarray], np.ndarray]
-) -> None:
+def test_the_template_stands_in_for_unknown_landmarks(assets: Path, faces: tuple[list[np.ndarray], np.ndarray]) -> None:
     images, landmarks = faces
     net = load_identity(assets / "weights")
     known = net.embed([from_uint8(image) for image in images], landmarks)

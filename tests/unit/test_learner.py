@@ -105,9 +105,7 @@ def assert_same(ours: list[torch.Tensor], theirs: list[torch.Tensor], tolerance:
 
 def test_the_learning_rate_warms_up_in_equal_steps():
     optimisation = replace(OPTIMISATION, learning_rate=0.8, warmup_steps=4)
-    assert [optimisation.learning_rate_at(step) for step in range(5)] == pytest.approx(
-        [0.2, 0.4, 0.6, 0.8, 0.8]
-    )
+    assert [optimisation.learning_rate_at(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8])
 
 
 @pytest.mark.parametrize("warmup", [0, 20])
@@ -157,9 +155,7 @@ def test_the_noise_does_not_depend_on_what_was_drawn_before():
 
 def test_other_seeds_and_positions_have_other_noise():
     like = torch.empty(1, 3, 8, 8)
-    drawn = [
-        training_noise(seed, [position], like) for seed, position in ((5, 10), (5, 11), (6, 10), (10, 5))
-    ]
+    drawn = [training_noise(seed, [position], like) for seed, position in ((5, 10), (5, 11), (6, 10), (10, 5))]
     for i in range(4):
         for j in range(i):
             assert not torch.equal(drawn[i][0], drawn[j][0])

@@ -50,9 +50,7 @@ def test_min_snr_weights_never_rise_above_the_clamp(prediction, weights):
 def test_a_perfect_output_has_no_loss(prediction, p, clamp):
     images = batch()
     wanted = target(prediction, images["x_0"], images["eps"], images["gamma"])
-    loss = training_loss(
-        lambda *, x_d, x_t, gamma: wanted, **images, prediction=prediction, p=p, min_snr_clamp=clamp
-    )
+    loss = training_loss(lambda *, x_d, x_t, gamma: wanted, **images, prediction=prediction, p=p, min_snr_clamp=clamp)
     assert loss.item() == 0
 
 
@@ -69,12 +67,8 @@ def test_an_output_off_by_one_tenth_has_that_loss_under_each_norm(prediction):
 def test_min_snr_weights_multiply_each_sample(prediction):
     images = batch()
     weights = min_snr_weight(prediction, images["gamma"], 5.0)
-    off = target(prediction, images["x_0"], images["eps"], images["gamma"]) + torch.arange(4.0).view(
-        4, 1, 1, 1
-    )
-    loss = training_loss(
-        lambda *, x_d, x_t, gamma: off, **images, prediction=prediction, p=1, min_snr_clamp=5.0
-    )
+    off = target(prediction, images["x_0"], images["eps"], images["gamma"]) + torch.arange(4.0).view(4, 1, 1, 1)
+    loss = training_loss(lambda *, x_d, x_t, gamma: off, **images, prediction=prediction, p=1, min_snr_clamp=5.0)
     assert loss.item() == pytest.approx((weights * torch.arange(4.0)).mean().item(), rel=1e-5)
 
 

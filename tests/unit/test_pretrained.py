@@ -149,13 +149,6 @@ def test_weights_with_a_gap_are_refused_and_not_filled_with_random_numbers(model
     refused(model, "1 of ", f"first {gone}")
 
 
-DEFAULTS = pytest.mark.xfail(
-    strict=True,
-    reason="diffusers fills a scheduler's missing settings with its defaults: the model loads, with other "
-    "noise levels than it was trained with",
-)
-
-
 @pytest.mark.parametrize(
     ("file", "text"),
     [
@@ -165,7 +158,7 @@ DEFAULTS = pytest.mark.xfail(
         ("denoiser/config.json", '{"a": 1}'),
         ("denoiser/config.json", None),
         ("scheduler/scheduler_config.json", "{"),
-        pytest.param("scheduler/scheduler_config.json", '{"a": 1}', marks=DEFAULTS),
+        ("scheduler/scheduler_config.json", '{"a": 1}'),
         ("scheduler/scheduler_config.json", None),
     ],
 )
