@@ -1,6 +1,6 @@
 """Laws that hold for every schedule, level, prediction and sampler."""
 
-from functools import cache
+from functools import cache, wraps
 
 import pytest
 import torch
@@ -120,7 +120,7 @@ def test_noise_keeps_the_variance_of_unit_data(seed, gamma):
 CHAINS = st.one_of(
     st.just(("noise", 1.0)), st.tuples(st.just("degraded"), st.floats(0.01, 1)), st.just(("degraded", 1.0))
 )
-ANY_NUMBER = ["langevin", ("ddim"), "dpmpp_2m", "unipc"]
+SAMPLERS = ("langevin", "ddim", "dpmpp_2m", "unipc")
 
 
 @cache
@@ -145,21 +145,34 @@ class Perfect:
 
 
 def run_perfect(name, schedule, prediction, num_steps, chain, seed, eta=0.0) -> tuple[torch.Tensor, Perfect]:
-    """What the sampler makes of a perfect denoiser, less x_0."""
+    """How far from x_0 the sampler's own last step comes; ``sample`` returns the estimate before that step."""
     x_0, x_d, _ = images(seed)
     f = Perfect(prediction, x_0)
-    drawn = sample(
-        f,
-        x_d,
-        scheduler_for(name, schedule),
-        prediction=prediction,
-        num_steps=num_steps,
-        generators=[torch.Generator().manual_seed(seed + i) for i in range(len(x_0))],
-        start_from=chain[0],
-        strength=chain[1],
-        eta=eta,
-    )
-    return drawn - x_0, f
+    scheduler, landings = scheduler_for(name, schedule), []
+    step = scheduler.step
+
+    @wraps(step)  # sample reads the signature
+    def recorded(*arguments, **options):
+        landings.append(step(*arguments, **options)[0])
+        return landings[-1:]
+
+    scheduler.step = recorded
+    try:
+        drawn = sample(
+            f,
+            x_d,
+            scheduler,
+            prediction=prediction,
+            num_steps=num_steps,
+            generators=[torch.Generator().manual_seed(seed + i) for i in range(len(x_0))],
+            start_from=chain[0],
+            strength=chain[1],
+            eta=eta,
+        )
+    finally:
+        del scheduler.step
+    assert (drawn - x_0).abs().max().item() <= rounding_of(f)
+    return landings[-1] - x_0, f
 
 
 def rounding_of(f: Perfect) -> float:
@@ -167,7 +180,7 @@ def rounding_of(f: Perfect) -> float:
     return 1e-5 + 4e-6 / f.levels[-1] ** 0.5
 
 
-@pytest.mark.parametrize("name", ANY_NUMBER)
+@pytest.mark.parametrize("name", SAMPLERS)
 @settings(max_examples=40)
 @given(
     schedule=st.sampled_from(sorted(SCHEDULES)),
@@ -186,21 +199,17 @@ def test_a_perfect_denoiser_recovers_x_0_with_any_number_of_steps(name, schedule
 @settings(max_examples=25)
 @given(
     schedule=st.sampled_from(sorted(SCHEDULES)),
-    prediction=st.sampled_from(PREDICTIONS),
-    num_steps=st.sampled_from([1, 2, 4, 5, 8, 10, 20, 25, 40, 50]),
+    num_steps=st.integers(1, 60),
     chain=CHAINS,
     seed=SEEDS,
-    eta=st.sampled_from([0.0, 0.5, 1.0]),
+    eta=st.floats(0, 1),
 )
-def test_a_perfect_denoiser_recovers_x_0_by_ddim_with_steps_that_divide_the_schedule(
-    schedule, prediction, num_steps, chain, seed, eta
-):
-    error, f = run_perfect("ddim", schedule, prediction, num_steps, chain, seed, eta)
+def test_a_perfect_denoiser_recovers_x_0_by_ddim_with_any_share_of_fresh_noise(schedule, num_steps, chain, seed, eta):
+    error, f = run_perfect("ddim", schedule, "sample", num_steps, chain, seed, eta)
     assert error.abs().max().item() <= rounding_of(f)
-    assert eta > 0 or prediction != "sample" or f.off_level < 1e-4
 
 
-@pytest.mark.parametrize("name", ANY_NUMBER[1:])
+@pytest.mark.parametrize("name", SAMPLERS[1:])
 @settings(max_examples=25)
 @given(schedule=st.sampled_from(sorted(SCHEDULES)), num_steps=st.integers(2, 60), chain=CHAINS, seed=SEEDS)
 @example(schedule="cosine", num_steps=3, chain=("noise", 1.0), seed=0)
