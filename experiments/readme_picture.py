@@ -19,7 +19,7 @@ from idm.pretrained import load_pipeline
 
 # Found once by facexlib's retinaface_mobile0.25: eyes, nose, mouth corners.
 LANDMARKS = np.array([(203.63, 101.13), (247.50, 104.55), (223.26, 129.34), (200.92, 138.40), (245.63, 141.16)])
-SEEDS = (2, 3, 9)
+SEEDS = (6, 13, 17)
 
 
 def aligned_astronaut(size: int) -> np.ndarray:

@@ -1,0 +1,26 @@
+"""Put a run's best model into the package: ``python experiments/publish_model.py RUN -o idm/pretrained/NAME``."""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from idm.build import build_pipeline
+from idm.config.load import load_config
+from idm.nn.denoiser import Denoiser
+from idm.pretrained import find_model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    denoiser = Denoiser.from_pretrained(find_model(arguments.run) / "denoiser")
+    pipeline = build_pipeline(load_config(arguments.run / "config.yaml"), denoiser)
+    pipeline.denoiser.type(torch.float16)  # half the size; what rounding costs lies far below the sampler's noise
+    pipeline.save_pretrained(arguments.output, safe_serialization=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The model in the box: there, small, offline, and worth having."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from idm.data.images import read_image, write_image
+from idm.data.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
+from idm.degradation import GFPGAN, degradation_rng, degrade
+from idm.evaluation.metrics import psnr
+from idm.faces.template import ffhq_landmarks, umeyama
+from idm.pretrained import BOXED, find_model, load_pipeline
+
+# scikit-image's astronaut (NASA, public domain): eyes, nose, mouth corners.
+LANDMARKS = np.array([(203.63, 101.13), (247.50, 104.55), (223.26, 129.34), (200.92, 138.40), (245.63, 141.16)])
+
+
+def astronaut(size: int) -> np.ndarray:
+    from skimage.data import astronaut
+
+    matrix = umeyama(LANDMARKS, ffhq_landmarks(size))
+    return cv2.warpAffine(astronaut(), matrix, (size, size), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT)
+
+
+def test_it_is_what_is_used_when_nothing_is_named() -> None:
+    assert find_model(None) == BOXED
+
+
+def test_its_weights_stay_below_forty_mebibytes_and_have_a_card() -> None:
+    assert sum(path.stat().st_size for path in BOXED.rglob("*.safetensors")) < 40 * 2**20
+    assert "hmdghoul/generated-faces" in (BOXED / "README.md").read_text()
+
+
+def test_it_restores_a_face_it_never_saw_by_more_than_a_decibel() -> None:
+    pipeline = load_pipeline(None, torch.device("cpu"), torch.float32)
+    hq = from_uint8(astronaut(pipeline.image_size))
+    lq = [degrade(hq, GFPGAN, degradation_rng(0, 0, index)) for index in range(16)]
+    restored = pipeline.restore(torch.stack([hwc_to_chw(image) for image in lq]), list(range(16)))
+    gains = [psnr(from_uint8(chw_to_hwc(x)), hq) - psnr(y, hq) for x, y in zip(to_uint8(restored), lq, strict=True)]
+    assert np.mean(gains) > 1
+
+
+def test_it_works_without_a_network_and_in_a_fresh_process(tmp_path: Path) -> None:
+    write_image(tmp_path / "face.png", astronaut(200))
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf")}
+    done = subprocess.run(
+        [sys.executable, "-m", "idm.cli", "restore", str(tmp_path / "face.png"), "-o", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        env=offline,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_image(tmp_path / "out" / "face.png").rgb.shape == (128, 128, 3)

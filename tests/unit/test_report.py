@@ -1,0 +1,61 @@
+"""Tables are files computed from result files."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from idm.evaluation.report import render
+
+TABLES = sorted((Path(__file__).parents[2] / "experiments" / "tables").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("spec", TABLES, ids=lambda path: path.stem)
+def test_a_committed_table_is_what_its_files_give(spec: Path) -> None:
+    assert spec.with_suffix(".md").read_text() == render(spec)
+
+
+def write(folder: Path, name: str, **changes: object) -> str:
+    value = {"mean": 24.0, "low": 23.5, "high": 24.5}
+    result = {
+        "metrics": {"psnr": {"degraded": {**value, "mean": 23.0}, "restored": value}},
+        "protocol": {"psnr": "one protocol"},
+        "data": "faces",
+        "num_images": 5,
+        "seed": 1,
+        "seconds_per_image": 0.5,
+        "commit": "0123456789abcdef",
+        "machine": {"processor": "a processor", "threads": 2},
+        "versions": {"torch": "2.15"},
+        **changes,
+    }
+    (folder / name).write_text(json.dumps(result))
+    return name
+
+
+def table(folder: Path, *rows: str) -> str:
+    lines = "".join(f"  - {row}\n" for row in rows)
+    (folder / "t.yaml").write_text(f"title: T\nmetrics: [psnr]\nrows:\n{lines}")
+    return render(folder / "t.yaml")
+
+
+def test_a_row_shows_the_column_it_asks_for_with_its_interval(tmp_path: Path) -> None:
+    name = write(tmp_path, "a.json")
+    text = table(tmp_path, f"{{label: before, result: {name}, column: degraded}}", f"{{label: after, result: {name}}}")
+    assert "| before | 23.00 [23.50, 24.50] |  |" in text
+    assert "| after | 24.00 [23.50, 24.50] | 0.500 |" in text
+    assert "0123456789ab" in text
+
+
+@pytest.mark.parametrize("change", [{"data": "others"}, {"seed": 2}, {"num_images": 6}])
+def test_numbers_of_different_data_never_stand_in_one_column(tmp_path: Path, change: dict) -> None:
+    rows = [f"{{label: x, result: {write(tmp_path, name, **c)}}}" for name, c in (("a.json", {}), ("b.json", change))]
+    with pytest.raises(ValueError, match="differ"):
+        table(tmp_path, *rows)
+
+
+def test_numbers_of_different_protocols_never_stand_in_one_column(tmp_path: Path) -> None:
+    other = {"protocol": {"psnr": "another"}}
+    rows = [f"{{label: x, result: {write(tmp_path, name, **c)}}}" for name, c in (("a.json", {}), ("b.json", other))]
+    with pytest.raises(ValueError, match="protocols of psnr"):
+        table(tmp_path, *rows)
