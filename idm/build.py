@@ -57,13 +57,11 @@ def build_gammas(config: ScheduleConfig) -> Float[Tensor, " T1"]:
 
 
 def build_recipe(config: DegradationConfig) -> Recipe:
-    """The preset with the ranges that the section gives instead."""
-    recipe = replace(PRESETS[config.preset], clean_probability=config.clean_probability)
-    for name in ("blur_sigma", "down", "noise_sigma", "jpeg_quality"):
-        value = getattr(config, name)
-        if value is not None:
-            recipe = replace(recipe, **{name: value})
-    return recipe
+    """The preset with what the section, whose fields are the recipe's own, gives instead."""
+    try:
+        return replace(PRESETS[config.preset], **config.model_dump(exclude={"preset"}, exclude_none=True))
+    except ValueError as error:
+        raise ConfigError(f"degradation: {error}") from None
 
 
 def build_denoiser(config: RunConfig) -> Denoiser:
@@ -191,6 +189,7 @@ def build_run(config: RunConfig) -> Run:
         ConfigError: what can only be known with the data and the processes at hand.
     """
     keep_freed_memory()
+    recipe = build_recipe(config.degradation)
     train, val = build_data(config)
     accelerator = build_accelerator(config)
     if accelerator.device.type == "cpu":
@@ -207,7 +206,6 @@ def build_run(config: RunConfig) -> Run:
         denoiser.enable_gradient_checkpointing()
     if config.train.compile:
         denoiser.compile()
-    recipe = build_recipe(config.degradation)
     pairing = Pairing(recipe, config.seed, config.data.flip_probability)
     return Run(
         build_learner(config, denoiser, accelerator),

@@ -13,6 +13,7 @@ from diffusers.training_utils import EMAModel
 from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from idm.data.pairs import Batch
 from idm.data.ranges import to_diffusion
@@ -152,8 +153,8 @@ class IntrinsicIteration:
 
     def save(self, folder: Path) -> None:
         self.accelerator.save_state(str(folder), safe_serialization=True)
+        self._publish()
         if self.accelerator.is_main_process:
-            self._publish()
             self.pipeline.save_pretrained(folder / "pipeline", safe_serialization=True)
 
     def load(self, folder: Path) -> None:
@@ -161,12 +162,17 @@ class IntrinsicIteration:
         weights = load_file(folder / "pipeline" / "denoiser" / "diffusion_pytorch_model.safetensors")
         names = [name for name, _ in self.accelerator.unwrap_model(self.model).named_parameters()]
         for shadow, name in zip(self.ema.shadow_params, names, strict=True):
-            shadow.copy_(weights[name])
+            whole = weights[name]
+            if isinstance(shadow, DTensor):
+                whole = distribute_tensor(whole.to(shadow.device), shadow.device_mesh, shadow.placements)
+            shadow.copy_(whole)
 
     def _publish(self) -> None:
-        """Copy the averaged weights into the publishable pipeline, in float32."""
+        """Copy the averaged weights into the publishable pipeline, in float32; on all processes, where sharded
+        weights are gathered."""
         self.pipeline.denoiser.float()
-        self.ema.copy_to(self.pipeline.denoiser.parameters())
+        for published, averaged in zip(self.pipeline.denoiser.parameters(), self.ema.shadow_params, strict=True):
+            published.copy_(averaged.full_tensor() if isinstance(averaged, DTensor) else averaged)
 
     def _parameters(self) -> list[torch.nn.Parameter]:
         return list(self.accelerator.unwrap_model(self.model).parameters())
