@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import hashlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from idm.diffusion.schedule import from_betas
 from idm.evaluation.evaluate import Row, evaluate, score, summarise
 from idm.evaluation.metrics import METRICS, PairMetric, build_metric
 from idm.pipeline import IDMPipeline
-from idm.pretrained import ModelError, find_model, load_pipeline
+from idm.pretrained import BOXED, WEIGHTS, ModelError, find_model, load_pipeline
 from idm.restore import restore_files
 from idm.runtime import best_device, inference_dtype, keep_freed_memory, provenance, share_cores
 from idm.training.checkpoint import CheckpointError, write_json
@@ -192,7 +193,8 @@ def _evaluate_model(arguments: argparse.Namespace, metrics: dict[str, PairMetric
 def _describe(pipeline: IDMPipeline, folder: Path) -> dict[str, Any]:
     config = pipeline.config
     return {
-        "folder": str(folder),
+        "name": "the model in the box" if folder == BOXED else folder.as_posix(),
+        "weights_sha256": hashlib.sha256((folder / "denoiser" / WEIGHTS).read_bytes()).hexdigest(),
         "image_size": pipeline.image_size,
         "parameters": sum(p.numel() for p in pipeline.denoiser.parameters()),
         "precision": str(pipeline.denoiser.dtype).removeprefix("torch."),
