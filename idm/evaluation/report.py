@@ -33,13 +33,12 @@ def render(spec_path: Path) -> str:
         "",
         f"`python -m idm.evaluation.report experiments/tables/{spec_path.name}` makes this file.",
         "",
-        "| | " + " | ".join(titles) + " | s per face |",
-        "|---" * (len(names) + 2) + "|",
+        "| | " + " | ".join(titles) + " |",
+        "|---" * (len(names) + 1) + "|",
     ]
     for row, result in zip(spec["rows"], results, strict=True):
         cells = [_cell(result["metrics"][name][row.get("column", "restored")]) for name in names]
-        seconds = "" if row.get("column") == "degraded" else f"{result['seconds_per_image']:.3f}"
-        lines.append(f"| {row['label']} | " + " | ".join(cells) + f" | {seconds} |")
+        lines.append(f"| {row['label']} | " + " | ".join(cells) + " |")
     lines += ["", "Mean and bootstrap 95 % interval.", ""]
     lines += [f"- {METRICS[name].title}: {METRICS[name].protocol}" for name in names]
     lines += [f"- {line}" for line in _provenance(results)]
