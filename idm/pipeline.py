@@ -163,6 +163,6 @@ def _one_to_tensor(image: ImageInput) -> Float[Tensor, "3 h w"]:
 
 
 def _in_range(image: Tensor) -> Float[Tensor, "3 h w"]:
-    if not image.is_floating_point() or image.min() < 0 or image.max() > 1:
+    if not image.is_floating_point() or not (image.min() >= 0 and image.max() <= 1):  # false for NaN too
         raise ValueError(f"expected floats in [0, 1], got {image.dtype} in {image.min()}..{image.max()}")
     return image.float()

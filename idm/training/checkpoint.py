@@ -21,7 +21,8 @@ def step_of(checkpoint: Path) -> int:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """All complete checkpoints, oldest first."""
-    return sorted(folder.glob(f"{PREFIX}*"), key=step_of)
+    complete = (path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit())
+    return sorted(complete, key=step_of)
 
 
 def unfinished(folder: Path, step: int) -> Path:

@@ -182,3 +182,11 @@ def test_a_text_for_a_folder_that_is_not_there_is_a_checkpoint_error(tmp_path):
 def test_json_is_written_as_json(tmp_path):
     ckpt.write_json(tmp_path / "a.json", {"psnr": 25.5, "names": ["ü"]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"psnr": 25.5, "names": ["ü"]}
+
+
+def test_a_folder_that_only_looks_like_a_checkpoint_is_left_alone(tmp_path):
+    for name in ("step_00000010", "step_00000010_copy"):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in ckpt.list_checkpoints(tmp_path)] == ["step_00000010"]
+    ckpt.prune(tmp_path, 1)
+    assert (tmp_path / "step_00000010_copy").is_dir()

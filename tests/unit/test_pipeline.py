@@ -245,8 +245,9 @@ def test_an_array_that_is_no_colour_picture_is_refused(shape):
         torch.full((3, 16, 16), 128, dtype=torch.uint8),
         np.full((16, 16, 3), 128, np.int64),
         np.full((16, 16, 3), 128.0, np.float32),
+        torch.full((1, 3, 16, 16), torch.nan),
     ],
-    ids=["byte batch", "byte tensor", "integers", "floats to 255"],
+    ids=["byte batch", "byte tensor", "integers", "floats to 255", "nan"],
 )
 def test_values_outside_0_and_1_are_refused(image):
     pipeline = make_pipeline()
