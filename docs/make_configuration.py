@@ -75,17 +75,17 @@ MEANINGS = {
     "ObjectiveConfig.prediction": "What f_theta gives: the noise, the clean face, or v.",
     "ObjectiveConfig.p": "Exponent of the loss: 1 absolute, 2 squared difference.",
     "ObjectiveConfig.min_snr_clamp": "Clamp of min-SNR weights (arXiv 2303.09556); null for equal weights.",
-    "TrainConfig.learning_rate": "Peak learning rate of AdamW.",
-    "TrainConfig.warmup_steps": "Steps over which the learning rate rises from zero.",
-    "TrainConfig.betas": "AdamW's betas.",
-    "TrainConfig.weight_decay": "AdamW's weight decay.",
-    "TrainConfig.max_grad_norm": "Gradients with a larger norm are scaled down to it.",
+    "IDMTrainConfig.learning_rate": "Peak learning rate of AdamW.",
+    "IDMTrainConfig.warmup_steps": "Steps over which the learning rate rises from zero.",
+    "IDMTrainConfig.betas": "AdamW's betas.",
+    "IDMTrainConfig.weight_decay": "AdamW's weight decay.",
+    "IDMTrainConfig.max_grad_norm": "Gradients with a larger norm are scaled down to it.",
     "TrainConfig.ema_decay": (
         "Decay of the average of the weights, which is what is validated and published. It rises to this "
         "value as (1 + step) / (10 + step), with step counted from 0, and is 0 in the first step."
     ),
-    "TrainConfig.gradient_checkpointing": "Recompute activations when going back: less memory, more time.",
-    "TrainConfig.compile": "Compile the network with `torch.compile`.",
+    "IDMTrainConfig.gradient_checkpointing": "Recompute activations when going back: less memory, more time.",
+    "IDMTrainConfig.compile": "Compile the network with `torch.compile`.",
     "TrainConfig.log_every": "Steps between lines of the log.",
     "TrainConfig.checkpoint_every": "Steps between checkpoints.",
     "ValidationConfig.every": "Steps between validations.",
@@ -94,11 +94,11 @@ MEANINGS = {
     "RunConfig.seed": "Seed of the initial weights, the order of the faces, the degradations and the noise.",
     "RunConfig.data": "Faces.",
     "RunConfig.degradation": "How a clean face becomes a degraded one.",
-    "RunConfig.denoiser": "The network.",
-    "RunConfig.schedule": "Noise levels.",
-    "RunConfig.objective": "The loss.",
-    "RunConfig.sampler": "The chain that restores a face, in validation and in the published model.",
-    "RunConfig.train": "Optimisation, logging and checkpoints.",
+    "IDMConfig.denoiser": "The network.",
+    "IDMConfig.schedule": "Noise levels.",
+    "IDMConfig.objective": "The loss.",
+    "IDMConfig.sampler": "The chain that restores a face, in validation and in the published model.",
+    "IDMConfig.train": "Optimisation, logging and checkpoints.",
     "RunConfig.validation": "Held-out faces with frozen degradations.",
 }
 
@@ -114,7 +114,7 @@ def render() -> str:
     stale = sorted(set(MEANINGS) - known - {"name"})
     if stale:
         sys.exit(f"{Path(__file__).name}: MEANINGS of fields that do not exist: {', '.join(stale)}")
-    parts = [HEAD, *(_section(section, path) for section, path in _tree(schema.RunConfig, ""))]
+    parts = [HEAD, *(_section(section, path) for section, path in _tree(schema.IDMConfig, ""))]
     return "\n".join(parts)
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
-from idm.build import build_pipeline
+from idm.build.intrinsic import build_pipeline
 from idm.config.load import load_config
+from idm.config.schema import IDMConfig
 from idm.nn.denoiser import Denoiser
 from idm.pretrained import find_model
 
@@ -17,7 +18,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     denoiser = Denoiser.from_pretrained(find_model(arguments.run) / "denoiser")
-    pipeline = build_pipeline(load_config(arguments.run / "config.yaml"), denoiser)
+    pipeline = build_pipeline(load_config(arguments.run / "config.yaml", IDMConfig), denoiser)
     pipeline.denoiser.type(torch.float16)  # half the size; what rounding costs lies far below the sampler's noise
     pipeline.save_pretrained(arguments.output, safe_serialization=True)
 

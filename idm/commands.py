@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from idm.build import assets_folder, evenly
+from idm.build.data import assets_folder, evenly
 from idm.config.load import ConfigError
 from idm.data.faces import FaceSource, FolderFaces, Part, SyntheticFaces
 from idm.data.images import ImageError, find_images, image_grid, read_image, write_image

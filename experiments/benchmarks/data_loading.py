@@ -20,7 +20,7 @@ from rounds import start, take_turns, write_result
 from table import data_loading_table
 from training import BATCH_SIZE, prepare_ours
 
-from idm.build import assets_folder, build_recipe
+from idm.build.data import assets_folder, build_recipe
 from idm.data.faces import Cached, FolderFaces, Part
 from idm.data.images import write_image
 from idm.data.pairs import Pairing, Share, training_batches

@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from idm.build import build_denoiser
+from idm.build.intrinsic import build_denoiser
 from idm.config.load import load_config
-from idm.config.schema import RunConfig
+from idm.config.schema import IDMConfig
 from idm.nn.denoiser import Denoiser
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -35,8 +35,8 @@ class Case:
     overrides: tuple[str, ...]
     unet_widths: tuple[int, ...]  # the nearest that main() finds
 
-    def load(self) -> RunConfig:
-        return load_config(CONFIGS / self.config, list(self.overrides))
+    def load(self) -> IDMConfig:
+        return load_config(CONFIGS / self.config, IDMConfig, list(self.overrides))
 
 
 FACES64 = Case("faces64", "faces64.yaml", (), (32, 64, 128, 128))

@@ -19,7 +19,7 @@ from rounds import Turn, speedup, start, take_turns, write_result
 from table import sampling_table
 from torch import Tensor
 
-from idm.build import build_denoiser, build_gammas
+from idm.build.intrinsic import build_denoiser, build_gammas
 from idm.diffusion.samplers import build_scheduler, sample
 from idm.runtime import inference_dtype, keep_freed_memory, provenance, share_cores
 

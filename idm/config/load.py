@@ -1,5 +1,4 @@
-"""YAML and ``section.key=value`` -> a checked :class:`~idm.config.schema.RunConfig`, or one error that lists
-every fault with its path."""
+"""YAML and ``section.key=value`` -> a checked configuration, or one error that lists every fault with its path."""
 
 import difflib
 import json
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from idm.config.schema import RunConfig
 
 Schema = TypeVar("Schema", bound=BaseModel)
+Config = TypeVar("Config", bound=RunConfig)
 
 
 class ConfigError(ValueError):
@@ -44,7 +44,7 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(path: Path, schema: type[Config], overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply overrides like ``train.batch_size=8``, check everything.
 
     An override's value is YAML. Setting a section's ``name`` to another choice drops the fields of the old one.
@@ -62,8 +62,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"{path}: must hold sections such as 'data:' and 'train:'")
     for override in overrides:
         apply_override(raw, override)
-    config = validate(RunConfig, raw, str(path))
-    faults = impossible_combinations(config)
+    config = validate(schema, raw, str(path))
+    faults = config.impossible_combinations()
     if faults:
         raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
     return config
@@ -157,56 +157,6 @@ def _without_tags(schema: type[BaseModel], loc: Sequence[Any]) -> list[Any]:
 def _fields_at(schema: type[BaseModel], loc: Sequence[Any]) -> list[str]:
     section = _walk(schema, loc)[0]
     return list(section.model_fields) if section else []
-
-
-def impossible_combinations(config: RunConfig) -> list[str]:
-    """What is well formed field by field and cannot work together."""
-    faults = []
-    net, size = config.denoiser, config.data.image_size
-    if len(net.channels) != len(net.num_blocks):
-        faults.append(
-            f"denoiser.num_blocks: {len(net.num_blocks)} levels, but denoiser.channels has {len(net.channels)}"
-        )
-    if size % (net.patch_size * 2 ** (len(net.channels) - 1)):
-        faults.append(
-            f"data.image_size: {size} does not divide by patch_size * 2^(levels - 1) = "
-            f"{net.patch_size * 2 ** (len(net.channels) - 1)}"
-        )
-    for level, width in enumerate(net.channels):
-        side = size // (net.patch_size * 2**level)
-        if side in net.attention_resolutions and width % net.head_dim:
-            faults.append(f"denoiser.head_dim: {net.head_dim} does not divide the {width} channels at {side}x{side}")
-    if net.add_degraded and config.objective.prediction != "sample":
-        faults.append(
-            f"denoiser.add_degraded: needs objective.prediction=sample, not {config.objective.prediction}"
-            " (x_d is an estimate of x_0, not of noise)"
-        )
-    if config.schedule.name == "linear" and config.schedule.beta_start > config.schedule.beta_end:
-        faults.append("schedule.beta_start: is above schedule.beta_end")
-    if config.sampler.num_steps > config.schedule.num_steps:
-        faults.append(
-            f"sampler.num_steps: {config.sampler.num_steps} exceeds the schedule's {config.schedule.num_steps}"
-        )
-    if config.sampler.start_from == "noise" and config.sampler.strength != 1:
-        faults.append("sampler.strength: below 1 needs sampler.start_from=degraded")
-    if config.train.batch_size % config.train.accumulation:
-        faults.append(
-            f"train.batch_size: {config.train.batch_size} does not divide into train.accumulation="
-            f"{config.train.accumulation} micro-batches"
-        )
-    if config.validation.num_shown > config.validation.num_images:
-        faults.append("validation.num_shown: exceeds validation.num_images")
-    source = config.data.source
-    if source.name == "huggingface" and source.streaming != (source.num_faces is not None):
-        faults.append("data.source.num_faces: is needed with streaming, where no length is known, and only there")
-    if config.data.val_source is None:
-        if source.name == "huggingface" and source.streaming:
-            faults.append("data.val_source: is required with a streaming source, whose end is not known")
-        if source.name == "synthetic" and source.num_faces <= config.validation.num_images:
-            faults.append("data.source.num_faces: nothing is left to train on after the held-out faces")
-    elif config.data.val_source.name == "huggingface" and config.data.val_source.streaming:
-        faults.append("data.val_source.streaming: validation needs a source that can be indexed")
-    return faults
 
 
 def dump_config(config: BaseModel) -> str:

@@ -1,7 +1,7 @@
 """The checked settings of a run: frozen sections, and tagged unions where there is a choice.
 
 A choice carries the tag field ``name`` and owns its own fields only, so that a setting that would have no
-effect cannot be written. Which settings fit together is checked in :mod:`idm.config.load`.
+effect cannot be written. Which settings fit together is checked last.
 """
 
 from pathlib import Path
@@ -173,12 +173,26 @@ SamplerConfig = Annotated[LangevinConfig | DDIMConfig | DPMPP2MConfig | UniPCCon
 
 
 class TrainConfig(Section):
+    """What every training has, whatever it trains."""
+
     num_steps: Annotated[int, Field(ge=0)]
     """Optimiser steps."""
     batch_size: Count
     """Faces per optimiser step over all processes and accumulated micro-batches."""
     accumulation: Count = 1
     """Micro-batches per optimiser step in each process."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """"auto" is bf16 where the processor computes in it, else no."""
+    log_every: Count = 20
+    checkpoint_every: Count = 500
+    keep_checkpoints: Count = 2
+    """How many of the newest checkpoints stay, besides the best one."""
+    trackers: list[str] = ["tensorboard"]
+    """accelerate's tracker names; a JSONL log is always written."""
+
+
+class IDMTrainConfig(TrainConfig):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     decay: Literal["constant", "cosine"] = "cosine"
@@ -186,17 +200,8 @@ class TrainConfig(Section):
     betas: tuple[Share, Share] = (0.9, 0.99)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    """"auto" is bf16 where the processor computes in it, else no."""
     gradient_checkpointing: bool = False
     compile: bool = False
-    log_every: Count = 20
-    checkpoint_every: Count = 500
-    keep_checkpoints: Count = 2
-    """How many of the newest checkpoints stay, besides the best one."""
-    trackers: list[str] = ["tensorboard"]
-    """accelerate's tracker names; a JSONL log is always written."""
 
 
 class ValidationConfig(Section):
@@ -208,16 +213,87 @@ class ValidationConfig(Section):
     """Seed of the frozen degradations and of the sampler's noise."""
 
 
+# ------------------------------------------------------------------------------------------------ runs
+
+
 class RunConfig(Section):
-    """Everything that train_idm.py needs."""
+    """What every run has, whatever it trains."""
 
     output_dir: Path
     seed: int = 0
     data: DataConfig
     degradation: DegradationConfig = DegradationConfig()
+    train: TrainConfig
+    validation: ValidationConfig = ValidationConfig()
+
+    def impossible_combinations(self) -> list[str]:
+        """What is well formed field by field and cannot work together."""
+        faults = []
+        if self.train.batch_size % self.train.accumulation:
+            faults.append(
+                f"train.batch_size: {self.train.batch_size} does not divide into train.accumulation="
+                f"{self.train.accumulation} micro-batches"
+            )
+        if self.validation.num_shown > self.validation.num_images:
+            faults.append("validation.num_shown: exceeds validation.num_images")
+        source, val_source = self.data.source, self.data.val_source
+        if source.name == "huggingface" and source.streaming != (source.num_faces is not None):
+            faults.append("data.source.num_faces: is needed with streaming, where no length is known, and only there")
+        if val_source is None:
+            if source.name == "huggingface" and source.streaming:
+                faults.append("data.val_source: is required with a streaming source, whose end is not known")
+            if source.name == "synthetic" and source.num_faces <= self.validation.num_images:
+                faults.append("data.source.num_faces: nothing is left to train on after the held-out faces")
+        elif val_source.name == "huggingface" and val_source.streaming:
+            faults.append("data.val_source.streaming: validation needs a source that can be indexed")
+        return faults
+
+
+class IDMConfig(RunConfig):
+    """Everything that train_idm.py needs."""
+
     denoiser: DenoiserConfig = DenoiserConfig()
     schedule: ScheduleConfig = LinearConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     sampler: SamplerConfig = DDIMConfig()
-    train: TrainConfig
-    validation: ValidationConfig = ValidationConfig()
+    train: IDMTrainConfig
+
+    def impossible_combinations(self) -> list[str]:
+        return self._impossible_denoiser() + self._impossible_chain() + super().impossible_combinations()
+
+    def _impossible_denoiser(self) -> list[str]:
+        faults = []
+        net, size = self.denoiser, self.data.image_size
+        if len(net.channels) != len(net.num_blocks):
+            faults.append(
+                f"denoiser.num_blocks: {len(net.num_blocks)} levels, but denoiser.channels has {len(net.channels)}"
+            )
+        if size % (net.patch_size * 2 ** (len(net.channels) - 1)):
+            faults.append(
+                f"data.image_size: {size} does not divide by patch_size * 2^(levels - 1) = "
+                f"{net.patch_size * 2 ** (len(net.channels) - 1)}"
+            )
+        for level, width in enumerate(net.channels):
+            side = size // (net.patch_size * 2**level)
+            if side in net.attention_resolutions and width % net.head_dim:
+                faults.append(
+                    f"denoiser.head_dim: {net.head_dim} does not divide the {width} channels at {side}x{side}"
+                )
+        if net.add_degraded and self.objective.prediction != "sample":
+            faults.append(
+                f"denoiser.add_degraded: needs objective.prediction=sample, not {self.objective.prediction}"
+                " (x_d is an estimate of x_0, not of noise)"
+            )
+        return faults
+
+    def _impossible_chain(self) -> list[str]:
+        faults = []
+        if self.schedule.name == "linear" and self.schedule.beta_start > self.schedule.beta_end:
+            faults.append("schedule.beta_start: is above schedule.beta_end")
+        if self.sampler.num_steps > self.schedule.num_steps:
+            faults.append(
+                f"sampler.num_steps: {self.sampler.num_steps} exceeds the schedule's {self.schedule.num_steps}"
+            )
+        if self.sampler.start_from == "noise" and self.sampler.strength != 1:
+            faults.append("sampler.strength: below 1 needs sampler.start_from=degraded")
+        return faults

@@ -9,7 +9,8 @@ import pytest
 import torch
 import yaml
 
-from idm.build import build_denoiser, build_gammas, build_pipeline, build_recipe
+from idm.build.data import build_recipe
+from idm.build.intrinsic import build_denoiser, build_gammas, build_pipeline
 from idm.config import schema
 from idm.config.load import ConfigError, dump_config, load_config
 from idm.degradation import PRESETS
@@ -32,10 +33,10 @@ train: {num_steps: 10, batch_size: 4}
 def load(tmp_path):
     """Load the smallest configuration, or another text, with overrides."""
 
-    def load(*overrides: str, text: str = SMALLEST) -> schema.RunConfig:
+    def load(*overrides: str, text: str = SMALLEST) -> schema.IDMConfig:
         path = tmp_path / "run.yaml"
         path.write_text(text)
-        return load_config(path, overrides)
+        return load_config(path, schema.IDMConfig, overrides)
 
     return load
 
@@ -57,7 +58,7 @@ def faults(load, tmp_path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_configuration_loads_and_builds(path):
-    config = load_config(path)
+    config = load_config(path, schema.IDMConfig)
     assert len(build_gammas(config.schedule)) == config.schedule.num_steps + 1
     assert build_recipe(config.degradation).clean_probability == config.degradation.clean_probability
     with torch.device("meta"):
@@ -97,7 +98,7 @@ def test_the_denoiser_section_holds_the_denoisers_arguments():
 
 
 def test_the_train_section_holds_the_fields_of_the_optimisation():
-    assert {field.name for field in fields(Optimisation)} <= set(schema.TrainConfig.model_fields)
+    assert {field.name for field in fields(Optimisation)} <= set(schema.IDMTrainConfig.model_fields)
 
 
 # Values
@@ -299,7 +300,7 @@ def test_a_file_that_is_not_yaml_is_refused(faults):
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read \(No such file"):
-        load_config(tmp_path / "absent.yaml")
+        load_config(tmp_path / "absent.yaml", schema.IDMConfig)
 
 
 # Combinations
@@ -404,9 +405,9 @@ def test_an_infinite_learning_rate_is_refused(faults):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_dumped_configuration_loads_as_itself(path, tmp_path):
-    config = load_config(path)
+    config = load_config(path, schema.IDMConfig)
     (tmp_path / "again.yaml").write_text(dump_config(config))
-    assert load_config(tmp_path / "again.yaml") == config
+    assert load_config(tmp_path / "again.yaml", schema.IDMConfig) == config
 
 
 @pytest.mark.parametrize(
@@ -431,7 +432,7 @@ def test_an_unusual_configuration_loads_as_itself_too(load, overrides):
 
 def test_the_dump_names_every_setting(load):
     dumped = yaml.safe_load(dump_config(load()))
-    assert set(dumped) == set(schema.RunConfig.model_fields)
+    assert set(dumped) == set(schema.IDMConfig.model_fields)
     assert dumped["sampler"] == {
         "num_steps": 10,
         "start_from": "noise",

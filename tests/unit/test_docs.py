@@ -137,11 +137,11 @@ def test_every_setting_that_is_named_in_passing_exists(document: Path) -> None:
 
 def settings() -> set[str]:
     """All dotted keys of a configuration, whatever its choices."""
-    from idm.config.schema import RunConfig
+    from idm.config.schema import IDMConfig
 
     page = make_configuration()
     known: set[str] = set()
-    for section, path in page._tree(RunConfig, ""):
+    for section, path in page._tree(IDMConfig, ""):
         known |= {f"{path}.{name}" if path else name for name in section.model_fields}
     return known
 
