@@ -11,12 +11,25 @@ def main(arguments: list[str] | None = None) -> None:
     from idm.runtime import quieten_libraries
 
     quieten_libraries()
-    from idm.commands import evaluate_command, restore_command
 
     try:
-        sys.exit({"restore": restore_command, "evaluate": evaluate_command}[parsed.command](parsed))
+        sys.exit(run(parsed))
     except KeyboardInterrupt:
         sys.exit("interrupted; what was finished is whole")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """What a parsed command line asks for; returns the exit status."""
+    match parsed.command:
+        case "restore":
+            from idm.commands.restore import restore_command
+
+            return restore_command(parsed)
+        case "evaluate":
+            from idm.commands.evaluate import evaluate_command
+
+            return evaluate_command(parsed)
+    raise AssertionError(f"argparse let {parsed.command!r} through")
 
 
 def build_parser() -> argparse.ArgumentParser:

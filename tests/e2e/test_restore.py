@@ -11,8 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from idm import commands, restore
-from idm.cli import build_parser
+from idm import cli, restore
 from idm.data.images import ImageError, read_image, write_image
 from idm.data.synthetic import synthetic_face
 from idm.diffusion.samplers import build_scheduler
@@ -66,9 +65,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def in_process(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
     """A subcommand without the price of a new process: (exit code, stdout, stderr)."""
-    parsed = build_parser().parse_args([str(a) for a in arguments])
-    command = {"restore": commands.restore_command, "evaluate": commands.evaluate_command}[parsed.command]
-    code = command(parsed)
+    code = cli.run(cli.build_parser().parse_args([str(a) for a in arguments]))
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
@@ -256,7 +253,7 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
 
 def test_restoring_imports_no_metric_and_no_detector() -> None:
     program = (
-        "import sys, idm.commands\n"
+        "import sys, idm.commands.restore\n"
         "heavy = {'pyiqa', 'facexlib', 'lpips', 'datasets', 'skimage'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )

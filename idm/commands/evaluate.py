@@ -1,4 +1,4 @@
-"""What the subcommands do."""
+"""``idm evaluate``."""
 
 import argparse
 import csv
@@ -8,57 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from idm.build.data import assets_folder, evenly
-from idm.config.load import ConfigError
+from idm.commands.model import USER_ERRORS, load
 from idm.data.faces import FaceSource, FolderFaces, Part, SyntheticFaces
 from idm.data.images import ImageError, find_images, image_grid, read_image, write_image
 from idm.data.pairs import FrozenPairs
 from idm.degradation import GFPGAN, PRESETS, Recipe
-from idm.diffusion.samplers import build_scheduler, check_chain
-from idm.diffusion.schedule import from_betas
 from idm.evaluation.evaluate import Row, evaluate, score, summarise
 from idm.evaluation.metrics import METRICS, PairMetric, build_metric
 from idm.pipeline import IDMPipeline
-from idm.pretrained import BOXED, WEIGHTS, ModelError, find_model, load_pipeline
-from idm.restore import restore_files
-from idm.runtime import best_device, inference_dtype, keep_freed_memory, provenance, share_cores
-from idm.training.checkpoint import CheckpointError, write_json
-
-USER_ERRORS = (ConfigError, ModelError, ImageError, CheckpointError, FileNotFoundError, ValueError)
-
-
-def restore_command(arguments: argparse.Namespace) -> int:
-    """``idm restore``: 0 if every file was restored."""
-    try:
-        pipeline = _load(arguments)
-        bar = tqdm(unit="face", disable=not sys.stderr.isatty())
-
-        def on_file(path: Path, error: ImageError | None) -> None:
-            bar.update()
-            if error is not None:
-                tqdm.write(f"error: {error}", file=sys.stderr)
-
-        report = restore_files(
-            pipeline,
-            arguments.input,
-            arguments.output,
-            seed=arguments.seed,
-            batch_size=arguments.batch_size,
-            output_size=arguments.output_size,
-            skip_existing=arguments.skip_existing,
-            on_file=on_file,
-        )
-        bar.close()
-    except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    skipped = f", {len(report.skipped)} already there" if report.skipped else ""
-    size = "their own size" if arguments.output_size == "input" else f"{pipeline.image_size} px"
-    print(f"{len(report.written)} restored at {size}{skipped}, {len(report.failed)} failed -> {arguments.output}")
-    return 1 if report.failed else 0
+from idm.pretrained import BOXED, WEIGHTS, find_model
+from idm.runtime import provenance
+from idm.training.checkpoint import write_json
 
 
 def evaluate_command(arguments: argparse.Namespace) -> int:
@@ -73,51 +36,6 @@ def evaluate_command(arguments: argparse.Namespace) -> int:
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-
-
-# ------------------------------------------------------------------------------------------- the model
-
-
-def _load(arguments: argparse.Namespace) -> IDMPipeline:
-    """The pipeline that the command line asks for, with its sampler settings."""
-    keep_freed_memory()
-    device = _device(arguments.device)
-    if device.type == "cpu":
-        share_cores(1)
-    if arguments.batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1, got {arguments.batch_size}")
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": inference_dtype(device)}[arguments.precision]
-    pipeline = load_pipeline(arguments.model, device, dtype)
-    if arguments.sampler:
-        gammas = from_betas(torch.tensor(pipeline.scheduler.config.trained_betas, dtype=torch.float64))
-        pipeline.scheduler = build_scheduler(arguments.sampler, gammas)
-    asked = {
-        "num_inference_steps": arguments.steps,
-        "start_from": arguments.start_from,
-        "strength": arguments.strength,
-    }
-    pipeline.register_to_config(**{name: value for name, value in asked.items() if value is not None})
-    config = pipeline.config
-    check_chain(
-        pipeline.scheduler,
-        num_steps=config.num_inference_steps,
-        start_from=config.start_from,
-        strength=config.strength,
-        eta=config.eta,
-    )
-    return pipeline
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return best_device()
-    try:
-        return torch.empty(0, device=name).device
-    except RuntimeError as error:
-        raise ValueError(f"--device: {name!r} cannot be used here ({str(error).splitlines()[0]})") from None
-
-
-# ------------------------------------------------------------------------------------------- measuring
 
 
 def _build_metrics(names: str) -> dict[str, PairMetric]:
@@ -159,7 +77,7 @@ def _recipe(preset: str) -> Recipe:
 
 
 def _evaluate_model(arguments: argparse.Namespace, metrics: dict[str, PairMetric]) -> int:
-    pipeline = _load(arguments)
+    pipeline = load(arguments)
     pairs = FrozenPairs(_faces(arguments, pipeline.image_size), _recipe(arguments.preset), arguments.seed)
     with tqdm(total=len(pairs), unit="face", disable=not sys.stderr.isatty()) as bar:
 
