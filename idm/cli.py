@@ -29,6 +29,10 @@ def run(parsed: argparse.Namespace) -> int:
             from idm.commands.evaluate import evaluate_command
 
             return evaluate_command(parsed)
+        case "compare":
+            from idm.commands.compare import compare_command
+
+            return compare_command(parsed)
     raise AssertionError(f"argparse let {parsed.command!r} through")
 
 
@@ -38,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_restore(commands.add_parser("restore", help="restore aligned faces: files or folders"))
     _add_evaluate(commands.add_parser("evaluate", help="measure a model on faces, or a folder against another"))
+    _add_compare(commands.add_parser("compare", help="measure several restorers side by side"))
     return parser
 
 
@@ -53,28 +58,53 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pairs", nargs=2, type=Path, metavar=("RESTORED", "HQ"), help="compare two folders instead")
+    _add_measuring(parser)
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="folder for metrics.json, scores.csv, grid.png"
+    )
+    _add_model(parser)
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "restorers",
+        nargs="+",
+        metavar="LABEL=PATH",
+        help="training run, saved model, or weights file that spandrel knows; idm alone is the model in the box",
+    )
+    _add_measuring(parser)
+    parser.add_argument("--size", type=int, help="side in pixels of the faces (default: the smallest restorer's)")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="folder for table.md, comparison.json, scores.csv, grid.png"
+    )
+    _add_machine(parser)
+
+
+def _add_measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", default="synthetic", help="folder of clean aligned faces, assets:SPLIT, or synthetic (default)"
     )
-    parser.add_argument("--pairs", nargs=2, type=Path, metavar=("RESTORED", "HQ"), help="compare two folders instead")
     parser.add_argument("--preset", default="gfpgan", help="degradation preset, or clean for none (default gfpgan)")
     parser.add_argument(
         "--metrics", default="psnr,ssim", help="of psnr, ssim, lpips, identity, niqe (default psnr,ssim)"
     )
     parser.add_argument("--num-images", type=int, help="how many faces (default all; 64 synthetic ones)")
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="folder for metrics.json, scores.csv, grid.png"
-    )
     parser.add_argument("--seed", type=int, default=1234, help="seed of degradations and noise (default 1234)")
-    _add_model(parser)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, help="training run or saved pipeline (default: the model in the box)")
+    parser.add_argument(
+        "--model", type=Path, help="training run, saved model or weights file (default: the model in the box)"
+    )
     parser.add_argument("--sampler", choices=["langevin", "ddim", "dpmpp_2m", "unipc"], help="default: the model's")
     parser.add_argument("--steps", type=int, help="evaluations of the whole chain (default: the model's)")
     parser.add_argument("--start-from", choices=["noise", "degraded"], help="where the chain starts")
     parser.add_argument("--strength", type=float, help="share of the chain to run from degraded, in (0, 1]")
+    _add_machine(parser)
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="faces at once (default 8)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")

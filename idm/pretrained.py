@@ -19,6 +19,12 @@ class ModelError(ValueError):
     """A model cannot be loaded; the message begins with its path."""
 
 
+def is_idm(path: Path) -> bool:
+    """Whether a path is a saved IDM pipeline or a run that trains one."""
+    pipelines = [path, *(checkpoint / "pipeline" for checkpoint in list_checkpoints(path / "checkpoints"))]
+    return any((folder / "model_index.json").is_file() for folder in pipelines)
+
+
 def find_model(path: Path | None) -> Path:
     """The pipeline folder that a path stands for: itself, a run's best (or newest) checkpoint; None: the box."""
     if path is None:

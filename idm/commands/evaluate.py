@@ -2,24 +2,18 @@
 
 import argparse
 import csv
-import hashlib
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from idm.build.data import assets_folder, evenly
+from idm.commands.faces import build_faces, build_metrics, build_preset
 from idm.commands.model import USER_ERRORS, load
-from idm.data.faces import FaceSource, FolderFaces, Part, SyntheticFaces
 from idm.data.images import ImageError, find_images, image_grid, read_image, write_image
 from idm.data.pairs import FrozenPairs
-from idm.degradation import GFPGAN, PRESETS, Recipe
 from idm.evaluation.evaluate import Row, evaluate, score, summarise
-from idm.evaluation.metrics import METRICS, PairMetric, build_metric
-from idm.pipeline import IDMPipeline
-from idm.pretrained import BOXED, WEIGHTS, find_model
+from idm.evaluation.metrics import METRICS, PairMetric
 from idm.runtime import provenance
 from idm.training.checkpoint import write_json
 
@@ -27,7 +21,7 @@ from idm.training.checkpoint import write_json
 def evaluate_command(arguments: argparse.Namespace) -> int:
     """``idm evaluate``: 0 if everything was measured."""
     try:
-        metrics = _build_metrics(arguments.metrics)
+        metrics = build_metrics(arguments.metrics)
         arguments.output.mkdir(parents=True, exist_ok=True)
         if arguments.pairs:
             restored, hq = arguments.pairs
@@ -38,47 +32,10 @@ def evaluate_command(arguments: argparse.Namespace) -> int:
         return 1
 
 
-def _build_metrics(names: str) -> dict[str, PairMetric]:
-    """Metrics by name; one without reference ignores the original."""
-    return {name: _build_metric(name) for name in names.split(",")}
-
-
-def _build_metric(name: str) -> PairMetric:
-    match name:
-        case "psnr" | "ssim" | "lpips" | "identity":
-            return build_metric(name)
-        case "niqe":
-            niqe = build_metric(name)
-            return lambda image, hq: niqe(image)
-        case _:
-            raise ValueError(f"--metrics: {name!r} is unknown here; known: psnr, ssim, lpips, identity, niqe")
-
-
-def _faces(arguments: argparse.Namespace, size: int) -> FaceSource:
-    source: FaceSource
-    if arguments.data == "synthetic":
-        return SyntheticFaces(arguments.num_images or 64, arguments.seed, size)
-    if arguments.data.startswith("assets:"):
-        source = FolderFaces(assets_folder() / "faces256" / arguments.data.removeprefix("assets:"), size)
-    else:
-        source = FolderFaces(Path(arguments.data), size)
-    wanted = arguments.num_images
-    if wanted is not None and not 1 <= wanted <= len(source):
-        raise ValueError(f"--num-images: {wanted} of the {len(source)} faces there are")
-    return Part(source, evenly(len(source), wanted)) if wanted else source
-
-
-def _recipe(preset: str) -> Recipe:
-    if preset == "clean":
-        return replace(GFPGAN, clean_probability=1.0)
-    if preset not in PRESETS:
-        raise ValueError(f"--preset: {preset!r} is unknown; known: clean, {', '.join(PRESETS)}")
-    return PRESETS[preset]
-
-
 def _evaluate_model(arguments: argparse.Namespace, metrics: dict[str, PairMetric]) -> int:
-    pipeline = load(arguments)
-    pairs = FrozenPairs(_faces(arguments, pipeline.image_size), _recipe(arguments.preset), arguments.seed)
+    loaded = load(arguments)
+    faces = build_faces(arguments, loaded.restorer.image_size)
+    pairs = FrozenPairs(faces, build_preset(arguments.preset), arguments.seed)
     with tqdm(total=len(pairs), unit="face", disable=not sys.stderr.isatty()) as bar:
 
         def advance(num_faces: int) -> None:
@@ -86,7 +43,7 @@ def _evaluate_model(arguments: argparse.Namespace, metrics: dict[str, PairMetric
 
         rows = list(
             evaluate(
-                pipeline,
+                loaded.restorer,
                 pairs,
                 metrics,
                 indices=range(len(pairs)),
@@ -100,27 +57,12 @@ def _evaluate_model(arguments: argparse.Namespace, metrics: dict[str, PairMetric
         "data": arguments.data,
         "preset": arguments.preset,
         "seed": arguments.seed,
-        "model": _describe(pipeline, find_model(arguments.model)),
+        "model": loaded.about,
         "seconds_per_image": sum(row.seconds for row in rows) / len(rows),
     }
     _write_results(arguments.output, scores, about, ("degraded", "restored"))
     _write_grid(arguments.output / "grid.png", rows)
     return 0
-
-
-def _describe(pipeline: IDMPipeline, folder: Path) -> dict[str, Any]:
-    config = pipeline.config
-    return {
-        "name": "the model in the box" if folder == BOXED else folder.as_posix(),
-        "weights_sha256": hashlib.sha256((folder / "denoiser" / WEIGHTS).read_bytes()).hexdigest(),
-        "image_size": pipeline.image_size,
-        "parameters": sum(p.numel() for p in pipeline.denoiser.parameters()),
-        "precision": str(pipeline.denoiser.dtype).removeprefix("torch."),
-        "sampler": type(pipeline.scheduler).__name__,
-        "num_steps": config.num_inference_steps,
-        "start_from": config.start_from,
-        "strength": config.strength,
-    }
 
 
 def _compare_folders(restored: Path, hq: Path, metrics: dict[str, PairMetric], output: Path) -> int:

@@ -1,6 +1,7 @@
-"""The model that a command line asks for, and the errors that are the user's to mend."""
+"""The restorer that a command line asks for, and the errors that are the user's to mend."""
 
 import argparse
+from typing import Any
 
 import torch
 
@@ -9,32 +10,42 @@ from idm.data.images import ImageError
 from idm.diffusion.samplers import build_scheduler, check_chain
 from idm.diffusion.schedule import from_betas
 from idm.pipeline import IDMPipeline
-from idm.pretrained import ModelError, load_pipeline
+from idm.pretrained import ModelError, find_model
+from idm.restorers import Loaded, describe_pipeline, load_restorer
 from idm.runtime import best_device, inference_dtype, keep_freed_memory, share_cores
 from idm.training.checkpoint import CheckpointError
 
 USER_ERRORS = (ConfigError, ModelError, ImageError, CheckpointError, FileNotFoundError, ValueError)
 
 
-def load(arguments: argparse.Namespace) -> IDMPipeline:
-    """The pipeline that the command line asks for, with its sampler settings."""
-    keep_freed_memory()
-    device = _device(arguments.device)
-    if device.type == "cpu":
-        share_cores(1)
-    if arguments.batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1, got {arguments.batch_size}")
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": inference_dtype(device)}[arguments.precision]
-    pipeline = load_pipeline(arguments.model, device, dtype)
-    if arguments.sampler:
-        gammas = from_betas(torch.tensor(pipeline.scheduler.config.trained_betas, dtype=torch.float64))
-        pipeline.scheduler = build_scheduler(arguments.sampler, gammas)
+def load(arguments: argparse.Namespace) -> Loaded:
+    """The restorer named by ``--model``, with the settings of its chain if it is an IDM."""
+    loaded = load_restorer(arguments.model, *prepare_machine(arguments))
     asked = {
+        "scheduler": arguments.sampler,
         "num_inference_steps": arguments.steps,
         "start_from": arguments.start_from,
         "strength": arguments.strength,
     }
-    pipeline.register_to_config(**{name: value for name, value in asked.items() if value is not None})
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if not isinstance(loaded.restorer, IDMPipeline):
+        if asked:
+            raise ValueError(f"{arguments.model}: has no sampling chain; --sampler, --steps and the like are for IDM")
+        return loaded
+    set_chain(loaded.restorer, asked)
+    return Loaded(loaded.restorer, describe_pipeline(loaded.restorer, find_model(arguments.model)))
+
+
+def set_chain(pipeline: IDMPipeline, asked: dict[str, Any]) -> None:
+    """Change what was asked of a pipeline's sampler; ``scheduler`` is its name, the rest the pipeline's own settings.
+
+    Raises:
+        ValueError: the chain is impossible.
+    """
+    if "scheduler" in asked:
+        gammas = from_betas(torch.tensor(pipeline.scheduler.config.trained_betas, dtype=torch.float64))
+        pipeline.scheduler = build_scheduler(asked["scheduler"], gammas)
+    pipeline.register_to_config(**{name: value for name, value in asked.items() if name != "scheduler"})
     config = pipeline.config
     check_chain(
         pipeline.scheduler,
@@ -43,7 +54,17 @@ def load(arguments: argparse.Namespace) -> IDMPipeline:
         strength=config.strength,
         eta=config.eta,
     )
-    return pipeline
+
+
+def prepare_machine(arguments: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
+    """The device and precision that the command line asks for; memory and cores set up for them."""
+    keep_freed_memory()
+    device = _device(arguments.device)
+    if device.type == "cpu":
+        share_cores(1)
+    if arguments.batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, got {arguments.batch_size}")
+    return device, {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": inference_dtype(device)}[arguments.precision]
 
 
 def _device(name: str | None) -> torch.device:

@@ -14,7 +14,7 @@ from idm.restore import restore_files
 def restore_command(arguments: argparse.Namespace) -> int:
     """``idm restore``: 0 if every file was restored."""
     try:
-        pipeline = load(arguments)
+        restorer = load(arguments).restorer
         bar = tqdm(unit="face", disable=not sys.stderr.isatty())
 
         def on_file(path: Path, error: ImageError | None) -> None:
@@ -23,7 +23,7 @@ def restore_command(arguments: argparse.Namespace) -> int:
                 tqdm.write(f"error: {error}", file=sys.stderr)
 
         report = restore_files(
-            pipeline,
+            restorer,
             arguments.input,
             arguments.output,
             seed=arguments.seed,
@@ -37,6 +37,6 @@ def restore_command(arguments: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     skipped = f", {len(report.skipped)} already there" if report.skipped else ""
-    size = "their own size" if arguments.output_size == "input" else f"{pipeline.image_size} px"
+    size = "their own size" if arguments.output_size == "input" else f"{restorer.image_size} px"
     print(f"{len(report.written)} restored at {size}{skipped}, {len(report.failed)} failed -> {arguments.output}")
     return 1 if report.failed else 0

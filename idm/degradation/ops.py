@@ -5,11 +5,16 @@ and grey has a strength at which it changes nothing: an impulse kernel, factor 1
 Averages are clipped too: in float32 the weights sum to 1 within 1e-7 only, and OpenCV's builds differ.
 """
 
+from typing import Literal
+
 import cv2
 import numpy as np
 from jaxtyping import Float32
 
 RGB = Float32[np.ndarray, "h w 3"]
+Interpolation = Literal["bilinear", "bicubic"]
+
+_FILTERS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 
 # ITU-R 601 luma as torchvision rounds it (`rgb_to_grayscale`): it sums to 0.9999. OpenCV's red is 0.299.
 _TORCHVISION_LUMA = np.array([0.2989, 0.587, 0.114], dtype=np.float32)
@@ -36,9 +41,11 @@ def downscale(image: RGB, factor: float) -> Float32[np.ndarray, "h_low w_low 3"]
     return resize(image, max(1, int(height // factor)), max(1, int(width // factor)))
 
 
-def resize(image: RGB, height: int, width: int) -> Float32[np.ndarray, "{height} {width} 3"]:
-    """Bilinear without anti-aliasing, to `height` x `width` pixels; the image's edges stay its edges."""
-    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+def resize(
+    image: RGB, height: int, width: int, interpolation: Interpolation = "bilinear"
+) -> Float32[np.ndarray, "{height} {width} 3"]:
+    """To `height` x `width` pixels without anti-aliasing; the image's edges stay its edges."""
+    resized = cv2.resize(image, (width, height), interpolation=_FILTERS[interpolation])
     return np.clip(resized, 0, 1, out=resized)
 
 

@@ -69,6 +69,7 @@ class Recipe:
     saturation: Range = (0.0, 1.5)
     hue: Range = (-0.1, 0.1)  # turns of the colour circle
     clean_probability: float = 0.0  # the image passes untouched; PFStorer (CVPR 2024) section 3.3 uses 0.03
+    enlarge: ops.Interpolation = "bilinear"  # how the small image is brought back to size; every source: bilinear
 
     def __post_init__(self) -> None:
         values = asdict(self)
@@ -166,6 +167,7 @@ class Degradation:
     colour_shift: tuple[float, float, float] | None  # R, G, B
     grey: bool
     jitter: tuple[tuple[Adjustment, float], ...]  # in order of application; empty for none
+    enlarge: ops.Interpolation = "bilinear"
 
 
 def degrade(image: RGB, recipe: Recipe, rng: np.random.Generator) -> RGB:
@@ -209,6 +211,7 @@ def draw_degradation(recipe: Recipe, rng: np.random.Generator) -> Degradation:
         ),
         grey=grey < recipe.grey_probability,
         jitter=tuple(jitter[i] for i in np.argsort(order)) if jittered < recipe.jitter_probability else (),
+        enlarge=recipe.enlarge,
     )
 
 
@@ -228,7 +231,7 @@ def apply_degradation(image: RGB, degradation: Degradation, rng: np.random.Gener
     lq = ops.add_gaussian_noise(lq, degradation.noise_sigma, rng)
     if degradation.jpeg_quality is not None:
         lq = ops.jpeg(lq, degradation.jpeg_quality)
-    lq = ops.resize(lq, height, width)
+    lq = ops.resize(lq, height, width, degradation.enlarge)
     if degradation.colour_shift is not None:
         lq = ops.shift_colour(lq, np.array(degradation.colour_shift, dtype=np.float32))
     if degradation.grey:

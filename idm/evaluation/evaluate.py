@@ -78,14 +78,15 @@ def summarise(scores: Sequence[tuple[Scores, Scores]]) -> dict[str, Any]:
             "restored": [after[name] for _, after in scores],
             "gain": [after[name] - before[name] for before, after in scores],
         }
-        summary[name] = {column: _mean(values) for column, values in columns.items()}
+        summary[name] = {column: summarise_column(values) for column, values in columns.items()}
         infinite = sum(math.isinf(value) for value in columns["degraded"] + columns["restored"])
         if infinite:
             summary[name]["infinite"] = infinite
     return summary
 
 
-def _mean(values: Sequence[float]) -> dict[str, float]:
+def summarise_column(values: Sequence[float]) -> dict[str, float]:
+    """Mean and bootstrap 95 % interval of the finite values."""
     finite = [value for value in values if math.isfinite(value)]
     mean, low, high = mean_and_interval(finite) if finite else (math.nan,) * 3
     return {"mean": mean, "low": low, "high": high}

@@ -236,7 +236,17 @@ def test_all_impossible_fields_are_named_at_once():
 
 def test_every_field_of_a_recipe_has_limits():
     limited = {**pipeline._RANGE_LIMITS, **pipeline._NUMBER_LIMITS}
-    assert set(limited) == {field.name for field in fields(Recipe)}
+    assert set(limited) == {field.name for field in fields(Recipe)} - {"enlarge"}
+
+
+def test_enlarging_by_bicubic_changes_nothing_but_how_the_image_comes_back_to_size():
+    face = np.random.default_rng(0).random((64, 64, 3)).astype(np.float32)
+
+    def degraded(down, enlarge):
+        return degrade(face, replace(GFPGAN, down=(down, down), enlarge=enlarge), degradation_rng(5, 0, 0))
+
+    np.testing.assert_array_equal(degraded(1.0, "bicubic"), degraded(1.0, "bilinear"))  # nothing to enlarge
+    assert not np.array_equal(degraded(4.0, "bicubic"), degraded(4.0, "bilinear"))
 
 
 # Draws

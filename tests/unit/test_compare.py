@@ -1,0 +1,109 @@
+"""Several restorers on the same faces: rows, sizes, seeds and seconds."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from idm.data.faces import SyntheticFaces
+from idm.data.pairs import FrozenPairs
+from idm.data.ranges import from_uint8
+from idm.degradation import GFPGAN
+from idm.evaluation.compare import Resized, compare, table_rows
+from idm.evaluation.evaluate import evaluate
+from idm.evaluation.metrics import psnr, ssim
+from idm.evaluation.report import render_comparison
+
+METRICS = {"psnr": psnr, "ssim": ssim}
+
+
+class Brighter:
+    """Adds to every face a constant that depends on its seed."""
+
+    def __init__(self, image_size: int) -> None:
+        self.image_size = image_size
+        self.seen: list[tuple[int, ...]] = []
+
+    def restore(self, lq, seeds):
+        assert lq.shape[-1] == self.image_size
+        self.seen += [tuple(face.shape) for face in lq]
+        return torch.stack([(face + seed / 1e3).clamp(0, 1) for face, seed in zip(lq, seeds, strict=True)])
+
+
+def frozen(size: int, num_faces: int = 5, **changes) -> FrozenPairs:
+    return FrozenPairs(SyntheticFaces(num_faces, 3, size), replace(GFPGAN, **changes), 7)
+
+
+def compared(restorers, size=32, **changes):
+    pairs = frozen(size)
+    return list(compare(restorers, pairs, frozen(size, enlarge="bicubic"), METRICS, batch_size=2, seed=11, **changes))
+
+
+def test_a_restorer_scores_in_a_comparison_as_it_does_alone():
+    alone = list(evaluate(Brighter(32), frozen(32), METRICS, indices=range(5), batch_size=3, seed=11))
+    together = compared({"other": Brighter(32), "mine": Brighter(32)})
+    assert [face.scores["mine"] for face in together] == [row.restored_scores for row in alone]
+    assert [face.scores["degraded"] for face in together] == [row.degraded_scores for row in alone]
+
+
+def test_bicubic_is_the_same_degraded_face_enlarged_otherwise():
+    bicubic = frozen(32, enlarge="bicubic")
+    for i, face in enumerate(compared({"a": Brighter(32)})):
+        np.testing.assert_array_equal(face.images["bicubic"], bicubic[i].lq)
+        difference = np.abs(face.images["bicubic"].astype(int) - face.images["degraded"].astype(int))
+        assert 0 < difference.mean() < 20
+
+
+def test_a_restorer_of_another_size_gets_faces_of_its_size_and_is_measured_at_the_pairs():
+    large = Brighter(64)
+    (first, *_) = compared({"large": large})
+    assert set(large.seen) == {(3, 64, 64)}
+    assert first.images["large"].shape == (32, 32, 3)
+
+
+def test_resizing_there_and_back_keeps_a_smooth_face():
+    ramp = torch.linspace(0.2, 0.8, 32).expand(1, 3, 32, 32)
+
+    class Same:
+        image_size = 64
+
+        def restore(self, lq, seeds):
+            return lq
+
+    inner = (..., slice(4, -4), slice(4, -4))
+    torch.testing.assert_close(Resized(Same(), 32).restore(ramp, [0])[inner], ramp[inner], atol=2e-3, rtol=0)
+
+
+def test_rows_hold_means_over_all_faces_and_what_is_known_of_each_restorer():
+    faces = compared({"mine": Brighter(32)})
+    rows = table_rows(faces, {"mine": {"parameters": 12}})
+    assert [row["label"] for row in rows] == ["degraded", "bicubic", "mine"]
+    assert rows[2]["metrics"]["psnr"]["mean"] == pytest.approx(np.mean([face.scores["mine"]["psnr"] for face in faces]))
+    assert rows[2]["parameters"] == 12
+    assert rows[2]["seconds_per_image"] > 0
+    assert "seconds_per_image" not in rows[0]
+
+
+def test_every_method_is_a_line_of_the_table():
+    result = {
+        "rows": table_rows(compared({"mine": Brighter(32)}), {"mine": {"parameters": 1_234_567}}),
+        "batch_size": 2,
+        "num_images": 5,
+        "data": "synthetic",
+        "seed": 7,
+        "size": 32,
+        "preset": "gfpgan",
+        "commit": "0" * 40,
+        "machine": {"processor": "p", "threads": 1},
+        "versions": {"torch": "2"},
+    }
+    table = render_comparison(result)
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["degraded", "bicubic", "mine"]
+    assert lines[-1].endswith("| 1.23 M |")
+
+
+def test_the_faces_of_a_comparison_are_the_degraded_originals():
+    for face in compared({"a": Brighter(32)}):
+        assert psnr(from_uint8(face.images["degraded"]), from_uint8(face.pair.hq)) == face.scores["degraded"]["psnr"]
