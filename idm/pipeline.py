@@ -1,23 +1,27 @@
 """IDM as a diffusers pipeline: the trained denoiser, its noise levels, and how to sample from them."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from einops import rearrange
 from jaxtyping import Float
 from PIL import Image as PILImage
 from torch import Tensor
 
+from idm.card import model_card
 from idm.data.ranges import from_diffusion, to_diffusion, to_uint8
 from idm.diffusion.process import Image
-from idm.diffusion.samplers import Start, sample
+from idm.diffusion.samplers import Start, sample, steps_run
 from idm.nn.denoiser import Denoiser
 
 ImageInput = PILImage.Image | np.ndarray | Tensor
+StepCallback = Callable[["IDMPipeline", int, int, dict[str, Tensor]], object]
 
 
 class IDMPipeline(DiffusionPipeline):
@@ -61,6 +65,48 @@ class IDMPipeline(DiffusionPipeline):
     def image_size(self) -> int:
         return self.denoiser.config.image_size
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "IDMPipeline":
+        """Load a pipeline from a folder or a hub repository, from safetensors files only; arguments as diffusers'."""
+        return super().from_pretrained(pretrained_model_name_or_path, **{"use_safetensors": True, **kwargs})
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Save as diffusers does, and a model card where there is none yet."""
+        super().save_pretrained(save_directory, **kwargs)
+        card = Path(save_directory) / "README.md"
+        if not card.exists():
+            card.write_text(self.card())
+
+    def card(self) -> str:
+        """A model card with what the pipeline knows of itself."""
+        return model_card(
+            size=self.image_size,
+            parameters=sum(p.numel() for p in self.denoiser.parameters()),
+            sampler=type(self.scheduler).__name__,
+            settings=self.config,
+        )
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str = "Upload IDM",
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Upload the pipeline with its card to a hub repository, made if need be; gives the commit's address."""
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return str(
+                api.upload_folder(
+                    repo_id=repo_id, folder_path=folder, commit_message=commit_message, create_pr=create_pr
+                )
+            )
+
     def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
         """Restore degraded faces in [0, 1] with the sampler's defaults; face i draws from ``seeds[i]``."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -76,7 +122,9 @@ class IDMPipeline(DiffusionPipeline):
         strength: float | None = None,
         eta: float | None = None,
         output_type: Literal["pil", "np", "pt"] = "pil",
-    ) -> list[PILImage.Image] | list[np.ndarray] | Tensor:
+        return_dict: bool = True,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> ImagePipelineOutput | tuple[list[PILImage.Image] | list[np.ndarray] | Tensor]:
         """Restore one aligned face or several of one size.
 
         Args:
@@ -84,6 +132,9 @@ class IDMPipeline(DiffusionPipeline):
                 Sizes that the network's stride does not divide are padded and cropped, never resized.
             generator: one for each face, or one for all from which each face's own is seeded.
             output_type: a list of PIL images, of h w 3 float arrays in [0, 1], or a b 3 h w tensor in [0, 1].
+            return_dict: give the faces as ``.images``, or in a tuple of one.
+            callback_on_step_end: called with (pipeline, step from 0, timestep, {"x_0": current estimate, b 3 h w in
+                [-1, 1]}) after each step, as in other diffusers pipelines; what it returns is not used.
 
         Raises:
             ValueError: for faces of different sizes, or settings that :func:`sample` refuses.
@@ -94,7 +145,16 @@ class IDMPipeline(DiffusionPipeline):
         if isinstance(generator, torch.Generator):
             seeds = torch.randint(2**62, (len(lq),), generator=generator, device=generator.device).tolist()
             generator = [torch.Generator().manual_seed(seed) for seed in seeds]
-        with self.progress_bar(total=num_inference_steps or self.config.num_inference_steps) as bar:
+        num_steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
+        total = steps_run(num_steps, self.config.strength if strength is None else strength)
+        with self.progress_bar(total=total) as bar:
+
+            def on_step(step: int, num_run: int, x_0: Image) -> None:
+                bar.update()
+                if callback_on_step_end is not None:
+                    timestep = int(self.scheduler.timesteps[num_steps - num_run + step - 1])
+                    callback_on_step_end(self, step - 1, timestep, {"x_0": x_0})
+
             restored = self._sample(
                 lq,
                 generator,
@@ -102,16 +162,10 @@ class IDMPipeline(DiffusionPipeline):
                 start_from=start_from,
                 strength=strength,
                 eta=eta,
-                on_step=lambda step, num_steps, x_0: bar.update(),
+                on_step=on_step,
             )
-        match output_type:
-            case "pt":
-                return restored
-            case "np":
-                return [rearrange(face, "c h w -> h w c").cpu().numpy() for face in restored]
-            case "pil":
-                return [PILImage.fromarray(to_uint8(rearrange(x, "c h w -> h w c").cpu().numpy())) for x in restored]
-        raise ValueError(f"output_type must be 'pil', 'np' or 'pt', got {output_type!r}")
+        images = _to_type(restored, output_type)
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def _sample(
         self,
@@ -140,6 +194,17 @@ class IDMPipeline(DiffusionPipeline):
         return from_diffusion(restored)
 
 
+def _to_type(restored: Float[Tensor, "b 3 h w"], output_type: str) -> list[PILImage.Image] | list[np.ndarray] | Tensor:
+    match output_type:
+        case "pt":
+            return restored
+        case "np":
+            return [rearrange(face, "c h w -> h w c").cpu().numpy() for face in restored]
+        case "pil":
+            return [PILImage.fromarray(to_uint8(rearrange(x, "c h w -> h w c").cpu().numpy())) for x in restored]
+    raise ValueError(f"output_type must be 'pil', 'np' or 'pt', got {output_type!r}")
+
+
 def _to_tensor(image: ImageInput | Sequence[ImageInput]) -> Float[Tensor, "b 3 h w"]:
     """One image or several of any accepted kind, as one batch in [0, 1]."""
     if isinstance(image, Tensor) and image.ndim == 4:
@@ -163,6 +228,8 @@ def _one_to_tensor(image: ImageInput) -> Float[Tensor, "3 h w"]:
 
 
 def _in_range(image: Tensor) -> Float[Tensor, "3 h w"]:
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"expected a 3 h w or b 3 h w tensor, got shape {tuple(image.shape)}")
     if not image.is_floating_point() or not (image.min() >= 0 and image.max() <= 1):  # false for NaN too
         raise ValueError(f"expected floats in [0, 1], got {image.dtype} in {image.min()}..{image.max()}")
     return image.float()

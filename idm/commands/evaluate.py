@@ -111,9 +111,11 @@ def _write_results(output: Path, scores: list[Any], about: dict[str, Any], colum
     print(f"{len(scores)} faces -> {output}")
 
 
-def _interval(value: dict[str, float] | int) -> str:
+def _interval(value: dict[str, float | None] | int) -> str:
     if isinstance(value, int):
         return str(value)
+    if value["mean"] is None:
+        return "infinite"
     return f"{value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
 
 

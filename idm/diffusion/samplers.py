@@ -83,7 +83,7 @@ def sample(
     if len(generators) != len(x_d):
         raise ValueError(f"{len(x_d)} faces need {len(x_d)} generators, got {len(generators)}")
     scheduler.set_timesteps(num_steps)
-    first = num_steps - max(1, round(strength * num_steps))
+    first = num_steps - steps_run(num_steps, strength)
     if hasattr(scheduler, "set_begin_index"):  # multistep solvers count their own steps
         scheduler.set_begin_index(first)
     # by rounding, diffusers' trailing spacing sometimes appends a timestep -1
@@ -104,6 +104,11 @@ def sample(
         if on_step is not None:
             on_step(i + 1, len(timesteps), x_0)
     return x_0  # every chain ends in its last estimate
+
+
+def steps_run(num_steps: int, strength: float) -> int:
+    """How many steps of a chain of ``num_steps`` are run: its last share ``strength``, at least one."""
+    return max(1, round(strength * num_steps))
 
 
 def check_chain(scheduler: SchedulerMixin, *, num_steps: int, start_from: Start, strength: float, eta: float) -> None:

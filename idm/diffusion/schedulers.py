@@ -77,7 +77,7 @@ class LangevinScheduler(SchedulerMixin, ConfigMixin):
     """Ancestral sampling with the forward variance 1 - alpha, trailing spacing; speaks diffusers' dialect.
 
     Args:
-        num_train_timesteps: T; implied by ``trained_betas`` and kept for diffusers' sake.
+        num_train_timesteps: T, the number of ``trained_betas``; diffusers writes both.
         trained_betas: the T betas of the schedule.
         prediction_type: what ``step`` is given: "sample" or "epsilon".
         timestep_spacing, clip_sample: fixed; there for other schedulers that are made ``from_config``.
@@ -97,6 +97,10 @@ class LangevinScheduler(SchedulerMixin, ConfigMixin):
     ) -> None:
         if trained_betas is None:
             raise ValueError("LangevinScheduler needs trained_betas")
+        if num_train_timesteps != len(trained_betas):
+            raise ValueError(
+                f"num_train_timesteps is {num_train_timesteps}, but trained_betas are {len(trained_betas)}"
+            )
         if prediction_type not in ("sample", "epsilon"):
             raise ValueError(f"prediction_type must be 'sample' or 'epsilon', got {prediction_type!r}")
         if timestep_spacing != "trailing" or clip_sample:

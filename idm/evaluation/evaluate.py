@@ -69,7 +69,8 @@ def summarise(scores: Sequence[tuple[Scores, Scores]]) -> dict[str, Any]:
 
     Returns:
         {metric: {"degraded": {"mean", "low", "high"}, "restored": ..., "gain": ...}}. Faces whose score is
-        infinite (identical images under PSNR) count in no mean; their number stands under "infinite".
+        infinite (identical images under PSNR) count in no mean, which is None if all are; their number stands
+        under "infinite".
     """
     summary: dict[str, Any] = {}
     for name in scores[0][0]:
@@ -85,8 +86,8 @@ def summarise(scores: Sequence[tuple[Scores, Scores]]) -> dict[str, Any]:
     return summary
 
 
-def summarise_column(values: Sequence[float]) -> dict[str, float]:
-    """Mean and bootstrap 95 % interval of the finite values."""
+def summarise_column(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and bootstrap 95 % interval of the finite values; None, where there are none."""
     finite = [value for value in values if math.isfinite(value)]
-    mean, low, high = mean_and_interval(finite) if finite else (math.nan,) * 3
+    mean, low, high = mean_and_interval(finite) if finite else (None, None, None)
     return {"mean": mean, "low": low, "high": high}

@@ -74,7 +74,9 @@ def _title(name: str) -> str:
     return f"{metric.title} {'↑' if metric.arrow == 'higher' else '↓'}"
 
 
-def _cell(value: dict[str, float]) -> str:
+def _cell(value: dict[str, float | None]) -> str:
+    if value["mean"] is None:
+        return "∞"
     digits = 2 if abs(value["mean"]) >= 10 else 4
     return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
 

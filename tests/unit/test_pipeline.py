@@ -112,7 +112,7 @@ def test_every_kind_of_image_gives_the_same_face():
         "list of arrays": [array],
         "tuple of tensors": (face,),
     }
-    results = {kind: pipeline(image, generator=generators(3), output_type="pt") for kind, image in kinds.items()}
+    results = {kind: pipeline(image, generator=generators(3), output_type="pt").images for kind, image in kinds.items()}
     for result in results.values():
         torch.testing.assert_close(result, results["tensor"], rtol=0, atol=1e-5)
 
@@ -121,7 +121,7 @@ def test_every_kind_of_output_is_the_same_face():
     pipeline, lq = make_pipeline(), faces(2)
 
     def run(kind: str):
-        return pipeline(lq, generator=generators(3, 4), output_type=kind)
+        return pipeline(lq, generator=generators(3, 4), output_type=kind).images
 
     tensor, arrays, pictures = run("pt"), run("np"), run("pil")
     assert tensor.shape == (2, 3, 16, 16)
@@ -134,16 +134,16 @@ def test_every_kind_of_output_is_the_same_face():
 
 def test_a_call_and_restore_agree():
     pipeline, lq = make_pipeline(), faces(2)
-    called = pipeline(lq, generator=generators(3, 4), output_type="pt")
+    called = pipeline(lq, generator=generators(3, 4), output_type="pt").images
     assert torch.equal(pipeline.restore(lq, [3, 4]), called)
 
 
 def test_a_grey_or_transparent_picture_is_read_as_colour():
     pipeline = make_pipeline()
     grey = Image.fromarray(as_array(faces(1)[0])).convert("L")
-    wanted = pipeline(grey.convert("RGB"), generator=generators(3), output_type="pt")
+    wanted = pipeline(grey.convert("RGB"), generator=generators(3), output_type="pt").images
     for picture in (grey, grey.convert("RGBA"), grey.convert("LA")):
-        assert torch.equal(pipeline(picture, generator=generators(3), output_type="pt"), wanted)
+        assert torch.equal(pipeline(picture, generator=generators(3), output_type="pt").images, wanted)
 
 
 def test_the_result_lies_in_0_and_1():
@@ -188,16 +188,16 @@ def test_other_seeds_give_other_faces(sampler):
 
 def test_one_generator_seeds_one_for_each_face():
     pipeline, lq = make_pipeline(), faces(3)
-    together = pipeline(lq, generator=torch.Generator().manual_seed(3), output_type="pt")
-    first = pipeline(lq[:1], generator=torch.Generator().manual_seed(3), output_type="pt")
+    together = pipeline(lq, generator=torch.Generator().manual_seed(3), output_type="pt").images
+    first = pipeline(lq[:1], generator=torch.Generator().manual_seed(3), output_type="pt").images
     torch.testing.assert_close(first, together[:1], rtol=0, atol=1e-5)
-    twice = pipeline(lq[:1].repeat(2, 1, 1, 1), generator=torch.Generator().manual_seed(3), output_type="pt")
+    twice = pipeline(lq[:1].repeat(2, 1, 1, 1), generator=torch.Generator().manual_seed(3), output_type="pt").images
     assert (twice[0] - twice[1]).abs().mean() > 1e-3
 
 
 def test_without_a_generator_every_call_is_another_draw():
     pipeline, lq = make_pipeline(), faces(1)
-    draws = [pipeline(lq, output_type="pt") for _ in range(2)]
+    draws = [pipeline(lq, output_type="pt").images for _ in range(2)]
     assert not torch.equal(*draws)
 
 
@@ -213,9 +213,9 @@ def test_the_global_generator_is_left_alone():
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 16), (13, 22), (5, 9), (32, 20)])
 def test_the_output_has_the_size_of_the_input(height, width):
     pipeline, lq = make_pipeline(), faces(2, height, width)
-    restored = pipeline(lq, generator=generators(3, 4), output_type="pt")
+    restored = pipeline(lq, generator=generators(3, 4), output_type="pt").images
     assert restored.shape == (2, 3, height, width)
-    assert pipeline(as_array(lq[0]), output_type="pil")[0].size == (width, height)
+    assert pipeline(as_array(lq[0]), output_type="pil").images[0].size == (width, height)
 
 
 @pytest.mark.parametrize(
@@ -230,6 +230,12 @@ def test_the_output_has_the_size_of_the_input(height, width):
 def test_faces_of_different_sizes_are_refused(images):
     with pytest.raises(ValueError, match="one size"):
         make_pipeline()(images)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (1, 16, 16), (16, 16, 3), (2, 4, 16, 16), (1, 1, 3, 16, 16)])
+def test_a_tensor_that_is_no_colour_picture_is_refused(shape):
+    with pytest.raises(ValueError, match="expected a 3 h w or b 3 h w tensor"):
+        make_pipeline()(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 16, 4), (16, 16, 1), (1, 16, 16, 3)])
@@ -262,7 +268,7 @@ def test_the_settings_of_a_call_win_over_the_defaults():
     pipeline, lq = make_pipeline("ddim"), faces(1)
 
     def run(**settings) -> torch.Tensor:
-        return pipeline(lq, generator=generators(3), output_type="pt", **settings)
+        return pipeline(lq, generator=generators(3), output_type="pt", **settings).images
 
     default = run()
     assert torch.equal(run(num_inference_steps=3, start_from="noise", strength=1.0, eta=0.0), default)
@@ -277,8 +283,8 @@ def test_the_settings_of_a_call_win_over_the_defaults():
 
 def test_a_call_may_set_eta_back_to_zero():
     pipeline, lq = make_pipeline("ddim", eta=1.0), faces(1)
-    wanted = make_pipeline("ddim")(lq, generator=generators(3), output_type="pt")
-    assert torch.equal(pipeline(lq, generator=generators(3), output_type="pt", eta=0.0), wanted)
+    wanted = make_pipeline("ddim")(lq, generator=generators(3), output_type="pt").images
+    assert torch.equal(pipeline(lq, generator=generators(3), output_type="pt", eta=0.0).images, wanted)
 
 
 @pytest.mark.parametrize(
@@ -312,3 +318,81 @@ def test_the_sampler_can_be_exchanged(after):
     pipeline.scheduler = type(build_scheduler(after, GAMMAS)).from_config(pipeline.scheduler.config)
     wanted = make_pipeline(after).restore(faces(1), [3])
     torch.testing.assert_close(pipeline.restore(faces(1), [3]), wanted, rtol=0, atol=1e-4)
+
+
+# As diffusers users expect
+
+
+def test_the_class_is_found_in_the_package_and_torch_is_not_imported_for_it():
+    import idm
+
+    assert idm.IDMPipeline is IDMPipeline
+    code = "import sys, idm; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_a_dictionary_the_faces_come_in_a_tuple():
+    pipeline, lq = make_pipeline(), faces(1)
+    (images,) = pipeline(lq, generator=generators(3), output_type="pt", return_dict=False)
+    assert torch.equal(images, pipeline(lq, generator=generators(3), output_type="pt").images)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_callback_sees_every_step_with_its_timestep_and_the_last_estimate_is_the_result(sampler):
+    pipeline, lq, seen = make_pipeline(sampler), faces(2), []
+    chain = {"start_from": "degraded", "strength": 0.5, "num_inference_steps": 6}
+
+    def on_step_end(pipe, step, timestep, tensors):
+        assert pipe is pipeline
+        seen.append((step, timestep, tensors["x_0"].clone()))
+
+    result = pipeline(lq, generator=generators(3, 4), output_type="pt", callback_on_step_end=on_step_end, **chain)
+    assert [step for step, _, _ in seen] == [0, 1, 2]
+    assert [timestep for _, timestep, _ in seen] == [int(t) for t in pipeline.scheduler.timesteps[3:6]]
+    torch.testing.assert_close((seen[-1][2] + 1) / 2, result.images)
+
+
+def test_a_saved_pipeline_has_a_card_and_an_authors_card_is_kept(tmp_path):
+    make_pipeline().save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "library_name: diffusers" in card
+    assert "faces of 16 px" in card
+    (tmp_path / "README.md").write_text("mine")
+    make_pipeline().save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_pickled_weights_are_not_loaded(tmp_path):
+    pipeline = make_pipeline()
+    pipeline.save_pretrained(tmp_path)
+    weights = tmp_path / "denoiser" / "diffusion_pytorch_model.safetensors"
+    torch.save(pipeline.denoiser.state_dict(), weights.with_suffix(".bin"))
+    IDMPipeline.from_pretrained(tmp_path)
+    weights.unlink()
+    with pytest.raises(OSError, match="safetensors"):
+        IDMPipeline.from_pretrained(tmp_path)
+
+
+def test_what_is_pushed_to_the_hub_is_what_is_saved_with_the_card(monkeypatch):
+    import huggingface_hub
+
+    pushed = {}
+
+    def create_repo(self, repo_id, private, exist_ok):
+        assert exist_ok
+        return huggingface_hub.RepoUrl(f"https://huggingface.co/me/{repo_id}")
+
+    def upload_folder(self, *, repo_id, folder_path, commit_message, create_pr):
+        pushed[repo_id] = {path.relative_to(folder_path).as_posix() for path in Path(folder_path).rglob("*.*")}
+        return "address"
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create_repo)
+    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload_folder)
+    assert make_pipeline().push_to_hub("faces") == "address"
+    assert pushed["me/faces"] == {
+        "README.md",
+        "model_index.json",
+        "denoiser/config.json",
+        "denoiser/diffusion_pytorch_model.safetensors",
+        "scheduler/scheduler_config.json",
+    }

@@ -1,11 +1,14 @@
 """Tables are files computed from result files."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
+from idm.evaluation.evaluate import summarise
 from idm.evaluation.report import render
+from idm.training.checkpoint import write_json
 
 TABLES = sorted((Path(__file__).parents[2] / "experiments" / "tables").glob("*.yaml"))
 
@@ -59,3 +62,15 @@ def test_numbers_of_different_protocols_never_stand_in_one_column(tmp_path: Path
     rows = [f"{{label: x, result: {write(tmp_path, name, **c)}}}" for name, c in (("a.json", {}), ("b.json", other))]
     with pytest.raises(ValueError, match="protocols of psnr"):
         table(tmp_path, *rows)
+
+
+def test_a_column_of_infinite_scores_has_no_mean_and_is_strict_json(tmp_path: Path) -> None:
+    """Undegraded faces: the degraded ones equal the originals."""
+    summary = summarise([({"psnr": math.inf}, {"psnr": 30.0}), ({"psnr": math.inf}, {"psnr": 32.0})])
+    write_json(tmp_path / "m.json", summary)
+    read = json.loads((tmp_path / "m.json").read_text(), parse_constant=pytest.fail)
+    assert read["psnr"]["degraded"]["mean"] is None
+    assert read["psnr"]["restored"]["mean"] == 31
+    assert read["psnr"]["infinite"] == 2
+    name = write(tmp_path, "a.json", metrics=read)
+    assert "| before | ∞ |" in table(tmp_path, f"{{label: before, result: {name}, column: degraded}}")

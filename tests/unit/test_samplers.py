@@ -334,4 +334,6 @@ def test_langevin_refuses_to_be_built_without_levels_or_with_another_prediction(
     with pytest.raises(ValueError, match="trained_betas"):
         LangevinScheduler()
     with pytest.raises(ValueError, match="prediction_type"):
-        LangevinScheduler(trained_betas=[0.1], prediction_type="v_prediction")
+        LangevinScheduler(num_train_timesteps=1, trained_betas=[0.1], prediction_type="v_prediction")
+    with pytest.raises(ValueError, match="num_train_timesteps is 2000, but trained_betas are 1"):
+        LangevinScheduler(trained_betas=[0.1])
