@@ -19,7 +19,7 @@ USER_ERRORS = (ConfigError, ModelError, ImageError, CheckpointError, FileNotFoun
 def load(arguments: argparse.Namespace) -> IDMPipeline:
     """The pipeline that the command line asks for, with its sampler settings."""
     keep_freed_memory()
-    device = _device(arguments.device)
+    device = choose_device(arguments.device)
     if device.type == "cpu":
         share_cores(1)
     if arguments.batch_size < 1:
@@ -29,11 +29,7 @@ def load(arguments: argparse.Namespace) -> IDMPipeline:
     if arguments.sampler:
         gammas = from_betas(torch.tensor(pipeline.scheduler.config.trained_betas, dtype=torch.float64))
         pipeline.scheduler = build_scheduler(arguments.sampler, gammas)
-    asked = {
-        "num_inference_steps": arguments.steps,
-        "start_from": arguments.start_from,
-        "strength": arguments.strength,
-    }
+    asked = {"num_inference_steps": arguments.steps, **_start(arguments, pipeline)}
     pipeline.register_to_config(**{name: value for name, value in asked.items() if value is not None})
     config = pipeline.config
     check_chain(
@@ -46,7 +42,21 @@ def load(arguments: argparse.Namespace) -> IDMPipeline:
     return pipeline
 
 
-def _device(name: str | None) -> torch.device:
+def _start(arguments: argparse.Namespace, pipeline: IDMPipeline) -> dict[str, str | float | None]:
+    """Where the chain starts. Fidelity F runs the last 1 - F of a chain that starts from the degraded face, and at
+    least one step: 0 is the whole chain, 1 one step at the lowest noise level."""
+    fidelity = getattr(arguments, "fidelity", None)
+    if fidelity is None:
+        return {"start_from": arguments.start_from, "strength": arguments.strength}
+    if arguments.start_from is not None or arguments.strength is not None:
+        raise ValueError("--fidelity sets --start-from and --strength; give it or them")
+    if not 0 <= fidelity <= 1:
+        raise ValueError(f"--fidelity must lie in [0, 1], got {fidelity}")
+    num_steps = arguments.steps or pipeline.config.num_inference_steps
+    return {"start_from": "degraded", "strength": max(1 - fidelity, 1 / num_steps)}
+
+
+def choose_device(name: str | None) -> torch.device:
     if name is None:
         return best_device()
     try:

@@ -27,7 +27,8 @@ class Photo:
     """A decoded photograph, upright.
 
     ``pixels`` are RGB levels, uint8 or uint16 as in the file; ``alpha`` (0 = clear) has their type. ``is_grey``
-    says that the file has one channel of values, not that its colours are grey: see :func:`looks_grey`.
+    says that the file has one channel of values, and so will have what is written: the three are then equal. Whether a
+    colour file shows grey, :func:`looks_grey` says.
     ``icc_profile`` is the file's own and describes grey values if ``is_grey``. ``exif`` says upright.
     """
 
@@ -63,13 +64,13 @@ def read_photo(path: Path) -> Photo:
 def _to_photo(path: Path, image: Image.Image, name: str) -> Photo:
     orientation = image.getexif().get(_ORIENTATION, 1)
     exif = _upright_exif(image)
+    is_grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
     if image.mode.startswith("I") or image.mode == "F":
         pixels, alpha = _deep_grey(image, name)
-        is_grey = True
-    elif (is_grey := _deep_channels(path, image)) is not None:
+    elif (deep_is_grey := _deep_channels(path, image)) is not None:
+        is_grey = deep_is_grey
         pixels, alpha = _deep_colour(path, image, name)
     else:
-        is_grey = image.mode in ("1", "L", "LA", "La")
         return _shallow(ImageOps.exif_transpose(image), is_grey, exif)
     pixels = _upright(pixels, orientation)
     alpha = None if alpha is None else _upright(alpha, orientation)
@@ -169,15 +170,15 @@ def write_photo(path: Path, photo: Photo, quality: int = 95) -> None:
     exif = _sized_exif(photo)
     try:
         data = _encode_deep(photo, exif) if photo.pixels.dtype == np.uint16 else _encode(photo, exif, suffix, quality)
-    except (OSError, ValueError, cv2.error) as error:
+    except (OSError, ValueError) as error:
         raise image_error(path, f"cannot be encoded ({error})", "use .png, or smaller dimensions") from error
     write_whole(path, data)
 
 
 def _encode(photo: Photo, exif: bytes, suffix: str, quality: int) -> bytes:
     image = Image.fromarray(photo.pixels)
-    if photo.is_grey:  # a first channel would do, but faces may have been given colour
-        image = image.convert("L")
+    if photo.is_grey:
+        image = Image.fromarray(np.ascontiguousarray(photo.pixels[..., 0]))
     if photo.alpha is not None:
         image.putalpha(Image.fromarray(photo.alpha))
     file = io.BytesIO()
@@ -192,23 +193,27 @@ def _encode(photo: Photo, exif: bytes, suffix: str, quality: int) -> bytes:
 
 
 def _encode_deep(photo: Photo, exif: bytes) -> bytes:
-    """A 16-bit PNG: OpenCV's, for PIL has no deep colour, with the chunks that OpenCV cannot be given."""
-    if photo.alpha is not None:
-        levels = np.dstack([photo.pixels[..., ::-1], photo.alpha])
-    else:
-        levels = photo.pixels[..., 0] if photo.is_grey else photo.pixels[..., ::-1]
-    done, encoded = cv2.imencode(".png", levels)
-    if not done:
-        raise ValueError("OpenCV cannot encode it")
-    chunks = b""
-    # a profile for grey does not belong to the colour that grey with alpha becomes
-    if photo.icc_profile is not None and not (photo.is_grey and photo.alpha is not None):
-        chunks += _chunk(b"iCCP", b"ICC\0\0" + zlib.compress(photo.icc_profile))
+    """A 16-bit PNG (3rd edition), which PIL cannot write in colour and OpenCV not with profile and grey alpha."""
+    colours = [photo.pixels[..., 0]] if photo.is_grey else [photo.pixels[..., channel] for channel in range(3)]
+    channels = colours if photo.alpha is None else [*colours, photo.alpha]
+    colour_type = {1: 0, 3: 2, 2: 4, 4: 6}[len(channels)]  # 11.2.1
+    height, width = photo.pixels.shape[:2]
+    compressor, compressed = zlib.compressobj(level=3), []
+    for top in range(0, height, 256):  # in parts, for the sake of memory
+        levels = np.stack([channel[top : top + 256] for channel in channels], axis=-1).astype(">u2")
+        rows = levels.reshape(len(levels), -1).view(np.uint8)
+        step = 2 * len(channels)
+        filtered = np.ones((len(rows), 1 + rows.shape[1]), np.uint8)  # 9.2: type 1, the difference to the left
+        filtered[:, 1:] = rows
+        filtered[:, 1 + step :] -= rows[:, :-step]
+        compressed.append(compressor.compress(filtered.tobytes()))
+    chunks = [_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))]
+    if photo.icc_profile is not None:
+        chunks.append(_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(photo.icc_profile)))
     if exif:
-        chunks += _chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    data = encoded.tobytes()
-    header = 8 + 25  # the signature and IHDR, which comes first (PNG 3rd edition, 5.6)
-    return data[:header] + chunks + data[header:]
+        chunks.append(_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
+    image = b"".join([*compressed, compressor.flush()])
+    return b"\x89PNG\r\n\x1a\n" + b"".join([*chunks, _chunk(b"IDAT", image), _chunk(b"IEND", b"")])
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -4,7 +4,7 @@ from typing import Literal, assert_never
 
 import cv2
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Integer
 
 Crop = Float32[np.ndarray, "s s 3"]
 ColorFix = Literal["none", "mean", "wavelet"]
@@ -37,3 +37,10 @@ def match_colour(restored: Crop, given: Crop, weights: Float32[np.ndarray, "s s"
 def keep_chroma(restored: Crop, given: Crop) -> Crop:
     """The restored face's lightness with the given face's colours: what was grey or sepia stays exactly so."""
     return (given + ((restored - given) @ _LUMA)[..., None]).clip(0, 1)
+
+
+def to_grey(picture: Integer[np.ndarray, "h w 3"]) -> None:
+    """Replace each pixel of a uint8 or uint16 picture by its lightness, in place; grey pixels keep their levels."""
+    for top in range(0, len(picture), 256):  # in parts, for the sake of memory
+        part = picture[top : top + 256]
+        part[...] = np.rint(part @ _LUMA)[..., None]

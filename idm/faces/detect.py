@@ -21,6 +21,9 @@ _NETWORKS: dict[DetectorName, tuple[str, str]] = {
     "retinaface_mobile0.25": ("mobile0.25", "facexlib/detection_mobilenet0.25_Final.pth"),
     "retinaface_resnet50": ("resnet50", "facexlib/detection_Resnet50_Final.pth"),
 }
+MAX_SIDE = 1600
+MIN_SCORE = 0.8  # facexlib's default
+
 _LEAST_SIDE = 64  # the network's coarsest features have one value per 32 pixels
 _OVERLAP = 0.4  # intersection over union from which two boxes are the same face: facexlib's default
 
@@ -64,8 +67,8 @@ class FaceDetector:
     """
 
     network: _Network
-    max_side: int = 1600
-    min_score: float = 0.8
+    max_side: int = MAX_SIDE
+    min_score: float = MIN_SCORE
 
     @torch.inference_mode()
     def detect(self, pixels: Integer[np.ndarray, "h w 3"]) -> list[DetectedFace]:
@@ -102,8 +105,8 @@ def load_detector(
     name: DetectorName = "retinaface_mobile0.25",
     weights: Path | None = None,
     device: str = "cpu",
-    max_side: int = 1600,
-    min_score: float = 0.8,
+    max_side: int = MAX_SIDE,
+    min_score: float = MIN_SCORE,
 ) -> FaceDetector:
     """A RetinaFace detector (arXiv 1905.00641) of facexlib, which is never asked to download anything.
 
@@ -141,8 +144,8 @@ def _first_line(error: Exception) -> str:
 def choose_faces(
     faces: Sequence[DetectedFace], min_size: float = 0, which: Literal["all", "largest"] | Sequence[int] = "all"
 ) -> list[int]:
-    """The numbers of the faces to restore: those at least ``min_size`` pixels large, of these all, the largest, or
-    the ones numbered so, where numbers are positions in ``faces``.
+    """The numbers of the faces to restore, which are their positions in ``faces``: of those at least ``min_size``
+    pixels large all or the largest, or exactly the ones that are named.
 
     Raises:
         ValueError: a number that no face has.
@@ -157,4 +160,4 @@ def choose_faces(
     if unknown:
         there = f"0..{len(faces) - 1}" if faces else "none"
         raise ValueError(f"there is no face {', '.join(map(str, unknown))}; the faces found are {there}")
-    return [number for number in large if number in which]
+    return sorted(set(which))
