@@ -33,6 +33,10 @@ def run(parsed: argparse.Namespace) -> int:
             from idm.commands.compare import compare_command
 
             return compare_command(parsed)
+        case "weights":
+            from idm.commands.weights import weights_command
+
+            return weights_command(parsed)
     raise AssertionError(f"argparse let {parsed.command!r} through")
 
 
@@ -40,21 +44,74 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="idm", description="Restore degraded faces with IDM, and measure it.")
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_restore(commands.add_parser("restore", help="restore aligned faces: files or folders"))
+    _add_restore(commands.add_parser("restore", help="restore the faces of photographs, or aligned faces"))
     _add_evaluate(commands.add_parser("evaluate", help="measure a model on faces, or a folder against another"))
     _add_compare(commands.add_parser("compare", help="measure several restorers side by side"))
+    _add_weights(commands.add_parser("weights", help="which weights files of others are here, and on what terms"))
     return parser
 
 
 def _add_restore(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", nargs="+", type=Path, help="image files or folders of aligned, square faces")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the restored PNG files")
-    _add_model(parser)
+    parser.add_argument("input", nargs="+", type=Path, help="image files or folders")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results and status.json")
+    parser.add_argument("--aligned", action="store_true", help="inputs are aligned, square faces; results are PNG")
     parser.add_argument("--seed", type=int, default=0, help="seed of each face's noise (default 0)")
-    parser.add_argument(
-        "--output-size", choices=["model", "input"], default="model", help="size of the results (default model)"
-    )
     parser.add_argument("--skip-existing", action="store_true", help="leave out what is already restored")
+    parser.add_argument("--output-size", choices=["model", "input"], help="with --aligned (default model)")
+    _add_model(parser)
+    parser.add_argument(
+        "--fidelity",
+        type=float,
+        metavar="F",
+        help="in [0, 1]: start from the degraded face and run the last 1 - F of the chain (default: the model's)",
+    )
+    _add_detection(parser.add_argument_group("faces in photographs"))
+    _add_result(parser.add_argument_group("the restored photograph"))
+    _add_trust(parser.add_argument_group("trust"))
+
+
+# Options for photographs have no default here, so that one can tell whether they were given.
+
+
+def _add_detection(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--faces", type=_faces, help="all (default), largest, or numbers as 0,2 (see --preview)")
+    group.add_argument("--preview", action="store_true", help="only draw the faces found, numbered, into copies")
+    group.add_argument("--min-score", type=float, help="least confidence of the detector (default 0.8)")
+    group.add_argument("--min-face", type=float, metavar="PIXELS", help="smallest face (default 24)")
+    group.add_argument("--detect-side", type=int, metavar="PIXELS", help="longer side of what is searched (1600)")
+    group.add_argument(
+        "--detector", choices=["retinaface_mobile0.25", "retinaface_resnet50"], help="default: the first"
+    )
+    group.add_argument("--weights-dir", type=Path, metavar="DIR", help="where detector and identity network lie")
+
+
+def _add_result(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--upscale", type=float, metavar="S", help="enlarge the whole picture (default 1)")
+    group.add_argument("--background", type=Path, metavar="FILE", help="weights that spandrel loads (default bicubic)")
+    group.add_argument("--format", choices=["same", "png"], help="same: JPEG, WebP, else PNG (default same)")
+    group.add_argument("--color-fix", choices=["none", "mean", "wavelet"], help="colours as given (default mean)")
+    group.add_argument("--grayscale", choices=["auto", "keep", "off"], help="restore lightness only (default auto)")
+    group.add_argument("--detail", choices=["auto", "keep", "replace"], help="finer than the model (default auto)")
+
+
+def _add_trust(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--min-identity", type=float, metavar="C", help="below this cosine the given face is kept")
+    group.add_argument("--samples", type=int, metavar="N", help="restorations of each face (default 1)")
+    group.add_argument("--pick", choices=["identity", "median"], help="what becomes of them (default identity)")
+    group.add_argument("--uncertainty", action="store_true", default=None, help="write where they differ, as PNG")
+
+
+def _faces(text: str) -> str | tuple[int, ...]:
+    if text in ("all", "largest"):
+        return text
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither all, largest nor numbers as 0,2") from None
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="look in this folder only")
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +128,7 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         "restorers",
         nargs="+",
         metavar="LABEL=PATH",
-        help="training run, saved model, or weights file that spandrel knows; idm alone is the model in the box",
+        help="as --restorer of idm restore, with a label for the table; a name of --restorer may stand alone",
     )
     _add_measuring(parser)
     parser.add_argument("--size", type=int, help="side in pixels of the faces (default: the smallest restorer's)")
@@ -95,7 +152,10 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", type=Path, help="training run, saved model or weights file (default: the model in the box)"
+        "--model",
+        "--restorer",
+        help="training run, saved model, weights file, or a name: idm (the default, in the box), gfpgan, codeformer, "
+        "restoreformer (their published weights, see idm weights)",
     )
     parser.add_argument("--sampler", choices=["langevin", "ddim", "dpmpp_2m", "unipc"], help="default: the model's")
     parser.add_argument("--steps", type=int, help="evaluations of the whole chain (default: the model's)")

@@ -17,7 +17,16 @@ from torch import Tensor
 from idm.card import model_card
 from idm.data.ranges import from_diffusion, to_diffusion, to_uint8
 from idm.diffusion.process import Image
-from idm.diffusion.samplers import Start, sample, steps_run
+from idm.diffusion.samplers import (
+    SamplerName,
+    Start,
+    build_scheduler,
+    check_chain,
+    sample,
+    steps_run,
+    strength_of,
+)
+from idm.diffusion.schedule import from_betas
 from idm.nn.denoiser import Denoiser
 
 ImageInput = PILImage.Image | np.ndarray | Tensor
@@ -40,6 +49,8 @@ class IDMPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "denoiser"
+    denoiser: Denoiser
+    scheduler: SchedulerMixin
 
     def __init__(
         self,
@@ -64,6 +75,41 @@ class IDMPipeline(DiffusionPipeline):
     @property
     def image_size(self) -> int:
         return self.denoiser.config.image_size
+
+    def set_chain(
+        self,
+        *,
+        sampler: SamplerName | None = None,
+        num_inference_steps: int | None = None,
+        start_from: Start | None = None,
+        strength: float | None = None,
+        fidelity: float | None = None,
+    ) -> None:
+        """Change the defaults of the sampler; what is None stays.
+
+        Args:
+            sampler: "langevin", "ddim", "dpmpp_2m" or "unipc".
+            num_inference_steps, start_from, strength: see :func:`idm.diffusion.samplers.sample`.
+            fidelity: instead of the last two: start from the degraded face and run the last 1 - fidelity of the
+                chain, at least one step. 0 is the whole chain, 1 one step at the lowest noise level.
+
+        Raises:
+            ValueError: settings that contradict each other, or an impossible chain.
+        """
+        scheduler = self.scheduler
+        if sampler is not None:
+            gammas = from_betas(torch.tensor(scheduler.config.trained_betas, dtype=torch.float64))
+            scheduler = build_scheduler(sampler, gammas)
+        num_steps: int = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
+        if fidelity is not None:
+            if start_from is not None or strength is not None:
+                raise ValueError("fidelity sets start_from and strength; give it or them")
+            start_from, strength = "degraded", strength_of(fidelity, num_steps)
+        start_from = start_from or self.config.start_from
+        strength = self.config.strength if strength is None else strength
+        check_chain(scheduler, num_steps=num_steps, start_from=start_from, strength=strength, eta=self.config.eta)
+        self.scheduler = scheduler
+        self.register_to_config(num_inference_steps=num_steps, start_from=start_from, strength=strength)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "IDMPipeline":

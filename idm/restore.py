@@ -1,27 +1,107 @@
-"""Restoring files: every face that can be restored is, every one that cannot is named."""
+"""Restoring files: every one that can be restored is, every one that cannot is named."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from idm.data.images import ImageError, Picture, find_images, read_image, resize_image, write_image
+from idm.data.images import ImageError, Picture, read_image, resize_image, write_image
+from idm.data.photos import KEPT_SUFFIXES, Photo, read_photo, write_photo
 from idm.data.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
+from idm.faces.detect import choose_faces
+from idm.job import Job, Progress, Report, as_png, as_preview, same_suffix
+from idm.photo import PhotoRestorer, PhotoSettings
+from idm.preview import draw_faces
 from idm.restorer import Restorer
 
 MIN_SIDE = 8
 
 
-@dataclass
-class Report:
-    """What became of a job's files."""
+class FacesFailed(ImageError):
+    """Faces of a photograph could not be restored; nothing was written."""
 
-    written: list[Path] = field(default_factory=list)
-    skipped: list[Path] = field(default_factory=list)
-    failed: list[ImageError] = field(default_factory=list)
+
+# ------------------------------------------------------------------------------------------- photographs
+
+
+def restore_photos(
+    parts: PhotoRestorer,
+    inputs: Sequence[Path],
+    output: Path,
+    settings: PhotoSettings,
+    *,
+    about: Mapping[str, Any] | None = None,
+    file_format: Literal["same", "png"] = "same",
+    preview: bool = False,
+    skip_existing: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Restore photographs, files or folders, into ``output``; folders keep their structure.
+
+    JPEG, PNG and WebP stay what they are, or all become PNG; other kinds become PNG. A photograph without faces
+    is written too, with the state "no face". One of which a face failed is not written, and counts as failed;
+    whatever goes wrong with one costs no other.
+
+    Args:
+        about: what else ``status.json`` should say of the job, such as the model.
+        preview: do not restore: write pictures with the faces found, their numbers and scores.
+
+    Raises:
+        ImageError: before any work: an input does not exist, holds no image, or would be overwritten.
+    """
+    suffix = as_preview if preview else as_png if file_format == "png" else same_suffix(KEPT_SUFFIXES)
+    with Job(
+        inputs,
+        output,
+        settings={**(about or {}), **asdict(settings)},
+        suffix=suffix,
+        status="preview.json" if preview else "status.json",
+        skip_existing=skip_existing,
+        progress=progress,
+    ) as job:
+        for source in job.todo:
+            start = time.monotonic()
+            details: dict[str, Any] = {}
+            try:
+                work = _preview if preview else _restore
+                state = work(job, source, parts, settings, details)
+            except Exception as error:  # recorded with its traceback, shown, and makes the exit status 1
+                job.failed(source, error, details)
+            else:
+                job.wrote(source, state, details | {"seconds": round(time.monotonic() - start, 3)})
+    return job.report
+
+
+def _restore(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
+    """Write one photograph and return its state; ``details`` is filled with what is known of it."""
+    done = parts.restore(read_photo(source), settings)
+    details |= {"faces_found": done.num_found, "faces": [asdict(face) for face in done.faces]}
+    broken = [f"face {face.number} {face.note}" for face in done.faces if face.state == "failed"]
+    if broken:
+        raise FacesFailed(f"{source}: {'; '.join(broken)}")
+    target = job.make_folder(source)
+    if done.uncertainty is not None:
+        beside = target.with_name(f"{target.stem}.uncertainty.png")
+        write_photo(beside, Photo(np.repeat(done.uncertainty[..., None], 3, axis=2), is_grey=True))
+        details["uncertainty"] = str(beside)
+    write_photo(target, done.photo)  # last: a file that is there is complete
+    return "restored" if done.faces else "no face"
+
+
+def _preview(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
+    photo = read_photo(source)
+    found = parts.detector.detect(photo.pixels)
+    chosen = choose_faces(found, settings.min_face, settings.faces)
+    details |= {"faces_found": len(found), "faces_chosen": chosen}
+    write_image(job.make_folder(source), draw_faces(photo.pixels, found, chosen))
+    return "previewed" if found else "no face"
+
+
+# ------------------------------------------------------------------------------------------- aligned faces
 
 
 def restore_files(
@@ -32,8 +112,9 @@ def restore_files(
     seed: int = 0,
     batch_size: int = 8,
     output_size: Literal["model", "input"] = "model",
+    about: Mapping[str, Any] | None = None,
     skip_existing: bool = False,
-    on_file: Callable[[Path, ImageError | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Restore aligned faces, files or folders, into PNG files under ``output``; folders keep their structure.
 
@@ -44,62 +125,30 @@ def restore_files(
     Raises:
         ImageError: before any work: an input does not exist, holds no image, or would be overwritten.
     """
-    report = Report()
-    todo = plan(inputs, output)
-    if skip_existing:
-        report.skipped = [target for target in todo.values() if target.exists()]
-        todo = {source: target for source, target in todo.items() if not target.exists()}
-
-    def done(source: Path, error: ImageError | None) -> None:
-        if error is None:
-            report.written.append(todo[source])
-        else:
-            report.failed.append(error)
-        if on_file is not None:
-            on_file(source, error)
-
-    for batch in _read(list(todo), batch_size, done):
-        size = restorer.image_size
-        lq = torch.stack([hwc_to_chw(from_uint8(resize_image(p.rgb, (size, size)))) for _, p in batch])
-        restored = restorer.restore(lq, [seed] * len(batch))
-        for (source, picture), image in zip(batch, to_uint8(restored.cpu()), strict=True):
-            try:
-                _write(todo[source], chw_to_hwc(image), picture, output_size)
-            except ImageError as error:
-                done(source, error)
-            else:
-                done(source, None)
-    return report
+    said = {**(about or {}), "aligned": True, "seed": seed, "output_size": output_size}
+    with Job(inputs, output, settings=said, skip_existing=skip_existing, progress=progress) as job:
+        for batch in _read_batches(job, batch_size):
+            size = restorer.image_size
+            lq = torch.stack([hwc_to_chw(from_uint8(resize_image(p.rgb, (size, size)))) for _, p in batch])
+            restored = restorer.restore(lq, [seed] * len(batch))
+            for (source, picture), image in zip(batch, to_uint8(restored.cpu()), strict=True):
+                try:
+                    _write_face(job.make_folder(source), chw_to_hwc(image), picture, output_size)
+                except ImageError as error:
+                    job.failed(source, error)
+                else:
+                    job.wrote(source)
+    return job.report
 
 
-def plan(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:
-    """Which file each input becomes: its path within the folder it was found in, as PNG."""
-    targets: dict[Path, Path] = {}
-    for given in inputs:
-        for source in find_images([given]):
-            inside = source.relative_to(given) if given.is_dir() else Path(source.name)
-            target = output / inside.with_suffix(".png")
-            if target in targets.values():  # a.jpg beside a.png
-                target = output / inside.with_name(f"{inside.stem}_{inside.suffix[1:]}.png")
-            if target in targets.values():
-                raise ImageError(f"{source}: another input would be written to {target} too; restore it by itself")
-            targets[source] = target
-    overwritten = {source.resolve() for source in targets} & {target.resolve() for target in targets.values()}
-    if overwritten:
-        raise ImageError(f"{min(overwritten)}: would be overwritten; choose another output folder")
-    return targets
-
-
-def _read(
-    sources: Sequence[Path], batch_size: int, done: Callable[[Path, ImageError | None], None]
-) -> Iterator[list[tuple[Path, Picture]]]:
+def _read_batches(job: Job, batch_size: int) -> Iterator[list[tuple[Path, Picture]]]:
     """Batches of readable faces; the others are reported as failed."""
     batch: list[tuple[Path, Picture]] = []
-    for source in sources:
+    for source in job.todo:
         try:
             batch.append((source, _read_face(source)))
         except ImageError as error:
-            done(source, error)
+            job.failed(source, error)
         if len(batch) == batch_size:
             yield batch
             batch = []
@@ -117,15 +166,11 @@ def _read_face(path: Path) -> Picture:
     return picture
 
 
-def _write(path: Path, face: np.ndarray, picture: Picture, output_size: Literal["model", "input"]) -> None:
+def _write_face(path: Path, face: np.ndarray, picture: Picture, output_size: Literal["model", "input"]) -> None:
     if output_size == "input":
         height, width = picture.rgb.shape[:2]
         face = resize_image(face, (height, width))
     alpha = picture.alpha
     if alpha is not None:
         alpha = resize_image(np.repeat(alpha[..., None], 3, axis=2), face.shape[:2])[..., 0]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ImageError(f"{path}: its folder cannot be made ({error.strerror})") from error
     write_image(path, face, alpha=alpha, icc_profile=picture.icc_profile)

@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from idm.commands.faces import build_faces, build_metrics, build_preset
-from idm.commands.model import USER_ERRORS, prepare_machine
+from idm.commands.model import NAMED, USER_ERRORS, find_restorer, prepare_machine
 from idm.data.images import image_grid, write_image
 from idm.data.pairs import FrozenPairs
 from idm.evaluation.compare import BICUBIC, DEGRADED, Comparison, compare, table_rows
@@ -62,16 +62,16 @@ def compare_command(arguments: argparse.Namespace) -> int:
 
 
 def _load(arguments: argparse.Namespace) -> dict[str, Loaded]:
-    """The restorers by label, from arguments LABEL=PATH; the path may be left out for the model in the box."""
+    """The restorers by label, from arguments LABEL=PATH, or the name of one that ``--restorer`` knows."""
     machine = prepare_machine(arguments)
     loaded: dict[str, Loaded] = {}
     for given in arguments.restorers:
         label, equals, path = given.partition("=")
         if label in (*loaded, DEGRADED, BICUBIC, ""):
             raise ValueError(f"{given!r}: every restorer needs a label of its own, as in gfpgan=runs/gan_faces64")
-        if not equals and label != "idm":
-            raise ValueError(f"{given!r}: say where it is, as in {label}=PATH (only idm has a model in the box)")
-        loaded[label] = load_restorer(Path(path) if equals else None, *machine)
+        if not equals and label not in ("idm", *NAMED):
+            raise ValueError(f"{given!r}: say where it is, as in {label}=PATH")
+        loaded[label] = load_restorer(find_restorer(path if equals else label), *machine)
     return loaded
 
 

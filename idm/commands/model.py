@@ -1,14 +1,13 @@
 """The restorer that a command line asks for, and the errors that are the user's to mend."""
 
 import argparse
-from typing import Any
+from pathlib import Path
 
 import torch
 
 from idm.config.load import ConfigError
 from idm.data.images import ImageError
-from idm.diffusion.samplers import build_scheduler, check_chain
-from idm.diffusion.schedule import from_betas
+from idm.evaluation.weights import find_weights
 from idm.pipeline import IDMPipeline
 from idm.pretrained import ModelError, find_model
 from idm.restorers import Loaded, describe_pipeline, load_restorer
@@ -17,49 +16,42 @@ from idm.training.checkpoint import CheckpointError
 
 USER_ERRORS = (ConfigError, ModelError, ImageError, CheckpointError, FileNotFoundError, ValueError)
 
+# Published weights that go by a name.
+NAMED = {"gfpgan": "GFPGANv1.4.pth", "codeformer": "codeformer.pth", "restoreformer": "RestoreFormer.pth"}
+
 
 def load(arguments: argparse.Namespace) -> Loaded:
     """The restorer named by ``--model``, with the settings of its chain if it is an IDM."""
-    loaded = load_restorer(arguments.model, *prepare_machine(arguments))
+    path = find_restorer(arguments.model)
+    loaded = load_restorer(path, *prepare_machine(arguments))
     asked = {
-        "scheduler": arguments.sampler,
+        "sampler": arguments.sampler,
         "num_inference_steps": arguments.steps,
         "start_from": arguments.start_from,
         "strength": arguments.strength,
+        "fidelity": getattr(arguments, "fidelity", None),  # of idm restore alone
     }
-    asked = {name: value for name, value in asked.items() if value is not None}
     if not isinstance(loaded.restorer, IDMPipeline):
-        if asked:
-            raise ValueError(f"{arguments.model}: has no sampling chain; --sampler, --steps and the like are for IDM")
+        if any(value is not None for value in asked.values()):
+            raise ValueError(f"{path}: has no sampling chain; --sampler, --steps, --fidelity and the like are for IDM")
         return loaded
-    set_chain(loaded.restorer, asked)
-    return Loaded(loaded.restorer, describe_pipeline(loaded.restorer, find_model(arguments.model)))
+    loaded.restorer.set_chain(**asked)
+    return Loaded(loaded.restorer, describe_pipeline(loaded.restorer, find_model(path)))
 
 
-def set_chain(pipeline: IDMPipeline, asked: dict[str, Any]) -> None:
-    """Change what was asked of a pipeline's sampler; ``scheduler`` is its name, the rest the pipeline's own settings.
-
-    Raises:
-        ValueError: the chain is impossible.
-    """
-    if "scheduler" in asked:
-        gammas = from_betas(torch.tensor(pipeline.scheduler.config.trained_betas, dtype=torch.float64))
-        pipeline.scheduler = build_scheduler(asked["scheduler"], gammas)
-    pipeline.register_to_config(**{name: value for name, value in asked.items() if name != "scheduler"})
-    config = pipeline.config
-    check_chain(
-        pipeline.scheduler,
-        num_steps=config.num_inference_steps,
-        start_from=config.start_from,
-        strength=config.strength,
-        eta=config.eta,
-    )
+def find_restorer(name: str | None) -> Path | None:
+    """The path behind ``--model``: None for the model in the box, a path, or the published weights of that name."""
+    if name is None or name == "idm":
+        return None
+    if name in NAMED and not Path(name).exists():
+        return find_weights(NAMED[name])
+    return Path(name)
 
 
 def prepare_machine(arguments: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
     """The device and precision that the command line asks for; memory and cores set up for them."""
     keep_freed_memory()
-    device = _device(arguments.device)
+    device = choose_device(arguments.device)
     if device.type == "cpu":
         share_cores(1)
     if arguments.batch_size < 1:
@@ -67,7 +59,7 @@ def prepare_machine(arguments: argparse.Namespace) -> tuple[torch.device, torch.
     return device, {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": inference_dtype(device)}[arguments.precision]
 
 
-def _device(name: str | None) -> torch.device:
+def choose_device(name: str | None) -> torch.device:
     if name is None:
         return best_device()
     try:

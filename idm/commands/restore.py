@@ -2,41 +2,122 @@
 
 import argparse
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from idm.commands.model import USER_ERRORS, load
-from idm.data.images import ImageError
-from idm.restore import restore_files
+from idm.commands.model import USER_ERRORS, choose_device, load
+from idm.evaluation.identity import IdentityNet, load_identity
+from idm.faces.detect import MAX_SIDE, MIN_SCORE, load_detector
+from idm.job import Progress, Report
+from idm.photo import PhotoRestorer, PhotoSettings
+from idm.restore import restore_files, restore_photos
+from idm.restorer import Restorer
+from idm.upscale import Bicubic, load_upscaler
+
+# Options that mean something for photographs only; each is None unless given.
+_PHOTO_OPTIONS = (
+    *(field.name for field in fields(PhotoSettings) if field.name not in ("seed", "batch_size")),
+    *("detector", "min_score", "detect_side", "background", "format", "weights_dir"),
+)
 
 
 def restore_command(arguments: argparse.Namespace) -> int:
     """``idm restore``: 0 if every file was restored."""
+    bar = tqdm(unit="face" if arguments.aligned else "photo", disable=not sys.stderr.isatty())
     try:
-        restorer = load(arguments).restorer
-        bar = tqdm(unit="face", disable=not sys.stderr.isatty())
-
-        def on_file(path: Path, error: ImageError | None) -> None:
-            bar.update()
-            if error is not None:
-                tqdm.write(f"error: {error}", file=sys.stderr)
-
-        report = restore_files(
-            restorer,
-            arguments.input,
-            arguments.output,
-            seed=arguments.seed,
-            batch_size=arguments.batch_size,
-            output_size=arguments.output_size,
-            skip_existing=arguments.skip_existing,
-            on_file=on_file,
-        )
-        bar.close()
-    except USER_ERRORS as error:
+        loaded = load(arguments)
+        about: dict[str, Any] = {"restorer": loaded.about}
+        restore = _restore_aligned if arguments.aligned else _restore_photos
+        report = restore(arguments, loaded.restorer, about, _progress(bar))
+    except (*USER_ERRORS, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    finally:
+        bar.close()
     skipped = f", {len(report.skipped)} already there" if report.skipped else ""
-    size = "their own size" if arguments.output_size == "input" else f"{restorer.image_size} px"
-    print(f"{len(report.written)} restored at {size}{skipped}, {len(report.failed)} failed -> {arguments.output}")
+    done = "previewed" if arguments.preview else "restored"
+    print(f"{len(report.written)} {done}{skipped}, {len(report.failed)} failed -> {arguments.output}")
     return 1 if report.failed else 0
+
+
+def _progress(bar: tqdm) -> Progress:
+    def on_start(num_files: int) -> None:
+        bar.reset(total=num_files)
+
+    def on_file(path: Path, error: Exception | None) -> None:
+        bar.update()
+        if error is not None:
+            text = str(error) if str(path) in str(error) else f"{path}: {error or type(error).__name__}"
+            tqdm.write(f"error: {text}", file=sys.stderr)
+
+    return Progress(on_start, on_file)
+
+
+def _restore_aligned(
+    arguments: argparse.Namespace, restorer: Restorer, about: dict[str, Any], progress: Progress
+) -> Report:
+    given = [name for name in _PHOTO_OPTIONS if getattr(arguments, name) is not None]
+    if given or arguments.preview:
+        option = (given or ["preview"])[0].replace("_", "-")
+        raise ValueError(f"--{option} is for photographs; it does nothing with --aligned")
+    return restore_files(
+        restorer,
+        arguments.input,
+        arguments.output,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+        output_size=arguments.output_size or "model",
+        about=about,
+        skip_existing=arguments.skip_existing,
+        progress=progress,
+    )
+
+
+def _restore_photos(
+    arguments: argparse.Namespace, restorer: Restorer, about: dict[str, Any], progress: Progress
+) -> Report:
+    if arguments.output_size is not None:
+        raise ValueError("--output-size is for aligned faces (--aligned); photographs have --upscale")
+    settings = _settings(arguments)
+    device = str(choose_device(arguments.device))
+    detector = load_detector(
+        arguments.detector or "retinaface_mobile0.25",
+        arguments.weights_dir,
+        device,
+        max_side=MAX_SIDE if arguments.detect_side is None else arguments.detect_side,
+        min_score=MIN_SCORE if arguments.min_score is None else arguments.min_score,
+    )
+    identity = _identity(arguments, settings, device)
+    upscaler = load_upscaler(arguments.background, device) if arguments.background else Bicubic()
+    about["identity"] = "MobileFaceNet" if identity else "not measured: its weights are missing (idm weights)"
+    about["background"] = str(arguments.background or "bicubic")
+    return restore_photos(
+        PhotoRestorer(restorer, detector, identity, upscaler),
+        arguments.input,
+        arguments.output,
+        settings,
+        about=about,
+        file_format=arguments.format or "same",
+        preview=arguments.preview,
+        skip_existing=arguments.skip_existing,
+        progress=progress,
+    )
+
+
+def _settings(arguments: argparse.Namespace) -> PhotoSettings:
+    asked = {field.name: getattr(arguments, field.name) for field in fields(PhotoSettings)}
+    return PhotoSettings(**{name: value for name, value in asked.items() if value is not None})
+
+
+def _identity(arguments: argparse.Namespace, settings: PhotoSettings, device: str) -> IdentityNet | None:
+    """The identity network; None, and said so, where it is missing and no setting needs it."""
+    try:
+        return load_identity(arguments.weights_dir, device)
+    except FileNotFoundError as error:
+        if settings.needs_identity:
+            raise
+        print(f"note: identities are not measured. {error}", file=sys.stderr)
+        return None

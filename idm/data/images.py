@@ -8,10 +8,11 @@ import io
 import os
 import re
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
@@ -26,6 +27,8 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "JPEG200
 
 # PIL's own bound is a global of its own; left alone it warns from 89 and refuses from 179 megapixels.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+T = TypeVar("T")
 
 
 class ImageError(ValueError):
@@ -45,7 +48,8 @@ class Picture:
     icc_profile: bytes | None
 
 
-def _error(name: object, problem: str, remedy: str) -> ImageError:
+def image_error(name: object, problem: str, remedy: str) -> ImageError:
+    """The one form of message."""
     return ImageError(f"{name}: {problem}; {remedy}")
 
 
@@ -68,11 +72,11 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
             files = _images_below(path)
             if not files:
                 looked_for = " ".join(READ_SUFFIXES)
-                raise _error(path, f"no image in this folder ({looked_for})", "name another folder")
+                raise image_error(path, f"no image in this folder ({looked_for})", "name another folder")
         elif path.exists():
             files = [path]
         else:
-            raise _error(path, "no such file or folder", "check the spelling")
+            raise image_error(path, "no such file or folder", "check the spelling")
         for file in files:
             found.setdefault(file.absolute(), file)
     return list(found.values())
@@ -80,7 +84,7 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
 
 def _images_below(folder: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
-        raise _error(error.filename, f"cannot be listed ({error.strerror})", "check its permissions")
+        raise image_error(error.filename, f"cannot be listed ({error.strerror})", "check its permissions")
 
     files: list[Path] = []
     for parent, folders, names in os.walk(folder, onerror=refuse):
@@ -110,27 +114,36 @@ def read_image(path: Path) -> Picture:
     Raises:
         ImageError: missing, a folder, empty, not an image, cut short, broken, or too large.
     """
+    return open_image(path, _to_upright_picture)
+
+
+def open_image(path: Path, convert: Callable[[Image.Image, str], T]) -> T:
+    """``convert(image, name)`` of a file's decoded first frame, as stored: not upright yet.
+
+    Raises:
+        ImageError: as :func:`read_image`; whatever else ``convert`` raises means that the file is broken.
+    """
     if path.is_dir():
-        raise _error(path, "is a folder, not an image file", "name a file in it")
+        raise image_error(path, "is a folder, not an image file", "name a file in it")
     if not path.exists():
-        raise _error(path, "no such file", "check the spelling")
+        raise image_error(path, "no such file", "check the spelling")
     if not path.is_file():
-        raise _error(path, "is not a regular file", "name an image file")
+        raise image_error(path, "is not a regular file", "name an image file")
     try:
         with path.open("rb") as file:
-            return _decode(file, str(path))
+            return _decode(file, str(path), convert)
     except OSError as error:
-        raise _error(path, f"cannot be read ({error.strerror})", "check its permissions and disk") from error
+        raise image_error(path, f"cannot be read ({error.strerror})", "check its permissions and disk") from error
 
 
 def decode_image(data: bytes, name: str) -> Picture:
     """:func:`read_image` for the bytes of an image file; ``name`` stands for the path in errors."""
-    return _decode(io.BytesIO(data), name)
+    return _decode(io.BytesIO(data), name, _to_upright_picture)
 
 
-def _decode(file: io.BufferedReader | io.BytesIO, name: str) -> Picture:
+def _decode(file: io.BufferedReader | io.BytesIO, name: str, convert: Callable[[Image.Image, str], T]) -> T:
     if not file.read(1):
-        raise _error(name, "the file is empty", "copy or download it again")
+        raise image_error(name, "the file is empty", "copy or download it again")
     file.seek(0)
     try:
         with Image.open(file, formats=_FORMATS) as image:
@@ -138,24 +151,28 @@ def _decode(file: io.BufferedReader | io.BytesIO, name: str) -> Picture:
             if width * height > MAX_PIXELS:
                 raise _too_large(name, f"{width} x {height} pixels")
             if min(width, height) < 1:
-                raise _error(name, f"has no pixels ({width} x {height})", "export the image again")
+                raise image_error(name, f"has no pixels ({width} x {height})", "export the image again")
             image.load()
-            return _to_picture(ImageOps.exif_transpose(image), name)
+            return convert(image, name)
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
         kinds = ", ".join(_FORMATS)
-        raise _error(name, f"is not an image of a known kind ({kinds})", "convert it to PNG") from error
+        raise image_error(name, f"is not an image of a known kind ({kinds})", "convert it to PNG") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name, str(error)) from error
     except Exception as error:  # on broken data PIL's readers raise whatever their parsing runs into
         reason = str(error) or type(error).__name__
-        raise _error(name, f"is broken or cut short ({reason})", "copy or download the file again") from error
+        raise image_error(name, f"is broken or cut short ({reason})", "copy or download the file again") from error
 
 
 def _too_large(name: str, size: str) -> ImageError:
     limit = MAX_PIXELS // 1_000_000
-    return _error(name, f"is too large ({size}, the limit is {limit} megapixels)", "shrink it first")
+    return image_error(name, f"is too large ({size}, the limit is {limit} megapixels)", "shrink it first")
+
+
+def _to_upright_picture(image: Image.Image, name: str) -> Picture:
+    return _to_picture(ImageOps.exif_transpose(image), name)
 
 
 def _to_picture(image: Image.Image, name: str) -> Picture:
@@ -178,14 +195,14 @@ def _grey_from_integers(values: np.ndarray, name: str) -> np.ndarray:
     """0..65535 -> 0..255, to the nearest. The scale is never guessed from the values."""
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
-        raise _error(name, f"has grey values {low}..{high} outside 0..65535", "convert it to 8 or 16 bits")
+        raise image_error(name, f"has grey values {low}..{high} outside 0..65535", "convert it to 8 or 16 bits")
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _grey_from_float(values: np.ndarray, name: str) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):  # false for NaN too
-        raise _error(name, f"has floating-point values {low:g}..{high:g} outside [0, 1]", "rescale them")
+        raise image_error(name, f"has floating-point values {low:g}..{high:g} outside [0, 1]", "rescale them")
     return np.rint(values * 255).astype(np.uint8)
 
 
@@ -215,19 +232,19 @@ def write_image(
     """
     suffix = path.suffix.lower()
     if suffix not in WRITE_SUFFIXES:
-        raise _error(path, f"cannot write the suffix {suffix!r}", f"use one of {' '.join(WRITE_SUFFIXES)}")
+        raise image_error(path, f"cannot write the suffix {suffix!r}", f"use one of {' '.join(WRITE_SUFFIXES)}")
     if suffix in (".jpg", ".jpeg") and alpha is not None:
-        raise _error(path, "JPEG cannot hold alpha", "use .png or drop alpha")
+        raise image_error(path, "JPEG cannot hold alpha", "use .png or drop alpha")
     if not 1 <= quality <= 100:
-        raise _error(path, f"quality {quality} is outside 1..100", "the usual value is 95")
+        raise image_error(path, f"quality {quality} is outside 1..100", "the usual value is 95")
     try:
         image = Image.fromarray(rgb)
         if alpha is not None:
             image.putalpha(Image.fromarray(alpha))
         data = _encode(image, suffix, icc_profile, quality)
     except (OSError, ValueError) as error:
-        raise _error(path, f"cannot be encoded ({error})", "use .png, or smaller dimensions") from error
-    _write_whole(path, data)
+        raise image_error(path, f"cannot be encoded ({error})", "use .png, or smaller dimensions") from error
+    write_whole(path, data)
 
 
 def _encode(image: Image.Image, suffix: str, icc_profile: bytes | None, quality: int) -> bytes:
@@ -244,7 +261,12 @@ def _encode(image: Image.Image, suffix: str, icc_profile: bytes | None, quality:
     return file.getvalue()
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        ImageError: missing folder, full disk; ``path`` is as it was, and nothing is left behind.
+    """
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -253,7 +275,7 @@ def _write_whole(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise _error(path, f"cannot be written ({error.strerror})", "check the folder and disk") from error
+        raise image_error(path, f"cannot be written ({error.strerror})", "check the folder and disk") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

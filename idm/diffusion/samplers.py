@@ -111,6 +111,17 @@ def steps_run(num_steps: int, strength: float) -> int:
     return max(1, round(strength * num_steps))
 
 
+def strength_of(fidelity: float, num_steps: int) -> float:
+    """The share of a chain from the degraded face that keeps this much of it: 1 - fidelity, and at least one step.
+
+    Raises:
+        ValueError: ``fidelity`` outside [0, 1].
+    """
+    if not 0 <= fidelity <= 1:
+        raise ValueError(f"fidelity must lie in [0, 1], got {fidelity}")
+    return max(1 - fidelity, 1 / num_steps)
+
+
 def check_chain(scheduler: SchedulerMixin, *, num_steps: int, start_from: Start, strength: float, eta: float) -> None:
     """Refuse, with a ValueError, a chain that :func:`sample` cannot run."""
     if scheduler.config.prediction_type != "sample":

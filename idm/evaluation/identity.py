@@ -1,19 +1,19 @@
 """Is it still the same person? Cosine similarity of MobileFaceNet embeddings of aligned faces."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from einops import rearrange, reduce
+from einops import rearrange
 from jaxtyping import Float, Float32
 from torch import Tensor
 from torch.nn import functional as F
 
 from idm.evaluation.mobilefacenet import FEATURES, HEIGHT, WIDTH, MobileFaceNet
 from idm.evaluation.weights import find_weights
+from idm.faces.align import warp
 from idm.faces.template import umeyama
 
 WEIGHTS = "mobilefacenet_casia.safetensors"
@@ -22,7 +22,6 @@ WEIGHTS = "mobilefacenet_casia.safetensors"
 IDENTITY_LANDMARKS = np.array(
     [(30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (33.5493, 92.3655), (62.7299, 92.2041)]
 )
-_MAX_SAMPLES = 32
 
 
 def align_for_identity(
@@ -30,9 +29,8 @@ def align_for_identity(
 ) -> Float32[np.ndarray, "112 96 3"]:
     """Crop a face so that its landmarks come to lie on ``IDENTITY_LANDMARKS``.
 
-    Each pixel of the crop is the mean of n x n bilinear samples of ``image``, n = ceil(1 / scale), at most
-    32, which antialiases when the face shrinks; n = 1 is plain bilinear. Outside the picture the nearest edge
-    pixel continues: black would be an edge that no face has.
+    The crop is the antialiased, bilinear :func:`idm.faces.align.warp`: outside the picture the nearest edge pixel
+    continues, because black would be an edge that no face has.
 
     Args:
         image: RGB in [0, 1].
@@ -42,26 +40,7 @@ def align_for_identity(
     Raises:
         ValueError: landmarks are not finite or coincide.
     """
-    height, width, _ = image.shape
-    to_crop = umeyama(landmarks, IDENTITY_LANDMARKS)
-    scale = math.hypot(to_crop[0, 0], to_crop[1, 0])
-    num_samples = min(max(1, math.ceil(1 / scale - 1e-6)), _MAX_SAMPLES)
-
-    xs = (np.arange(WIDTH * num_samples) + 0.5) / num_samples - 0.5
-    ys = (np.arange(HEIGHT * num_samples) + 0.5) / num_samples - 0.5
-    points = np.stack(np.meshgrid(xs, ys), axis=-1) - to_crop[:, 2]
-    points = points @ np.linalg.inv(to_crop[:, :2]).T
-    # grid_sample's own coordinates: -1 and 1 are the outer edges of the border pixels
-    grid = (2 * points + 1) / (width, height) - 1
-    samples = F.grid_sample(
-        rearrange(torch.from_numpy(image), "h w c -> 1 c h w"),
-        torch.from_numpy(grid[None].astype(np.float32)),
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=False,
-    )
-    pattern = "1 c (h n) (w m) -> h w c"
-    return reduce(samples, pattern, "mean", n=num_samples, m=num_samples).contiguous().numpy()
+    return warp(image, umeyama(landmarks, IDENTITY_LANDMARKS), (HEIGHT, WIDTH))
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,81 @@
-"""Where weights files are looked for. Nothing is ever downloaded."""
+"""Weights files of others: what each is, on what terms, and where it is looked for. Nothing is ever downloaded."""
 
+import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-# What each file is, where it comes from and on what terms; shown when it is missing.
-_NOTES = {
-    "mobilefacenet_casia.safetensors": (
-        "MobileFaceNet face embedding trained on CASIA-WebFace, research use only: the net_state_dict of "
-        "model/best/068.ckpt in github.com/Xiaoccer/MobileFaceNet_Pytorch, saved with safetensors."
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file that the user can get from ``url``.
+
+    ``sha256`` is that of the copy we used; of a file we never had, its first digits if the file's name ends with
+    them, as torch's hub names files, or else None. ``size`` is in bytes.
+    """
+
+    what: str
+    licence: str
+    url: str
+    sha256: str | None = None
+    size: int | None = None
+
+
+KNOWN = {
+    "detection_mobilenet0.25_Final.pth": WeightsFile(
+        "RetinaFace detector with a MobileNet-0.25 backbone (our copy: github.com/m2man/Pytorch_Retinaface)",
+        "MIT (Pytorch_Retinaface)",
+        "https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_mobilenet0.25_Final.pth",
+        "38ec7bb3c9cbfe2f40edabc05fab970a6d648747cbc534092be85d5eb9b37ed0",
+        1789735,
     ),
-    "niqe_modelparameters.mat": (
-        "NIQE's model of pristine images (pyiqa's file): "
-        "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/niqe_modelparameters.mat."
+    "detection_Resnet50_Final.pth": WeightsFile(
+        "RetinaFace detector with a ResNet-50 backbone",
+        "MIT (Pytorch_Retinaface)",
+        "https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth",
     ),
-    "alexnet-owt-7be5be79.pth": (
-        "AlexNet trunk of LPIPS (torchvision, BSD; trained on ImageNet): "
-        "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth."
+    "mobilefacenet_casia.safetensors": WeightsFile(
+        "MobileFaceNet face embedding trained on CASIA-WebFace: the net_state_dict of model/best/068.ckpt, saved "
+        "with safetensors",
+        "research use only (no licence stated; CASIA-WebFace is for research)",
+        "https://github.com/Xiaoccer/MobileFaceNet_Pytorch",
+        "ed54d66f2bcf743964ab5bbc9ecfaea26b76253b43349ed6e7ef1367a74fc505",
+        4106928,
     ),
-    "pt_inception-2015-12-05-6726825d.pth": (
-        "Inception network of FID (pytorch-fid, Apache-2.0; trained on ImageNet): https://huggingface.co/"
-        "chaofengc/IQA-PyTorch-Weights/resolve/main/pt_inception-2015-12-05-6726825d.pth."
+    "niqe_modelparameters.mat": WeightsFile(
+        "NIQE's model of pristine images, as pyiqa distributes it",
+        "no terms of its own stated",
+        "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/niqe_modelparameters.mat",
+        "abf53b7b11fd5f20900d91d8e804450d7cb3665b356828aea1bd64c7085d2d8b",
+        10928,
     ),
-    "detection_mobilenet0.25_Final.pth": (
-        "RetinaFace detector with a MobileNet-0.25 backbone: "
-        "https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_mobilenet0.25_Final.pth."
+    "alexnet-owt-7be5be79.pth": WeightsFile(
+        "AlexNet trunk of LPIPS, trained on ImageNet",
+        "BSD-3-Clause (torchvision)",
+        "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+        "7be5be79",
+    ),
+    "pt_inception-2015-12-05-6726825d.pth": WeightsFile(
+        "Inception network of FID, trained on ImageNet",
+        "Apache-2.0 (pytorch-fid)",
+        "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/pt_inception-2015-12-05-6726825d.pth",
+        "6726825d",
+    ),
+    "GFPGANv1.4.pth": WeightsFile(
+        "GFP-GAN v1.4, a face restorer trained on FFHQ",
+        "Apache-2.0, parts under NVIDIA's StyleGAN2 licence, non-commercial (its LICENSE); FFHQ's own terms",
+        "https://github.com/TencentARC/GFPGAN/releases/download/v1.3.0/GFPGANv1.4.pth",
+    ),
+    "codeformer.pth": WeightsFile(
+        "CodeFormer, a face restorer trained on FFHQ",
+        "S-Lab License 1.0, non-commercial; FFHQ's own terms",
+        "https://github.com/sczhou/CodeFormer/releases/download/v0.1.0/codeformer.pth",
+    ),
+    "RestoreFormer.pth": WeightsFile(
+        "RestoreFormer, a face restorer trained on FFHQ, as TencentARC/GFPGAN distributes it",
+        "see github.com/wzhouxiff/RestoreFormer; FFHQ's own terms",
+        "https://github.com/TencentARC/GFPGAN/releases/download/v1.3.4/RestoreFormer.pth",
     ),
 }
 
@@ -44,32 +95,53 @@ def find_weights(filename: str, explicit: Path | None = None, also: Sequence[Pat
     Raises:
         FileNotFoundError: says what the file is, its terms, where it was looked for and where to put it.
     """
+    folders = weights_folders(explicit, also)
+    path = look_up(filename, folders)
+    if path is None:
+        raise missing_weights(filename, folders, folders[0])
+    return path
+
+
+def weights_folders(explicit: Path | None = None, also: Sequence[Path] = ()) -> list[Path]:
+    """Where :func:`find_weights` looks, in order; the first is where a missing file is to be put."""
     if explicit is not None:
-        folders = [explicit]
-        if explicit.is_file():
-            return explicit
-    else:
-        folders = [_home(), *also]
-        if assets := os.environ.get("IDM_ASSETS"):
-            folders.insert(1, Path(assets) / "weights")
-    for folder in folders:
-        for candidate in (folder / filename, folder / Path(filename).name):
+        return [explicit]
+    home = os.environ.get("IDM_HOME")
+    folders = [(Path(home) if home else Path.home() / ".cache" / "idm") / "weights"]
+    if assets := os.environ.get("IDM_ASSETS"):
+        folders.append(Path(assets) / "weights")
+    return [*folders, *also]
+
+
+def look_up(filename: str, folders: Sequence[Path]) -> Path | None:
+    """The first of these places that has the file; a place may be the file itself."""
+    for place in folders:
+        for candidate in (place, place / filename, place / Path(filename).name):
             if candidate.is_file():
                 return candidate
-    raise missing_weights(filename, folders, folders[0] if explicit is not None else _home())
+    return None
+
+
+def flaw(path: Path, known: WeightsFile) -> str | None:
+    """How a file differs from the known one; None if it does not, as far as size and checksum are known."""
+    size = path.stat().st_size
+    if known.size is not None and size != known.size:
+        return f"has {size} bytes, not {known.size}: cut short, or another copy"
+    if known.sha256 is not None:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if not digest.startswith(known.sha256):
+            return f"has sha256 {digest}, not {known.sha256}: damaged, or another copy"
+    return None
 
 
 def missing_weights(filename: str, looked_in: Sequence[Path], put_into: Path) -> FileNotFoundError:
     """The one error for a weights file that is not there."""
     name = Path(filename).name
     places = ", ".join(str(folder) for folder in looked_in)
-    note = f" {_NOTES[name]}" if name in _NOTES else ""
+    known = KNOWN.get(name)
+    note = f" {known.what}; {known.licence}: {known.url}." if known else ""
     return FileNotFoundError(
         f"{name}: weights file not found (looked in {places}).{note} "
         f"Put it into {put_into}; nothing is downloaded automatically."
     )
-
-
-def _home() -> Path:
-    home = os.environ.get("IDM_HOME")
-    return (Path(home) if home else Path.home() / ".cache" / "idm") / "weights"

@@ -158,7 +158,7 @@ def test_every_weights_file_has_its_terms_listed() -> None:
     from idm.evaluation import weights
 
     page = (ROOT / "docs" / "licences.md").read_text()
-    assert [name for name in weights._NOTES if f"`{name}`" not in page] == []
+    assert [name for name in weights.KNOWN if f"`{name}`" not in page] == []
 
 
 # Generated and machine-readable files

@@ -396,3 +396,44 @@ def test_what_is_pushed_to_the_hub_is_what_is_saved_with_the_card(monkeypatch):
         "denoiser/diffusion_pytorch_model.safetensors",
         "scheduler/scheduler_config.json",
     }
+
+
+# The chain
+
+
+def chain_of(pipeline: IDMPipeline) -> tuple:
+    config = pipeline.config
+    return type(pipeline.scheduler).__name__, config.num_inference_steps, config.start_from, config.strength
+
+
+def test_a_chain_is_changed_where_it_is_asked_and_else_stays():
+    pipeline = make_pipeline("ddim", num_inference_steps=8)
+    pipeline.set_chain(num_inference_steps=5)
+    assert chain_of(pipeline) == ("DDIMScheduler", 5, "noise", 1.0)
+    pipeline.set_chain(sampler="langevin", start_from="degraded", strength=0.4)
+    assert chain_of(pipeline) == ("LangevinScheduler", 5, "degraded", 0.4)
+    assert pipeline.scheduler.config.trained_betas == make_pipeline("ddim").scheduler.config.trained_betas
+
+
+@pytest.mark.parametrize(("fidelity", "strength"), [(0.0, 1.0), (0.25, 0.75), (1.0, 0.125), (0.95, 0.125)])
+def test_fidelity_runs_the_rest_of_a_chain_from_the_degraded_face_and_at_least_one_step(fidelity, strength):
+    pipeline = make_pipeline("ddim", num_inference_steps=8)
+    pipeline.set_chain(fidelity=fidelity)
+    assert chain_of(pipeline)[2:] == ("degraded", strength)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fidelity": 1.5}, "fidelity must lie in"),
+        ({"fidelity": 0.5, "strength": 0.5}, "give it or them"),
+        ({"strength": 0.5}, "strength below 1 needs"),
+        ({"num_inference_steps": 0}, "number of steps"),
+    ],
+)
+def test_an_impossible_chain_is_refused_and_the_pipeline_stays_as_it_was(settings, message):
+    pipeline = make_pipeline("ddim")
+    before = chain_of(pipeline)
+    with pytest.raises(ValueError, match=message):
+        pipeline.set_chain(sampler="unipc", **settings)
+    assert chain_of(pipeline) == before

@@ -1,0 +1,234 @@
+"""Photographs: what a photographer wants kept is kept. 8 or 16 bits, grey, transparency, profile, EXIF."""
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Integer
+from PIL import ExifTags, Image, ImageOps
+
+from idm.data.images import image_error, open_image, write_whole
+
+KEPT_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+_ORIENTATION = 0x0112
+# A TIFF file's directory describes its storage too; these of its tags describe the photograph.
+_TIFF_TAGS = frozenset({270, 271, 272, _ORIENTATION, 282, 283, 296, 305, 306, 315, 33432, 34665, 34853})
+_GREY_TOLERANCE = 3 / 255  # what JPEG and scanners leave in pictures without colour (our choice)
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A decoded photograph, upright.
+
+    ``pixels`` are RGB levels, uint8 or uint16 as in the file; ``alpha`` (0 = clear) has their type. ``is_grey``
+    says that the file has one channel of values, and so will have what is written: the three are then equal. Whether a
+    colour file shows grey, :func:`looks_grey` says.
+    ``icc_profile`` is the file's own and describes grey values if ``is_grey``. ``exif`` says upright.
+    """
+
+    pixels: Integer[np.ndarray, "h w 3"]
+    alpha: Integer[np.ndarray, "h w"] | None = None
+    is_grey: bool = False
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+
+
+def looks_grey(pixels: Integer[np.ndarray, "h w 3"]) -> bool:
+    """Whether 99 % of the pixels (of at most about a million, evenly spread) have no colour to speak of."""
+    step = max(1, int((pixels.shape[0] * pixels.shape[1] / 2**20) ** 0.5))
+    some = pixels[::step, ::step].astype(np.int32)
+    chroma = (some.max(axis=2) - some.min(axis=2)) / np.iinfo(pixels.dtype).max
+    return bool(np.quantile(chroma, 0.99) <= _GREY_TOLERANCE)
+
+
+# --- reading ------------------------------------------------------------------------------------------
+
+
+def read_photo(path: Path) -> Photo:
+    """Read a photograph in its own depth; EXIF orientation is applied. CMYK and palettes become RGB.
+
+    Sixteen bits are kept of grey and colour in PNG and TIFF; floating-point grey in [0, 1] becomes 16 bits.
+
+    Raises:
+        ImageError: as :func:`idm.data.images.read_image`.
+    """
+    return open_image(path, partial(_to_photo, path))
+
+
+def _to_photo(path: Path, image: Image.Image, name: str) -> Photo:
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    exif = _upright_exif(image)
+    is_grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
+    if image.mode.startswith("I") or image.mode == "F":
+        pixels, alpha = _deep_grey(image, name)
+    elif (deep_is_grey := _deep_channels(path, image)) is not None:
+        is_grey = deep_is_grey
+        pixels, alpha = _deep_colour(path, image, name)
+    else:
+        return _shallow(ImageOps.exif_transpose(image), is_grey, exif)
+    pixels = _upright(pixels, orientation)
+    alpha = None if alpha is None else _upright(alpha, orientation)
+    return Photo(pixels, alpha, is_grey, _profile(image, is_grey), exif)
+
+
+def _shallow(image: Image.Image, is_grey: bool, exif: bytes | None) -> Photo:
+    """Eight bits, which PIL reads whatever the kind; ``image`` is upright."""
+    profile = _profile(image, is_grey)
+    if image.has_transparency_data:
+        rgba = np.asarray(image.convert("RGBA"))
+        return Photo(rgba[..., :3].copy(), rgba[..., 3].copy(), is_grey, profile, exif)
+    return Photo(np.array(image.convert("RGB")), None, is_grey, profile, exif)
+
+
+def _deep_grey(image: Image.Image, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    most = 1 if image.mode == "F" else 65535
+    if not (low >= 0 and high <= most):  # false for NaN too
+        raise image_error(name, f"has grey values {low:g}..{high:g} outside 0..{most}", "convert it to 8 or 16 bits")
+    levels = (np.rint(values * 65535.0) if image.mode == "F" else values).astype(np.uint16)
+    alpha = None
+    if "transparency" in image.info:
+        alpha = np.where(values == image.info["transparency"], 0, 65535).astype(np.uint16)
+    return np.repeat(levels[..., None], 3, axis=2), alpha
+
+
+def _deep_channels(path: Path, image: Image.Image) -> bool | None:
+    """For a file with 16 bits that PIL reads with 8: whether it is grey (with alpha). None for other files."""
+    if image.format == "PNG":  # PNG 3rd edition, 11.2.1: depth and colour type in the header
+        with path.open("rb") as file:
+            depth, colour_type = file.read(26)[24:]
+        return colour_type == 4 if depth == 16 else None
+    if image.format == "TIFF" and 16 in image.tag_v2.get(258, ()):  # type: ignore[attr-defined]
+        return image.mode == "LA"
+    return None
+
+
+def _deep_colour(path: Path, image: Image.Image, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """By OpenCV, since PIL has no deep colour."""
+    bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    wanted = {(image.height, image.width, 3), (image.height, image.width, 4)}
+    if bgr is None or bgr.dtype != np.uint16 or bgr.shape not in wanted:
+        raise image_error(name, "has 16 bits in a form that cannot be read", "convert it to a 16-bit PNG")
+    return np.ascontiguousarray(bgr[..., 2::-1]), bgr[..., 3].copy() if bgr.shape[2] == 4 else None
+
+
+def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    """As ImageOps.exif_transpose does for what PIL can hold (Exif 3.0, 4.6.5.1.5)."""
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    return np.ascontiguousarray(values)
+
+
+def _upright_exif(image: Image.Image) -> bytes | None:
+    """The file's EXIF with an upright orientation and without the old picture's thumbnail."""
+    exif = image.getexif()
+    if image.format == "TIFF":
+        for tag in set(exif) - _TIFF_TAGS:
+            del exif[tag]
+    if not exif:
+        return None
+    if _ORIENTATION in exif:
+        exif[_ORIENTATION] = 1
+    return exif.tobytes()
+
+
+def _profile(image: Image.Image, is_grey: bool) -> bytes | None:
+    # ICC.1:2022, 7.2.6: bytes 16..19 of the header are the colour space that the profile describes.
+    profile = image.info.get("icc_profile")
+    wanted = b"GRAY" if is_grey else b"RGB "
+    return profile if isinstance(profile, bytes) and profile[16:20] == wanted else None
+
+
+# --- writing ------------------------------------------------------------------------------------------
+
+
+def write_photo(path: Path, photo: Photo, quality: int = 95) -> None:
+    """Write a photograph whole or not at all as JPEG, PNG or WebP, with its profile and EXIF.
+
+    Raises:
+        ImageError: a suffix not in ``KEPT_SUFFIXES``, 16 bits in JPEG or WebP, alpha in JPEG, missing folder,
+            full disk.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in KEPT_SUFFIXES:
+        raise image_error(path, f"cannot write the suffix {suffix!r}", f"use one of {' '.join(KEPT_SUFFIXES)}")
+    if photo.pixels.dtype == np.uint16 and suffix != ".png":
+        raise image_error(path, "only PNG holds 16 bits here", "use .png (--format png)")
+    if photo.alpha is not None and suffix in (".jpg", ".jpeg"):
+        raise image_error(path, "JPEG cannot hold alpha", "use .png (--format png)")
+    exif = _sized_exif(photo)
+    try:
+        data = _encode_deep(photo, exif) if photo.pixels.dtype == np.uint16 else _encode(photo, exif, suffix, quality)
+    except (OSError, ValueError) as error:
+        raise image_error(path, f"cannot be encoded ({error})", "use .png, or smaller dimensions") from error
+    write_whole(path, data)
+
+
+def _encode(photo: Photo, exif: bytes, suffix: str, quality: int) -> bytes:
+    image = Image.fromarray(photo.pixels)
+    if photo.is_grey:
+        image = Image.fromarray(np.ascontiguousarray(photo.pixels[..., 0]))
+    if photo.alpha is not None:
+        image.putalpha(Image.fromarray(photo.alpha))
+    file = io.BytesIO()
+    match suffix:
+        case ".png":
+            image.save(file, "PNG", icc_profile=photo.icc_profile, exif=exif)
+        case ".webp":  # exact: keep the colours under clear pixels
+            image.save(file, "WEBP", icc_profile=photo.icc_profile, exif=exif, quality=quality, exact=True)
+        case _:
+            image.save(file, "JPEG", icc_profile=photo.icc_profile, exif=exif, quality=quality, subsampling=0)
+    return file.getvalue()
+
+
+def _encode_deep(photo: Photo, exif: bytes) -> bytes:
+    """A 16-bit PNG (3rd edition), which PIL cannot write in colour and OpenCV not with profile and grey alpha."""
+    colours = [photo.pixels[..., 0]] if photo.is_grey else [photo.pixels[..., channel] for channel in range(3)]
+    channels = colours if photo.alpha is None else [*colours, photo.alpha]
+    colour_type = {1: 0, 3: 2, 2: 4, 4: 6}[len(channels)]  # 11.2.1
+    height, width = photo.pixels.shape[:2]
+    compressor, compressed = zlib.compressobj(level=3), []
+    for top in range(0, height, 256):  # in parts, for the sake of memory
+        levels = np.stack([channel[top : top + 256] for channel in channels], axis=-1).astype(">u2")
+        rows = levels.reshape(len(levels), -1).view(np.uint8)
+        step = 2 * len(channels)
+        filtered = np.ones((len(rows), 1 + rows.shape[1]), np.uint8)  # 9.2: type 1, the difference to the left
+        filtered[:, 1:] = rows
+        filtered[:, 1 + step :] -= rows[:, :-step]
+        compressed.append(compressor.compress(filtered.tobytes()))
+    chunks = [_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))]
+    if photo.icc_profile is not None:
+        chunks.append(_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(photo.icc_profile)))
+    if exif:
+        chunks.append(_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
+    image = b"".join([*compressed, compressor.flush()])
+    return b"\x89PNG\r\n\x1a\n" + b"".join([*chunks, _chunk(b"IDAT", image), _chunk(b"IEND", b"")])
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _sized_exif(photo: Photo) -> bytes:
+    """EXIF whose own record of the size, if it has one, is that of the pixels; empty if there is none."""
+    if photo.exif is None:
+        return b""
+    exif = Image.Exif()
+    exif.load(photo.exif)
+    details = exif.get_ifd(ExifTags.IFD.Exif)
+    height, width = photo.pixels.shape[:2]
+    for tag, side in ((ExifTags.Base.ExifImageWidth, width), (ExifTags.Base.ExifImageHeight, height)):
+        if tag in details:
+            details[tag] = side
+    return exif.tobytes()

@@ -1,0 +1,112 @@
+"""Affine warps with exact pixel centres, and the aligned crop of a face."""
+
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Float, Float32, Float64, Shaped
+from torch.nn import functional as F
+
+from idm.faces.template import ffhq_landmarks, umeyama
+
+_MAX_SAMPLES = 32
+_TILE_SAMPLES = 1024  # samples per side of a tile: bounds the memory of any warp
+
+Matrix = Float64[np.ndarray, "2 3"]
+
+
+def to_unit(pixels: Shaped[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
+    """uint8 or uint16 levels -> float32 in [0, 1]; floats stay as they are."""
+    if pixels.dtype.kind == "f":
+        return pixels.astype(np.float32, copy=False)
+    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+
+
+def apply_matrix(matrix: Matrix, points: Float[np.ndarray, "*n 2"]) -> Float64[np.ndarray, "*n 2"]:
+    return points @ matrix[:, :2].T + matrix[:, 2]
+
+
+def invert(matrix: Matrix) -> Matrix:
+    linear = np.linalg.inv(matrix[:, :2])
+    return np.column_stack([linear, -linear @ matrix[:, 2]])
+
+
+def scale_of(matrix: Matrix) -> float:
+    """How many pixels one becomes, per side."""
+    return math.sqrt(abs(np.linalg.det(matrix[:, :2])))
+
+
+def warp(
+    image: Shaped[np.ndarray, "h w c"],
+    matrix: Matrix,
+    size: tuple[int, int],
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+) -> Float32[np.ndarray, "h2 w2 c"]:
+    """Resample a picture so that its point (x, y) comes to lie on ``matrix @ (x, y, 1)``.
+
+    Each pixel is the mean of n x n samples, n = ceil(1 / scale), at most 32, which antialiases when the picture
+    shrinks; n = 1 is plain interpolation. Outside the picture its nearest edge pixel continues. Works in tiles
+    and converts only what each tile reads, so that a picture of any size needs little memory.
+
+    Args:
+        image: uint8, uint16 or float.
+        matrix: from pixel indices (x, y) of ``image`` to those of the result; (0, 0) is the centre of the first.
+        size: height and width of the result.
+
+    Returns:
+        Floats, [0, 1] for integer levels; bicubic (a = -0.75) may overshoot.
+    """
+    height, width = size
+    num_samples = min(max(1, math.ceil(1 / scale_of(matrix) - 1e-6)), _MAX_SAMPLES)
+    to_image = invert(matrix)
+    side = _TILE_SAMPLES // num_samples
+    warped = np.empty((height, width, image.shape[2]), np.float32)
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            bottom, right = min(top + side, height), min(left + side, width)
+            xs = (np.arange((right - left) * num_samples) + 0.5) / num_samples - 0.5 + left
+            ys = (np.arange((bottom - top) * num_samples) + 0.5) / num_samples - 0.5 + top
+            points = apply_matrix(to_image, np.stack(np.meshgrid(xs, ys), axis=-1))
+            samples = _sample(image, points, interpolation)
+            pattern = "1 c (h n) (w m) -> h w c"
+            warped[top:bottom, left:right] = reduce(samples, pattern, "mean", n=num_samples, m=num_samples)
+    return warped
+
+
+def _sample(
+    image: Shaped[np.ndarray, "h w c"], points: Float64[np.ndarray, "h2 w2 2"], interpolation: str
+) -> Float[torch.Tensor, "1 c h2 w2"]:
+    """The picture at points (x, y), of which only the rectangle around them is converted to floats."""
+    limits = np.array([image.shape[1], image.shape[0]])
+    reach = 2  # pixels that bicubic reads beyond a point
+    low = np.clip(np.floor(points.min(axis=(0, 1))).astype(int) - reach, 0, limits - 1)
+    high = np.clip(np.ceil(points.max(axis=(0, 1))).astype(int) + reach + 1, low + 1, limits)
+    part = np.ascontiguousarray(to_unit(image[low[1] : high[1], low[0] : high[0]]))
+    # grid_sample's own coordinates: -1 and 1 are the outer edges of the border pixels
+    grid = (2 * (points - low) + 1) / (high - low) - 1
+    return F.grid_sample(
+        rearrange(torch.from_numpy(part), "h w c -> 1 c h w"),
+        torch.from_numpy(grid[None].astype(np.float32)),
+        mode=interpolation,
+        padding_mode="border",
+        align_corners=False,
+    )
+
+
+def align_face(
+    pixels: Shaped[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "5 2"], size: int
+) -> tuple[Float32[np.ndarray, "s s 3"], Matrix]:
+    """The aligned crop of a face, in [0, 1], and the similarity from pixels of the picture to pixels of the crop.
+
+    Args:
+        pixels: RGB, uint8 or uint16 levels, or floats in [0, 1].
+        landmarks: (x, y) of left eye, right eye, nose, left and right mouth corner as seen in the picture.
+        size: side of the crop, whose landmarks are :func:`idm.faces.template.ffhq_landmarks`.
+
+    Raises:
+        ValueError: landmarks are not finite or coincide.
+    """
+    to_crop = umeyama(landmarks, ffhq_landmarks(size))
+    return warp(pixels, to_crop, (size, size), "bicubic").clip(0, 1), to_crop

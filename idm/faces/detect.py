@@ -1,0 +1,163 @@
+"""Faces in a photograph: facexlib's RetinaFace on a copy of bounded size, with weights that the user has."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Integer
+
+from idm.evaluation.weights import find_weights
+from idm.faces.align import to_unit
+
+DetectorName = Literal["retinaface_mobile0.25", "retinaface_resnet50"]
+
+# facexlib's name of the network, and of its weights file
+_NETWORKS: dict[DetectorName, tuple[str, str]] = {
+    "retinaface_mobile0.25": ("mobile0.25", "facexlib/detection_mobilenet0.25_Final.pth"),
+    "retinaface_resnet50": ("resnet50", "facexlib/detection_Resnet50_Final.pth"),
+}
+MAX_SIDE = 1600
+MIN_SCORE = 0.8  # facexlib's default
+
+_LEAST_SIDE = 64  # the network's coarsest features have one value per 32 pixels
+_OVERLAP = 0.4  # intersection over union from which two boxes are the same face: facexlib's default
+
+
+@dataclass(frozen=True, eq=False)
+class DetectedFace:
+    """A face in pixel indices of its photograph; (0, 0) is the centre of the first pixel.
+
+    ``box`` is left, top, right, bottom; ``landmarks`` are (x, y) of left eye, right eye, nose, left and right mouth
+    corner as seen in the picture; ``score`` is the detector's confidence in [0, 1].
+    """
+
+    box: Float64[np.ndarray, "4"]
+    landmarks: Float64[np.ndarray, "5 2"]
+    score: float
+
+    @property
+    def size(self) -> float:
+        """The longer side of the box."""
+        return float(max(self.box[2] - self.box[0], self.box[3] - self.box[1]))
+
+
+class Detector(Protocol):
+    def detect(self, pixels: Integer[np.ndarray, "h w 3"]) -> list[DetectedFace]:
+        """All faces of a uint8 or uint16 RGB picture, the largest first."""
+        ...
+
+
+class _Network(Protocol):
+    def detect_faces(
+        self, image: np.ndarray, conf_threshold: float, nms_threshold: float
+    ) -> Float[np.ndarray, "n 15"]: ...
+
+
+@dataclass(frozen=True)
+class FaceDetector:
+    """Finds faces. Build it with :func:`load_detector`.
+
+    A picture whose longer side exceeds ``max_side`` is searched in a copy of that size: memory stays bounded, and
+    faces that are smaller than about 12 pixels in the copy are missed. Faces below ``min_score`` are left out.
+    """
+
+    network: _Network
+    max_side: int = MAX_SIDE
+    min_score: float = MIN_SCORE
+
+    @torch.inference_mode()
+    def detect(self, pixels: Integer[np.ndarray, "h w 3"]) -> list[DetectedFace]:
+        """All faces of a uint8 or uint16 RGB picture, the largest first, so that a face's number is the same
+        each time."""
+        small = shrink(pixels, self.max_side)
+        bgr = 255 * to_unit(small)[..., ::-1]
+        missing = [(0, max(0, _LEAST_SIDE - side)) for side in small.shape[:2]]
+        found = self.network.detect_faces(
+            np.pad(bgr, (*missing, (0, 0))), conf_threshold=self.min_score, nms_threshold=_OVERLAP
+        )
+        factors = np.array([pixels.shape[1] / small.shape[1], pixels.shape[0] / small.shape[0]])
+        faces = [_to_face(row, factors) for row in found.astype(np.float64)]
+        return sorted(faces, key=lambda face: (-face.size, *face.box))
+
+
+def shrink(pixels: Integer[np.ndarray, "h w 3"], max_side: int) -> Integer[np.ndarray, "h2 w2 3"]:
+    """A copy, by area, whose longer side is at most ``max_side``; the picture itself where it is small enough."""
+    height, width = pixels.shape[:2]
+    factor = max_side / max(height, width)
+    if factor >= 1:
+        return pixels
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+
+
+def _to_face(row: Float64[np.ndarray, "15"], factors: Float64[np.ndarray, "2"]) -> DetectedFace:
+    """From facexlib's row of box, score and landmarks in the copy. Enlarging by s maps x to (x + 0.5) s - 0.5."""
+    points = (np.concatenate([row[:4], row[5:]]).reshape(-1, 2) + 0.5) * factors - 0.5
+    return DetectedFace(points[:2].reshape(4), points[2:], float(row[4]))
+
+
+def load_detector(
+    name: DetectorName = "retinaface_mobile0.25",
+    weights: Path | None = None,
+    device: str = "cpu",
+    max_side: int = MAX_SIDE,
+    min_score: float = MIN_SCORE,
+) -> FaceDetector:
+    """A RetinaFace detector (arXiv 1905.00641) of facexlib, which is never asked to download anything.
+
+    Args:
+        weights: its weights file or a folder that holds it; by default searched as
+            :func:`idm.evaluation.weights.find_weights` says.
+
+    Raises:
+        FileNotFoundError: the weights are missing; says what they are and where to put them.
+        ValueError: the file holds something else, ``max_side`` is below 64, or ``min_score`` outside (0, 1).
+    """
+    if max_side < _LEAST_SIDE:
+        raise ValueError(f"the detector's copy must have at least {_LEAST_SIDE} pixels per side, got {max_side}")
+    if not 0 < min_score < 1:
+        raise ValueError(f"the least score of a face must lie in (0, 1), got {min_score}")
+    network_name, filename = _NETWORKS[name]
+    path = find_weights(filename, weights)
+    from facexlib.detection.retinaface import RetinaFace
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # facexlib calls torchvision in a way that is deprecated
+        network = RetinaFace(network_name, device=torch.device(device))
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
+    except Exception as error:  # torch.load raises whatever a broken file runs it into
+        raise ValueError(f"{path}: does not hold the weights of {name} ({_first_line(error)})") from error
+    return FaceDetector(network.eval().requires_grad_(False), max_side, min_score)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def choose_faces(
+    faces: Sequence[DetectedFace], min_size: float = 0, which: Literal["all", "largest"] | Sequence[int] = "all"
+) -> list[int]:
+    """The numbers of the faces to restore, which are their positions in ``faces``: of those at least ``min_size``
+    pixels large all or the largest, or exactly the ones that are named.
+
+    Raises:
+        ValueError: a number that no face has.
+    """
+    large = [number for number, face in enumerate(faces) if face.size >= min_size]
+    if which == "all":
+        return large
+    if which == "largest":
+        return sorted(large, key=lambda number: -faces[number].size)[:1]
+    assert not isinstance(which, str)
+    unknown = sorted(set(which) - set(range(len(faces))))
+    if unknown:
+        there = f"0..{len(faces) - 1}" if faces else "none"
+        raise ValueError(f"there is no face {', '.join(map(str, unknown))}; the faces found are {there}")
+    return sorted(set(which))

@@ -1,0 +1,36 @@
+"""Which faces were found in a photograph, drawn into a copy of it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Integer, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from idm.data.ranges import to_uint8
+from idm.faces.align import to_unit
+from idm.faces.detect import DetectedFace, shrink
+
+MAX_SIDE = 1600
+_CHOSEN, _LEFT_ALONE = "#00e000", "#ff8000"
+
+
+def draw_faces(
+    pixels: Integer[np.ndarray, "h w 3"], faces: Sequence[DetectedFace], chosen: Sequence[int]
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """A copy, at most ``MAX_SIDE`` pixels large, with each face's box, number and score: chosen ones are green,
+    the others orange."""
+    small = to_uint8(to_unit(shrink(pixels, MAX_SIDE)))
+    factors = np.array([small.shape[1] / pixels.shape[1], small.shape[0] / pixels.shape[0]])
+    image = Image.fromarray(small)
+    draw = ImageDraw.Draw(image)
+    thickness = max(1, round(max(image.size) / 400))
+    font = ImageFont.load_default(max(10, 7 * thickness))
+    for number, face in enumerate(faces):
+        colour = _CHOSEN if number in chosen else _LEFT_ALONE
+        left, top, right, bottom = ((face.box.reshape(2, 2) + 0.5) * factors - 0.5).flatten()
+        draw.rectangle((left, top, right, bottom), outline=colour, width=thickness)
+        label = f"{number}  {face.score:.2f}"
+        corner = (left, max(0, top - 2 * thickness))
+        draw.rectangle(draw.textbbox(corner, label, font=font, anchor="ls" if top > 20 else "lt"), fill="black")
+        draw.text(corner, label, fill=colour, font=font, anchor="ls" if top > 20 else "lt")
+    return np.array(image)
