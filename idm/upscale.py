@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -118,7 +118,7 @@ def load_upscaler(path: Path, device: str = "cpu") -> NetworkUpscaler:
     return NetworkUpscaler(model.to(torch.device(device)).eval(), device)
 
 
-def _load_state(path: Path) -> dict[str, Tensor]:
+def _load_state(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
