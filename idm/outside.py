@@ -7,7 +7,7 @@ because its licence (S-Lab 1.0) is non-commercial; it is used if it is installed
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from einops import rearrange
@@ -98,8 +98,10 @@ def _add_codeformer() -> None:
     extra.install(ignore_duplicates=True)
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def _read_weights(path: Path) -> dict[str, Any]:
     try:
         return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # pickle, zipfile, safetensors and torch each have their own
-        raise OutsideModelError(f"{path}: cannot be read as a weights file ({error})") from error
+        raise OutsideModelError(
+            f"{path}: is no plain weights file of named tensors ({type(error).__name__})"
+        ) from error

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from idm.faces.align import to_unit, warp
 from idm.outside import OutsideModelError, load_network
 
 
+@runtime_checkable
 class Upscaler(Protocol):
     def upscale(self, pixels: Integer[np.ndarray, "h w 3"], size: tuple[int, int]) -> Integer[np.ndarray, "h2 w2 3"]:
         """A new picture of ``size`` (height, width) in the same levels, uint8 or uint16; nothing in it moves."""
@@ -36,6 +37,7 @@ class Bicubic:
         return bicubic(pixels, size)
 
 
+@runtime_checkable
 class _Network(Protocol):
     @property
     def scale(self) -> int: ...
