@@ -326,8 +326,8 @@ FAULTS = [
     Fault(
         "noise from the first position for all",
         "idm/training/learner.py",
-        "number = _seed_of(seed, position)",
-        "number = _seed_of(seed, positions[0])",
+        "number = seed_of(seed, position)",
+        "number = seed_of(seed, positions[0])",
         "tests/unit/test_learner.py",
     ),
     Fault(

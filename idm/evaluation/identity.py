@@ -47,21 +47,33 @@ def align_for_identity(
     scale = math.hypot(to_crop[0, 0], to_crop[1, 0])
     num_samples = min(max(1, math.ceil(1 / scale - 1e-6)), _MAX_SAMPLES)
 
-    xs = (np.arange(WIDTH * num_samples) + 0.5) / num_samples - 0.5
-    ys = (np.arange(HEIGHT * num_samples) + 0.5) / num_samples - 0.5
-    points = np.stack(np.meshgrid(xs, ys), axis=-1) - to_crop[:, 2]
-    points = points @ np.linalg.inv(to_crop[:, :2]).T
-    # grid_sample's own coordinates: -1 and 1 are the outer edges of the border pixels
-    grid = (2 * points + 1) / (width, height) - 1
+    grid = sampling_grid(to_crop, (width, height), num_samples)
     samples = F.grid_sample(
         rearrange(torch.from_numpy(image), "h w c -> 1 c h w"),
-        torch.from_numpy(grid[None].astype(np.float32)),
+        torch.from_numpy(grid[None]),
         mode="bilinear",
         padding_mode="border",
         align_corners=False,
     )
     pattern = "1 c (h n) (w m) -> h w c"
     return reduce(samples, pattern, "mean", n=num_samples, m=num_samples).contiguous().numpy()
+
+
+def sampling_grid(
+    to_crop: Float[np.ndarray, "2 3"], size: tuple[int, int], num_samples: int
+) -> Float32[np.ndarray, "h w 2"]:
+    """Where the samples of a crop lie in the picture, in the coordinates of ``grid_sample`` (its outer edges are -1
+    and 1, ``align_corners=False``): ``num_samples`` x ``num_samples`` for each pixel of the crop.
+
+    Args:
+        to_crop: similarity that maps picture to crop, centres of pixels at integers.
+        size: (width, height) of the picture.
+    """
+    xs = (np.arange(WIDTH * num_samples) + 0.5) / num_samples - 0.5
+    ys = (np.arange(HEIGHT * num_samples) + 0.5) / num_samples - 0.5
+    points = np.stack(np.meshgrid(xs, ys), axis=-1) - to_crop[:, 2]
+    points = points @ np.linalg.inv(to_crop[:, :2]).T
+    return ((2 * points + 1) / size - 1).astype(np.float32)
 
 
 @dataclass(frozen=True)

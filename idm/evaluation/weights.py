@@ -22,6 +22,14 @@ _NOTES = {
         "Inception network of FID (pytorch-fid, Apache-2.0; trained on ImageNet): https://huggingface.co/"
         "chaofengc/IQA-PyTorch-Weights/resolve/main/pt_inception-2015-12-05-6726825d.pth."
     ),
+    "vgg19-dcbb9e9d.pth": (
+        "VGG-19 of the perceptual loss (torchvision, BSD; trained on ImageNet): "
+        "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth."
+    ),
+    "arcface_resnet18.pth": (
+        "ArcFace ResNet-18 of GFP-GAN's identity loss (no terms of its own stated, treat as research only): "
+        "https://github.com/TencentARC/GFPGAN/releases/download/v0.1.0/arcface_resnet18.pth."
+    ),
     "detection_mobilenet0.25_Final.pth": (
         "RetinaFace detector with a MobileNet-0.25 backbone: "
         "https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_mobilenet0.25_Final.pth."

@@ -26,9 +26,8 @@ from idm.restorer import Restorer
 from idm.runtime import inference_dtype
 
 
-@runtime_checkable
-class Learner(Protocol):
-    """What a training run trains. The run knows steps, data, time and files; the learner knows the method."""
+class Trainable(Protocol):
+    """What a training run trains. The run knows steps, data, time and files; the trainable knows the method."""
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
         """Optimiser step number ``step`` (from 0); takes as many micro-batches as it accumulates.
@@ -37,16 +36,21 @@ class Learner(Protocol):
         """
         ...
 
-    def restorer(self) -> Restorer:
-        """The model as it would be published now."""
-        ...
-
     def save(self, folder: Path) -> None:
         """Write the complete state, on all processes, and on the main one the publishable model."""
         ...
 
     def load(self, folder: Path) -> None:
         """Go back to a saved state."""
+        ...
+
+
+@runtime_checkable
+class Learner(Trainable, Protocol):
+    """A trainable whose model restores faces, so that the run can validate it."""
+
+    def restorer(self) -> Restorer:
+        """The model as it would be published now."""
         ...
 
 
@@ -133,7 +137,7 @@ class IntrinsicIteration:
         device = self.accelerator.device
         x_0, x_d = (to_diffusion(images.to(device).float() / 255) for images in (batch.hq, batch.lq))
         eps, u = training_noise(self.seed, batch.positions, x_0)
-        torch.manual_seed(_seed_of(self.seed, batch.positions[0]))  # dropout takes no generator
+        torch.manual_seed(seed_of(self.seed, batch.positions[0]))  # dropout takes no generator
         with self.accelerator.autocast():
             return training_loss(
                 self.model,
@@ -184,14 +188,14 @@ def training_noise(
     """eps ~ N(0, I) on the images' device, and two uniforms for the noise level, from (seed, position) alone."""
     eps, uniforms = torch.empty_like(like), []
     for i, position in enumerate(positions):
-        number = _seed_of(seed, position)
+        number = seed_of(seed, position)
         generator = torch.Generator(like.device).manual_seed(number)
         eps[i] = torch.randn(like.shape[1:], generator=generator, device=like.device)
         uniforms.append(torch.rand(2, generator=torch.Generator().manual_seed(number), dtype=torch.float64))
     return eps, torch.stack(uniforms, dim=1)
 
 
-def _seed_of(seed: int, position: int) -> int:
+def seed_of(seed: int, position: int) -> int:
     """A 63-bit seed for one sample of the run; the first word keeps it apart from the degradations' seeds."""
     words = np.random.SeedSequence([0x6E6F697365, seed, position]).generate_state(1, np.uint64)
     return int(words[0] >> 1)
