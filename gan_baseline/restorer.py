@@ -1,0 +1,60 @@
+"""GFP-GAN as a restorer: faces in [0, 1] to faces in [0, 1]."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gan_baseline.gfpgan import GFPGAN
+from gan_baseline.stylegan2 import draw_noise
+from gan_baseline.weights import load_gfpgan
+from idm.data.ranges import from_diffusion, to_diffusion
+from idm.training.checkpoint import best_checkpoint, list_checkpoints
+
+MODEL = "gfpgan"
+"""The folder of the published model within a checkpoint."""
+
+
+class GFPGANRestorer:
+    """An :class:`idm.restorer.Restorer`. The generator's noise maps follow from each face's seed."""
+
+    def __init__(self, generator: GFPGAN) -> None:
+        self.generator = generator
+
+    @property
+    def image_size(self) -> int:
+        return self.generator.image_size
+
+    @torch.no_grad()
+    def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
+        weight = self.generator.final_linear.weight
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        noise = draw_noise(self.image_size, generators, weight.device)
+        restored, _ = self.generator(to_diffusion(lq.to(weight)), noise)
+        return from_diffusion(restored.float())
+
+
+def find_gfpgan(path: Path) -> Path:
+    """The model that a path stands for: a run's best (or newest) checkpoint, a checkpoint, or what
+    :func:`gan_baseline.weights.load_gfpgan` reads itself.
+
+    Raises:
+        FileNotFoundError: there is nothing, or a run without a checkpoint.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder; name a training run or the weights of a GFP-GAN")
+    checkpoints = path / "checkpoints"
+    if checkpoints.is_dir():
+        complete = list_checkpoints(checkpoints)
+        if not complete:
+            raise FileNotFoundError(f"{path}: this run has no checkpoint yet")
+        path = best_checkpoint(checkpoints) or complete[-1]
+    return path / MODEL if (path / MODEL).is_dir() else path
+
+
+def load_restorer(path: Path, device: torch.device) -> GFPGANRestorer:
+    """A trained run, one of its checkpoints, or weights of others, ready to restore; raises what finding and
+    loading raise."""
+    return GFPGANRestorer(load_gfpgan(find_gfpgan(path)).to(device).eval().requires_grad_(False))
