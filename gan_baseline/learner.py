@@ -52,6 +52,8 @@ class AdversarialIteration:
         seed: from which, with a sample's position, the generator's noise maps follow.
     """
 
+    model_folder = MODEL
+
     def __init__(
         self,
         generator: GFPGAN,

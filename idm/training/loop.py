@@ -284,6 +284,7 @@ class Run:
         """Print how the run ended and where its files are."""
         if not self.accelerator.is_main_process:
             return
+        assert isinstance(self.learner, Learner)
         folder = self.settings.folder
         result = json.loads((folder / "metrics.json").read_text())
         print(f"\n{result['num_images']} held-out faces, frozen degradations, step {result['step']}:")
@@ -295,7 +296,7 @@ class Run:
             ("pictures", folder / "before_after.png"),
             ("metrics", folder / "metrics.json"),
             ("log", self.log_path),
-            ("model", best / "pipeline" if best else self.checkpoints),
+            ("model", best / self.learner.model_folder if best else self.checkpoints),
         ):
             print(f"  {title:9} {path}")
 
