@@ -134,9 +134,7 @@ class ComponentAdversary:
                 terms["component_style"] = self.style * torch.stack(each).sum()
         return terms
 
-    def own_losses(
-        self, real: Images, fake: Images, landmarks: Float[Tensor, "b 5 2"]
-    ) -> dict[str, Float[Tensor, ""]]:
+    def own_losses(self, real: Images, fake: Images, landmarks: Float[Tensor, "b 5 2"]) -> dict[str, Float[Tensor, ""]]:
         """What the discriminators should lower; images carry no gradient."""
         known, fake_crops, real_crops = self._crops(fake, real, landmarks)
         reals, fakes = self.model(real_crops), self.model(fake_crops)

@@ -128,7 +128,7 @@ def build_components(config: GANConfig, accelerator: Accelerator) -> ComponentAd
 
 
 def build_adam(config: GANConfig, learning_rate: float, betas: tuple[float, float]) -> Adam:
-    return Adam(learning_rate, betas, tuple(config.train.milestones), config.train.decay_factor)
+    return Adam(learning_rate, betas, config.train.milestones, config.train.decay_factor)
 
 
 def build_learner(
@@ -140,7 +140,7 @@ def build_learner(
 ) -> AdversarialIteration:
     train, losses = config.train, config.losses
     for network in (features, embedding):
-        if isinstance(network, torch.nn.Module):
+        if network is not None:
             network.to(accelerator.device)
     return AdversarialIteration(
         generator,

@@ -3,10 +3,9 @@
 Images are in [-1, 1]. Gradients flow to the images; the networks themselves are never trained.
 """
 
-from collections.abc import Sequence
 from math import ceil, hypot
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,21 +26,6 @@ Landmarks = Float[Tensor, "b 5 2"]
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class FeatureMaps(Protocol):
-    """Feature maps of faces, for the perceptual and the style loss."""
-
-    layer_weights: Sequence[float]
-    """What each map counts."""
-
-    def __call__(self, images: Images, landmarks: Landmarks) -> list[Float[Tensor, "b _ _ _"]]: ...
-
-
-class Embedding(Protocol):
-    """One vector for each face, for the identity loss."""
-
-    def __call__(self, images: Images, landmarks: Landmarks) -> Float[Tensor, "b d"]: ...
-
-
 # -------------------------------------------------------------------------------------------------- VGG-19
 
 
@@ -53,6 +37,7 @@ class VGG19(nn.Module):
     """
 
     layer_weights = (0.1, 0.1, 1.0, 1.0, 1.0)
+    _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
     _CONVOLUTIONS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))  # channels and number at each size
 
     def __init__(self) -> None:
@@ -67,11 +52,10 @@ class VGG19(nn.Module):
             layers.append(nn.MaxPool2d(2))
         self.taps = frozenset(taps)
         self.features = nn.Sequential(*layers[: taps[-1] + 1])
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Images, landmarks: Landmarks) -> list[Float[Tensor, "b _ _ _"]]:
-        h, maps = ((images + 1) / 2 - self.mean) / self.std, []
+        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self._MEAN, self._STD))
+        h, maps = ((images + 1) / 2 - mean) / std, []
         for index, layer in enumerate(self.features):
             h = layer(h)
             if index in self.taps:
@@ -234,3 +218,10 @@ def _frozen(network: Network, weights: dict[str, Tensor], path: Path) -> Network
     except RuntimeError as error:
         raise ValueError(f"{path}: does not hold the weights of {type(network).__name__} ({error})") from error
     return network.eval().requires_grad_(False)
+
+
+FeatureMaps = VGG19 | MobileFaceNetMaps
+"""Gives feature maps of faces, for the perceptual and the style loss."""
+
+Embedding = MobileFaceNetEmbedding | ArcFace
+"""Gives one vector for each face, for the identity loss."""

@@ -52,7 +52,7 @@ class AdversarialIteration:
         seed: from which, with a sample's position, the generator's noise maps follow.
     """
 
-    model_folder = MODEL
+    model_name = MODEL
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class AdversarialIteration:
         loss = torch.stack(list(terms.values())).sum()
         self.accelerator.backward(loss)
         restored = restored.detach()
-        critics = {}
+        critics: Terms = {}
         if self.adversary is not None:
             critics |= self._backward(self.adversary.own_losses(step, hq, restored))
         if self.components is not None:

@@ -13,7 +13,7 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-Logits = Float[Tensor, "b *rest"]
+PerFace = Float[Tensor, " b *rest"]
 Known = Float[Tensor, " b"]
 """1 for a face that counts, 0 for one that contributes nothing (its landmarks are unknown)."""
 Maps = Sequence[Float[Tensor, "b _ _ _"]]
@@ -42,12 +42,12 @@ def pyramid_weight(step: int, weight: float, until: int, after: float) -> float:
 # --------------------------------------------------------------------------------------------- adversarial
 
 
-def generator_logistic(fake: Logits, known: Known | None = None) -> Float[Tensor, ""]:
+def generator_logistic(fake: PerFace, known: Known | None = None) -> Float[Tensor, ""]:
     """Non-saturating logistic loss of the generator: E softplus(-D(fake))."""
     return _mean(F.softplus(-fake), known)
 
 
-def discriminator_logistic(real: Logits, fake: Logits, known: Known | None = None) -> Float[Tensor, ""]:
+def discriminator_logistic(real: PerFace, fake: PerFace, known: Known | None = None) -> Float[Tensor, ""]:
     """Logistic loss of a discriminator: E softplus(-D(real)) + E softplus(D(fake))."""
     return _mean(F.softplus(-real), known) + _mean(F.softplus(fake), known)
 
@@ -80,7 +80,7 @@ def style_l1(ours: Maps, theirs: Maps, weights: Sequence[float], known: Known | 
     return torch.stack([weight * _mean((gram(a) - gram(b)).abs(), known) for weight, a, b in pairs]).sum()
 
 
-def _mean(values: Float[Tensor, "b *rest"], known: Known | None) -> Float[Tensor, ""]:
+def _mean(values: PerFace, known: Known | None) -> Float[Tensor, ""]:
     """Mean over all faces of the batch, where unknown ones count as zero: so a batch may be split over processes."""
     per_face = values.reshape(len(values), -1).mean(dim=1)
     return (per_face if known is None else known * per_face).mean()

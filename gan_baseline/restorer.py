@@ -13,8 +13,8 @@ from gan_baseline.weights import load_gfpgan
 from idm.data.ranges import from_diffusion, to_diffusion
 from idm.training.checkpoint import best_checkpoint, list_checkpoints
 
-MODEL = "gfpgan"
-"""The folder of the published model within a checkpoint."""
+MODEL = "gfpgan.safetensors"
+"""The publishable model within a checkpoint."""
 
 
 class GFPGANRestorer:
@@ -37,8 +37,7 @@ class GFPGANRestorer:
 
 
 def find_gfpgan(path: Path) -> Path:
-    """The model that a path stands for: a run's best (or newest) checkpoint, a checkpoint, or what
-    :func:`gan_baseline.weights.load_gfpgan` reads itself.
+    """The file that a path stands for: that of a run's best (or newest) checkpoint, of a checkpoint, or itself.
 
     Raises:
         FileNotFoundError: there is nothing, or a run without a checkpoint.
@@ -51,7 +50,7 @@ def find_gfpgan(path: Path) -> Path:
         if not complete:
             raise FileNotFoundError(f"{path}: this run has no checkpoint yet")
         path = best_checkpoint(checkpoints) or complete[-1]
-    return path / MODEL if (path / MODEL).is_dir() else path
+    return path / MODEL if path.is_dir() else path
 
 
 def load_restorer(path: Path, device: torch.device) -> GFPGANRestorer:

@@ -105,7 +105,7 @@ class GANTrainConfig(TrainConfig):
     """Adam's betas for the discriminator: (0, .99), each to the power r1_every / (r1_every + 1)."""
     component_betas: tuple[Share, Share] = (0.9, 0.99)
     """Adam's betas for the component discriminators."""
-    milestones: list[Count] = [600_000, 700_000]
+    milestones: tuple[Count, ...] = (600_000, 700_000)
     """Steps after which every learning rate is multiplied by ``decay_factor``."""
     decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
     """See ``milestones``."""
@@ -129,8 +129,7 @@ class GANConfig(RunConfig):
 
         faults = []
         size, losses = self.data.image_size, self.losses
-        sections = {"generator": self.generator, "discriminator": self.discriminator}
-        for name, net in sections.items():
+        for name, net in (("generator", self.generator), ("discriminator", self.discriminator)):
             try:
                 widths(size, net.channel_multiplier, net.narrow)
             except ValueError as error:
@@ -145,6 +144,6 @@ class GANConfig(RunConfig):
 
     def _impossible_training(self) -> list[str]:
         milestones = self.train.milestones
-        if milestones != sorted(set(milestones)):
-            return [f"train.milestones: must rise, got {milestones}"]
+        if list(milestones) != sorted(set(milestones)):
+            return [f"train.milestones: must rise, got {list(milestones)}"]
         return []

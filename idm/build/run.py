@@ -35,9 +35,7 @@ def build_accelerator(config: RunConfig) -> Accelerator:
     )
 
 
-def build_run(
-    config: RunConfig, build_learner: Callable[[Accelerator], Trainable], *, validates: bool = True
-) -> Run:
+def build_run(config: RunConfig, build_learner: Callable[[Accelerator], Trainable], *, validates: bool = True) -> Run:
     """All of a training run, ready to fit.
 
     Args:

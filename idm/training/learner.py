@@ -50,10 +50,10 @@ class Learner(Trainable, Protocol):
     """A trainable whose model restores faces, so that the run can validate it.
 
     Attributes:
-        model_folder: the publishable model's place within a checkpoint.
+        model_name: of the publishable model, a file or folder, within a checkpoint.
     """
 
-    model_folder: str
+    model_name: str
 
     def restorer(self) -> Restorer:
         """The model as it would be published now."""
@@ -92,7 +92,7 @@ class IntrinsicIteration:
         make_pipeline: makes the publishable pipeline around a denoiser.
     """
 
-    model_folder = "pipeline"
+    model_name = "pipeline"
 
     def __init__(
         self,
@@ -167,11 +167,11 @@ class IntrinsicIteration:
         self.accelerator.save_state(str(folder), safe_serialization=True)
         self._publish()
         if self.accelerator.is_main_process:
-            self.pipeline.save_pretrained(folder / self.model_folder, safe_serialization=True)
+            self.pipeline.save_pretrained(folder / self.model_name, safe_serialization=True)
 
     def load(self, folder: Path) -> None:
         self.accelerator.load_state(str(folder))
-        weights = load_file(folder / self.model_folder / "denoiser" / "diffusion_pytorch_model.safetensors")
+        weights = load_file(folder / self.model_name / "denoiser" / "diffusion_pytorch_model.safetensors")
         names = [name for name, _ in self.accelerator.unwrap_model(self.model).named_parameters()]
         for shadow, name in zip(self.ema.shadow_params, names, strict=True):
             whole = weights[name]

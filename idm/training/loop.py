@@ -296,7 +296,7 @@ class Run:
             ("pictures", folder / "before_after.png"),
             ("metrics", folder / "metrics.json"),
             ("log", self.log_path),
-            ("model", best / self.learner.model_folder if best else self.checkpoints),
+            ("model", best / self.learner.model_name if best else self.checkpoints),
         ):
             print(f"  {title:9} {path}")
 

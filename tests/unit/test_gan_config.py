@@ -81,7 +81,7 @@ def test_the_defaults_are_the_published_ones():
     assert train.betas == (0, 0.99)
     assert train.discriminator_betas == pytest.approx((0, 0.99 ** (16 / 17)))
     assert train.component_betas == (0.9, 0.99)
-    assert train.milestones == [600_000, 700_000]
+    assert train.milestones == (600_000, 700_000)
     assert train.decay_factor == 0.5
     assert train.ema_decay == pytest.approx(0.99778, abs=1e-5)
 
@@ -140,7 +140,7 @@ def test_a_run_that_never_looks_at_the_restored_face_is_refused(load):
 
 
 def test_stage_zero_needs_a_discriminator(load):
-    with pytest.raises(ConfigError, match="train needs losses.adversarial"):
+    with pytest.raises(ConfigError, match=r"train needs losses.adversarial"):
         load("prior.name=train", "losses.adversarial=0")
 
 

@@ -9,7 +9,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from gan_baseline import features
-from gan_baseline.features import ArcFace, MobileFaceNetEmbedding, MobileFaceNetMaps, VGG19, face_crops
+from gan_baseline.features import VGG19, ArcFace, MobileFaceNetEmbedding, MobileFaceNetMaps, face_crops
 from idm.evaluation.identity import WEIGHTS as MOBILEFACENET_WEIGHTS
 from idm.evaluation.identity import align_for_identity
 from idm.evaluation.mobilefacenet import MobileFaceNet
@@ -89,15 +89,17 @@ def test_mobilefacenets_maps_are_on_the_way_to_its_embedding():
 
 def test_arcface_is_a_resnet_18_of_grey_faces(home):
     torch.manual_seed(0)
-    torch.save({f"module.{name}": value for name, value in ArcFace().state_dict().items()}, home / "arcface_resnet18.pth")
+    weights = {f"module.{name}": value for name, value in ArcFace().state_dict().items()}
+    torch.save(weights, home / features.ARCFACE_WEIGHTS)
     network = features.load_arcface()
     face = torch.rand(1, 3, 64, 64) * 2 - 1
     grey = (face * torch.tensor([0.2989, 0.587, 0.114]).view(3, 1, 1)).sum(dim=1, keepdim=True).expand(1, 3, -1, -1)
     embedding = network(face, UNKNOWN)
     assert embedding.shape == (1, 512)
     torch.testing.assert_close(network(grey / 0.9999, UNKNOWN), embedding, rtol=1e-3, atol=1e-4)
-    assert sum(module.stride == (2, 2) for module in network.modules() if isinstance(module, torch.nn.Conv2d)) == 6
-    assert sum(isinstance(module, torch.nn.Conv2d) and module.kernel_size == (3, 3) for module in network.modules()) == 17
+    convolutions = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert sum(conv.stride == (2, 2) for conv in convolutions) == 6  # three halvings, each with its skip
+    assert sum(conv.kernel_size == (3, 3) for conv in convolutions) == 17  # and one linear layer: 18
 
 
 # All of them
