@@ -138,6 +138,8 @@ class GANConfig(RunConfig):
             faults.append("generator.fix_decoder: an untrained decoder must be trained; set a prior, or false")
         if self.prior is not None and self.prior.name == "train" and not losses.adversarial:
             faults.append("prior.name: train needs losses.adversarial, whose discriminator and r1 it uses")
+        if (losses.component_adversarial or losses.component_style) and size < 32:
+            faults.append("losses.component_adversarial, component_style: eyes are too small below data.image_size 32")
         if not any((losses.l1, losses.perceptual, losses.style, losses.adversarial, losses.identity)):
             faults.append("losses: none of l1, perceptual, style, adversarial and identity looks at the restored face")
         return faults

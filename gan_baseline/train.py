@@ -1,4 +1,4 @@
-"""Train GFP-GAN: ``accelerate launch -m gan_baseline.train --config configs/gan_faces64.yaml [section.key=value ...]``."""
+"""Train GFP-GAN: ``accelerate launch -m gan_baseline.train --config configs/gan_faces64.yaml [section.key=value]``."""
 
 from typing import TYPE_CHECKING
 

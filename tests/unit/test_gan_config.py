@@ -119,6 +119,7 @@ def test_the_learners_weights_are_those_of_the_section():
         ("data.image_size=96", "image_size 96 is no power of two"),
         ("generator.narrow=0.001", "generator, data.image_size: narrow 0.001"),
         ("discriminator.narrow=0.001", "discriminator, data.image_size: narrow 0.001"),
+        ("data.image_size=16", "eyes are too small below data.image_size 32"),
         ("train.milestones=[5, 5]", "train.milestones: must rise"),
         ("train.mixed_precision=fp16", "train.mixed_precision"),
         ("losses.l1=-1", "losses.l1"),
