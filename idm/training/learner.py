@@ -26,6 +26,7 @@ from idm.restorer import Restorer
 from idm.runtime import inference_dtype
 
 
+@runtime_checkable
 class Trainable(Protocol):
     """What a training run trains. The run knows steps, data, time and files; the trainable knows the method."""
 
