@@ -144,10 +144,7 @@ def minibatch_stddev(x: Float[Tensor, "b c h w"], group_size: int) -> Float[Tens
     one image the value is 1e-4, the square root of the 1e-8 that keeps the gradient finite.
     """
     num_groups = -(-len(x) // group_size)
-    values = torch.empty(len(x), dtype=x.dtype, device=x.device)
-    parts = []
-    for first in range(num_groups):
-        variance = x[first::num_groups].var(dim=0, unbiased=False)
-        parts.append(torch.sqrt(variance + 1e-8).mean())
-    values = torch.stack(parts)[torch.arange(len(x), device=x.device) % num_groups]
+    parts = (x[first::num_groups] for first in range(num_groups))
+    deviations = [torch.sqrt(part.var(dim=0, unbiased=False) + 1e-8).mean() for part in parts]
+    values = torch.stack(deviations)[torch.arange(len(x), device=x.device) % num_groups]
     return values[:, None, None, None].expand(-1, 1, *x.shape[2:])
