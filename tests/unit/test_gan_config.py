@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from gan_baseline.adversary import Adam
-from gan_baseline.build import build_adam, build_embedding, build_features, build_generator
+from gan_baseline.build import build_adam, build_embedding, build_features, build_generator, build_learner
 from gan_baseline.discriminators import StyleGAN2Discriminator
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import Weights
@@ -90,6 +92,29 @@ def test_learning_rates_are_halved_at_each_milestone(load):
     config = load("train.milestones=[3, 5]", "train.num_steps=9")
     adam = build_adam(config, 0.8, (0.0, 0.99))
     assert [adam.learning_rate_at(step) for step in range(7)] == pytest.approx([0.8] * 3 + [0.4] * 2 + [0.2] * 2)
+
+
+def test_each_network_is_trained_with_its_own_settings(load):
+    config = load(
+        "losses={perceptual: 0, style: 0, identity: 0, r1: 3, r1_every: 4}",
+        "train.learning_rate=0.1",
+        "train.discriminator_learning_rate=0.2",
+        "train.component_learning_rate=0.3",
+        "train.betas=[0.1, 0.2]",
+        "train.discriminator_betas=[0.3, 0.4]",
+        "train.component_betas=[0.5, 0.6]",
+        "generator.narrow=0.015625",
+        "discriminator.narrow=0.015625",
+        "generator.num_style_feat=8",
+    )
+    AcceleratorState._reset_state(reset_partial_state=True)
+    learner = build_learner(config, build_generator(config), None, None, Accelerator(cpu=True, mixed_precision="no"))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    found = [player.optimizer.param_groups[0] for player in (learner, learner.adversary, learner.components)]
+    wanted = [(0.1, (0.1, 0.2)), (0.2, (0.3, 0.4)), (0.3, (0.5, 0.6))]
+    assert [(group["lr"], group["betas"]) for group in found] == wanted
+    assert (learner.adversary.gamma, learner.adversary.r1_every) == (3, 4)
+    assert (learner.components.adversarial, learner.components.style) == (1, 200)
 
 
 # Schema and code name the same things
