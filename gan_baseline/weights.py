@@ -58,6 +58,20 @@ def load_gfpgan(path: Path) -> GFPGAN:
     return _build(path, architecture, weights)
 
 
+def holds_gfpgan(path: Path) -> bool:
+    """Whether a file looks like one that :func:`load_gfpgan` reads; broken ones and those of others do not."""
+    try:
+        match path.suffix:
+            case ".pth":
+                return "conv_body_first.weight" in _read_pth(path)
+            case ".safetensors":
+                with safe_open(path, framework="pt") as file:
+                    return "conv_body_first.weight" in file.keys()  # noqa: SIM118
+    except (WeightsError, SafetensorError, OSError):
+        pass
+    return False
+
+
 def save_gfpgan(model: GFPGAN, path: Path) -> None:
     """Write weights and architecture to a ``.safetensors`` file, whole or not at all.
 

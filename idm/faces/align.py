@@ -67,14 +67,39 @@ def warp(
     for top in range(0, height, side):
         for left in range(0, width, side):
             bottom, right = min(top + side, height), min(left + side, width)
-            xs = (np.arange((right - left) * num_samples) + 0.5) / num_samples - 0.5 + left
-            ys = (np.arange((bottom - top) * num_samples) + 0.5) / num_samples - 0.5 + top
-            points = apply_matrix(to_image, np.stack(np.meshgrid(xs, ys), axis=-1))
+            points = apply_matrix(to_image, _samples_of((left, top), (bottom - top, right - left), num_samples))
             part, points = _part(image, points, reach=2)
             sample = _sample_cubic if interpolation == "bicubic" and num_samples == 1 else _sample_linear
             pattern = "(h n) (w m) c -> h w c"
             warped[top:bottom, left:right] = reduce(sample(part, points), pattern, "mean", n=num_samples, m=num_samples)
     return warped
+
+
+def sampling_grid(
+    matrix: Matrix, picture: tuple[int, int], size: tuple[int, int], num_samples: int
+) -> Float32[np.ndarray, "h w 2"]:
+    """Where the samples of a warped picture lie in it, as ``grid_sample`` counts (``align_corners=False``).
+
+    For who warps tensors and wants gradients; the rest is :func:`warp`'s.
+
+    Args:
+        matrix: as of :func:`warp`.
+        picture, size: (height, width) of the picture and of the result, which has num_samples x num_samples samples
+            per pixel.
+    """
+    points = apply_matrix(invert(matrix), _samples_of((0, 0), size, num_samples))
+    return _as_grid(points, picture).astype(np.float32)
+
+
+def _samples_of(first: tuple[int, int], size: tuple[int, int], num_samples: int) -> Float64[np.ndarray, "h w 2"]:
+    """(x, y) of the samples in the pixels of a result of (height, width), whose first pixel is (x, y) ``first``."""
+    ys, xs = ((np.arange(side * num_samples) + 0.5) / num_samples - 0.5 for side in size)
+    return np.stack(np.meshgrid(xs, ys), axis=-1) + first
+
+
+def _as_grid(points: Float64[np.ndarray, "h w 2"], picture: tuple[int, int]) -> Float64[np.ndarray, "h w 2"]:
+    """grid_sample's own coordinates: -1 and 1 are the outer edges of the border pixels."""
+    return (2 * points + 1) / picture[::-1] - 1
 
 
 def _part(
@@ -90,8 +115,7 @@ def _part(
 def _sample_linear(
     image: Float32[np.ndarray, "h w c"], points: Float64[np.ndarray, "h2 w2 2"]
 ) -> Float32[np.ndarray, "h2 w2 c"]:
-    # grid_sample's own coordinates: -1 and 1 are the outer edges of the border pixels
-    grid = (2 * points + 1) / (image.shape[1], image.shape[0]) - 1
+    grid = _as_grid(points, image.shape[:2])
     samples = F.grid_sample(
         rearrange(torch.from_numpy(image), "h w c -> 1 c h w"),
         torch.from_numpy(grid[None].astype(np.float32)),

@@ -1,6 +1,7 @@
 """GFP-GAN's weights come back as they were written, or one clear error says what is wrong with which file."""
 
 import json
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,16 @@ from safetensors.torch import load_file, save_file
 
 from gan_baseline import weights
 from gan_baseline.gfpgan import GFPGAN
-from gan_baseline.weights import PUBLISHED, WeightsError, export_gfpgan, load_gfpgan, save_gfpgan
+from gan_baseline.restorer import MODEL, load_restorer, open_restorer
+from gan_baseline.weights import (
+    PUBLISHED,
+    WeightsError,
+    export_gfpgan,
+    holds_gfpgan,
+    load_gfpgan,
+    save_gfpgan,
+)
+from idm.restorers import ENTRY_POINTS
 
 TINY = {
     "image_size": 16,
@@ -145,3 +155,37 @@ def test_code_in_a_published_file_is_not_run(tmp_path):
 def test_the_published_architecture_is_the_default_one():
     with torch.device("meta"):
         assert GFPGAN().architecture == PUBLISHED
+
+
+# Found by its path
+
+
+def test_weights_are_known_by_what_is_in_them(saved, tmp_path):
+    assert holds_gfpgan(saved)
+    torch.save({"params_ema": {"conv_body_first.weight": torch.zeros(1)}}, tmp_path / "theirs.pth")
+    assert holds_gfpgan(tmp_path / "theirs.pth")
+    torch.save({"params_ema": {"encoder.weight": torch.zeros(1)}}, tmp_path / "codeformer.pth")
+    save_file({"encoder.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    (tmp_path / "broken.pth").write_bytes(b"no")
+    (tmp_path / "broken.safetensors").write_bytes(b"no")
+    for name in ("codeformer.pth", "other.safetensors", "broken.pth", "broken.safetensors"):
+        assert not holds_gfpgan(tmp_path / name)
+
+
+def test_a_run_is_opened_with_its_best_model_and_described_for_tables(tiny, tmp_path):
+    checkpoint = tmp_path / "run" / "checkpoints" / "step_00000002"
+    checkpoint.mkdir(parents=True)
+    assert open_restorer(tmp_path / "run", torch.device("cpu"), torch.float32) is None
+    save_gfpgan(tiny, checkpoint / MODEL)
+    loaded = open_restorer(tmp_path / "run", torch.device("cpu"), torch.bfloat16)
+    assert loaded.restorer.image_size == loaded.about["image_size"] == 16
+    assert loaded.about["parameters"] == sum(p.numel() for p in tiny.parameters())
+    assert loaded.about["precision"] == "bfloat16"
+    faces = torch.rand(2, 3, 16, 16)
+    exact = load_restorer(tmp_path / "run", torch.device("cpu")).restore(faces, [1, 2])
+    torch.testing.assert_close(loaded.restorer.restore(faces, [1, 2]), exact, atol=0.1, rtol=0)
+
+
+def test_the_baseline_is_an_installed_entry_point_of_idm():
+    (entry,) = [entry for entry in entry_points(group=ENTRY_POINTS) if entry.name == "gfpgan"]
+    assert entry.load() is open_restorer
