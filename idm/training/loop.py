@@ -84,8 +84,11 @@ class Run:
 
     # ------------------------------------------------------------------------------------------ the run
 
-    def fit(self) -> None:
+    def fit(self, *, followed: bool = False) -> None:
         """Train to the end; exits with status 143 after saving when told to terminate.
+
+        Args:
+            followed: another run follows in this process; the processes stay connected.
 
         Raises:
             TrainingError: the loss is no longer finite.
@@ -119,7 +122,11 @@ class Run:
         bar.close()
         if settings.num_steps == 0:  # nothing to train: still show what the untrained model does
             self._save_and_validate()
-        self.accelerator.end_training()
+        if followed:
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
+        else:
+            self.accelerator.end_training()
 
     def _due(self, period: int) -> bool:
         return self.step % period == 0 or self.step == self.settings.num_steps
