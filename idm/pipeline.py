@@ -1,5 +1,6 @@
 """IDM as a diffusers pipeline: the trained denoiser, its noise levels, and how to sample from them."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,10 +15,12 @@ from jaxtyping import Float
 from PIL import Image as PILImage
 from torch import Tensor
 
+from idm.backends import Backend, ExportedDenoiser, denoiser_inputs
 from idm.card import model_card
 from idm.data.ranges import from_diffusion, to_diffusion, to_uint8
 from idm.diffusion.process import Image
 from idm.diffusion.samplers import Start, sample, steps_run
+from idm.export import Graph
 from idm.nn.denoiser import Denoiser
 
 ImageInput = PILImage.Image | np.ndarray | Tensor
@@ -60,10 +63,34 @@ class IDMPipeline(DiffusionPipeline):
             strength=strength,
             eta=eta,
         )
+        self.exported: ExportedDenoiser | None = None
 
     @property
     def image_size(self) -> int:
         return self.denoiser.config.image_size
+
+    def use_backend(self, backend: Backend | Literal["torch"], dtype: torch.dtype = torch.float32) -> None:
+        """Choose what runs f_theta from now on: PyTorch, or another program on a graph of the present weights.
+
+        All else stays with PyTorch, as does the denoiser that is saved.
+
+        Args:
+            dtype: what the other program computes in; of PyTorch's denoiser it is its own.
+
+        Raises:
+            ExportError: see :class:`~idm.backends.ExportedDenoiser`.
+        """
+        self.exported = None if backend == "torch" else ExportedDenoiser(self.denoiser.eval(), backend, dtype)
+
+    def graph(self) -> Graph:
+        """f_theta(x_d, x_t, gamma) for :func:`idm.export.export_onnx`, with what a sampler needs to know of it."""
+        metadata = {
+            "inputs": "x_d: degraded faces in [-1, 1]; x_t = sqrt(gamma) x_0 + sqrt(1 - gamma) eps; gamma in (0, 1)",
+            "prediction": self.config.prediction,  # how the output is read
+            "scheduler": type(self.scheduler).__name__,
+            "scheduler_config": json.dumps(dict(self.scheduler.config)),
+        }
+        return Graph("denoiser", self.denoiser, denoiser_inputs(self.denoiser), metadata)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "IDMPipeline":
@@ -180,7 +207,7 @@ class IDMPipeline(DiffusionPipeline):
     ) -> Float[Tensor, "b 3 h w"]:
         defaults = self.config
         restored = sample(
-            self.denoiser.eval(),
+            self.exported or self.denoiser.eval(),
             to_diffusion(lq.to(self.denoiser.device, torch.float32)),
             self.scheduler,
             prediction=defaults.prediction,

@@ -19,8 +19,10 @@ USER_ERRORS = (ConfigError, ModelError, ImageError, CheckpointError, FileNotFoun
 
 
 def load(arguments: argparse.Namespace) -> Loaded:
-    """The restorer named by ``--model``, with the settings of its chain if it is an IDM."""
-    loaded = load_restorer(arguments.model, *prepare_machine(arguments))
+    """The restorer named by ``--model``, with the settings of its chain and its backend if it is an IDM."""
+    backend = arguments.backend
+    device, dtype = prepare_machine(arguments) if backend == "torch" else _prepare_cpu(arguments)
+    loaded = load_restorer(arguments.model, device, dtype if backend == "torch" else torch.float32)
     asked = {
         "scheduler": arguments.sampler,
         "num_inference_steps": arguments.steps,
@@ -31,8 +33,11 @@ def load(arguments: argparse.Namespace) -> Loaded:
     if not isinstance(loaded.restorer, IDMPipeline):
         if asked:
             raise ValueError(f"{arguments.model}: has no sampling chain; --sampler, --steps and the like are for IDM")
+        if backend != "torch":
+            raise ValueError(f"{arguments.model}: runs with torch only; --backend {backend} is for IDM")
         return loaded
     set_chain(loaded.restorer, asked)
+    loaded.restorer.use_backend(backend, dtype)
     return Loaded(loaded.restorer, describe_pipeline(loaded.restorer, find_model(arguments.model)))
 
 
@@ -65,6 +70,15 @@ def prepare_machine(arguments: argparse.Namespace) -> tuple[torch.device, torch.
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {arguments.batch_size}")
     return device, {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": inference_dtype(device)}[arguments.precision]
+
+
+def _prepare_cpu(arguments: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
+    """The same for a backend that computes on the CPU only, ONNX Runtime there in float32 only."""
+    if arguments.device not in (None, "cpu"):
+        raise ValueError(f"--backend {arguments.backend} computes on the CPU, not on --device {arguments.device}")
+    device, dtype = prepare_machine(argparse.Namespace(**{**vars(arguments), "device": "cpu"}))
+    automatic = arguments.precision == "auto" and arguments.backend == "onnxruntime"
+    return device, torch.float32 if automatic else dtype
 
 
 def _device(name: str | None) -> torch.device:
