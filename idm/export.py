@@ -32,12 +32,15 @@ class Graph:
         network: in float32 on the CPU; takes ``inputs`` as keyword arguments and gives one tensor.
         inputs: an example of two samples; the first axis of each input is the batch, which stays free in the graph.
         metadata: what the file says of itself.
+        strict: trace by Dynamo, which takes more than twice as long and keeps the batch free even where the network
+            asks for len(x).
     """
 
     name: str
     network: nn.Module
     inputs: dict[str, Tensor]
     metadata: dict[str, str] = field(default_factory=dict)
+    strict: bool = False
 
 
 @runtime_checkable
@@ -74,14 +77,15 @@ def write_onnx(graph: Graph, path: Path) -> None:
     batch = torch.export.Dim("batch")
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # on names of axes, and from inside the exporter
-        program = torch.onnx.export(
+        traced = torch.export.export(
             graph.network.eval(),
-            kwargs=graph.inputs,
-            dynamo=True,
-            opset_version=OPSET,
-            output_names=["output"],
+            (),
+            graph.inputs,
             dynamic_shapes={name: {0: batch} for name in graph.inputs},
-            verbose=False,
+            strict=graph.strict,
+        )
+        program = torch.onnx.export(
+            traced, kwargs=graph.inputs, dynamo=True, opset_version=OPSET, output_names=["output"], verbose=False
         )
     assert program is not None
     program.model.metadata_props.update(graph.metadata)
