@@ -7,10 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gan_baseline.export import generator_graph
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.stylegan2 import draw_noise
 from gan_baseline.weights import holds_gfpgan, load_gfpgan
 from idm.data.ranges import from_diffusion, to_diffusion
+from idm.export import Graph
 from idm.restorers import Loaded, sha256
 from idm.training.checkpoint import best_checkpoint, list_checkpoints
 
@@ -27,6 +29,10 @@ class GFPGANRestorer:
     @property
     def image_size(self) -> int:
         return self.generator.image_size
+
+    def graph(self) -> Graph:
+        """The generator for :func:`idm.export.export_onnx`, with its stored noise."""
+        return generator_graph(self.generator)
 
     @torch.no_grad()
     def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:

@@ -37,6 +37,10 @@ def run(parsed: argparse.Namespace) -> int:
             from idm.commands.weights import weights_command
 
             return weights_command(parsed)
+        case "export":
+            from idm.commands.export import export_command
+
+            return export_command(parsed)
     raise AssertionError(f"argparse let {parsed.command!r} through")
 
 
@@ -48,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands.add_parser("evaluate", help="measure a model on faces, or a folder against another"))
     _add_compare(commands.add_parser("compare", help="measure several restorers side by side"))
     _add_weights(commands.add_parser("weights", help="which weights files of others are here, and on what terms"))
+    _add_export(commands.add_parser("export", help="write a model's network as an ONNX file, checked"))
     return parser
 
 
@@ -140,6 +145,11 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     _add_machine(parser)
 
 
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", help="as --restorer of idm restore (default: the model in the box)")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="ONNX file, or a folder for it")
+
+
 def _add_measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", default="synthetic", help="folder of clean aligned faces, assets:SPLIT, or synthetic (default)"
@@ -163,6 +173,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="evaluations of the whole chain (default: the model's)")
     parser.add_argument("--start-from", choices=["noise", "degraded"], help="where the chain starts")
     parser.add_argument("--strength", type=float, help="share of the chain to run from degraded, in (0, 1]")
+    parser.add_argument(
+        "--backend",
+        choices=["torch", "onnxruntime", "openvino"],
+        default="torch",
+        help="what runs an IDM's denoiser; the others on a CPU only (default torch)",
+    )
     _add_machine(parser)
 
 

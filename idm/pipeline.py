@@ -1,5 +1,6 @@
 """IDM as a diffusers pipeline: the trained denoiser, its noise levels, and how to sample from them."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from PIL import Image as PILImage
 from torch import Tensor
 
+from idm.backends import Backend, ExportedDenoiser, denoiser_inputs
 from idm.card import model_card
 from idm.data.ranges import from_diffusion, to_diffusion, to_uint8
 from idm.diffusion.process import Image
@@ -27,6 +29,7 @@ from idm.diffusion.samplers import (
     strength_of,
 )
 from idm.diffusion.schedule import from_betas
+from idm.export import Graph
 from idm.nn.denoiser import Denoiser
 
 ImageInput = PILImage.Image | np.ndarray | Tensor
@@ -71,6 +74,7 @@ class IDMPipeline(DiffusionPipeline):
             strength=strength,
             eta=eta,
         )
+        self.exported: ExportedDenoiser | None = None
 
     @property
     def image_size(self) -> int:
@@ -110,6 +114,29 @@ class IDMPipeline(DiffusionPipeline):
         check_chain(scheduler, num_steps=num_steps, start_from=start_from, strength=strength, eta=self.config.eta)
         self.scheduler = scheduler
         self.register_to_config(num_inference_steps=num_steps, start_from=start_from, strength=strength)
+
+    def use_backend(self, backend: Backend | Literal["torch"], dtype: torch.dtype = torch.float32) -> None:
+        """Choose what runs f_theta from now on: PyTorch, or another program on a graph of the present weights.
+
+        All else stays with PyTorch, as does the denoiser that is saved.
+
+        Args:
+            dtype: what the other program computes in; of PyTorch's denoiser it is its own.
+
+        Raises:
+            ExportError: see :class:`~idm.backends.ExportedDenoiser`.
+        """
+        self.exported = None if backend == "torch" else ExportedDenoiser(self.denoiser.eval(), backend, dtype)
+
+    def graph(self) -> Graph:
+        """f_theta(x_d, x_t, gamma) for :func:`idm.export.export_onnx`, with what a sampler needs to know of it."""
+        metadata = {
+            "inputs": "x_d: degraded faces in [-1, 1]; x_t = sqrt(gamma) x_0 + sqrt(1 - gamma) eps; gamma in (0, 1)",
+            "prediction": self.config.prediction,  # how the output is read
+            "scheduler": type(self.scheduler).__name__,
+            "scheduler_config": json.dumps(dict(self.scheduler.config)),
+        }
+        return Graph("denoiser", self.denoiser, denoiser_inputs(self.denoiser), metadata)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "IDMPipeline":
@@ -226,7 +253,7 @@ class IDMPipeline(DiffusionPipeline):
     ) -> Float[Tensor, "b 3 h w"]:
         defaults = self.config
         restored = sample(
-            self.denoiser.eval(),
+            self.exported or self.denoiser.eval(),
             to_diffusion(lq.to(self.denoiser.device, torch.float32)),
             self.scheduler,
             prediction=defaults.prediction,

@@ -68,13 +68,14 @@ def load_restorer(path: Path | None, device: torch.device, dtype: torch.dtype) -
 
 def describe_pipeline(pipeline: IDMPipeline, folder: Path) -> dict[str, Setting]:
     """What a table says of an IDM pipeline that was loaded from ``folder``."""
-    config = pipeline.config
+    config, exported = pipeline.config, pipeline.exported
     return {
         "name": "the model in the box" if folder == BOXED else folder.as_posix(),
         "weights_sha256": sha256(folder / "denoiser" / WEIGHTS),
         "image_size": pipeline.image_size,
         "parameters": sum(p.numel() for p in pipeline.denoiser.parameters()),
-        "precision": str(pipeline.denoiser.dtype).removeprefix("torch."),
+        "backend": exported.backend if exported else "torch",
+        "precision": str(exported.dtype if exported else pipeline.denoiser.dtype).removeprefix("torch."),
         "sampler": type(pipeline.scheduler).__name__,
         "num_steps": config.num_inference_steps,
         "start_from": config.start_from,

@@ -121,15 +121,50 @@ def gan_table(result: Result) -> str:
     return markdown(header, rows) + f"\n\nbfloat16 deviates from float32 by {deviations} of the output's deviation."
 
 
+def backends_table(result: Result) -> str:
+    """What runs the denoiser: speed, and what it changes in the restored faces."""
+    header = ["case", "batch", "backend", "seconds to start", "s/face", SPEEDUP]
+    rows = [
+        [
+            case["case"],
+            row["batch_size"],
+            row["variant"],
+            f"{row['seconds_to_build']:.1f}",
+            f"{row['seconds_per_face']:.3f}" + (" †" if _disturbed({"": row["all_seconds_per_face"]}) else ""),
+            _speedup(row["speedup"]),
+        ]
+        for case in result["cases"]
+        for row in case["rows"]
+    ]
+    quality = result["quality"]
+    quality_header = ["backend", "levels, most", "levels, mean", "PSNR to torch fp32", "PSNR", "change of PSNR"]
+    quality_rows = [
+        [
+            row["variant"],
+            row["levels_max"],
+            f"{row['levels_mean']:.4f}",
+            "-" if row["psnr_between"] is None else f"{row['psnr_between']:.1f}",
+            f"{row['psnr']:.3f}",
+            f"{row['psnr_change']:+.4f}",
+        ]
+        for row in quality["rows"]
+    ]
+    about = (
+        f"The same faces, {quality['num_faces']} {quality['faces']}, the model in the box, against PyTorch in fp32; "
+        "differences in levels of 8 bits, PSNR in dB:"
+    )
+    return f"{markdown(header, rows)}\n\n{about}\n\n{markdown(quality_header, quality_rows)}"
+
+
 def _speedup(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
 
 
 def all_tables() -> str:
     """Everything between the README's markers."""
-    training, sampling, loading, gan = (
+    training, sampling, loading, gan, backends = (
         json.loads((FOLDER / "results" / f"{name}.json").read_text())
-        for name in ("training", "sampling", "data_loading", "gan_generator")
+        for name in ("training", "sampling", "data_loading", "gan_generator", "backends")
     )
     machine = training["machine"]
     return "\n\n".join(
@@ -148,7 +183,10 @@ def all_tables() -> str:
             data_loading_table(loading),
             f"### GFP-GAN, {gan['image_size']} px, batch {gan['batch_size']}, {gan['rounds']} rounds",
             f"Threads: {gan['machine']['threads']}; load average before: {gan['load_average']}.",
-            gan_table(gan) + "\n",
+            gan_table(gan),
+            f"### Backends, chains of {backends['num_steps']} steps, {backends['rounds']} rounds",
+            f"Threads: {backends['machine']['threads']}; load average before: {backends['load_average']}.",
+            backends_table(backends) + "\n",
         ]
     )
 

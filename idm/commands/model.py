@@ -21,9 +21,10 @@ NAMED = {"gfpgan": "GFPGANv1.4.pth", "codeformer": "codeformer.pth", "restorefor
 
 
 def load(arguments: argparse.Namespace) -> Loaded:
-    """The restorer named by ``--model``, with the settings of its chain if it is an IDM."""
-    path = find_restorer(arguments.model)
-    loaded = load_restorer(path, *prepare_machine(arguments))
+    """The restorer named by ``--model``, with the settings of its chain and its backend if it is an IDM."""
+    path, backend = find_restorer(arguments.model), arguments.backend
+    device, dtype = prepare_machine(arguments) if backend == "torch" else _prepare_cpu(arguments)
+    loaded = load_restorer(path, device, dtype if backend == "torch" else torch.float32)
     asked = {
         "sampler": arguments.sampler,
         "num_inference_steps": arguments.steps,
@@ -34,8 +35,11 @@ def load(arguments: argparse.Namespace) -> Loaded:
     if not isinstance(loaded.restorer, IDMPipeline):
         if any(value is not None for value in asked.values()):
             raise ValueError(f"{path}: has no sampling chain; --sampler, --steps, --fidelity and the like are for IDM")
+        if backend != "torch":
+            raise ValueError(f"{path}: runs with torch only; --backend {backend} is for IDM")
         return loaded
     loaded.restorer.set_chain(**asked)
+    loaded.restorer.use_backend(backend, dtype)
     return Loaded(loaded.restorer, describe_pipeline(loaded.restorer, find_model(path)))
 
 
@@ -57,6 +61,15 @@ def prepare_machine(arguments: argparse.Namespace) -> tuple[torch.device, torch.
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {arguments.batch_size}")
     return device, {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": inference_dtype(device)}[arguments.precision]
+
+
+def _prepare_cpu(arguments: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
+    """The same for a backend that computes on the CPU only, ONNX Runtime there in float32 only."""
+    if arguments.device not in (None, "cpu"):
+        raise ValueError(f"--backend {arguments.backend} computes on the CPU, not on --device {arguments.device}")
+    device, dtype = prepare_machine(argparse.Namespace(**{**vars(arguments), "device": "cpu"}))
+    automatic = arguments.precision == "auto" and arguments.backend == "onnxruntime"
+    return device, torch.float32 if automatic else dtype
 
 
 def choose_device(name: str | None) -> torch.device:

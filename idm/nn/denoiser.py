@@ -104,9 +104,18 @@ class Denoiser(ModelMixin, ConfigMixin):
             x_t: noisy targets, x_t = sqrt(gamma) x_0 + sqrt(1 - gamma) eps.
             gamma: cumulative signal level of each sample, in (0, 1].
         """
+        return self.run_unet(x_d=x_d, x_t=x_t, embedding=self.embed_gamma(gamma))
+
+    def run_unet(
+        self,
+        *,
+        x_d: Float[Tensor, "b c h w"],
+        x_t: Float[Tensor, "b c h w"],
+        embedding: Float[Tensor, "b dim"],
+    ) -> Float[Tensor, "b c h w"]:
+        """:meth:`forward` after gamma has become its embedding, the only part that needs more than bfloat16."""
         height, width = x_t.shape[-2:]
         patches_d, patches_t = (self._to_patches(x) for x in (x_d, x_t))
-        embedding = self.embed_gamma(gamma)
 
         h = self.conv_in(torch.cat([patches_d, patches_t], dim=1))
         skips = []

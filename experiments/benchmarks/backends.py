@@ -1,0 +1,180 @@
+"""Restoring with PyTorch, ONNX Runtime and OpenVINO: seconds per face, and what the other programs change in it.
+
+``[IDM_ASSETS=...] python experiments/benchmarks/backends.py [--rounds N] [-o FILE]``; without IDM_ASSETS the
+quality is measured on synthetic faces.
+"""
+
+import argparse
+import os
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from statistics import mean, median
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from networks import FACES64
+from rounds import Turn, speedup, start, take_turns, write_result
+from table import backends_table
+from torch import Tensor
+
+from idm.build.data import assets_folder
+from idm.build.intrinsic import build_denoiser, build_gammas
+from idm.data.faces import FolderFaces, Part, SyntheticFaces
+from idm.data.pairs import FrozenPairs
+from idm.data.ranges import to_uint8
+from idm.degradation import GFPGAN
+from idm.diffusion.samplers import build_scheduler
+from idm.evaluation.metrics import psnr
+from idm.pipeline import IDMPipeline
+from idm.pretrained import load_pipeline
+from idm.runtime import keep_freed_memory, provenance, quieten_libraries, share_cores
+
+CPU = torch.device("cpu")
+BATCH_SIZES = (1, 8)
+NUM_STEPS = 4  # the box's own
+SEED = 1234
+
+
+class Variant(NamedTuple):
+    backend: Literal["torch", "onnxruntime", "openvino"]
+    dtype: torch.dtype
+
+    @property
+    def name(self) -> str:
+        return f"{self.backend}, {'fp32' if self.dtype == torch.float32 else 'bf16'}"
+
+
+BASELINE = Variant("torch", torch.float32)
+VARIANTS = [
+    BASELINE,
+    Variant("torch", torch.bfloat16),
+    Variant("onnxruntime", torch.float32),
+    Variant("openvino", torch.float32),
+    Variant("openvino", torch.bfloat16),
+]
+CASES = ("the model in the box", FACES64.name)
+
+
+def build(case: str, variant: Variant) -> IDMPipeline:
+    """The pipeline as ``idm restore --backend`` sets it up; faces64's weights are random."""
+    if case == FACES64.name:
+        config = FACES64.load()
+        scheduler = build_scheduler("ddim", build_gammas(config.schedule))
+        pipeline = IDMPipeline(build_denoiser(config), scheduler, config.objective.prediction)
+    else:
+        pipeline = load_pipeline(None, CPU, torch.float32)
+    pipeline.register_to_config(num_inference_steps=NUM_STEPS)
+    if variant.backend == "torch":
+        pipeline.denoiser.type(variant.dtype)
+    pipeline.use_backend(variant.backend, variant.dtype)
+    return pipeline
+
+
+def prepare(case: str, variant: Variant) -> Turn:
+    keep_freed_memory()
+    share_cores(1)
+    begin = time.perf_counter()
+    pipeline = build(case, variant)
+    seconds_to_build = time.perf_counter() - begin
+
+    def turn(batch_size: int) -> float:
+        """Seconds per face of a whole chain; for 0 faces those that building took."""
+        if batch_size == 0:
+            return seconds_to_build
+        lq = torch.rand(batch_size, 3, pipeline.image_size, pipeline.image_size)
+        begin = time.perf_counter()
+        pipeline.restore(lq, range(batch_size))
+        return (time.perf_counter() - begin) / batch_size
+
+    return turn
+
+
+def compare(case: str, num_rounds: int) -> dict[str, Any]:
+    """One case's rows of the result."""
+    with ExitStack() as stack:
+        workers = start(stack, {variant.name: partial(prepare, case, variant) for variant in VARIANTS})
+        to_build = take_turns(workers, 0, 1)
+        seconds = {}
+        for batch_size in BATCH_SIZES:
+            take_turns(workers, batch_size, 1)  # warm up
+            seconds[batch_size] = take_turns(workers, batch_size, num_rounds)
+    rows = [
+        {
+            "variant": variant.name,
+            "batch_size": batch_size,
+            "seconds_to_build": to_build[variant.name][0],
+            "seconds_per_face": median(seconds[batch_size][variant.name]),
+            "speedup": speedup(seconds[batch_size][BASELINE.name], seconds[batch_size][variant.name]),
+            "all_seconds_per_face": seconds[batch_size][variant.name],
+        }
+        for batch_size in BATCH_SIZES
+        for variant in VARIANTS
+    ]
+    return {"case": case, "rows": rows}
+
+
+def quality(num_faces: int) -> dict[str, Any]:
+    """How the box's restored faces differ from those of PyTorch in float32, in 8-bit levels and in PSNR."""
+    pipelines = {variant.name: build(CASES[0], variant) for variant in VARIANTS}
+    size = pipelines[BASELINE.name].image_size
+    if "IDM_ASSETS" in os.environ:
+        faces, name = FolderFaces(assets_folder() / "faces256" / "val", size), "held-out photographs"
+    else:
+        faces, name = SyntheticFaces(num_faces, SEED, size), "synthetic faces"
+    pairs = FrozenPairs(Part(faces, range(num_faces)), GFPGAN, SEED)
+    batch = [pairs[index] for index in range(num_faces)]
+    lq = torch.stack([torch.from_numpy(pair.lq).permute(2, 0, 1) for pair in batch])
+    restored = {name: _restore(pipeline, lq) for name, pipeline in pipelines.items()}
+    wanted = restored[BASELINE.name]
+    wanted_psnr = mean(psnr(x, pair.hq) for x, pair in zip(wanted, batch, strict=True))
+    rows = []
+    for variant in VARIANTS:
+        found = restored[variant.name]
+        levels = np.abs(to_uint8(found).astype(int) - to_uint8(wanted))
+        found_psnr = mean(psnr(x, pair.hq) for x, pair in zip(found, batch, strict=True))
+        rows.append(
+            {
+                "variant": variant.name,
+                "levels_max": int(levels.max()),
+                "levels_mean": float(levels.mean()),
+                "psnr_between": None if variant == BASELINE else float(psnr(found, wanted)),
+                "psnr": found_psnr,
+                "psnr_change": found_psnr - wanted_psnr,
+            }
+        )
+    return {"faces": name, "num_faces": num_faces, "rows": rows}
+
+
+def _restore(pipeline: IDMPipeline, lq: Tensor) -> np.ndarray:
+    """Faces in eights, b h w c in [0, 1]."""
+    parts = [pipeline.restore(part, range(8 * i, 8 * i + len(part))) for i, part in enumerate(lq.split(8))]
+    return torch.cat(parts).permute(0, 2, 3, 1).numpy()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds")
+    parser.add_argument("--faces", type=int, default=32, help="faces on which quality is measured")
+    parser.add_argument("-o", "--output", type=Path, help="JSON file for the result")
+    arguments = parser.parse_args()
+    quieten_libraries()
+    share_cores(1)
+    load_average = os.getloadavg()[0]  # what else runs on the machine
+    result = {
+        "num_steps": NUM_STEPS,
+        "rounds": arguments.rounds,
+        "load_average": load_average,
+        "cases": [compare(case, arguments.rounds) for case in CASES],
+        "quality": quality(arguments.faces),
+        **provenance(),
+    }
+    print(backends_table(result))
+    if arguments.output:
+        write_result(arguments.output, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Networks as ONNX files, each compared with PyTorch before it can be used."""
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+OPSET = 18  # what PyTorch writes without converting; of December 2022
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}  # of the output's largest value; ours
+
+Run = Callable[[dict[str, np.ndarray]], np.ndarray]
+"""Runs a graph: arrays by the names of its inputs -> its one output."""
+
+
+class ExportError(ValueError):
+    """A network cannot be exported, or its graph cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What is needed to export a network.
+
+    Args:
+        name: of the file, without its suffix.
+        network: in float32 on the CPU; takes ``inputs`` as keyword arguments and gives one tensor.
+        inputs: an example of two samples; the first axis of each input is the batch, which stays free in the graph.
+        metadata: what the file says of itself.
+        strict: trace by Dynamo, which takes more than twice as long and keeps the batch free even where the network
+            asks for len(x).
+    """
+
+    name: str
+    network: nn.Module
+    inputs: dict[str, Tensor]
+    metadata: dict[str, str] = field(default_factory=dict)
+    strict: bool = False
+
+
+@runtime_checkable
+class Exportable(Protocol):
+    """A restorer whose network ``idm export`` can write."""
+
+    def graph(self) -> Graph: ...
+
+
+def export_onnx(graph: Graph, path: Path) -> float:
+    """Write a network with its weights as an ONNX file that ONNX Runtime runs with PyTorch's results.
+
+    Returns:
+        The largest difference between the two, as a share of the output's largest value.
+
+    Raises:
+        ExportError: a package is missing, the file cannot be written, or its results differ; then there is no file.
+    """
+    require("onnxruntime")
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        write_onnx(graph, draft)
+        difference = check(graph, run_by_onnxruntime(draft), torch.float32)
+        draft.replace(path)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return difference
+
+
+def write_onnx(graph: Graph, path: Path) -> None:
+    """Write a network as an ONNX file, not yet checked."""
+    batch = torch.export.Dim("batch")
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # on names of axes, and from inside the exporter
+        traced = torch.export.export(
+            graph.network.eval(),
+            (),
+            graph.inputs,
+            dynamic_shapes={name: {0: batch} for name in graph.inputs},
+            strict=graph.strict,
+        )
+        program = torch.onnx.export(
+            traced, kwargs=graph.inputs, dynamo=True, opset_version=OPSET, output_names=["output"], verbose=False
+        )
+    assert program is not None
+    program.model.metadata_props.update(graph.metadata)
+    program.save(os.fspath(path), external_data=False)
+
+
+@torch.no_grad()
+def check(graph: Graph, run: Run, dtype: torch.dtype) -> float:
+    """Compare a running graph with its network for one sample, for two and for three.
+
+    Args:
+        dtype: what ``run`` computes in.
+
+    Returns:
+        The largest difference as a share of the output's largest value.
+
+    Raises:
+        ExportError: it is above ``TOLERANCE``.
+    """
+    worst = 0.0
+    for samples in ([0], [0, 1], [1, 0, 1]):
+        batch = {name: x[samples] for name, x in graph.inputs.items()}
+        wanted = graph.network(**batch)
+        found = torch.from_numpy(run({name: x.numpy() for name, x in batch.items()}))
+        if found.shape != wanted.shape:
+            raise ExportError(f"the exported {graph.name} gives {tuple(found.shape)}, not {tuple(wanted.shape)}")
+        difference = ((found - wanted).abs().max() / wanted.abs().max()).item()
+        if not difference <= TOLERANCE[dtype]:  # NaN too
+            raise ExportError(
+                f"the exported {graph.name} differs from PyTorch by {difference:.1e} of its output's largest value, "
+                f"which is more than {TOLERANCE[dtype]:.0e}"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def run_by_onnxruntime(path: Path) -> Run:
+    """Load an ONNX file into ONNX Runtime, on the CPU with PyTorch's number of threads."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(None, inputs)[0]
+
+
+def require(extra: Literal["onnxruntime", "openvino"]) -> None:
+    """Make sure that what an extra installs is there.
+
+    Raises:
+        ExportError: it is not.
+    """
+    missing = [package for package in ("onnx", "onnxscript", extra) if find_spec(package) is None]
+    if missing:
+        raise ExportError(f"{', '.join(missing)} not installed: pip install 'idm-face-restoration[{extra}]'")

@@ -1,0 +1,185 @@
+"""The denoiser outside PyTorch: the ONNX file, ONNX Runtime, OpenVINO."""
+
+import json
+import sys
+from importlib.util import find_spec
+
+import pytest
+import torch
+from torch import nn
+
+from idm import export
+from idm.backends import ExportedDenoiser
+from idm.diffusion.samplers import build_scheduler, sample
+from idm.diffusion.schedule import linear
+from idm.diffusion.schedulers import DDIMScheduler
+from idm.export import ExportError, Graph, check, export_onnx, run_by_onnxruntime, write_onnx
+from idm.nn.denoiser import Denoiser
+from idm.pipeline import IDMPipeline
+from idm.restorers import describe_pipeline
+
+SIZE = 16
+RUNS = [("onnxruntime", torch.float32, 2), ("openvino", torch.float32, 4), ("openvino", torch.bfloat16, 2)]
+
+
+def make_denoiser(patch_size: int = 2, **settings) -> Denoiser:
+    """Weights that were never trained, but moved off their start: the output depends on everything."""
+    torch.manual_seed(0)
+    denoiser = Denoiser(
+        image_size=SIZE,
+        patch_size=patch_size,
+        channels=(8, 16),
+        num_blocks=(1, 1),
+        attention_resolutions=(4,),
+        head_dim=8,
+        **settings,
+    )
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=rng)
+    return denoiser.eval()
+
+
+def make_pipeline(denoiser: Denoiser) -> IDMPipeline:
+    pipeline = IDMPipeline(denoiser, build_scheduler("ddim", linear()), num_inference_steps=3)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def needs(*packages: str) -> None:
+    for package in ("onnx", "onnxscript", *packages):
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+
+
+@pytest.fixture(scope="module", params=RUNS, ids=lambda run: f"{run[0]} {run[1]} patch {run[2]}")
+def exported(request: pytest.FixtureRequest) -> tuple[ExportedDenoiser, Denoiser]:
+    """A backend's denoiser, and PyTorch's that it was made of."""
+    backend, dtype, patch_size = request.param
+    needs(backend)
+    denoiser = make_denoiser(patch_size)
+    return ExportedDenoiser(denoiser, backend, dtype), denoiser
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("gamma", [1e-4, 0.5, 0.99999, 1 - 1e-7])
+def test_every_backend_gives_what_the_denoiser_gives_at_all_levels(exported, batch_size, gamma) -> None:
+    f, denoiser = exported
+    rng = torch.Generator().manual_seed(batch_size)
+    x_d, x_t = torch.randn(2, batch_size, 3, SIZE, SIZE, generator=rng)
+    batch = {"x_d": x_d, "x_t": x_t, "gamma": torch.full((batch_size,), gamma, dtype=torch.float64)}
+    with torch.no_grad():
+        wanted = denoiser(**batch)
+    tolerance = 1e-5 if f.dtype == torch.float32 else 0.02
+    torch.testing.assert_close(f(**batch), wanted, rtol=0, atol=tolerance * wanted.abs().max().item())
+
+
+def test_a_pipeline_restores_the_same_faces_on_every_backend_and_saves_its_own_weights(exported, tmp_path) -> None:
+    f, denoiser = exported
+    pipeline = make_pipeline(denoiser)
+    lq = torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    wanted = pipeline.restore(lq, [0, 1, 2])
+    pipeline.exported = f
+    levels = 255 * (pipeline.restore(lq, [0, 1, 2]) - wanted).abs()
+    assert levels.max() > 0  # it was another program
+    if f.dtype == torch.float32:
+        assert levels.max() < 0.01
+    else:
+        assert levels.mean() < 1
+    pipeline.save_pretrained(tmp_path)
+    assert torch.equal(IDMPipeline.from_pretrained(tmp_path).restore(lq, [0, 1, 2]), wanted)
+    about = describe_pipeline(pipeline, tmp_path)
+    assert (about["backend"], about["precision"]) == (f.backend, str(f.dtype).removeprefix("torch."))
+    pipeline.use_backend("torch")
+    assert torch.equal(pipeline.restore(lq, [0, 1, 2]), wanted)
+    assert describe_pipeline(pipeline, tmp_path)["backend"] == "torch"
+
+
+def test_faces_of_another_size_are_refused_by_a_graph_of_one_size(exported) -> None:
+    f, denoiser = exported
+    pipeline = make_pipeline(denoiser)
+    pipeline.exported = f
+    with pytest.raises(ValueError, match=f"{f.backend} runs faces of 16 x 16 px, got 16 x 24"):
+        pipeline(torch.rand(1, 3, SIZE, 24))
+
+
+def test_openvino_is_kept_from_reporting_to_its_makers(exported) -> None:
+    if exported[0].backend == "openvino":
+        assert sys.modules["openvino_telemetry"] is None
+        assert not [name for name in sys.modules if name.startswith("openvino_telemetry.")]
+
+
+# What is refused
+
+
+def test_what_cannot_work_is_refused_at_once(monkeypatch) -> None:
+    monkeypatch.setattr("idm.backends.write_onnx", lambda *_: pytest.fail("too late"))
+    with pytest.raises(ExportError, match="onnxruntime computes in fp32 only"):
+        ExportedDenoiser(make_denoiser(), "onnxruntime", torch.bfloat16)
+    with pytest.raises(ExportError, match=r"float32 on the CPU, not torch\.bfloat16"):
+        ExportedDenoiser(make_denoiser().type(torch.bfloat16), "openvino", torch.bfloat16)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(backend, monkeypatch) -> None:
+    monkeypatch.setattr(export, "find_spec", lambda package: None if package in (backend, "onnx") else object())
+    message = rf"onnx, {backend} not installed: pip install 'idm-face-restoration\[{backend}\]'"
+    with pytest.raises(ExportError, match=message):
+        make_pipeline(make_denoiser()).use_backend(backend)
+
+
+TINY = Graph("tiny", nn.Linear(2, 2), {"input": torch.tensor([[1.0, 2.0], [-3.0, 1.0]])})
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (lambda y: y * 1.001, "differs from PyTorch by"),
+        (lambda y: y * torch.nan, "differs from PyTorch by nan"),
+        (lambda y: y[:1], r"gives \(1, 2\), not \(2, 2\)"),
+        (lambda y: y if len(y) < 3 else y.flip(0).roll(1, 0), "differs from PyTorch by"),
+    ],
+    ids=["a little off", "nan", "batch of one", "only the batch of three"],
+)
+def test_a_graph_that_computes_something_else_is_refused(fault, message) -> None:
+    def run(inputs):
+        return fault(TINY.network(torch.from_numpy(inputs["input"]))).detach().numpy()
+
+    with pytest.raises(ExportError, match=message):
+        check(TINY, run, torch.float32)
+
+
+# The file
+
+
+def test_a_file_that_fails_its_check_is_not_left_and_replaces_nothing(tmp_path, monkeypatch) -> None:
+    needs("onnxruntime")
+    path = tmp_path / "tiny.onnx"
+    path.write_text("the old one")
+    wrong = Graph("tiny", nn.Linear(2, 2), TINY.inputs)
+    monkeypatch.setattr(export, "write_onnx", lambda graph, path: write_onnx(wrong, path))
+    with pytest.raises(ExportError, match="differs from PyTorch"):
+        export_onnx(TINY, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["tiny.onnx"]
+    assert path.read_text() == "the old one"
+
+
+def test_the_file_alone_is_enough_to_restore_a_face(tmp_path) -> None:
+    needs("onnxruntime")
+    import onnx
+
+    pipeline, path = make_pipeline(make_denoiser(add_degraded=True)), tmp_path / "denoiser.onnx"
+    assert export_onnx(pipeline.graph(), path) < 1e-5
+    assert [p.name for p in tmp_path.iterdir()] == ["denoiser.onnx"]  # the weights are inside
+    about = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    scheduler = DDIMScheduler.from_config(json.loads(about["scheduler_config"]))
+    run = run_by_onnxruntime(path)
+
+    def f(**inputs):
+        return torch.from_numpy(run({name: x.numpy() for name, x in inputs.items()}))
+
+    lq = torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    generators = [torch.Generator().manual_seed(seed) for seed in (4, 5, 6)]
+    restored = sample(f, 2 * lq - 1, scheduler, prediction=about["prediction"], num_steps=3, generators=generators)
+    torch.testing.assert_close((restored + 1) / 2, pipeline.restore(lq, [4, 5, 6]), rtol=0, atol=1e-5)
