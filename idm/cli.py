@@ -14,6 +14,10 @@ def main(arguments: list[str] | None = None) -> None:
     from idm.commands import evaluate_command, restore_command
 
     try:
+        if parsed.command == "clean":
+            from idm.clean_command import clean_command
+
+            sys.exit(clean_command(parsed))
         sys.exit({"restore": restore_command, "evaluate": evaluate_command}[parsed.command](parsed))
     except KeyboardInterrupt:
         sys.exit("interrupted; what was finished is whole")
@@ -25,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_restore(commands.add_parser("restore", help="restore aligned faces: files or folders"))
     _add_evaluate(commands.add_parser("evaluate", help="measure a model on faces, or a folder against another"))
+    _add_clean(commands.add_parser("clean", help="restore a whole data set; what is better takes the old one's place"))
     return parser
 
 
@@ -54,6 +59,23 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=1234, help="seed of degradations and noise (default 1234)")
     _add_model(parser)
+
+
+def _add_clean(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, help="training run or saved pipeline (default: the model in the box)")
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="folder of aligned faces, assets:SPLIT, synthetic[:N], a training configuration, or a data.source such as "
+        "'{name: huggingface, path: parquet, data_files: faces.parquet}'",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the cleaned data set")
+    parser.add_argument("--num-images", type=int, help="how many faces, spread evenly (default all)")
+    parser.add_argument("--seed", type=int, default=0, help="from which each face's noise follows (default 0)")
+    parser.add_argument("--report", action="store_true", help="also make a page of faces before and after")
+    parser.add_argument(
+        "settings", nargs="*", metavar="key=value", help="as in a training's extrinsic section: gate.min_identity=0.7"
+    )
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:

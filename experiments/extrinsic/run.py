@@ -106,7 +106,8 @@ def measure_targets(clean: Path, spoiled: Path, originals: Path, result: Path, s
     """How near the training targets are to the unspoiled originals, before and after cleaning, by kind of spoiling."""
     if result.exists():
         return
-    kinds = [json.loads(line)["spoiled"] for line in (spoiled / "metadata.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (spoiled / "metadata.jsonl").read_text().splitlines()]
+    kinds = {row["file_name"]: row["spoiled"] for row in rows}
     before, original, after = FolderFaces(spoiled, SIZE), FolderFaces(originals, SIZE), cleaned_faces(clean, SIZE)
     network = load_identity()
     groups: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -114,7 +115,7 @@ def measure_targets(clean: Path, spoiled: Path, originals: Path, result: Path, s
         x, x_0, x_clean = before[i], original[i], after[i]
         assert x.key == x_0.key == x_clean.key == entry.id
         images = [from_uint8(face.image) for face in (x, x_0, x_clean)]
-        group = groups[kinds[i]]
+        group = groups[kinds[x.key]]
         group["accepted"].append(float(entry.accepted))
         for column, j in (("before", 0), ("after", 2)):
             group[f"mse_{column}"].append(float(np.mean((images[j].astype(np.float64) - images[1]) ** 2)))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from idm.build.data import build_data
 from idm.build.intrinsic import build_learner
 from idm.build.run import TrainingFaces, build_run, claim_folder
-from idm.config.schema import ExtrinsicConfig, GateConfig, IDMConfig, SamplerConfig
+from idm.config.schema import CleaningConfig, IDMConfig, SamplerConfig
 from idm.data.faces import Cached, FaceSource, HuggingFaceFaces, Part, StreamedFaces
 from idm.data.pool import Pool, constant, linear
 from idm.diffusion.samplers import build_scheduler, check_chain
@@ -60,16 +60,12 @@ def describe_model(pipeline: IDMPipeline, folder: Path) -> dict[str, Any]:
     }
 
 
-def build_gate(config: GateConfig) -> Gate:
-    return Gate(**config.model_dump())
-
-
 def build_cleaning(
     source: FaceSource | StreamedFaces,
     described: dict[str, Any],
     model: Path,
     output: Path,
-    config: ExtrinsicConfig,
+    config: CleaningConfig,
     seed: int,
 ) -> Cleaning:
     """A cleaning job with the model at a path; ``described`` stands for the source in the job's record."""
@@ -77,7 +73,7 @@ def build_cleaning(
     pipeline = load_pipeline(model, device, inference_dtype(device))
     if config.sampler is not None:
         use_sampler(pipeline, config.sampler)
-    gate = build_gate(config.gate)
+    gate = Gate(**config.gate.model_dump())
     return Cleaning(
         source,
         pipeline,

@@ -226,10 +226,10 @@ class GateConfig(Section):
     min_identity: Annotated[float, Field(ge=-1, le=1)] | None = 0.6
     max_sharpness_loss: Share = 0.01
     max_noise_gain: Annotated[float, Field(ge=0)] = 0.3
-    max_blockiness_gain: Annotated[float, Field(ge=0)] = 0.1
+    max_blockiness_gain: Annotated[float, Field(ge=0)] = 0.15
     min_sharpness_gain: Annotated[float, Field(ge=0)] = 0.02
-    min_noise_loss: Annotated[float, Field(ge=0)] = 1.0
-    min_blockiness_loss: Annotated[float, Field(ge=0)] = 0.3
+    min_noise_loss: Annotated[float, Field(ge=0)] = 0.5
+    min_blockiness_loss: Annotated[float, Field(ge=0)] = 0.05
 
 
 class AtOnceConfig(Section):
@@ -257,20 +257,28 @@ class MixedConfig(Section):
 ReplacementConfig = Annotated[AtOnceConfig | GradualConfig | MixedConfig, Field(discriminator="name")]
 
 
-class ExtrinsicConfig(Section):
+class CleaningConfig(Section):
+    """How x* = f_theta(x) is drawn, judged and stored."""
+
+    sampler: SamplerConfig | None = None
+    """How x* is drawn; without it as the model samples."""
+    samples: Count = 1
+    """x* drawn for each face, of which the accepted one with the best identity counts."""
+    batch_size: Count = 16
+    """Faces restored at once."""
+    shard_size: Count = 256
+    """Faces of a file of the result; so many each process may have to restore again after a kill."""
+    image_format: Literal["png", "jpg"] = "png"
+    """Lossless PNG, or JPEG of quality 95 without chroma subsampling."""
+    gate: GateConfig = GateConfig()
+
+
+class ExtrinsicConfig(CleaningConfig):
     """Train, clean the originals with what was trained, train on them anew: ``rounds`` times."""
 
     rounds: Count = 1
     init: Literal["scratch", "previous"] = "scratch"
     """Where f_theta* starts: new weights, or those of the round before."""
-    sampler: SamplerConfig | None = None
-    """How x* is drawn; without it as the run samples."""
-    samples: Count = 1
-    """x* drawn for each face, of which the accepted one with the best identity counts."""
-    batch_size: Count = 16
-    shard_size: Count = 256
-    image_format: Literal["png", "jpg"] = "png"
-    gate: GateConfig = GateConfig()
     replacement: ReplacementConfig = AtOnceConfig()
     max_validation_loss: Annotated[float, Field(ge=0)] = 0.1
     """dB of PSNR that a round may validate worse than the one before; more ends the rounds."""

@@ -185,8 +185,9 @@ def degrade(image: RGB, recipe: Recipe, rng: np.random.Generator) -> RGB:
 def draw_degradation(recipe: Recipe, rng: np.random.Generator) -> Degradation:
     """Draw every number of one degradation.
 
-    Always takes the same 22 uniforms, in the order below, whether or not they are used (and 4 more to leave steps out): so a changed range or
-    probability moves nothing but its own step, and recipes can be compared draw by draw.
+    Always takes the same 22 uniforms, in the order below, whether or not they are used (and 4 more after them
+    where steps may be left out): so a changed range or probability moves nothing but its own step, and recipes can
+    be compared draw by draw.
     """
     uniforms = rng.random(22).tolist()
     clean, isotropic, sigma_x, sigma_y, rotation, down, noise, quality = uniforms[:8]

@@ -21,13 +21,13 @@ class Gate:
             enough and stays: share of sharpness gained, noise lost in 1/255, blockiness lost.
     """
 
-    min_identity: float | None = 0.9
+    min_identity: float | None = 0.6
     max_sharpness_loss: float = 0.01
     max_noise_gain: float = 0.3
-    max_blockiness_gain: float = 0.1
+    max_blockiness_gain: float = 0.15
     min_sharpness_gain: float = 0.02
-    min_noise_loss: float = 1.0
-    min_blockiness_loss: float = 0.3
+    min_noise_loss: float = 0.5
+    min_blockiness_loss: float = 0.05
 
 
 @dataclass(frozen=True)
