@@ -119,7 +119,7 @@ def measure_targets(clean: Path, spoiled: Path, originals: Path, result: Path, s
         group["accepted"].append(float(entry.accepted))
         for column, j in (("before", 0), ("after", 2)):
             group[f"mse_{column}"].append(float(np.mean((images[j].astype(np.float64) - images[1]) ** 2)))
-        if kinds[i] != "none" or entry.accepted:
+        if kinds[x.key] != "none" or entry.accepted:
             embedded = network.embed(images, [x.landmarks] * 3)
             group["identity_before"].append(float(cosine(embedded[:1], embedded[1:2])[0]))
             group["identity_after"].append(float(cosine(embedded[2:], embedded[1:2])[0]))
