@@ -44,6 +44,7 @@ def build_denoiser(config: IDMConfig) -> Denoiser:
         inject_degraded=net.inject_degraded,
         add_degraded=net.add_degraded,
         dropout=net.dropout,
+        conditional=net.conditional,
     )
 
 

@@ -116,6 +116,7 @@ class DenoiserConfig(Section):
     inject_degraded: bool = False
     add_degraded: bool = True
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    conditional: bool = True
 
 
 # ------------------------------------------------------------------------------------------- diffusion
@@ -358,6 +359,9 @@ class IDMConfig(RunConfig):
                 f"denoiser.add_degraded: needs objective.prediction=sample, not {self.objective.prediction}"
                 " (x_d is an estimate of x_0, not of noise)"
             )
+        for name in ("add_degraded", "inject_degraded"):
+            if not net.conditional and getattr(net, name):
+                faults.append(f"denoiser.{name}: must be false without denoiser.conditional: there is no x_d")
         if self.schedule.name == "linear" and self.schedule.beta_start > self.schedule.beta_end:
             faults.append("schedule.beta_start: is above schedule.beta_end")
         return faults
