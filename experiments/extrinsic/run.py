@@ -20,7 +20,6 @@ import torch
 from spoil import write_spoiled
 
 from idm.build.data import assets_folder, build_recipe, evenly
-from idm.build.extrinsic import cleaned_faces
 from idm.config.load import load_config
 from idm.config.schema import IDMConfig
 from idm.data.faces import FolderFaces, Part
@@ -31,6 +30,7 @@ from idm.evaluation.identity import cosine, load_identity
 from idm.evaluation.metrics import build_metric
 from idm.extrinsic.manifest import SUMMARY, read_manifest
 from idm.extrinsic.quality import measure
+from idm.extrinsic.shards import cleaned_faces
 from idm.pretrained import load_pipeline
 from idm.runtime import inference_dtype, keep_freed_memory, provenance
 from idm.training.checkpoint import write_json

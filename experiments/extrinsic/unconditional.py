@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from idm.build.extrinsic import cleaned_faces
 from idm.data.faces import FaceSource, FolderFaces
 from idm.data.images import image_grid, write_image
 from idm.data.ranges import chw_to_hwc, from_uint8, to_uint8
 from idm.evaluation.frechet import NAME, frechet_distance
 from idm.evaluation.identity import load_identity
+from idm.extrinsic.shards import cleaned_faces
 from idm.faces.template import ffhq_landmarks
 from idm.pretrained import load_pipeline
 from idm.runtime import inference_dtype, keep_freed_memory, provenance

@@ -15,7 +15,7 @@ from idm.build.data import build_data
 from idm.build.intrinsic import build_learner
 from idm.build.run import TrainingFaces, build_run, claim_folder
 from idm.config.schema import CleaningConfig, IDMConfig, SamplerConfig
-from idm.data.faces import Cached, FaceSource, HuggingFaceFaces, Part, StreamedFaces
+from idm.data.faces import Cached, FaceSource, Part, StreamedFaces
 from idm.data.pool import Pool, constant, linear
 from idm.diffusion.samplers import build_scheduler, check_chain
 from idm.diffusion.schedule import from_betas
@@ -25,7 +25,7 @@ from idm.extrinsic.gate import Gate
 from idm.extrinsic.job import run_job
 from idm.extrinsic.manifest import read_manifest
 from idm.extrinsic.rounds import Rounds, Stages
-from idm.extrinsic.shards import DATA
+from idm.extrinsic.shards import cleaned_faces
 from idm.pipeline import IDMPipeline
 from idm.pretrained import WEIGHTS, find_model, load_pipeline
 from idm.runtime import inference_dtype
@@ -83,15 +83,6 @@ def build_cleaning(
         identity=None if gate.min_identity is None else load_identity(device=str(device)),
         about={"source": described, "model": describe_model(pipeline, find_model(model))},
     )
-
-
-def cleaned_faces(output: Path, size: int) -> HuggingFaceFaces:
-    """P_X* as a finished job left it."""
-    import datasets
-
-    files = sorted(str(path) for path in (output / DATA).glob("*.parquet"))
-    dataset = datasets.load_dataset("parquet", data_files=files, split="train")
-    return HuggingFaceFaces(dataset, "image", "landmarks", size, "id")
 
 
 def build_rounds(config: IDMConfig) -> Rounds:

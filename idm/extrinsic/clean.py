@@ -89,6 +89,8 @@ class Cleaning:
             CleanError: saying what differs, or how much space is missing.
         """
         path = self.output / ABOUT
+        if not path.exists() and any((self.output / DATA).glob("*")):
+            raise CleanError(f"{self.output / DATA}: holds files of something else; choose another output folder")
         if path.exists():
             before, now = _flat(json.loads(path.read_text())), _flat(self.about)
             changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))

@@ -3,9 +3,8 @@
 import json
 import sys
 import time
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from accelerate import PartialState
 from tqdm import tqdm
 
 from idm.extrinsic.clean import Cleaning
@@ -14,7 +13,23 @@ from idm.extrinsic.manifest import SUMMARY, finish
 POLL_SECONDS = 1.0
 
 
-def run_job(job: Cleaning, state: PartialState) -> dict[str, Any]:
+@runtime_checkable
+class Processes(Protocol):
+    """What of :class:`accelerate.PartialState` a job needs."""
+
+    @property
+    def process_index(self) -> int: ...
+
+    @property
+    def num_processes(self) -> int: ...
+
+    @property
+    def is_main_process(self) -> bool: ...
+
+    def wait_for_everyone(self) -> None: ...
+
+
+def run_job(job: Cleaning, state: Processes) -> dict[str, Any]:
     """Make this process's share of the missing shards; gives the whole job's summary once it is finished.
 
     Raises:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from jaxtyping import UInt8
 from PIL import Image
 
-from idm.data.faces import Landmarks
+from idm.data.faces import HuggingFaceFaces, Landmarks
 from idm.training.checkpoint import sync
 
 DATA = "data"
@@ -119,6 +119,15 @@ def read_images(path: Path) -> Iterator[tuple[int, bytes]]:
     table = pq.read_table(path, columns=["index", "image"])
     for row in table.to_pylist():
         yield row["index"], row["image"]["bytes"]
+
+
+def cleaned_faces(output: Path, size: int) -> HuggingFaceFaces:
+    """P_X* as a finished job left it."""
+    import datasets
+
+    files = sorted(str(path) for path in (output / DATA).glob("*.parquet"))
+    dataset = datasets.load_dataset("parquet", data_files=files, split="train")
+    return HuggingFaceFaces(dataset, "image", "landmarks", size, "id")
 
 
 def _encode(face: CleanedFace, image_format: str) -> dict[str, Any]:
