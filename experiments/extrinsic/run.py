@@ -1,14 +1,16 @@
 """Does an extrinsic iteration help? Training targets of which 30 % are spoiled, with and without cleaning.
 
 ``python experiments/extrinsic/run.py -o FOLDER [--seeds 0 1 2] [section.key=value ...]``; started again it goes on.
-For each seed: round 0 on spoiled targets, cleaning by it, round 1 on the cleaned ones (one command), the ceiling
-(nothing spoiled) and the control (spoiled, twice as many steps). All are measured on the same clean held-out faces
-with frozen degradations; results go to ``FOLDER/results``, the tables are made of them by ``table.py``.
+For each seed: round 0 on spoiled targets, cleaning by it and round 1 on the cleaned ones (one command), round 1 again
+but from round 0's weights, the ceiling (nothing spoiled) and the control (spoiled, twice as many steps). All are
+measured on the same clean held-out faces with frozen degradations; results go to ``FOLDER/results``, the tables are
+made of them by ``table.py``.
 """
 
 import argparse
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -169,6 +171,13 @@ def run_seed(seed: int, output: Path, overrides: list[str], num_faces: int | Non
     measure_model(here / "rounds" / "round_0", results / f"round_0_{seed}.json", "round 0", seed)
     measure_model(here / "rounds" / "round_1", results / f"round_1_{seed}.json", "round 1", seed)
     measure_targets(here / "rounds" / "clean_0", spoiled, originals, results / f"targets_{seed}.json", seed)
+    previous = here / "rounds_previous"
+    for stage in ("round_0", "clean_0"):  # the same, so only round 1 is left to train
+        if not (previous / stage).exists():
+            shutil.copytree(here / "rounds" / stage, previous / f".{stage}")
+            (previous / f".{stage}").rename(previous / stage)
+    train(previous, spoiled, seed, [*overrides, "extrinsic.init=previous"])
+    measure_model(previous / "round_1", results / f"round_1_previous_{seed}.json", "round 1 from round 0", seed)
     alone = [*overrides, "extrinsic=null"]
     train(here / "ceiling", originals, seed, alone)
     measure_model(here / "ceiling", results / f"ceiling_{seed}.json", "ceiling", seed)

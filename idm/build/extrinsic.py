@@ -16,6 +16,7 @@ from idm.build.intrinsic import build_learner
 from idm.build.run import TrainingFaces, build_run, claim_folder
 from idm.config.schema import CleaningConfig, IDMConfig, SamplerConfig
 from idm.data.faces import Cached, FaceSource, Part, StreamedFaces
+from idm.data.images import ImageError
 from idm.data.pool import Pool, constant, linear
 from idm.diffusion.samplers import build_scheduler, check_chain
 from idm.diffusion.schedule import from_betas
@@ -29,6 +30,7 @@ from idm.extrinsic.shards import cleaned_faces
 from idm.pipeline import IDMPipeline
 from idm.pretrained import WEIGHTS, find_model, load_pipeline
 from idm.runtime import inference_dtype
+from idm.training.checkpoint import write_json
 
 
 def build_state() -> PartialState:
@@ -89,14 +91,43 @@ def build_rounds(config: IDMConfig) -> Rounds:
     """All rounds of an extrinsic iteration, ready to fit."""
     extrinsic = config.extrinsic
     assert extrinsic is not None
-    train, val = build_data(config)
-    stages = Stages(partial(_train, config, train, val), partial(_clean, config, train))
+    originals, val = build_data(config)
+    readable = _readable(originals, config.output_dir)
+    stages = Stages(partial(_train, config, originals, readable, val), partial(_clean, config, originals))
     return Rounds(config.output_dir, extrinsic.rounds, stages, extrinsic.max_validation_loss)
 
 
-def _train(config: IDMConfig, originals: FaceSource | StreamedFaces, val: FaceSource, number: int) -> dict[str, Any]:
+def _readable(originals: FaceSource | StreamedFaces, folder: Path) -> FaceSource | StreamedFaces:
+    """The faces that can be read, for round 0; the others, found once, are named in ``unreadable.json``."""
+    if isinstance(originals, StreamedFaces):
+        return originals
+    path, state = folder / "unreadable.json", build_state()
+    if state.is_main_process and not path.exists():
+        unreadable = {}
+        for index in range(len(originals)):
+            try:
+                originals[index]
+            except ImageError as error:
+                unreadable[index] = str(error)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, unreadable)
+    state.wait_for_everyone()
+    left_out = {int(index) for index in json.loads(path.read_text())}
+    return Part(originals, [i for i in range(len(originals)) if i not in left_out]) if left_out else originals
+
+
+def _train(
+    config: IDMConfig,
+    originals: FaceSource | StreamedFaces,
+    readable: FaceSource | StreamedFaces,
+    val: FaceSource,
+    number: int,
+) -> dict[str, Any]:
     assert config.extrinsic is not None
-    here = config.model_copy(update={"output_dir": config.output_dir / f"round_{number}"})
+    changes: dict[str, Any] = {"output_dir": config.output_dir / f"round_{number}"}
+    if number == 0:
+        changes["extrinsic"] = None  # a training like any other, and as such in its config.yaml
+    here = config.model_copy(update=changes)
     result = here.output_dir / "metrics.json"
     if result.exists() and json.loads(result.read_text())["step"] == config.train.num_steps:
         claim_folder(here)  # the same run
@@ -105,7 +136,7 @@ def _train(config: IDMConfig, originals: FaceSource | StreamedFaces, val: FaceSo
         if number > 0 and config.extrinsic.init == "previous":
             before = find_model(config.output_dir / f"round_{number - 1}")
             initial = load_file(before / "denoiser" / WEIGHTS)
-        pool = build_pool(config, originals, number)
+        pool = readable if number == 0 else build_pool(config, originals, number)
         build_run(here, partial(build_learner, here, initial=initial), (pool, val)).fit()
     return {"metrics": json.loads(result.read_text())["metrics"]}
 
@@ -119,10 +150,8 @@ def _clean(config: IDMConfig, originals: FaceSource | StreamedFaces, number: int
 
 
 def build_pool(config: IDMConfig, originals: FaceSource | StreamedFaces, number: int) -> TrainingFaces:
-    """What round ``number`` is trained on."""
+    """What a later round is trained on: the faces of the cleaning before it, beside those that they replace."""
     assert config.extrinsic is not None
-    if number == 0:
-        return originals
     replacement = config.extrinsic.replacement
     folder = config.output_dir / f"clean_{number - 1}"
     new: FaceSource = cleaned_faces(folder, config.data.image_size)
