@@ -1,15 +1,14 @@
 """Train IDM: ``accelerate launch train_idm.py --config configs/quickstart.yaml [section.key=value ...]``."""
 
-from typing import TYPE_CHECKING
-
 from idm.config.schema import IDMConfig
-from idm.launch import launch
-
-if TYPE_CHECKING:
-    from idm.training.loop import Run
+from idm.launch import Fittable, launch
 
 
-def build(config: IDMConfig) -> "Run":
+def build(config: IDMConfig) -> Fittable:
+    if config.extrinsic is not None:
+        from idm.build.extrinsic import build_rounds
+
+        return build_rounds(config)
     from idm.build.intrinsic import build_intrinsic
 
     return build_intrinsic(config)

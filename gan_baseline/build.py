@@ -41,7 +41,7 @@ def build_gan(config: GANConfig) -> Run:
             path = None
         case TrainedPriorConfig():
             stage_zero = build_prior_run(config, config.prior)
-            stage_zero.fit(followed=True)
+            stage_zero.fit()
             stage_zero.accelerator.free_memory()
             path = stage_zero.settings.folder
         case CheckpointPriorConfig():

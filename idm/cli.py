@@ -41,6 +41,10 @@ def run(parsed: argparse.Namespace) -> int:
             from idm.commands.export import export_command
 
             return export_command(parsed)
+        case "clean":
+            from idm.commands.clean import clean_command
+
+            return clean_command(parsed)
     raise AssertionError(f"argparse let {parsed.command!r} through")
 
 
@@ -53,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_compare(commands.add_parser("compare", help="measure several restorers side by side"))
     _add_weights(commands.add_parser("weights", help="which weights files of others are here, and on what terms"))
     _add_export(commands.add_parser("export", help="write a model's network as an ONNX file, checked"))
+    _add_clean(commands.add_parser("clean", help="restore a whole data set; what is better takes the old one's place"))
     return parser
 
 
@@ -160,6 +165,23 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--num-images", type=int, help="how many faces (default all; 64 synthetic ones)")
     parser.add_argument("--seed", type=int, default=1234, help="seed of degradations and noise (default 1234)")
+
+
+def _add_clean(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, help="training run or saved pipeline (default: the model in the box)")
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="folder of aligned faces, assets:SPLIT, synthetic[:N], a training configuration, or a data.source such as "
+        "'{name: huggingface, path: parquet, data_files: faces.parquet}'",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the cleaned data set")
+    parser.add_argument("--num-images", type=int, help="how many faces, spread evenly (default all)")
+    parser.add_argument("--seed", type=int, default=0, help="from which each face's noise follows (default 0)")
+    parser.add_argument("--report", action="store_true", help="also make a page of faces before and after")
+    parser.add_argument(
+        "settings", nargs="*", metavar="key=value", help="as in a training's extrinsic section: gate.min_identity=0.7"
+    )
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:

@@ -4,18 +4,23 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 from idm.config.load import ConfigError, load_config
 from idm.config.schema import RunConfig
 
-if TYPE_CHECKING:
-    from idm.training.loop import Run
-
 Config = TypeVar("Config", bound=RunConfig)
 
 
-def launch(description: str, schema: type[Config], build: Callable[[Config], "Run"]) -> None:
+class Fittable(Protocol):
+    """A training run, or several in a row."""
+
+    def fit(self) -> None: ...
+
+    def report(self) -> None: ...
+
+
+def launch(description: str, schema: type[Config], build: Callable[[Config], Fittable]) -> None:
     """Run a training command to its end; exits with status 1 and one message if it cannot be done.
 
     Args:
@@ -35,13 +40,17 @@ def launch(description: str, schema: type[Config], build: Callable[[Config], "Ru
 
     quieten_libraries()
 
+    from accelerate import PartialState
+
     from idm.data.images import ImageError
+    from idm.extrinsic.shards import CleanError
     from idm.training.checkpoint import CheckpointError
     from idm.training.loop import TrainingError
 
     try:
         run = build(config)
         run.fit()
-    except (ConfigError, ImageError, CheckpointError, TrainingError, FileNotFoundError) as error:
+    except (ConfigError, ImageError, CheckpointError, TrainingError, CleanError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     run.report()
+    PartialState().destroy_process_group()

@@ -185,6 +185,18 @@ class IDMPipeline(DiffusionPipeline):
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         return self._sample(lq, generators)
 
+    def generate(self, seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
+        """Faces out of noise, in [0, 1], with the sampler's number of steps; each depends on its seed alone.
+
+        Raises:
+            ValueError: the denoiser is conditional, a model of restoration and not of faces.
+        """
+        if self.denoiser.config.conditional:
+            raise ValueError("generate() needs an unconditional denoiser (denoiser.conditional: false)")
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        nothing = torch.zeros(len(seeds), 3, self.image_size, self.image_size)
+        return self._sample(nothing, generators, start_from="noise", strength=1.0)
+
     def __call__(
         self,
         image: ImageInput | Sequence[ImageInput],

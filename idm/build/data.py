@@ -69,7 +69,7 @@ def _build_hugging_face(config: HuggingFaceConfig, size: int, seed: int) -> Face
     if config.streaming:
         assert config.num_faces is not None  # checked with the configuration
         return StreamedFaces(dataset, config.num_faces, config.image_column, config.landmarks_column, size, seed)
-    return HuggingFaceFaces(dataset, config.image_column, config.landmarks_column, size)
+    return HuggingFaceFaces(dataset, config.image_column, config.landmarks_column, size, config.id_column)
 
 
 def build_data(config: RunConfig) -> tuple[FaceSource | StreamedFaces, FaceSource]:

@@ -44,6 +44,7 @@ def build_denoiser(config: IDMConfig) -> Denoiser:
         inject_degraded=net.inject_degraded,
         add_degraded=net.add_degraded,
         dropout=net.dropout,
+        conditional=net.conditional,
     )
 
 
@@ -62,10 +63,15 @@ def build_pipeline(config: IDMConfig, denoiser: Denoiser) -> IDMPipeline:
     return pipeline
 
 
-def build_learner(config: IDMConfig, accelerator: Accelerator) -> IntrinsicIteration:
+def build_learner(
+    config: IDMConfig, accelerator: Accelerator, initial: dict[str, Tensor] | None = None
+) -> IntrinsicIteration:
+    """The learner; ``initial`` are weights to start from instead of random ones."""
     train = config.train
     torch.manual_seed(config.seed)  # the weights' initial values
     denoiser = build_denoiser(config)
+    if initial is not None:
+        denoiser.load_state_dict(initial)
     if train.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
     if train.compile:

@@ -11,7 +11,9 @@ from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, p
 from idm.build.data import build_data, build_recipe
 from idm.config.load import ConfigError, dump_config, load_config
 from idm.config.schema import RunConfig
+from idm.data.faces import FaceSource, StreamedFaces
 from idm.data.pairs import FrozenPairs, Pairing, Share, training_batches
+from idm.data.pool import Pool
 from idm.evaluation.metrics import build_metric
 from idm.runtime import computes_in_bf16, keep_freed_memory, share_cores
 from idm.training.checkpoint import write_text
@@ -35,11 +37,21 @@ def build_accelerator(config: RunConfig) -> Accelerator:
     )
 
 
-def build_run(config: RunConfig, build_learner: Callable[[Accelerator], Trainable], *, validates: bool = True) -> Run:
+TrainingFaces = FaceSource | StreamedFaces | Pool
+
+
+def build_run(
+    config: RunConfig,
+    build_learner: Callable[[Accelerator], Trainable],
+    data: tuple[TrainingFaces, FaceSource] | None = None,
+    *,
+    validates: bool = True,
+) -> Run:
     """All of a training run, ready to fit.
 
     Args:
         build_learner: makes what is trained, once processes and precision are known.
+        data: faces to train on and to validate on, instead of those that ``config.data`` names.
         validates: whether that is a :class:`~idm.training.learner.Learner`, which restores the held-out faces.
 
     Raises:
@@ -47,7 +59,7 @@ def build_run(config: RunConfig, build_learner: Callable[[Accelerator], Trainabl
     """
     keep_freed_memory()
     recipe = build_recipe(config.degradation)
-    train, val = build_data(config)
+    train, val = data or build_data(config)
     accelerator = build_accelerator(config)
     if accelerator.device.type == "cpu":
         share_cores(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
@@ -106,6 +118,7 @@ MAY_CHANGE = {
     "data": ("cache", "num_workers"),
     "train": ("log_every", "checkpoint_every", "keep_checkpoints", "trackers", "compile"),
     "validation": ("every", "num_shown"),
+    "extrinsic": ("rounds",),
 }
 
 
@@ -132,7 +145,7 @@ def _essence(config: RunConfig) -> dict[str, object]:
     sections = config.model_dump(mode="json", exclude={"output_dir"})
     for section, keys in MAY_CHANGE.items():
         for key in keys:
-            sections[section].pop(key, None)  # not every kind of run has each
+            (sections.get(section) or {}).pop(key, None)  # not every kind of run has each
     return {
         f"{name}.{key}" if isinstance(section, dict) else name: value
         for name, section in sections.items()

@@ -56,6 +56,8 @@ class HuggingFaceConfig(Section):
     split: str = "train"
     image_column: str = "image"
     landmarks_column: str | None = None
+    id_column: str | None = None
+    """Names of the faces; without it their numbers stand for them."""
     streaming: bool = False
     """Read without storing; needs ``num_faces``, the faces that make an epoch."""
     num_faces: Count | None = None
@@ -92,6 +94,8 @@ class DegradationConfig(Section):
     ] = "gfpgan"
     clean_probability: Share = 0.03
     """Share of faces that stay undegraded: a clean face must come back clean."""
+    skip_probability: Share = 0.0
+    """Blur, downscaling, noise and JPEG are left out, each with this probability."""
     blur_sigma: Annotated[Length, AfterValidator(_rising)] | None = None
     down: Annotated[Factor, AfterValidator(_rising)] | None = None
     noise_sigma: Annotated[Length, AfterValidator(_rising)] | None = None
@@ -112,6 +116,7 @@ class DenoiserConfig(Section):
     inject_degraded: bool = False
     add_degraded: bool = True
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    conditional: bool = True
 
 
 # ------------------------------------------------------------------------------------------- diffusion
@@ -213,6 +218,73 @@ class ValidationConfig(Section):
     """Seed of the frozen degradations and of the sampler's noise."""
 
 
+# ------------------------------------------------------------------------------------- extrinsic iteration
+
+
+class GateConfig(Section):
+    """Arguments of :class:`idm.extrinsic.gate.Gate`, where they are described."""
+
+    min_identity: Annotated[float, Field(ge=-1, le=1)] | None = 0.6
+    max_sharpness_loss: Share = 0.01
+    max_noise_gain: Annotated[float, Field(ge=0)] = 0.3
+    max_blockiness_gain: Annotated[float, Field(ge=0)] = 0.15
+    min_sharpness_gain: Annotated[float, Field(ge=0)] = 0.02
+    min_noise_loss: Annotated[float, Field(ge=0)] = 0.5
+    min_blockiness_loss: Annotated[float, Field(ge=0)] = 0.05
+
+
+class AtOnceConfig(Section):
+    """P_X* takes the place of P_X."""
+
+    name: Literal["at_once"] = "at_once"
+
+
+class GradualConfig(Section):
+    """The pool of the round before is gradually replaced: the share of P_X* rises linearly from 0 to 1."""
+
+    name: Literal["gradual"] = "gradual"
+    over: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the training after which nothing of the old pool is left."""
+
+
+class MixedConfig(Section):
+    """P_X* beside the originals."""
+
+    name: Literal["mixed"] = "mixed"
+    shares: Annotated[list[Share], Field(min_length=1)] = [0.5]
+    """Share of P_X* in rounds 1, 2, ...; the last one holds for all further rounds."""
+
+
+ReplacementConfig = Annotated[AtOnceConfig | GradualConfig | MixedConfig, Field(discriminator="name")]
+
+
+class CleaningConfig(Section):
+    """How x* = f_theta(x) is drawn, judged and stored."""
+
+    sampler: SamplerConfig | None = None
+    """How x* is drawn; without it as the model samples."""
+    samples: Count = 1
+    """x* drawn for each face, of which the accepted one with the best identity counts."""
+    batch_size: Count = 16
+    """Faces restored at once."""
+    shard_size: Count = 256
+    """Faces of a file of the result; so many each process may have to restore again after a kill."""
+    image_format: Literal["png", "jpg"] = "png"
+    """Lossless PNG, or JPEG of quality 95 without chroma subsampling."""
+    gate: GateConfig = GateConfig()
+
+
+class ExtrinsicConfig(CleaningConfig):
+    """Train, clean the originals with what was trained, train on them anew: ``rounds`` times."""
+
+    rounds: Count = 1
+    init: Literal["scratch", "previous"] = "scratch"
+    """Where f_theta* starts: new weights, or those of the round before."""
+    replacement: ReplacementConfig = AtOnceConfig()
+    max_validation_loss: Annotated[float, Field(ge=0)] = 0.1
+    """dB of PSNR that a round may validate worse than the one before; more ends the rounds."""
+
+
 # ------------------------------------------------------------------------------------------------ runs
 
 
@@ -257,9 +329,12 @@ class IDMConfig(RunConfig):
     objective: ObjectiveConfig = ObjectiveConfig()
     sampler: SamplerConfig = DDIMConfig()
     train: IDMTrainConfig
+    extrinsic: ExtrinsicConfig | None = None
+    """Rounds of the extrinsic iteration; without them one training is all."""
 
     def impossible_combinations(self) -> list[str]:
-        return self._impossible_denoiser() + self._impossible_chain() + super().impossible_combinations()
+        faults = self._impossible_denoiser() + self._impossible_chain("sampler", self.sampler)
+        return faults + self._impossible_rounds() + super().impossible_combinations()
 
     def _impossible_denoiser(self) -> list[str]:
         faults = []
@@ -284,16 +359,26 @@ class IDMConfig(RunConfig):
                 f"denoiser.add_degraded: needs objective.prediction=sample, not {self.objective.prediction}"
                 " (x_d is an estimate of x_0, not of noise)"
             )
-        return faults
-
-    def _impossible_chain(self) -> list[str]:
-        faults = []
+        for name in ("add_degraded", "inject_degraded"):
+            if not net.conditional and getattr(net, name):
+                faults.append(f"denoiser.{name}: must be false without denoiser.conditional: there is no x_d")
         if self.schedule.name == "linear" and self.schedule.beta_start > self.schedule.beta_end:
             faults.append("schedule.beta_start: is above schedule.beta_end")
-        if self.sampler.num_steps > self.schedule.num_steps:
-            faults.append(
-                f"sampler.num_steps: {self.sampler.num_steps} exceeds the schedule's {self.schedule.num_steps}"
-            )
-        if self.sampler.start_from == "noise" and self.sampler.strength != 1:
-            faults.append("sampler.strength: below 1 needs sampler.start_from=degraded")
+        return faults
+
+    def _impossible_chain(self, where: str, chain: SamplerConfig) -> list[str]:
+        faults = []
+        if chain.num_steps > self.schedule.num_steps:
+            faults.append(f"{where}.num_steps: {chain.num_steps} exceeds the schedule's {self.schedule.num_steps}")
+        if chain.start_from == "noise" and chain.strength != 1:
+            faults.append(f"{where}.strength: below 1 needs {where}.start_from=degraded")
+        return faults
+
+    def _impossible_rounds(self) -> list[str]:
+        if self.extrinsic is None:
+            return []
+        chain, source, replacement = self.extrinsic.sampler, self.data.source, self.extrinsic.replacement.name
+        faults = [] if chain is None else self._impossible_chain("extrinsic.sampler", chain)
+        if source.name == "huggingface" and source.streaming and replacement != "at_once":
+            faults.append(f"extrinsic.replacement.name: {replacement} needs a data.source that can be indexed")
         return faults

@@ -79,17 +79,22 @@ class FolderFaces:
 
 
 class HuggingFaceFaces:
-    """A Hugging Face data set that can be indexed."""
+    """A Hugging Face data set that can be indexed; ``id_column`` names its faces, else their numbers do."""
 
-    def __init__(self, dataset: Any, image_column: str, landmarks_column: str | None, size: int) -> None:
+    def __init__(
+        self, dataset: Any, image_column: str, landmarks_column: str | None, size: int, id_column: str | None = None
+    ) -> None:
         self.dataset = _undecoded(dataset, image_column)
         self.image_column, self.landmarks_column, self.size = image_column, landmarks_column, size
+        self.id_column = id_column
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Face:
-        return row_to_face(self.dataset[index], self.image_column, self.landmarks_column, self.size, f"{index:08d}")
+        row = self.dataset[index]
+        key = f"{index:08d}" if self.id_column is None else str(row[self.id_column])
+        return row_to_face(row, self.image_column, self.landmarks_column, self.size, key)
 
 
 class StreamedFaces:
@@ -103,7 +108,8 @@ class StreamedFaces:
     def __init__(
         self, dataset: Any, num_faces: int, image_column: str, landmarks_column: str | None, size: int, seed: int
     ) -> None:
-        self.dataset = _undecoded(dataset, image_column).shuffle(seed=seed, buffer_size=self.buffer_size)
+        self.in_order = _undecoded(dataset, image_column)
+        self.dataset = self.in_order.shuffle(seed=seed, buffer_size=self.buffer_size)
         self.num_faces, self.size = num_faces, size
         self.image_column, self.landmarks_column = image_column, landmarks_column
 
@@ -120,6 +126,11 @@ class StreamedFaces:
             if index < self.num_faces:
                 raise ImageError(f"the stream ended after {index} faces, but num_faces is {self.num_faces}")
             epoch, start = epoch + 1, 0
+
+    def rows_in_order(self) -> Iterator[Mapping[str, Any]]:
+        """The undecoded rows of one epoch as they are stored."""
+        for batch in islice(self.in_order.iter(batch_size=1), self.num_faces):
+            yield {column: values[0] for column, values in batch.items()}
 
     def face(self, row: Mapping[str, Any], key: str) -> Face:
         return row_to_face(row, self.image_column, self.landmarks_column, self.size, key)
@@ -161,7 +172,8 @@ def row_to_face(row: Mapping[str, Any], image_column: str, landmarks_column: str
             raise ImageError(f"{key}: the data set has no column {column!r}, only {', '.join(row)}")
     data = row[image_column]
     picture = decode_image(data["bytes"], key) if data.get("bytes") else read_image(Path(data["path"]))
-    landmarks = np.asarray(row[landmarks_column], np.float32) if landmarks_column else None
+    points = row[landmarks_column] if landmarks_column else None
+    landmarks = None if points is None else np.asarray(points, np.float32)
     return _fit(picture, landmarks, size, key, key)
 
 

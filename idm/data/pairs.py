@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from idm.data.faces import Face, FaceSource, Landmarks, StreamedFaces
+from idm.data.pool import Pool
 from idm.data.ranges import from_uint8, to_uint8
 from idm.degradation import Recipe, degradation_rng, degrade
 
@@ -98,13 +99,14 @@ def epoch_order(seed: int, epoch: int, num_faces: int) -> np.ndarray:
 class IndexedPairs(Dataset[Pair]):
     """Pairs by position over a source that can be indexed."""
 
-    def __init__(self, source: FaceSource, pairing: Pairing) -> None:
+    def __init__(self, source: FaceSource | Pool, pairing: Pairing) -> None:
         self.source, self.pairing = source, pairing
 
     def __getitem__(self, position: int) -> Pair:
         epoch, place = divmod(position, len(self.source))
         index = int(epoch_order(self.pairing.seed, epoch, len(self.source))[place])
-        return self.pairing(self.source[index], epoch, index, position)
+        face = self.source.at(position, index) if isinstance(self.source, Pool) else self.source[index]
+        return self.pairing(face, epoch, index, position)
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,13 @@ class StreamedBatches(IterableDataset[Batch]):
 
 
 def training_batches(
-    source: FaceSource | StreamedFaces, pairing: Pairing, share: Share, *, first: int, num_workers: int, pin: bool
+    source: FaceSource | StreamedFaces | Pool,
+    pairing: Pairing,
+    share: Share,
+    *,
+    first: int,
+    num_workers: int,
+    pin: bool,
 ) -> Iterator[Batch]:
     """An endless iterator over one process's micro-batches, beginning with number ``first``."""
     dataset: Dataset[Any]

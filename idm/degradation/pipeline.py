@@ -41,6 +41,7 @@ _NUMBER_LIMITS: Mapping[str, Range] = {
     "grey_probability": (0.0, 1.0),
     "jitter_probability": (0.0, 1.0),
     "clean_probability": (0.0, 1.0),
+    "skip_probability": (0.0, 1.0),
 }
 
 
@@ -70,6 +71,9 @@ class Recipe:
     hue: Range = (-0.1, 0.1)  # turns of the colour circle
     clean_probability: float = 0.0  # the image passes untouched; PFStorer (CVPR 2024) section 3.3 uses 0.03
     enlarge: ops.Interpolation = "bilinear"  # how the small image is brought back to size; every source: bilinear
+    # Blur, downscaling, noise and JPEG are left out, each with this probability: the faults of real photographs
+    # often come singly, and a model that never saw noise without JPEG takes it for detail. Our own.
+    skip_probability: float = 0.0
 
     def __post_init__(self) -> None:
         values = asdict(self)
@@ -183,27 +187,32 @@ def degrade(image: RGB, recipe: Recipe, rng: np.random.Generator) -> RGB:
 def draw_degradation(recipe: Recipe, rng: np.random.Generator) -> Degradation:
     """Draw every number of one degradation.
 
-    Always takes the same 22 uniforms, in the order below, whether or not they are used: so a changed range or
-    probability moves nothing but its own step, and recipes can be compared draw by draw.
+    Always takes the same 22 uniforms, in the order below, whether or not they are used (and 4 more after them
+    where steps may be left out): so a changed range or probability moves nothing but its own step, and recipes can
+    be compared draw by draw.
     """
     uniforms = rng.random(22).tolist()
     clean, isotropic, sigma_x, sigma_y, rotation, down, noise, quality = uniforms[:8]
     shifted, red, green, blue, grey, jittered = uniforms[8:14]
     factors, order = uniforms[14:18], uniforms[18:]
 
+    skipped = (rng.random(4) < recipe.skip_probability).tolist() if recipe.skip_probability > 0 else [False] * 4
+    no_blur, no_down, no_noise, no_jpeg = skipped
+
     sigma = _within(recipe.blur_sigma, sigma_x)
+    other_sigma = sigma if isotropic < recipe.isotropic_probability else _within(recipe.blur_sigma, sigma_y)
     limit = recipe.colour_shift
     ranges = (recipe.brightness, recipe.contrast, recipe.saturation, recipe.hue)
     jitter = [(name, _within(ends, u)) for name, ends, u in zip(_ADJUSTMENTS, ranges, factors, strict=True)]
     return Degradation(
         clean=clean < recipe.clean_probability,
-        sigma_x=sigma,
-        sigma_y=sigma if isotropic < recipe.isotropic_probability else _within(recipe.blur_sigma, sigma_y),
+        sigma_x=0.0 if no_blur else sigma,
+        sigma_y=0.0 if no_blur else other_sigma,
         rotation=_within((-math.pi, math.pi), rotation),
         kernel_size=recipe.kernel_size,
-        down=_within(recipe.down, down),
-        noise_sigma=_within(recipe.noise_sigma, noise),
-        jpeg_quality=None if recipe.jpeg_quality is None else int(_within(recipe.jpeg_quality, quality)),
+        down=1.0 if no_down else _within(recipe.down, down),
+        noise_sigma=0.0 if no_noise else _within(recipe.noise_sigma, noise),
+        jpeg_quality=None if recipe.jpeg_quality is None or no_jpeg else int(_within(recipe.jpeg_quality, quality)),
         colour_shift=(
             (_within((-limit, limit), red), _within((-limit, limit), green), _within((-limit, limit), blue))
             if shifted < recipe.colour_shift_probability

@@ -41,6 +41,7 @@ class Denoiser(ModelMixin, ConfigMixin):
             low-quality images at different layers of the model": Ding et al., CVPR 2024, section 2, of IDM).
         add_degraded: the output is x_d + network instead of network; for prediction of x_0 only (our choice).
         dropout: dropout inside the residual blocks.
+        conditional: without it the input is x_t alone, for a model of faces instead of their restoration.
     """
 
     _supports_gradient_checkpointing = True
@@ -58,8 +59,11 @@ class Denoiser(ModelMixin, ConfigMixin):
         add_degraded: bool = False,
         dropout: float = 0.0,
         image_channels: int = 3,
+        conditional: bool = True,
     ) -> None:
         super().__init__()
+        if (inject_degraded or add_degraded) and not conditional:
+            raise ValueError("inject_degraded and add_degraded need a conditional denoiser: without it there is no x_d")
         if len(channels) != len(num_blocks) or not channels:
             raise ValueError(f"channels {list(channels)} and num_blocks {list(num_blocks)} differ in length")
         if image_size % patch_size:
@@ -70,7 +74,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         self.gradient_checkpointing = False
 
         self.embed_gamma = NoiseLevelEmbedding(embedding_dim)
-        self.conv_in = nn.Conv2d(2 * patch_channels, channels[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(patch_channels * (2 if conditional else 1), channels[0], 3, padding=1)
 
         def level(index: int) -> nn.ModuleList:
             width, side = channels[index], image_size // (patch_size * 2**index)
@@ -100,7 +104,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         """The network's output in float32, read as eps, x_0 or v by whoever trained it.
 
         Args:
-            x_d: degraded faces in [-1, 1].
+            x_d: degraded faces in [-1, 1]; not looked at by an unconditional denoiser.
             x_t: noisy targets, x_t = sqrt(gamma) x_0 + sqrt(1 - gamma) eps.
             gamma: cumulative signal level of each sample, in (0, 1].
         """
@@ -115,9 +119,12 @@ class Denoiser(ModelMixin, ConfigMixin):
     ) -> Float[Tensor, "b c h w"]:
         """:meth:`forward` after gamma has become its embedding, the only part that needs more than bfloat16."""
         height, width = x_t.shape[-2:]
-        patches_d, patches_t = (self._to_patches(x) for x in (x_d, x_t))
+        patches = self._to_patches(x_t)
+        if self.config.conditional:
+            patches_d = self._to_patches(x_d)
+            patches = torch.cat([patches_d, patches], dim=1)
 
-        h = self.conv_in(torch.cat([patches_d, patches_t], dim=1))
+        h = self.conv_in(patches)
         skips = []
         for i, level in enumerate(self.encoder):
             if i > 0:

@@ -84,19 +84,17 @@ class Run:
 
     # ------------------------------------------------------------------------------------------ the run
 
-    def fit(self, *, followed: bool = False) -> None:
+    def fit(self) -> None:
         """Train to the end; exits with status 143 after saving when told to terminate.
 
-        Args:
-            followed: another run follows in this process; the processes stay connected.
+        The processes stay connected, for another run may follow in them.
 
         Raises:
             TrainingError: the loss is no longer finite.
             CheckpointError: a checkpoint cannot be written or read.
         """
         self._resume()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._request_stop)
+        before = {number: signal.signal(number, self._request_stop) for number in (signal.SIGTERM, signal.SIGINT)}
         settings = self.settings
         batches = self.batches_from(self.step * settings.accumulation)
         bar = tqdm(
@@ -122,11 +120,10 @@ class Run:
         bar.close()
         if settings.num_steps == 0:  # nothing to train: still show what the untrained model does
             self._save_and_validate()
-        if followed:
-            for tracker in self.accelerator.trackers:
-                tracker.finish()
-        else:
-            self.accelerator.end_training()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
     def _due(self, period: int) -> bool:
         return self.step % period == 0 or self.step == self.settings.num_steps

@@ -1,0 +1,129 @@
+"""Cleaning: what reading, judging and storing cost on top of plain sampling with the same model and chain.
+
+``python experiments/benchmarks/cleaning.py [--rounds N] [--num-faces N] [-o FILE]``; faces and the weights of the
+identity network come from IDM_ASSETS.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from networks import FACES64, FACES128, Case
+from rounds import Turn, start, take_turns, write_result
+
+from idm.build.data import assets_folder
+from idm.build.intrinsic import build_denoiser, build_pipeline
+from idm.data.faces import FolderFaces, Part
+from idm.data.ranges import from_uint8, hwc_to_chw
+from idm.evaluation.identity import load_identity
+from idm.extrinsic.clean import Cleaning, Settings
+from idm.extrinsic.gate import Gate
+from idm.pipeline import IDMPipeline
+from idm.runtime import inference_dtype, keep_freed_memory, provenance, share_cores
+
+BATCH_SIZE = 16
+SAMPLING, CLEANING = "sampling", "cleaning"
+
+
+def prepare(case: Case) -> tuple[IDMPipeline, FolderFaces]:
+    """The case's pipeline with random weights, and faces of its size."""
+    keep_freed_memory()
+    share_cores(1)
+    config = case.load()
+    denoiser = build_denoiser(config).eval().requires_grad_(False).type(inference_dtype(torch.device("cpu")))
+    return build_pipeline(config, denoiser), FolderFaces(assets_folder() / "faces256" / "val", config.data.image_size)
+
+
+def prepare_sampling(case: Case, num_faces: int) -> Turn:
+    """Restoring alone, from faces in memory."""
+    pipeline, faces = prepare(case)
+    x_d = torch.stack([hwc_to_chw(from_uint8(faces[i].image)) for i in range(num_faces)])
+
+    def turn(num_steps: int) -> float:
+        pipeline.register_to_config(num_inference_steps=num_steps)
+        begin = time.perf_counter()
+        for first in range(0, num_faces, BATCH_SIZE):
+            batch = x_d[first : first + BATCH_SIZE]
+            pipeline.restore(batch, range(len(batch)))
+        return (time.perf_counter() - begin) / num_faces
+
+    return turn
+
+
+def prepare_cleaning(case: Case, num_faces: int) -> Turn:
+    """A whole job: JPEG files in, a parquet shard out."""
+    pipeline, faces = prepare(case)
+    identity = load_identity()
+
+    def turn(num_steps: int) -> float:
+        pipeline.register_to_config(num_inference_steps=num_steps)
+        with tempfile.TemporaryDirectory() as folder:
+            job = Cleaning(
+                Part(faces, range(num_faces)),
+                pipeline,
+                Path(folder),
+                settings=Settings(batch_size=BATCH_SIZE, shard_size=num_faces),
+                gate=Gate(),
+                identity=identity,
+                about={},
+            )
+            begin = time.perf_counter()
+            job.claim()
+            job.run(job.todo(), lambda number: None)
+            return (time.perf_counter() - begin) / num_faces
+
+    return turn
+
+
+def compare(case: Case, all_steps: list[int], num_faces: int, num_rounds: int) -> list[dict[str, Any]]:
+    """Rows of one case, a chain each; the overhead is the median of the rounds' own."""
+    rows = []
+    with ExitStack() as stack:
+        makers = {SAMPLING: prepare_sampling, CLEANING: prepare_cleaning}
+        workers = start(stack, {name: partial(make, case, num_faces) for name, make in makers.items()})
+        take_turns(workers, 1, 1)  # warm up
+        for num_steps in all_steps:
+            seconds = take_turns(workers, num_steps, num_rounds)
+            overheads = [c / s - 1 for s, c in zip(seconds[SAMPLING], seconds[CLEANING], strict=True)]
+            rows.append(
+                {
+                    "case": case.name,
+                    "pixels": case.load().data.image_size,
+                    "num_steps": num_steps,
+                    "seconds_per_face": {name: median(values) for name, values in seconds.items()},
+                    "overhead": {"median": median(overheads), "min": min(overheads), "max": max(overheads)},
+                    "all_seconds_per_face": seconds,
+                }
+            )
+            print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--num-faces", type=int, default=64)
+    parser.add_argument("-o", "--output", type=Path, help="JSON file for the result")
+    arguments = parser.parse_args()
+    load = os.getloadavg()[0]
+    share_cores(1)
+    rows = [
+        row
+        for case, all_steps in ((FACES64, [1, 10, 25]), (FACES128, [10, 25]))
+        for row in compare(case, all_steps, arguments.num_faces, arguments.rounds)
+    ]
+    about = {"num_faces": arguments.num_faces, "rounds": arguments.rounds, "load_average": load}
+    result = {**about, "batch_size": BATCH_SIZE, "cases": rows, **provenance()}
+    if arguments.output:
+        write_result(arguments.output, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""Does an extrinsic iteration help? Training targets of which 30 % are spoiled, with and without cleaning.
+
+``python experiments/extrinsic/run.py -o FOLDER [--seeds 0 1 2] [section.key=value ...]``; started again it goes on.
+For each seed: round 0 on spoiled targets, cleaning by it and round 1 on the cleaned ones (one command), round 1 again
+but from round 0's weights, the ceiling (nothing spoiled) and the control (spoiled, twice as many steps). All are
+measured on the same clean held-out faces with frozen degradations; results go to ``FOLDER/results``, the tables are
+made of them by ``table.py``.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from spoil import write_spoiled
+
+from idm.build.data import assets_folder, build_recipe, evenly
+from idm.config.load import load_config
+from idm.config.schema import IDMConfig
+from idm.data.faces import FolderFaces, Part
+from idm.data.pairs import FrozenPairs
+from idm.data.ranges import from_uint8
+from idm.evaluation.evaluate import evaluate
+from idm.evaluation.identity import cosine, load_identity
+from idm.evaluation.metrics import build_metric
+from idm.extrinsic.manifest import SUMMARY, read_manifest
+from idm.extrinsic.quality import measure
+from idm.extrinsic.shards import cleaned_faces
+from idm.pretrained import load_pipeline
+from idm.runtime import inference_dtype, keep_freed_memory, provenance
+from idm.training.checkpoint import write_json
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "configs" / "extrinsic64.yaml"
+SHARE = 0.3
+SIZE = 64
+
+
+def train(output: Path, source: Path, seed: int, overrides: list[str]) -> None:
+    """The project's own command, in a process of its own."""
+    subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "train_idm.py"),
+            f"--config={CONFIG}",
+            f"output_dir={output}",
+            f"seed={seed}",
+            "data.source.name=folder",
+            f"data.source.path={source}",
+            "train.trackers=[]",
+            *overrides,
+        ],
+        check=True,
+    )
+
+
+def measure_model(run: Path, result: Path, arm: str, seed: int) -> None:
+    """Scores of a run on clean held-out faces, per face; frozen degradations as in the run's validation."""
+    if result.exists():
+        return
+    config = load_config(run / "config.yaml", IDMConfig)
+    pairs = FrozenPairs(
+        FolderFaces(assets_folder() / "faces256" / "val", config.data.image_size),
+        build_recipe(config.degradation),
+        config.validation.seed,
+    )
+    device = torch.device("cpu")
+    rows = list(
+        evaluate(
+            load_pipeline(run, device, inference_dtype(device)),
+            pairs,
+            {name: build_metric(name) for name in ("psnr", "ssim", "identity")},
+            indices=range(len(pairs)),
+            batch_size=16,
+            seed=config.validation.seed,
+        )
+    )
+    scores = {name: [row.restored_scores[name] for row in rows] for name in ("psnr", "ssim", "identity")}
+    scores["sharpness"] = [measure(row.restored).sharpness for row in rows]
+    degraded = {name: [row.degraded_scores[name] for row in rows] for name in ("psnr", "ssim", "identity")}
+    degraded["sharpness"] = [measure(row.pair.lq).sharpness for row in rows]
+    training = json.loads((run / "metrics.json").read_text())
+    write_json(
+        result,
+        {
+            "arm": arm,
+            "seed": seed,
+            "num_images": len(rows),
+            "names": [row.pair.key for row in rows],
+            "scores": _rounded(scores),
+            "degraded": _rounded(degraded),
+            "original_sharpness": _rounded([measure(row.pair.hq).sharpness for row in rows]),
+            "steps": training["step"],
+            "training_seconds": training["training_seconds"],
+            **provenance(),
+        },
+    )
+
+
+def measure_targets(clean: Path, spoiled: Path, originals: Path, result: Path, seed: int) -> None:
+    """How near the training targets are to the unspoiled originals, before and after cleaning, by kind of spoiling."""
+    if result.exists():
+        return
+    rows = [json.loads(line) for line in (spoiled / "metadata.jsonl").read_text().splitlines()]
+    kinds = {row["file_name"]: row["spoiled"] for row in rows}
+    before, original, after = FolderFaces(spoiled, SIZE), FolderFaces(originals, SIZE), cleaned_faces(clean, SIZE)
+    network = load_identity()
+    groups: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for i, entry in enumerate(read_manifest(clean)):
+        x, x_0, x_clean = before[i], original[i], after[i]
+        assert x.key == x_0.key == x_clean.key == entry.id
+        images = [from_uint8(face.image) for face in (x, x_0, x_clean)]
+        group = groups[kinds[x.key]]
+        group["accepted"].append(float(entry.accepted))
+        for column, j in (("before", 0), ("after", 2)):
+            group[f"mse_{column}"].append(float(np.mean((images[j].astype(np.float64) - images[1]) ** 2)))
+        if kinds[x.key] != "none" or entry.accepted:
+            embedded = network.embed(images, [x.landmarks] * 3)
+            group["identity_before"].append(float(cosine(embedded[:1], embedded[1:2])[0]))
+            group["identity_after"].append(float(cosine(embedded[2:], embedded[1:2])[0]))
+        else:
+            group["identity_before"].append(1.0)
+            group["identity_after"].append(1.0)
+        if entry.accepted:
+            group["nearer"].append(float(group["mse_after"][-1] < group["mse_before"][-1]))
+    summary = {kind: _summary(group) for kind, group in sorted(groups.items())}
+    job = json.loads((clean / SUMMARY).read_text())
+    write_json(result, {"seed": seed, "kinds": _rounded(summary), "job": job, **provenance()})
+
+
+def _summary(group: dict[str, list[float]]) -> dict[str, Any]:
+    """PSNR is of the mean squared error of all faces together, since that of an untouched face is infinite."""
+    summary = {name: float(np.mean(values)) for name, values in group.items()}
+    for column in ("before", "after"):
+        error = summary.pop(f"mse_{column}")
+        summary[f"psnr_{column}"] = -10 * math.log10(error) if error > 0 else None
+    return {"num_faces": len(group["accepted"]), **summary}
+
+
+def _rounded(value: Any) -> Any:
+    match value:
+        case float():
+            return round(value, 5) if math.isfinite(value) else None
+        case dict():
+            return {key: _rounded(item) for key, item in value.items()}
+        case list():
+            return [_rounded(item) for item in value]
+        case _:
+            return value
+
+
+def run_seed(seed: int, output: Path, overrides: list[str], num_faces: int | None) -> None:
+    """All arms of one seed, the cheapest question first."""
+    faces = FolderFaces(assets_folder() / "faces256" / "train", SIZE)
+    source = Part(faces, evenly(len(faces), num_faces or len(faces)))
+    originals, spoiled = output / "originals", output / f"spoiled_{seed}"
+    write_spoiled(source, originals, 0.0, 0)
+    write_spoiled(source, spoiled, SHARE, seed)
+    here, results = output / f"seed_{seed}", output / "results"
+    results.mkdir(exist_ok=True)
+    num_steps = load_config(CONFIG, IDMConfig, overrides).train.num_steps
+
+    train(here / "rounds", spoiled, seed, overrides)
+    measure_model(here / "rounds" / "round_0", results / f"round_0_{seed}.json", "round 0", seed)
+    measure_model(here / "rounds" / "round_1", results / f"round_1_{seed}.json", "round 1", seed)
+    measure_targets(here / "rounds" / "clean_0", spoiled, originals, results / f"targets_{seed}.json", seed)
+    previous = here / "rounds_previous"
+    for stage in ("round_0", "clean_0"):  # the same, so only round 1 is left to train
+        if not (previous / stage).exists():
+            shutil.copytree(here / "rounds" / stage, previous / f".{stage}")
+            (previous / f".{stage}").rename(previous / stage)
+    train(previous, spoiled, seed, [*overrides, "extrinsic.init=previous"])
+    measure_model(previous / "round_1", results / f"round_1_previous_{seed}.json", "round 1 from round 0", seed)
+    alone = [*overrides, "extrinsic=null"]
+    train(here / "ceiling", originals, seed, alone)
+    measure_model(here / "ceiling", results / f"ceiling_{seed}.json", "ceiling", seed)
+    twice = [f"train.num_steps={2 * num_steps}", f"validation.every={2 * num_steps}"]
+    train(here / "control", spoiled, seed, [*alone, *twice])
+    measure_model(here / "control", results / f"control_{seed}.json", "control", seed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--num-faces", type=int, help="of the training faces, for a trial (default all)")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    arguments = parser.parse_intermixed_args()
+    keep_freed_memory()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for seed in arguments.seeds:
+        run_seed(seed, arguments.output.resolve(), arguments.overrides, arguments.num_faces)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Training targets of which a known share is spoiled, as the poorer photographs of FFHQ are: soft, noisy, compressed.
+
+``python experiments/extrinsic/spoil.py -o FOLDER --size 64 --seed 0 --share 0.3`` writes one folder of PNG files with
+metadata.jsonl, which says of each face how it was spoiled ("none" for most).
+"""
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from idm.build.data import assets_folder
+from idm.data.faces import FaceSource, FolderFaces
+from idm.data.images import write_image
+from idm.data.ranges import from_uint8, to_uint8
+from idm.degradation import kernels, ops
+
+Kind = Literal["none", "blur", "noise", "jpeg", "mixed"]
+CHANCES: dict[Kind, float] = {"blur": 0.4, "noise": 0.2, "jpeg": 0.2, "mixed": 0.2}
+"""Of a spoiled face; most poor portraits are soft. Our own choice, as the ranges are."""
+RANGES: dict[Kind, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
+    "blur": ((0.6, 1.2), (0.0, 0.0), (100.0, 100.0)),
+    "noise": ((0.0, 0.0), (4.0, 10.0), (100.0, 100.0)),
+    "jpeg": ((0.0, 0.0), (0.0, 0.0), (20.0, 50.0)),
+    "mixed": ((0.4, 0.9), (1.0, 5.0), (50.0, 90.0)),
+}
+"""Sigma of blur in pixels of a 64 px face, of noise in 1/255, libjpeg's quality; at 0, 0 and 100 a step is left out."""
+
+
+@dataclass(frozen=True)
+class Spoiling:
+    """What is done to a face, in this order; :data:`RANGES` has the units."""
+
+    kind: Kind
+    blur: float = 0.0
+    noise: float = 0.0
+    jpeg: float = 100.0
+
+
+def draw_spoilings(num_faces: int, share: float, seed: int) -> list[Spoiling]:
+    """Exactly ``round(share * num_faces)`` faces are spoiled, each in one way; a function of the arguments."""
+    rng = np.random.default_rng([0x5B011, seed])
+    chosen = set(rng.permutation(num_faces)[: round(share * num_faces)].tolist())
+    spoilings = []
+    for index in range(num_faces):
+        kind: Kind = rng.choice(list(CHANCES), p=list(CHANCES.values()))
+        strengths = (float(rng.uniform(*ends)) for ends in RANGES[kind])
+        spoilings.append(Spoiling(kind, *strengths) if index in chosen else Spoiling("none"))
+    return spoilings
+
+
+def spoil(image: np.ndarray, spoiling: Spoiling, rng: np.random.Generator) -> np.ndarray:
+    """An 8-bit face, spoiled; blur scales with the face."""
+    face = from_uint8(image)
+    if spoiling.blur > 0:
+        sigma = spoiling.blur * image.shape[0] / 64
+        face = ops.blur(face, kernels.gaussian_taps(sigma, max(1, round(4 * sigma))))
+    if spoiling.noise > 0:
+        face = ops.add_gaussian_noise(face, spoiling.noise, rng)
+    if spoiling.jpeg < 100:
+        face = ops.jpeg(face, round(spoiling.jpeg))
+    return to_uint8(face)
+
+
+def write_spoiled(source: FaceSource, folder: Path, share: float, seed: int) -> None:
+    """Write the set, unless it is there: metadata.jsonl comes last."""
+    if (folder / "metadata.jsonl").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for index, spoiling in enumerate(draw_spoilings(len(source), share, seed)):
+        face = source[index]
+        name = Path(face.key).with_suffix(".png").as_posix()
+        image = spoil(face.image, spoiling, np.random.default_rng([0x5B012, seed, index]))
+        write_image(folder / name, image)
+        landmarks = {} if face.landmarks is None else {"landmarks": face.landmarks.round(3).tolist()}
+        done = {key: round(value, 4) for key, value in asdict(spoiling).items() if key != "kind"}
+        rows.append({"file_name": name, "spoiled": spoiling.kind, **done, **landmarks})
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--share", type=float, default=0.3)
+    parser.add_argument("--split", default="train")
+    arguments = parser.parse_args()
+    source = FolderFaces(assets_folder() / "faces256" / arguments.split, arguments.size)
+    write_spoiled(source, arguments.output, arguments.share, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()

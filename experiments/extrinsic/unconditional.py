@@ -1,0 +1,112 @@
+"""Beyond restoration: the same denoiser without condition, trained on the spoiled and on the cleaned faces.
+
+``python experiments/extrinsic/unconditional.py --experiment FOLDER -o OUT [--seed 0] [section.key=value ...]`` takes
+one seed of ``run.py``'s experiment, trains on its spoiled and on its cleaned targets with equal settings, and
+compares: the training's loss and gradients, and the Frechet distance of MobileFaceNet features (not FID) of generated
+faces to originals that were held out of both trainings. Started again it goes on.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from idm.data.faces import FaceSource, FolderFaces
+from idm.data.images import image_grid, write_image
+from idm.data.ranges import chw_to_hwc, from_uint8, to_uint8
+from idm.evaluation.frechet import NAME, frechet_distance
+from idm.evaluation.identity import load_identity
+from idm.extrinsic.shards import cleaned_faces
+from idm.faces.template import ffhq_landmarks
+from idm.pretrained import load_pipeline
+from idm.runtime import inference_dtype, keep_freed_memory, provenance
+from idm.training.checkpoint import write_json
+from idm.training.loop import read_log
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "configs" / "unconditional64.yaml"
+SIZE = 64
+HELD_OUT = 8  # one face in so many
+
+
+def write_faces(source: FaceSource, folder: Path) -> None:
+    """All faces but the held-out ones as PNG files."""
+    for i in range(len(source)):
+        path = folder / f"{i:05d}.png"
+        if i % HELD_OUT and not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_image(path, source[i].image)
+
+
+def generate(run: Path, num_images: int, batch_size: int) -> list[np.ndarray]:
+    device = torch.device("cpu")
+    pipeline = load_pipeline(run, device, inference_dtype(device))
+    images: list[np.ndarray] = []
+    for start in range(0, num_images, batch_size):
+        seeds = range(start, min(start + batch_size, num_images))
+        images += [chw_to_hwc(image) for image in to_uint8(pipeline.generate(seeds))]
+    return images
+
+
+def embed(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Features of the aligned faces; generated ones have their landmarks where the template has them, if anywhere."""
+    return load_identity().embed([from_uint8(image) for image in images], [ffhq_landmarks(SIZE)] * len(images))
+
+
+def stability(run: Path) -> dict[str, float]:
+    """Of the logged windows: the last fifth's mean loss, and how much loss and gradients jump between neighbours."""
+    rows = [row for row in read_log(run / "log.jsonl") if "loss" in row]
+    loss, gradient = (np.array([row[name] for row in rows]) for name in ("loss", "grad_norm"))
+    tail = max(1, len(rows) // 5)
+    return {
+        "final_loss": float(loss[-tail:].mean()),
+        "loss_jump": float(np.abs(np.diff(loss[tail:])).mean()),
+        "largest_gradient": float(gradient[tail:].max()),
+        "mean_gradient": float(gradient[tail:].mean()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--experiment", type=Path, required=True, help="output folder of run.py")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num-images", type=int, default=518, help="generated faces, as many as are held out")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    arguments = parser.parse_intermixed_args()
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    output, experiment = arguments.output.resolve(), arguments.experiment.resolve()
+    originals = FolderFaces(experiment / "originals", SIZE)
+    sets = {
+        "spoiled": FolderFaces(experiment / f"spoiled_{arguments.seed}", SIZE),
+        "cleaned": cleaned_faces(experiment / f"seed_{arguments.seed}" / "rounds" / "clean_0", SIZE),
+    }
+    held_out = embed([originals[i].image for i in range(0, len(originals), HELD_OUT)])
+    rows: dict[str, Any] = {}
+    shown = []
+    for name, source in sets.items():
+        write_faces(source, output / f"faces_{name}")
+        run = output / name
+        command = [sys.executable, str(ROOT / "train_idm.py"), f"--config={CONFIG}", f"output_dir={run}"]
+        faces = f"data.source.path={output / f'faces_{name}'}"
+        subprocess.run([*command, faces, "train.trackers=[]", *arguments.overrides], check=True)
+        images = generate(run, arguments.num_images, 16)
+        shown.append(images[:12])
+        rows[name] = {"frechet": frechet_distance(embed(images), held_out), **stability(run)}
+        print(name, json.dumps(rows[name]), flush=True)
+    reference = embed([originals[i].image for i in range(1, len(originals), HELD_OUT)])
+    rows["originals of the training part"] = {"frechet": frechet_distance(reference, held_out)}
+    write_image(output / "generated.png", image_grid(list(zip(*shown, strict=True)), list(sets)))
+    about = {"distance": NAME, "num_generated": arguments.num_images, "num_held_out": len(held_out)}
+    write_json(output / "unconditional.json", {**about, "seed": arguments.seed, "rows": rows, **provenance()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""The cleaning job: x* = f_theta(x) for all x ~ P_X, behind the gate, in shards.
+
+The source is cut into shards of consecutive faces and each shard into fixed batches. A shard is finished when its
+file is there, and its content depends on source, model and settings only: not on which process made it, or how
+often the job was killed. Processes on several machines share the output folder and need not talk to one another.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from idm.data.faces import Face, FaceSource, StreamedFaces
+from idm.data.images import ImageError
+from idm.data.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
+from idm.evaluation.identity import IdentityNet, cosine
+from idm.evaluation.metrics import psnr
+from idm.extrinsic.gate import Decision, Gate, decide
+from idm.extrinsic.quality import Quality, measure
+from idm.extrinsic.shards import DATA, CleanedFace, CleanError, Entry, shard_path, write_shard
+from idm.faces.template import ffhq_landmarks
+from idm.restorer import Restorer
+from idm.training.checkpoint import write_json
+
+ABOUT = "clean.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a job cleans; with source and model all that its result depends on.
+
+    Args:
+        samples: x* drawn for each face, of which the accepted one with the best identity counts.
+        batch_size: faces restored at once.
+        shard_size: faces of a shard; what a kill can cost at most, for each process.
+    """
+
+    seed: int = 0
+    samples: int = 1
+    batch_size: int = 16
+    shard_size: int = 256
+    image_format: Literal["png", "jpg"] = "png"
+
+
+class Cleaning:
+    """One process's view of a job.
+
+    Args:
+        about: what source and model are, as JSON; a folder made with anything else is refused.
+        identity: None if the gate does without.
+    """
+
+    def __init__(
+        self,
+        source: FaceSource | StreamedFaces,
+        restorer: Restorer,
+        output: Path,
+        *,
+        settings: Settings,
+        gate: Gate,
+        identity: IdentityNet | None,
+        about: dict[str, Any],
+    ) -> None:
+        self.source, self.restorer, self.output = source, restorer, output
+        self.settings, self.gate, self.identity = settings, gate, identity
+        num_faces = source.num_faces if isinstance(source, StreamedFaces) else len(source)
+        self.about = {
+            **about,
+            "num_faces": num_faces,
+            "image_size": restorer.image_size,
+            "gate": asdict(gate),
+            "settings": asdict(settings),
+        }
+        starts = range(0, num_faces, settings.shard_size)
+        self.ranges = [range(start, min(start + settings.shard_size, num_faces)) for start in starts]
+        self.paths = [shard_path(output, number, len(self.ranges)) for number in range(len(self.ranges))]
+
+    def claim(self) -> None:
+        """Take the output folder, or refuse one that holds another job or has no room; the main process alone.
+
+        Raises:
+            CleanError: saying what differs, or how much space is missing.
+        """
+        path = self.output / ABOUT
+        if not path.exists() and any((self.output / DATA).glob("*")):
+            raise CleanError(f"{self.output / DATA}: holds files of something else; choose another output folder")
+        if path.exists():
+            before, now = _flat(json.loads(path.read_text())), _flat(self.about)
+            changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+            if changed:
+                raise CleanError(
+                    f"{self.output}: holds the result of a job with another {', '.join(changed)}; "
+                    "choose another output folder, or delete that one to start anew"
+                )
+        try:
+            (self.output / DATA).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CleanError(f"{self.output}: cannot be made ({error.strerror})") from error
+        for draft in (self.output / DATA).glob(".unfinished-*"):
+            draft.unlink()
+        self._require_space()
+        write_json(path, self.about)
+
+    def todo(self) -> list[int]:
+        """Numbers of the shards that are not there yet."""
+        return [number for number, path in enumerate(self.paths) if not path.exists()]
+
+    def run(self, shards: Sequence[int], on_batch: Callable[[int], None]) -> None:
+        """Make some shards, in their order; ``on_batch`` learns of every face that is done."""
+        read = self._reader()
+        for number in shards:
+            faces: list[CleanedFace] = []
+            unreadable: list[Entry] = []
+            readable: list[tuple[int, Face]] = []
+            for index in self.ranges[number]:
+                try:
+                    readable.append((index, read(index)))
+                except ImageError as error:
+                    unreadable.append(Entry(f"{index:08d}", index, None, None, False, str(error)))
+            on_batch(len(unreadable))
+            for start in range(0, len(readable), self.settings.batch_size):
+                batch = readable[start : start + self.settings.batch_size]
+                faces += self._clean(batch)
+                on_batch(len(batch))
+            write_shard(self.paths[number], faces, unreadable, self.settings.image_format)
+
+    # ---------------------------------------------------------------------------------------- one batch
+
+    def _clean(self, batch: Sequence[tuple[int, Face]]) -> Iterator[CleanedFace]:
+        x_d = torch.stack([hwc_to_chw(from_uint8(face.image)) for _, face in batch])
+        before = [measure(face.image) for _, face in batch]
+        embedded = self._embed([face.image for _, face in batch], batch)
+        samples = []
+        for sample in range(self.settings.samples):
+            seeds = [face_seed(self.settings.seed, index, sample) for index, _ in batch]
+            restored = self.restorer.restore(x_d, seeds)
+            images = [chw_to_hwc(image) for image in to_uint8(restored.cpu())]
+            if embedded is None:
+                identities: list[float | None] = [None] * len(batch)
+            else:
+                again = self._embed(images, batch)
+                assert again is not None
+                identities = [round(float(value), 4) for value in cosine(embedded, again)]
+            samples.append(list(zip(seeds, images, identities, strict=True)))
+        for i, (index, face) in enumerate(batch):
+            candidates = [self._candidate(index, face, before[i], *drawn[i]) for drawn in samples]
+            yield max(candidates, key=_merit)
+
+    def _candidate(
+        self, index: int, face: Face, before: Quality, seed: int, restored: np.ndarray, identity: float | None
+    ) -> CleanedFace:
+        after = measure(restored)
+        decision: Decision = decide(self.gate, before, after, identity)
+        distance = psnr(from_uint8(restored), from_uint8(face.image))
+        shift = restored.mean(axis=(0, 1)) - face.image.mean(axis=(0, 1))
+        entry = Entry(
+            id=_text(face.key),
+            index=index,
+            sha256=pixel_hash(face.image),
+            seed=seed,
+            accepted=decision.accepted,
+            reason=decision.reason,
+            identity=identity,
+            psnr=round(distance, 3) if math.isfinite(distance) else None,
+            colour_shift=[round(float(value), 3) for value in shift],
+            **{f"{name}_before": round(value, 4) for name, value in asdict(before).items()},
+            **{f"{name}_after": round(value, 4) for name, value in asdict(after).items()},
+        )
+        return CleanedFace(restored if decision.accepted else face.image, face.landmarks, entry)
+
+    def _embed(self, images: Sequence[np.ndarray], batch: Sequence[tuple[int, Face]]) -> np.ndarray | None:
+        if self.identity is None:
+            return None
+        template = ffhq_landmarks(self.restorer.image_size)  # aligned faces have theirs there
+        landmarks = [template if face.landmarks is None else face.landmarks for _, face in batch]
+        return self.identity.embed([from_uint8(image) for image in images], landmarks)
+
+    # ------------------------------------------------------------------------------------------ the rest
+
+    def _reader(self) -> Callable[[int], Face]:
+        """Faces by rising index."""
+        source = self.source
+        if not isinstance(source, StreamedFaces):
+            return source.__getitem__
+        rows = enumerate(source.rows_in_order())
+
+        def read(index: int) -> Face:
+            for number, row in rows:
+                if number == index:
+                    return source.face(row, f"{index:08d}")
+            raise CleanError(f"the stream ended before face {index}, but num_faces is {source.num_faces}")
+
+        return read
+
+    def _require_space(self) -> None:
+        """An 8-bit picture as PNG is hardly ever larger than its pixels, as JPEG of quality 95 than half of them."""
+        share = 1.0 if self.settings.image_format == "png" else 0.5
+        faces = sum(len(self.ranges[number]) for number in self.todo())
+        needed = round(faces * 3 * self.restorer.image_size**2 * share)
+        free = shutil.disk_usage(self.output).free
+        if needed > free:
+            raise CleanError(
+                f"{self.output}: {faces} faces may need {needed / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free; "
+                "make room, or choose another output folder"
+            )
+
+
+def _merit(face: CleanedFace) -> tuple[bool, float]:
+    """Accepted before rejected, then the better identity; without one the first sample."""
+    return face.entry.accepted, face.entry.identity or 0.0
+
+
+def face_seed(seed: int, index: int, sample: int) -> int:
+    """A 63-bit seed for one sample of one face."""
+    words = np.random.SeedSequence([0x636C65616E, seed, index, sample]).generate_state(1, np.uint64)
+    return int(words[0] >> 1)
+
+
+def pixel_hash(image: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def _text(name: str) -> str:
+    """A file name as text; bytes that are no UTF-8 are spelt out."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else key).items()}

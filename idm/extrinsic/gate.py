@@ -1,0 +1,62 @@
+"""Which x* = f_theta(x) may take the place of x: the one that is better, damages nothing and is the same person."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from idm.extrinsic.quality import Quality
+
+Reason = Literal["better", "identity", "softer", "noisier", "blockier", "no better"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What x* must keep and gain; shares are relative to x.
+
+    Args:
+        min_identity: cosine of the face embeddings of x and x*, at least; None asks for no embedding.
+        max_sharpness_loss: share of sharpness that x* may lose.
+        max_noise_gain: noise that x* may have more, in 1/255.
+        max_blockiness_gain: blockiness that x* may have more.
+        min_sharpness_gain, min_noise_loss, min_blockiness_loss: one of these must be reached, or x was good
+            enough and stays: share of sharpness gained, noise lost in 1/255, blockiness lost.
+    """
+
+    min_identity: float | None = 0.6
+    max_sharpness_loss: float = 0.01
+    max_noise_gain: float = 0.3
+    max_blockiness_gain: float = 0.15
+    min_sharpness_gain: float = 0.02
+    min_noise_loss: float = 0.5
+    min_blockiness_loss: float = 0.05
+
+
+@dataclass(frozen=True)
+class Decision:
+    accepted: bool
+    reason: Reason
+
+
+def decide(gate: Gate, before: Quality, after: Quality, identity: float | None) -> Decision:
+    """Whether x* (``after``) replaces x (``before``), and why; the first rule that x* breaks is the reason.
+
+    Raises:
+        ValueError: the gate asks for an identity that was not measured.
+    """
+    if gate.min_identity is not None:
+        if identity is None:
+            raise ValueError("the gate's min_identity needs a measured identity")
+        if not identity >= gate.min_identity:
+            return Decision(False, "identity")
+    sharper = after.sharpness / before.sharpness - 1
+    if not sharper >= -gate.max_sharpness_loss:
+        return Decision(False, "softer")
+    if not after.noise - before.noise <= gate.max_noise_gain:
+        return Decision(False, "noisier")
+    if not after.blockiness - before.blockiness <= gate.max_blockiness_gain:
+        return Decision(False, "blockier")
+    better = (
+        sharper >= gate.min_sharpness_gain
+        or before.noise - after.noise >= gate.min_noise_loss
+        or before.blockiness - after.blockiness >= gate.min_blockiness_loss
+    )
+    return Decision(True, "better") if better else Decision(False, "no better")

@@ -1,0 +1,87 @@
+"""A cleaning job over all processes: who makes which shard, the progress of the whole, and the end."""
+
+import json
+import sys
+import time
+from typing import Any, Protocol, runtime_checkable
+
+from tqdm import tqdm
+
+from idm.extrinsic.clean import Cleaning
+from idm.extrinsic.manifest import SUMMARY, finish
+
+POLL_SECONDS = 1.0
+
+
+@runtime_checkable
+class Processes(Protocol):
+    """What of :class:`accelerate.PartialState` a job needs."""
+
+    @property
+    def process_index(self) -> int: ...
+
+    @property
+    def num_processes(self) -> int: ...
+
+    @property
+    def is_main_process(self) -> bool: ...
+
+    def wait_for_everyone(self) -> None: ...
+
+
+def run_job(job: Cleaning, state: Processes) -> dict[str, Any]:
+    """Make this process's share of the missing shards; gives the whole job's summary once it is finished.
+
+    Raises:
+        CleanError: see :class:`~idm.extrinsic.clean.Cleaning` and :func:`~idm.extrinsic.manifest.finish`.
+    """
+    summary = job.output / SUMMARY
+    if state.is_main_process:
+        job.claim()
+        if job.todo():
+            summary.unlink(missing_ok=True)
+    state.wait_for_everyone()
+    todo = job.todo()
+    state.wait_for_everyone()  # all have seen the same shards
+    mine = todo[state.process_index :: state.num_processes]
+    with Progress(job, todo, mine, shown=state.is_main_process) as progress:
+        job.run(mine, progress.add)
+        # The others may take longer than a barrier waits, so everybody watches the folder.
+        while not all(job.paths[number].exists() for number in todo):
+            progress.add(0)
+            time.sleep(POLL_SECONDS)
+    if state.is_main_process and not summary.exists():
+        finish(job.output, job.paths, job.about)
+    state.wait_for_everyone()
+    return json.loads(summary.read_text())
+
+
+class Progress:
+    """A bar over the whole job: own faces as they are done, other processes' by the shards that they finish."""
+
+    def __init__(self, job: Cleaning, todo: list[int], mine: list[int], shown: bool) -> None:
+        self.job, self.own = job, 0
+        self.others = set(todo) - set(mine)
+        total = sum(len(faces) for faces in job.ranges)
+        self.bar = tqdm(
+            total=total,
+            initial=total - sum(len(job.ranges[number]) for number in todo),
+            unit="face",
+            disable=not shown,
+            dynamic_ncols=True,
+            mininterval=0.5 if sys.stderr.isatty() else 10,  # a log file gets a line now and then
+        )
+        self.start = self.bar.n
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def add(self, num_faces: int) -> None:
+        if self.bar.disable:
+            return
+        self.own += num_faces
+        others = sum(len(self.job.ranges[n]) for n in self.others if self.job.paths[n].exists())
+        self.bar.update(self.start + self.own + others - self.bar.n)

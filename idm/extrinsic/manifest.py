@@ -1,0 +1,112 @@
+"""What a finished job leaves beside its shards: manifest, summary and data-set card."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from idm.extrinsic.shards import CleanError, Entry, read_entries
+from idm.training.checkpoint import write_json, write_text
+
+MANIFEST, SUMMARY, CARD = "manifest.jsonl", "summary.json", "README.md"
+
+
+def finish(output: Path, shards: Sequence[Path], about: dict[str, Any]) -> dict[str, Any]:
+    """Assemble the manifest of all shards, sum it up, and describe the data set; gives the summary.
+
+    Raises:
+        CleanError: the shards do not hold every face of the source exactly once.
+    """
+    entries = [entry for shard in shards for entry in read_entries(shard)]
+    if [entry.index for entry in entries] != list(range(about["num_faces"])):
+        raise CleanError(f"{output}: the shards do not hold every face exactly once; delete the folder and clean anew")
+    lines = (json.dumps(asdict(entry), ensure_ascii=False) for entry in entries)
+    write_text(output / MANIFEST, "".join(f"{line}\n" for line in lines))
+    summary = summarise(entries)
+    write_text(output / CARD, card(summary, about))
+    write_json(output / SUMMARY, summary)  # last: where it is, the job is finished
+    return summary
+
+
+def read_manifest(output: Path) -> list[Entry]:
+    """Every line of a finished job's manifest."""
+    path = output / MANIFEST
+    if not path.exists():
+        raise CleanError(f"{output}: holds no finished cleaning job ({MANIFEST} is missing)")
+    return [Entry(**json.loads(line)) for line in path.read_text().splitlines()]
+
+
+def summarise(entries: Sequence[Entry]) -> dict[str, Any]:
+    """Counts, and how far the pool has moved: a face that stayed has identity 1 and moved no colour.
+
+    Returns:
+        "drift" holds the mean identity and colour shift (R, G, B, 1/255) of the new pool against the old one and
+        the share of faces exchanged; "quality" the pool's means before and after.
+    """
+    read = [entry for entry in entries if entry.seed is not None]
+    taken = [entry for entry in read if entry.accepted]
+    repeated = Counter(entry.sha256 for entry in read)
+    shifts = np.array([entry.colour_shift for entry in taken], np.float64).reshape(-1, 3)
+    identities = [entry.identity for entry in taken if entry.identity is not None]
+    known = not taken or len(identities) == len(taken)
+    quality = {
+        name: {
+            "before": _mean([getattr(e, f"{name}_before") for e in read]),
+            "after": _mean([getattr(e, f"{name}_after" if e.accepted else f"{name}_before") for e in read]),
+        }
+        for name in ("sharpness", "noise", "blockiness")
+    }
+    return {
+        "num_faces": len(entries),
+        "unreadable": len(entries) - len(read),
+        "duplicates": sum(count - 1 for count in repeated.values()),
+        "accepted": len(taken),
+        "reasons": dict(sorted(Counter(entry.reason for entry in read).items())),
+        "drift": {
+            "share": len(taken) / max(1, len(read)),
+            "identity": 1 - (len(taken) - sum(identities)) / max(1, len(read)) if known else None,
+            "colour": (shifts.sum(axis=0) / max(1, len(read))).round(4).tolist(),
+        },
+        "quality": quality,
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / max(1, len(values))
+
+
+def card(summary: dict[str, Any], about: dict[str, Any]) -> str:
+    """README.md of the data set: what it is and where it comes from."""
+    drift = summary["drift"]
+    identity = "not measured" if drift["identity"] is None else f"{drift['identity']:.4f}"
+    reasons = "".join(f"| {reason} | {count} |\n" for reason, count in summary["reasons"].items())
+    return f"""---
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/train-*.parquet
+---
+
+# Faces cleaned by an extrinsic iteration of IDM
+
+Each face x of the source was restored, x* = f_theta(x); x* stands here where it passed the gate, else x.
+`datasets.load_dataset("parquet", data_files="data/*.parquet")` reads it; `manifest.jsonl` says of every face what was
+decided and why. Rights and terms are those of the source.
+
+| decision | faces |
+|---|---|
+{reasons}| unreadable, left out | {summary["unreadable"]} |
+
+{summary["accepted"]} of {summary["num_faces"]} faces were exchanged; {summary["duplicates"]} are duplicates of others.
+Drift of the set: identity {identity}, colour {drift["colour"]} (R, G, B in 1/255).
+
+```json
+{json.dumps(about, indent=2, ensure_ascii=False)}
+```
+"""

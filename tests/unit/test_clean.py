@@ -1,0 +1,373 @@
+"""The cleaning job: nothing lost, nothing twice, the same bytes whoever made them and however often they died."""
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from idm.data.faces import FolderFaces, HuggingFaceFaces, StreamedFaces, SyntheticFaces
+from idm.data.images import write_image
+from idm.evaluation.identity import IdentityNet
+from idm.evaluation.mobilefacenet import MobileFaceNet
+from idm.extrinsic.clean import Cleaning, Settings, face_seed, pixel_hash
+from idm.extrinsic.gate import Gate
+from idm.extrinsic.job import run_job
+from idm.extrinsic.manifest import finish, read_manifest
+from idm.extrinsic.shards import CleanError, cleaned_faces
+
+SIZE = 32
+ANYONE = Gate(min_identity=None)
+ANYTHING = Gate(None, 1.0, 1e9, 1e9, -1.0, -1e9, -1e9)
+ALONE = SimpleNamespace(is_main_process=True, process_index=0, num_processes=1, wait_for_everyone=lambda: None)
+
+
+@dataclass(frozen=True)
+class Faked:
+    """A restorer that does something known."""
+
+    change: Callable[[Tensor, int], Tensor]
+    seconds: float = 0.0
+
+    @property
+    def image_size(self) -> int:
+        return SIZE
+
+    def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
+        time.sleep(self.seconds)
+        return torch.stack([self.change(face, seed) for face, seed in zip(lq, seeds, strict=True)]).clamp(0, 1)
+
+
+def sharpen(face: Tensor, seed: int) -> Tensor:
+    """Unsharp masking, its strength from the seed."""
+    blurred = torch.nn.functional.avg_pool2d(face[None], 3, 1, 1, count_include_pad=False)[0]
+    return face + (0.5 + seed % 7 / 10) * (face - blurred)
+
+
+def blur(face: Tensor, seed: int) -> Tensor:
+    return torch.nn.functional.avg_pool2d(face[None], 3, 1, 1, count_include_pad=False)[0]
+
+
+def noise(face: Tensor, seed: int) -> Tensor:
+    return face + 0.05 * torch.randn(face.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def job(output: Path, change: Callable[[Tensor, int], Tensor] = sharpen, **changes: Any) -> Cleaning:
+    """20 faces in shards of 6 and batches of 4."""
+    settings = Settings(batch_size=4, shard_size=6)
+    settings = replace(settings, **{k: changes.pop(k) for k in list(changes) if k in Settings.__dataclass_fields__})
+    arguments = {
+        "source": SyntheticFaces(20, 0, SIZE),
+        "restorer": Faked(change),
+        "gate": ANYONE,
+        "identity": None,
+        "about": {"model": "fake"},
+        **changes,
+    }
+    return Cleaning(output=output, settings=settings, **arguments)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> dict[str, bytes]:
+    run_job(job(tmp_path / "finished"), ALONE)
+    return content(tmp_path / "finished")
+
+
+# -------------------------------------------------------------------------------------------- the gate
+
+
+def test_a_restorer_that_returns_its_input_leaves_the_set_unchanged(tmp_path: Path) -> None:
+    summary = run_job(job(tmp_path, lambda face, seed: face), ALONE)
+    assert summary["accepted"] == 0
+    assert summary["reasons"] == {"no better": 20}
+    assert summary["drift"] == {"share": 0.0, "identity": 1.0, "colour": [0.0, 0.0, 0.0]}
+    source, cleaned = SyntheticFaces(20, 0, SIZE), cleaned_faces(tmp_path, SIZE)
+    assert len(cleaned) == 20
+    for i in range(20):
+        np.testing.assert_array_equal(cleaned[i].image, source[i].image)
+        np.testing.assert_allclose(cleaned[i].landmarks, source[i].landmarks)
+        assert cleaned[i].key == source[i].key
+
+
+@pytest.mark.parametrize(("bad", "reason"), [(blur, "softer"), (noise, "noisier")])
+def test_a_bad_restorer_is_rejected_everywhere(
+    tmp_path: Path, bad: Callable[[Tensor, int], Tensor], reason: str
+) -> None:
+    summary = run_job(job(tmp_path, bad), ALONE)
+    assert summary["reasons"] == {reason: 20}
+    source, cleaned = SyntheticFaces(20, 0, SIZE), cleaned_faces(tmp_path, SIZE)
+    assert all(np.array_equal(cleaned[i].image, source[i].image) for i in range(20))
+
+
+class Brightness(IdentityNet):
+    """Embeds a face by its brightness: the brighter, the more another person."""
+
+    def __init__(self) -> None:
+        super().__init__(MobileFaceNet())
+
+    def embed(self, images: Sequence[np.ndarray], landmarks: Any) -> np.ndarray:
+        turns = np.array([image.mean() * np.pi / 2 for image in images], np.float32)
+        return np.stack([np.cos(turns), np.sin(turns)], axis=1)
+
+
+def test_a_stranger_is_rejected_everywhere(tmp_path: Path) -> None:
+    gate = replace(ANYTHING, min_identity=0.99)
+    summary = run_job(job(tmp_path, lambda f, s: torch.ones_like(f), gate=gate, identity=Brightness()), ALONE)
+    assert summary["reasons"] == {"identity": 20}
+    assert summary["drift"]["identity"] == 1.0  # of the pool, which did not change
+
+
+def test_what_is_accepted_is_stored_and_its_drift_reported(tmp_path: Path) -> None:
+    brighter = lambda face, seed: face + 2 / 255  # noqa: E731
+    summary = run_job(job(tmp_path, brighter, gate=replace(ANYTHING, min_identity=-1.0), identity=Brightness()), ALONE)
+    assert summary["accepted"] == 20
+    assert summary["drift"]["colour"] == pytest.approx([2.0, 2.0, 2.0], abs=0.3)  # white stays white
+    assert summary["drift"]["identity"] == pytest.approx(np.cos(2 / 255 * np.pi / 2), abs=1e-3)
+    x, x_new = SyntheticFaces(20, 0, SIZE)[5].image, cleaned_faces(tmp_path, SIZE)[5].image
+    np.testing.assert_array_equal(x_new, np.minimum(x.astype(int) + 2, 255))
+
+
+def test_of_several_samples_the_accepted_one_with_the_best_identity_counts(tmp_path: Path) -> None:
+    seeds = [face_seed(0, 3, sample) for sample in range(4)]
+    shift = dict(zip(seeds, [4, 1, 2, 3], strict=True))
+
+    def brighter(face: Tensor, seed: int) -> Tensor:
+        return face + shift.get(seed, 5) / 255
+
+    run_job(job(tmp_path, brighter, samples=4, gate=replace(ANYTHING, min_identity=0.0), identity=Brightness()), ALONE)
+    assert read_manifest(tmp_path)[3].seed == seeds[1]
+
+
+# ------------------------------------------------------------------------------------------ the sources
+
+
+def test_corrupt_files_are_listed_skipped_and_counted_and_odd_names_survive(tmp_path: Path) -> None:
+    folder, faces = tmp_path / "in", SyntheticFaces(4, 0, SIZE)
+    names = ["Zoë 日本.png", "nested/deep/a.png", "nested/b.png", "duplicate.png"]
+    for name, i in zip(names, (0, 1, 2, 0), strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_image(folder / name, faces[i].image)
+    (folder / "nested" / "cut.png").write_bytes((folder / "nested" / "b.png").read_bytes()[:300])
+    (folder / "empty.png").touch()
+    (folder / "text.jpg").write_text("no picture")
+    write_image(folder / "wide.png", faces[0].image[:16])
+    source = FolderFaces(folder, SIZE)
+    summary = run_job(job(tmp_path / "out", source=source, shard_size=3), ALONE)
+    assert (summary["num_faces"], summary["unreadable"], summary["duplicates"]) == (8, 4, 1)
+    entries = read_manifest(tmp_path / "out")
+    assert [entry.index for entry in entries] == list(range(8))
+    assert {entry.id for entry in entries if entry.seed is not None} == set(names)
+    unreadable = [entry for entry in entries if entry.seed is None]
+    for entry, name in zip(unreadable, ("empty.png", "cut.png", "text.jpg", "wide.png"), strict=True):
+        assert name in entry.reason
+    cleaned = cleaned_faces(tmp_path / "out", SIZE)
+    assert sorted(cleaned[i].key for i in range(len(cleaned))) == sorted(names)
+    hashes = {entry.id: entry.sha256 for entry in entries}
+    assert hashes["Zoë 日本.png"] == hashes["duplicate.png"] == pixel_hash(faces[0].image)
+
+
+def test_a_source_of_nothing_but_corrupt_files_gives_an_empty_set(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_text("no picture")
+    summary = run_job(job(tmp_path / "out", source=FolderFaces(tmp_path / "in", SIZE)), ALONE)
+    assert (summary["unreadable"], summary["accepted"]) == (1, 0)
+
+
+def test_a_stream_gives_the_same_faces_as_the_data_set_that_can_be_indexed(tmp_path: Path) -> None:
+    import datasets
+
+    run_job(job(tmp_path / "first", lambda face, seed: face), ALONE)
+    files = str(tmp_path / "first" / "data" / "*.parquet")
+    indexed = datasets.load_dataset("parquet", data_files=files, split="train")
+    streamed = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
+    run_job(job(tmp_path / "a", source=HuggingFaceFaces(indexed, "image", "landmarks", SIZE)), ALONE)
+    run_job(job(tmp_path / "b", source=StreamedFaces(streamed, 20, "image", "landmarks", SIZE, 0)), ALONE)
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+
+
+def test_a_stream_that_ends_too_early_is_an_error(tmp_path: Path) -> None:
+    import datasets
+
+    run_job(job(tmp_path / "first"), ALONE)
+    files = str(tmp_path / "first" / "data" / "*.parquet")
+    streamed = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
+    with pytest.raises(CleanError, match="ended before face 20"):
+        run_job(job(tmp_path / "b", source=StreamedFaces(streamed, 30, "image", None, SIZE, 0)), ALONE)
+
+
+def test_datasets_reads_the_result_with_its_manifest(tmp_path: Path) -> None:
+    import datasets
+
+    run_job(job(tmp_path), ALONE)
+    rows = datasets.load_dataset("parquet", data_files=str(tmp_path / "data" / "*.parquet"), split="train")
+    assert rows[0]["image"].size == (SIZE, SIZE)
+    assert [row["accepted"] for row in rows] == [entry.accepted for entry in read_manifest(tmp_path)]
+    assert "x* = f_theta(x)" in (tmp_path / "README.md").read_text()
+
+
+def test_jpeg_shards_are_near_their_faces_and_png_shards_equal(tmp_path: Path) -> None:
+    source = SyntheticFaces(20, 0, SIZE)
+    run_job(job(tmp_path, lambda face, seed: face, image_format="jpg"), ALONE)
+    difference = cleaned_faces(tmp_path, SIZE)[0].image.astype(int) - source[0].image
+    assert 0 < np.abs(difference).mean() < 3
+
+
+# ------------------------------------------------------------------------------- killed, shared, refused
+
+
+def _run_killed(output: Path, seconds: float) -> bool:
+    """Run the job in a process of its own, killed after some time; whether it lived to the end."""
+
+    def run() -> None:
+        run_job(job(output, restorer=Faked(sharpen, seconds=0.02), shard_size=2, batch_size=2), ALONE)
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join(seconds)
+    if process.is_alive():
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode == 0
+
+
+def test_killed_ten_times_at_random_the_result_is_that_of_an_uninterrupted_job(tmp_path: Path) -> None:
+    assert _run_killed(tmp_path / "whole", 60)
+    expected = content(tmp_path / "whole")
+    rng, kills = random.Random(0), 0
+    output = tmp_path / "killed"
+    while kills < 10:
+        if _run_killed(output, rng.uniform(0.0, 0.12)):
+            finished_shards = sorted((output / "data").glob("*.parquet"))
+            for shard in finished_shards[rng.randrange(len(finished_shards)) :]:
+                shard.unlink()  # done too soon: go on killing
+        else:
+            kills += 1
+    assert _run_killed(output, 60)
+    assert content(output) == expected
+    assert [entry.index for entry in read_manifest(output)] == list(range(20))
+
+
+def test_a_shard_that_was_being_written_counts_for_nothing(tmp_path: Path, finished: dict[str, bytes]) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(tmp_path / "finished", output)
+    shard = output / "data" / "train-00001-of-00004.parquet"
+    shard.rename(shard.with_name(f".unfinished-{shard.name}"))
+    (output / "summary.json").unlink()
+    run_job(job(output), ALONE)
+    assert content(output) == finished
+
+
+def test_two_processes_equal_one(tmp_path: Path, finished: dict[str, bytes]) -> None:
+    output = tmp_path / "out"
+    both = [job(output), job(output)]
+    both[0].claim()
+    todo = both[0].todo()
+    for rank in (1, 0):
+        both[rank].run(todo[rank::2], lambda num_faces: None)
+    finish(output, both[0].paths, both[0].about)
+    assert content(output) == finished
+
+
+def test_a_finished_job_started_again_restores_nothing(tmp_path: Path, finished: dict[str, bytes]) -> None:
+    def fail(face: Tensor, seed: int) -> Tensor:
+        raise AssertionError("restored again")
+
+    run_job(job(tmp_path / "finished", fail), ALONE)
+    assert content(tmp_path / "finished") == finished
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"about": {"model": "another"}}, "model"),
+        ({"seed": 1}, "settings.seed"),
+        ({"samples": 2}, "settings.samples"),
+        ({"gate": replace(ANYONE, max_noise_gain=3.0)}, "gate.max_noise_gain"),
+        ({"source": SyntheticFaces(21, 0, SIZE)}, "num_faces"),
+        ({"image_format": "jpg"}, "settings.image_format"),
+    ],
+)
+def test_another_model_or_setting_never_mixes_into_an_existing_output(
+    tmp_path: Path, finished: dict[str, bytes], changes: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(CleanError, match=f"another {named};"):
+        run_job(job(tmp_path / "finished", **changes), ALONE)
+    assert content(tmp_path / "finished") == finished
+
+
+def test_a_folder_with_shards_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train-00000-of-00004.parquet").write_text("mine")
+    with pytest.raises(CleanError, match="something else"):
+        run_job(job(tmp_path), ALONE)
+
+
+def test_too_little_space_is_known_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=20 * 3 * SIZE**2 - 1))
+    with pytest.raises(CleanError, match="20 faces may need"):
+        run_job(job(tmp_path), ALONE)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=20 * 3 * SIZE**2))
+    run_job(job(tmp_path), ALONE)
+
+
+def test_a_manifest_that_lacks_a_face_is_never_written(tmp_path: Path) -> None:
+    made = job(tmp_path)
+    made.claim()
+    made.run([0, 1, 3], lambda num_faces: None)
+    with pytest.raises(CleanError, match="exactly once"):
+        finish(tmp_path, [made.paths[n] for n in (0, 1, 3)], made.about)
+    assert not (tmp_path / "manifest.jsonl").exists()
+
+
+def test_the_manifest_says_of_each_face_what_it_was_and_why(tmp_path: Path) -> None:
+    run_job(job(tmp_path), ALONE)
+    lines = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
+    source, taken = SyntheticFaces(20, 0, SIZE), [line for line in lines if line["accepted"]]
+    assert {line["reason"] for line in taken} == {"better"}
+    assert 0 < len(taken) < 20
+    for line in lines:
+        face = source[line["index"]]
+        assert (line["id"], line["sha256"]) == (face.key, pixel_hash(face.image))
+        assert line["seed"] == face_seed(0, line["index"], 0)
+    for line in taken:
+        gains = (line["sharpness_after"] / line["sharpness_before"] - 1, line["noise_before"] - line["noise_after"])
+        assert gains[0] >= 0.02 or gains[1] >= 0.5 or line["blockiness_before"] - line["blockiness_after"] >= 0.05
+
+
+def test_progress_counts_other_processes_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rank 0 of two waits for the shards of rank 1, which another thread of the test makes."""
+    import threading
+
+    output = tmp_path / "out"
+    first, second = job(output), job(output)
+    main = SimpleNamespace(is_main_process=True, process_index=0, num_processes=2, wait_for_everyone=lambda: None)
+
+    def other() -> None:
+        time.sleep(0.3)
+        second.run([1, 3], lambda num_faces: None)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    summary = run_job(first, main)
+    thread.join()
+    assert summary["num_faces"] == 20
+    assert "20/20" in capsys.readouterr().err

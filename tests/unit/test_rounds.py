@@ -1,0 +1,149 @@
+"""The rounds: their order, when they stop, and what they are trained on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from idm.build.extrinsic import build_pool
+from idm.config.load import ConfigError, load_config
+from idm.config.schema import IDMConfig
+from idm.data.faces import Cached, SyntheticFaces
+from idm.data.pool import Pool
+from idm.extrinsic.rounds import Rounds, Stages
+from idm.extrinsic.shards import CleanedFace, Entry, shard_path, write_shard
+
+TINY = Path(__file__).parents[1] / "e2e" / "tiny.yaml"
+
+
+def result(psnr: float) -> dict[str, Any]:
+    return {"metrics": {"psnr": {"restored": {"mean": psnr}}, "ssim": {"restored": {"mean": 0.5}}}}
+
+
+DRIFT = {"drift": {"share": 0.25, "identity": 0.98, "colour": [0.1, -0.2, 0.3]}}
+
+
+def rounds(folder: Path, psnrs: list[float], max_loss: float = 0.1) -> tuple[Rounds, list[str]]:
+    done: list[str] = []
+
+    def train(number: int) -> dict[str, Any]:
+        done.append(f"train {number}")
+        return result(psnrs[number])
+
+    def clean(number: int) -> dict[str, Any]:
+        done.append(f"clean {number}")
+        return DRIFT
+
+    return Rounds(folder, len(psnrs) - 1, Stages(train, clean), max_loss), done
+
+
+def test_rounds_train_and_clean_in_turn_and_report_every_drift(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, done = rounds(tmp_path, [20.0, 21.0, 20.95])
+    made.fit()
+    assert done == ["train 0", "clean 0", "train 1", "clean 1", "train 2"]
+    table = json.loads((tmp_path / "rounds.json").read_text())
+    assert table["stopped"] is None
+    assert [row.get("cleaning") for row in table["rounds"]] == [DRIFT, DRIFT, None]
+    made.report()
+    printed = capsys.readouterr().out
+    assert "25.0%" in printed
+    assert "0.9800" in printed
+    assert "+0.100 -0.200 +0.300" in printed
+
+
+def test_a_round_that_validates_worse_stops_the_loop_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, done = rounds(tmp_path, [20.0, 19.89, 25.0])
+    made.fit()
+    assert done == ["train 0", "clean 0", "train 1"]
+    assert "round 1 validates worse than round 0" in json.loads((tmp_path / "rounds.json").read_text())["stopped"]
+    made.report()
+    assert "the model of round_0 is the better one" in capsys.readouterr().out
+
+
+def test_a_round_may_be_worse_by_the_tolerance(tmp_path: Path) -> None:
+    made, done = rounds(tmp_path, [20.0, 19.91, 19.82])
+    made.fit()
+    assert done[-1] == "train 2"
+
+
+# ----------------------------------------------------------------------------------- what a round sees
+
+
+def config(folder: Path, *overrides: str) -> IDMConfig:
+    return load_config(TINY, IDMConfig, [f"output_dir={folder}", "extrinsic.rounds=3", *overrides])
+
+
+def write_cleaned(folder: Path, number: int, missing: int | None = None) -> None:
+    """A finished job whose faces are those of seed ``10 + number``."""
+    source = SyntheticFaces(16, 10 + number, 32)
+    path = shard_path(folder / f"clean_{number}", 0, 1)
+    path.parent.mkdir(parents=True)
+    entries = [Entry(source[i].key, i, "", 1, True, "better") for i in range(16)]
+    faces = [CleanedFace(source[i].image, None, entries[i]) for i in range(16) if i != missing]
+    write_shard(path, faces, [], "png")
+    rows = [vars(e) if e.index != missing else {**vars(e), "seed": None} for e in entries]
+    (folder / f"clean_{number}" / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_pool_replaced_at_once_holds_only_the_cleaned_faces(tmp_path: Path) -> None:
+    originals = SyntheticFaces(16, 0, 32)
+    write_cleaned(tmp_path, 0)
+    pool = build_pool(config(tmp_path), originals, 1)
+    assert isinstance(pool, Cached)
+    np.testing.assert_array_equal(pool[3].image, SyntheticFaces(16, 10, 32)[3].image)
+
+
+def test_a_gradual_pool_starts_with_the_pool_of_the_round_before(tmp_path: Path) -> None:
+    originals = SyntheticFaces(16, 0, 32)
+    write_cleaned(tmp_path, 0)
+    write_cleaned(tmp_path, 1)
+    settings = config(tmp_path, "extrinsic.replacement.name=gradual", "extrinsic.replacement.over=0.5")
+    first, second = (build_pool(settings, originals, number) for number in (1, 2))
+    assert isinstance(first, Pool)
+    assert isinstance(second, Pool)
+    last = settings.train.num_steps * settings.train.batch_size - 1
+    for pool, seeds in ((first, (0, 10)), (second, (10, 11))):
+        for position, seed in zip((0, last), seeds, strict=True):
+            assert pool.at(position, 5).key == f"synthetic_{seed}_000005"
+    assert second.share(settings.train.num_steps // 4) == pytest.approx(0.5)
+
+
+def test_a_mixed_pool_keeps_originals_with_the_share_of_its_round(tmp_path: Path) -> None:
+    originals = SyntheticFaces(16, 0, 32)
+    for number in range(3):
+        write_cleaned(tmp_path, number)
+    settings = config(tmp_path, "extrinsic.replacement.name=mixed", "extrinsic.replacement.shares=[0.25, 0.75]")
+    pools = [build_pool(settings, originals, number) for number in (1, 2, 3)]
+    assert [pool.share(0) for pool in pools] == [0.25, 0.75, 0.75]
+    assert {pools[2].at(p, 5).key for p in range(50)} == {"synthetic_0_000005", "synthetic_12_000005"}
+
+
+def test_a_pool_pairs_faces_with_their_originals_where_one_could_not_be_read(tmp_path: Path) -> None:
+    write_cleaned(tmp_path, 0, missing=4)
+    settings = config(tmp_path, "extrinsic.replacement.name=mixed")
+    pool = build_pool(settings, SyntheticFaces(16, 0, 32), 1)
+    assert isinstance(pool, Pool)
+    assert len(pool) == 15
+    for index, number in ((3, 3), (4, 5), (14, 15)):
+        assert {pool.at(p, index).key for p in range(40)} == {f"synthetic_{s}_{number:06d}" for s in (0, 10)}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["extrinsic.sampler={name: ddim, num_steps: 4, strength: 0.5}"], "extrinsic.sampler.strength"),
+        (["extrinsic.sampler={name: ddim, num_steps: 5000}"], "extrinsic.sampler.num_steps"),
+        (["extrinsic.gate.min_identiti=0.5"], "did you mean 'min_identity'"),
+        (["denoiser.conditional=false"], "denoiser.add_degraded"),
+        (["denoiser.conditional=false", "denoiser.inject_degraded=true"], "denoiser.inject_degraded"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config(tmp_path, *overrides)
