@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from idm.data.ranges import hwc_to_chw
 from idm.faces.align import to_unit, warp
 
 
+@runtime_checkable
 class Upscaler(Protocol):
     def upscale(self, pixels: Integer[np.ndarray, "h w 3"], size: tuple[int, int]) -> Integer[np.ndarray, "h2 w2 3"]:
         """A new picture of ``size`` (height, width) in the same levels, uint8 or uint16; nothing in it moves."""
@@ -35,6 +36,7 @@ class Bicubic:
         return bicubic(pixels, size)
 
 
+@runtime_checkable
 class _Network(Protocol):
     @property
     def scale(self) -> int: ...
@@ -116,7 +118,7 @@ def load_upscaler(path: Path, device: str = "cpu") -> NetworkUpscaler:
     return NetworkUpscaler(model.to(torch.device(device)).eval(), device)
 
 
-def _load_state(path: Path) -> dict[str, Tensor]:
+def _load_state(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 

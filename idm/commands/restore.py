@@ -11,7 +11,7 @@ from tqdm import tqdm
 from idm.commands.model import USER_ERRORS, choose_device, load
 from idm.data.video import Encoding
 from idm.evaluation.identity import IdentityNet, load_identity
-from idm.faces.detect import MAX_SIDE, MIN_SCORE, load_detector
+from idm.faces.detect import MAX_SIDE, MIN_SCORE, FaceDetector, load_detector
 from idm.job import Progress, Report
 from idm.photo import PhotoRestorer, PhotoSettings
 from idm.restore import restore_files, restore_photos
@@ -88,13 +88,7 @@ def _restore_photos(
     settings = _settings(arguments)
     encoding = Encoding(arguments.video_codec, arguments.crf)
     device = str(choose_device(arguments.device))
-    detector = load_detector(
-        arguments.detector or "retinaface_mobile0.25",
-        arguments.weights_dir,
-        device,
-        max_side=MAX_SIDE if arguments.detect_side is None else arguments.detect_side,
-        min_score=MIN_SCORE if arguments.min_score is None else arguments.min_score,
-    )
+    detector = _detector(arguments, device)
     identity = _identity(arguments, settings, device)
     upscaler = load_upscaler(arguments.background, device) if arguments.background else Bicubic()
     about["identity"] = "MobileFaceNet" if identity else "not measured: its weights are missing (idm weights)"
@@ -117,6 +111,19 @@ def _restore_photos(
 def _settings(arguments: argparse.Namespace) -> PhotoSettings:
     asked = {field.name: getattr(arguments, field.name) for field in fields(PhotoSettings)}
     return PhotoSettings(**{name: value for name, value in asked.items() if value is not None})
+
+
+def _detector(arguments: argparse.Namespace, device: str) -> FaceDetector:
+    try:
+        return load_detector(
+            arguments.detector or "retinaface_mobile0.25",
+            arguments.weights_dir,
+            device,
+            max_side=MAX_SIDE if arguments.detect_side is None else arguments.detect_side,
+            min_score=MIN_SCORE if arguments.min_score is None else arguments.min_score,
+        )
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} Faces that are aligned already need no detector: --aligned") from None
 
 
 def _identity(arguments: argparse.Namespace, settings: PhotoSettings, device: str) -> IdentityNet | None:
