@@ -29,7 +29,7 @@ from idm.photo import FaceReport, Past, PhotoRestorer, PhotoSettings, Subject
 
 SEGMENT_FRAMES = 100  # what a killed job may have to do again (our choice)
 
-Pixels = Integer[np.ndarray, "h w 3"]
+Pixels = Integer[np.ndarray, "_ _ 3"]
 
 
 @dataclass
