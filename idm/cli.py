@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="idm", description="Restore degraded faces with IDM, and measure it.")
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_restore(commands.add_parser("restore", help="restore the faces of photographs, or aligned faces"))
+    _add_restore(commands.add_parser("restore", help="restore the faces of photographs and clips, or aligned faces"))
     _add_evaluate(commands.add_parser("evaluate", help="measure a model on faces, or a folder against another"))
     _add_compare(commands.add_parser("compare", help="measure several restorers side by side"))
     _add_weights(commands.add_parser("weights", help="which weights files of others are here, and on what terms"))
@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_restore(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", nargs="+", type=Path, help="image files or folders")
+    parser.add_argument("input", nargs="+", type=Path, help="images, clips (mp4, mov, mkv, webm, avi) or folders")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results and status.json")
     parser.add_argument("--aligned", action="store_true", help="inputs are aligned, square faces; results are PNG")
     parser.add_argument("--seed", type=int, default=0, help="seed of each face's noise (default 0)")
@@ -78,6 +78,7 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
     _add_detection(parser.add_argument_group("faces in photographs"))
     _add_result(parser.add_argument_group("the restored photograph"))
     _add_trust(parser.add_argument_group("trust"))
+    _add_video(parser.add_argument_group("clips"))
 
 
 # Options for photographs have no default here, so that one can tell whether they were given.
@@ -111,6 +112,15 @@ def _add_trust(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--samples", type=int, metavar="N", help="restorations of each face (default 1)")
     group.add_argument("--pick", choices=["identity", "median"], help="what becomes of them (default identity)")
     group.add_argument("--uncertainty", action="store_true", default=None, help="write where they differ, as PNG")
+
+
+def _add_video(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--video-codec",
+        choices=["libx264", "libx265", "libvpx-vp9", "libsvtav1", "ffv1"],
+        help="default libx264, in WebM libvpx-vp9; ffv1 is lossless",
+    )
+    group.add_argument("--crf", type=int, metavar="N", help="of the codec, less is better (default 18)")
 
 
 def _faces(text: str) -> str | tuple[int, ...]:

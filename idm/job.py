@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from idm.data.images import ImageError, find_images, image_error, write_whole
+from idm.data.images import READ_SUFFIXES, ImageError, find_images, image_error, write_whole
 
 # Of a job's time, at most this share goes into writing its status.
 _STATUS_SHARE = 0.05
@@ -29,10 +29,12 @@ class Report:
 
 @dataclass(frozen=True)
 class Progress:
-    """Who wants to know: ``on_start`` of the number of files to do, ``on_file`` of each and its error, if any."""
+    """Who wants to know: ``on_start`` of the number of files to do, ``on_file`` of each and its error, if any,
+    ``on_frames`` of a clip's frames that are done, and of how many there are, if that is known."""
 
     on_start: Callable[[int], None] = lambda num_files: None
     on_file: Callable[[Path, Exception | None], None] = lambda path, error: None
+    on_frames: Callable[[Path, int, int | None], None] = lambda path, done, of: None
 
 
 def same_suffix(suffixes: Sequence[str]) -> Callable[[Path], str]:
@@ -48,8 +50,14 @@ def as_preview(path: Path) -> str:
     return ".preview.png"
 
 
-def plan(inputs: Sequence[Path], output: Path, suffix: Callable[[Path], str] = as_png) -> dict[Path, Path]:
-    """Which file each input becomes: its path within the folder it was found in, with the suffix asked for.
+def plan(
+    inputs: Sequence[Path],
+    output: Path,
+    suffix: Callable[[Path], str] = as_png,
+    suffixes: Sequence[str] = READ_SUFFIXES,
+) -> dict[Path, Path]:
+    """Which file each input becomes: its path within the folder it was found in, with the suffix asked for. In
+    folders, files with one of ``suffixes`` are inputs.
 
     Raises:
         ImageError: an input does not exist or holds no image, two would become one file, or one be overwritten.
@@ -57,7 +65,7 @@ def plan(inputs: Sequence[Path], output: Path, suffix: Callable[[Path], str] = a
     targets: dict[Path, Path] = {}
     taken: set[Path] = set()
     for given in inputs:
-        for source in find_images([given]):
+        for source in find_images([given], suffixes):
             inside = source.relative_to(given) if given.is_dir() else Path(source.name)
             target = output / inside.with_suffix(suffix(source))
             if target in taken:  # a.jpg beside a.png
@@ -91,11 +99,12 @@ class Job:
         *,
         settings: Mapping[str, Any],
         suffix: Callable[[Path], str] = as_png,
+        suffixes: Sequence[str] = READ_SUFFIXES,
         status: str = "status.json",
         skip_existing: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        self.todo = plan(inputs, output, suffix)
+        self.todo = plan(inputs, output, suffix, suffixes)
         self.report = Report()
         self.path = output / status
         self.settings = dict(settings)

@@ -108,6 +108,32 @@ class RestoredPhoto:
     uncertainty: UInt8[np.ndarray, "h w"] | None = None
 
 
+@dataclass
+class Past:
+    """Identity cosines of a face's candidates, summed over the frames of a clip so far: the pick among samples and
+    the guard look at their mean, so that neither jumps. A photograph is the only frame of its own."""
+
+    cosines: list[float] = field(default_factory=list)
+    num_frames: int = 0
+
+    def add(self, cosines: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """The means with this frame's."""
+        before = np.array(self.cosines) if self.num_frames else 0
+        self.cosines = (before + cosines).tolist()
+        self.num_frames += 1
+        return np.array(self.cosines) / self.num_frames
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A face to restore, found by whoever asks for it; ``past`` is brought up to date."""
+
+    number: int
+    found: DetectedFace
+    keeps_chroma: bool
+    past: Past = field(default_factory=Past)
+
+
 @dataclass(frozen=True)
 class PhotoRestorer:
     """The parts that photographs are restored with; ``identity`` may be None where no setting needs it."""
@@ -123,27 +149,17 @@ class PhotoRestorer:
         Raises:
             ValueError: a chosen number that no face has, or a setting that needs the missing ``identity``.
         """
-        if settings.needs_identity and self.identity is None:
-            raise ValueError("samples are picked and faces guarded by identity, which needs the identity network")
         found = self.detector.detect(photo.pixels)
         chosen = choose_faces(found, settings.min_face, settings.faces)
         is_colourless = looks_grey(photo.pixels)
         keeps_chroma = settings.grayscale == "keep" or (settings.grayscale == "auto" and is_colourless)
 
-        faces = [_Face(number, found[number]) for number in chosen]
-        for face in faces:
-            face.align(photo.pixels, self.restorer.image_size)
-        self._sample([face for face in faces if not face.failure], settings)
-        for face in faces:
-            if not face.failure:
-                face.finish(settings, keeps_chroma, self.identity)
-
-        height, width = photo.pixels.shape[:2]
-        size = (round(height * settings.upscale), round(width * settings.upscale))
-        canvas = self.upscaler.upscale(photo.pixels, size)
+        subjects = [Subject(number, found[number], keeps_chroma) for number in chosen]
+        [faces] = self._restore_crops([photo.pixels], [subjects], settings)
+        canvas = self._enlarge(photo.pixels, settings)
         if keeps_chroma and is_colourless:
             to_grey(canvas)
-        to_photo = _to_photo((height, width), size)
+        size, to_photo = canvas.shape[:2], _to_photo(photo.pixels.shape[:2], canvas.shape[:2])
         paste_faces(canvas, [face.patch(to_photo, settings) for face in faces if face.is_used])
         alpha = None if photo.alpha is None else bicubic(photo.alpha, size)
         stays_grey = photo.is_grey and keeps_chroma
@@ -156,6 +172,48 @@ class PhotoRestorer:
         )
         uncertainty = _uncertainty(faces, size, to_photo) if settings.uncertainty else None
         return RestoredPhoto(result, [face.report(settings) for face in faces], len(found), uncertainty)
+
+    def restore_frames(
+        self,
+        frames: Sequence[Integer[np.ndarray, "h w 3"]],
+        subjects: Sequence[Sequence[Subject]],
+        settings: PhotoSettings,
+    ) -> list[tuple[Integer[np.ndarray, "h2 w2 3"], list[FaceReport]]]:
+        """The frames of a clip, each with its given faces restored, and what became of those; restored together,
+        for speed.
+
+        Raises:
+            ValueError: a setting needs the missing ``identity``.
+        """
+        restored = []
+        for pixels, faces in zip(frames, self._restore_crops(frames, subjects, settings), strict=True):
+            canvas = self._enlarge(pixels, settings)
+            to_frame = _to_photo(pixels.shape[:2], canvas.shape[:2])
+            paste_faces(canvas, [face.patch(to_frame, settings) for face in faces if face.is_used])
+            restored.append((canvas, [face.report(settings) for face in faces]))
+        return restored
+
+    def _restore_crops(
+        self,
+        pictures: Sequence[Integer[np.ndarray, "h w 3"]],
+        subjects: Sequence[Sequence[Subject]],
+        settings: PhotoSettings,
+    ) -> list[list["_Face"]]:
+        if settings.needs_identity and self.identity is None:
+            raise ValueError("samples are picked and faces guarded by identity, which needs the identity network")
+        faces = [[_Face(subject) for subject in some] for some in subjects]
+        for pixels, some in zip(pictures, faces, strict=True):
+            for face in some:
+                face.align(pixels, self.restorer.image_size)
+        self._sample([face for some in faces for face in some if not face.failure], settings)
+        for face in (face for some in faces for face in some):
+            if not face.failure:
+                face.finish(settings, self.identity)
+        return faces
+
+    def _enlarge(self, pixels: Integer[np.ndarray, "h w 3"], settings: PhotoSettings) -> Integer[np.ndarray, "h2 w2 3"]:
+        height, width = pixels.shape[:2]
+        return self.upscaler.upscale(pixels, (round(height * settings.upscale), round(width * settings.upscale)))
 
     def _sample(self, faces: Sequence["_Face"], settings: PhotoSettings) -> None:
         """Draw all samples of all faces, in batches that may hold several faces."""
@@ -174,9 +232,11 @@ class PhotoRestorer:
 class _Face:
     """One face on its way: the aligned crop, its samples, the one that was made of them, or why it failed."""
 
-    def __init__(self, number: int, found: DetectedFace) -> None:
-        self.number = number
-        self.found = found
+    def __init__(self, subject: Subject) -> None:
+        self.number = subject.number
+        self.found = subject.found
+        self.keeps_chroma = subject.keeps_chroma
+        self.past = subject.past
         self.failure = ""
         self.samples: list[Crop] = []
         self.identity: float | None = None
@@ -195,18 +255,18 @@ class _Face:
             self.failure = f"the restorer gave values {sample.min():g}..{sample.max():g} outside [0, 1]"
         self.samples.append(sample.clip(0, 1))
 
-    def finish(self, settings: PhotoSettings, keeps_chroma: bool, identity: IdentityNet | None) -> None:
+    def finish(self, settings: PhotoSettings, identity: IdentityNet | None) -> None:
         """Colours, the pick among the samples, and the guard."""
         weights = crop_weights(len(self.crop))
         self.samples = [match_colour(sample, self.crop, weights, settings.color_fix) for sample in self.samples]
-        if keeps_chroma:
+        if self.keeps_chroma:
             self.samples = [keep_chroma(sample, self.crop) for sample in self.samples]
         candidates = self.samples
         if settings.samples > 1 and settings.pick == "median":
             candidates = [np.median(self.samples, axis=0)]
         best = 0
         if identity is not None:
-            cosines = self._compare(candidates, identity)
+            cosines = self.past.add(self._compare(candidates, identity))
             best = int(np.argmax(cosines))
             self.identity = float(cosines[best])
         self.restored = candidates[best]

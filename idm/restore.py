@@ -1,17 +1,22 @@
-"""Restoring files: every one that can be restored is, every one that cannot is named."""
+"""Restoring files: every one that can be restored is, every one that cannot is named.
+
+PyAV is an optional extra: what needs it is imported where there is a clip.
+"""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from idm.data.images import ImageError, Picture, read_image, resize_image, write_image
+from idm.data.images import READ_SUFFIXES, ImageError, Picture, read_image, resize_image, write_image
 from idm.data.photos import KEPT_SUFFIXES, Photo, read_photo, write_photo
 from idm.data.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
+from idm.data.video import RESULTS, Encoding
 from idm.faces.detect import choose_faces
 from idm.job import Job, Progress, Report, as_png, as_preview, same_suffix
 from idm.photo import PhotoRestorer, PhotoSettings
@@ -36,39 +41,52 @@ def restore_photos(
     *,
     about: Mapping[str, Any] | None = None,
     file_format: Literal["same", "png"] = "same",
+    encoding: Encoding | None = None,
     preview: bool = False,
     skip_existing: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Restore photographs, files or folders, into ``output``; folders keep their structure.
+    """Restore photographs and clips, files or folders, into ``output``; folders keep their structure.
 
     JPEG, PNG and WebP stay what they are, or all become PNG; other kinds become PNG. A photograph without faces
     is written too, with the state "no face". One of which a face failed is not written, and counts as failed;
-    whatever goes wrong with one costs no other.
+    whatever goes wrong with one costs no other. What has the suffix of a clip (:data:`idm.data.video.RESULTS`) is
+    restored as :func:`idm.video.restore_clip` says.
 
     Args:
         about: what else ``status.json`` should say of the job, such as the model.
+        encoding: of clips.
         preview: do not restore: write pictures with the faces found, their numbers and scores.
 
     Raises:
         ImageError: before any work: an input does not exist, holds no image, or would be overwritten.
+        ImportError: before any work: there is a clip, and PyAV is not installed.
+        ValueError: before any work: a clip's file cannot hold what ``encoding`` asks for.
     """
-    suffix = as_preview if preview else as_png if file_format == "png" else same_suffix(KEPT_SUFFIXES)
+    picture_suffix = as_preview if preview else as_png if file_format == "png" else same_suffix(KEPT_SUFFIXES)
+    encoding = encoding or Encoding()
+    said = {**(about or {}), **asdict(settings)}
     with Job(
         inputs,
         output,
-        settings={**(about or {}), **asdict(settings)},
-        suffix=suffix,
+        settings=said,
+        suffix=lambda path: RESULTS.get(path.suffix.lower()) or picture_suffix(path),
+        suffixes=(*READ_SUFFIXES, *RESULTS),
         status="preview.json" if preview else "status.json",
         skip_existing=skip_existing,
         progress=progress,
     ) as job:
+        _check_clips([target for source, target in job.todo.items() if _is_clip(source)], encoding)
         for source in job.todo:
             start = time.monotonic()
             details: dict[str, Any] = {}
             try:
-                work = _preview if preview else _restore
-                state = work(job, source, parts, settings, details)
+                if preview:
+                    state = _preview(job, source, parts, settings, details)
+                elif _is_clip(source):
+                    state = _restore_clip(job, source, parts, settings, encoding, details)
+                else:
+                    state = _restore(job, source, parts, settings, details)
             except Exception as error:  # recorded with its traceback, shown, and makes the exit status 1
                 job.failed(source, error, details)
             else:
@@ -93,12 +111,42 @@ def _restore(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettin
 
 
 def _preview(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
+    if _is_clip(source):
+        raise ImageError(f"{source}: a preview is of photographs; the faces of a clip are numbered in status.json")
     photo = read_photo(source)
     found = parts.detector.detect(photo.pixels)
     chosen = choose_faces(found, settings.min_face, settings.faces)
     details |= {"faces_found": len(found), "faces_chosen": chosen}
     write_image(job.make_folder(source), draw_faces(photo.pixels, found, chosen))
     return "previewed" if found else "no face"
+
+
+def _is_clip(source: Path) -> bool:
+    return source.suffix.lower() in RESULTS
+
+
+def _check_clips(targets: Sequence[Path], encoding: Encoding) -> None:
+    if targets:
+        from idm.data.video.write import find_encoder
+
+        for target in targets:
+            find_encoder(encoding, target.suffix)
+
+
+def _restore_clip(
+    job: Job,
+    source: Path,
+    parts: PhotoRestorer,
+    settings: PhotoSettings,
+    encoding: Encoding,
+    details: dict[str, Any],
+) -> str:
+    from idm.video import restore_clip
+
+    target = job.make_folder(source)
+    on_frames = partial(job.progress.on_frames, source)
+    details |= restore_clip(parts, source, target, settings, encoding, about=job.settings, on_frames=on_frames)
+    return "restored" if any(person["num_restored"] for person in details["people"]) else "no face"
 
 
 # ------------------------------------------------------------------------------------------- aligned faces

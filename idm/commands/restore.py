@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from idm.commands.model import USER_ERRORS, choose_device, load
+from idm.data.video import Encoding
 from idm.evaluation.identity import IdentityNet, load_identity
 from idm.faces.detect import MAX_SIDE, MIN_SCORE, FaceDetector, load_detector
 from idm.job import Progress, Report
@@ -20,7 +21,7 @@ from idm.upscale import Bicubic, load_upscaler
 # Options that mean something for photographs only; each is None unless given.
 _PHOTO_OPTIONS = (
     *(field.name for field in fields(PhotoSettings) if field.name not in ("seed", "batch_size")),
-    *("detector", "min_score", "detect_side", "background", "format", "weights_dir"),
+    *("detector", "min_score", "detect_side", "background", "format", "weights_dir", "video_codec", "crf"),
 )
 
 
@@ -53,7 +54,10 @@ def _progress(bar: tqdm) -> Progress:
             text = str(error) if str(path) in str(error) else f"{path}: {error or type(error).__name__}"
             tqdm.write(f"error: {text}", file=sys.stderr)
 
-    return Progress(on_start, on_file)
+    def on_frames(path: Path, done: int, of: int | None) -> None:
+        bar.set_postfix_str(f"{path.name}: frame {done}{f' of {of}' if of else ''}")
+
+    return Progress(on_start, on_file, on_frames)
 
 
 def _restore_aligned(
@@ -82,12 +86,14 @@ def _restore_photos(
     if arguments.output_size is not None:
         raise ValueError("--output-size is for aligned faces (--aligned); photographs have --upscale")
     settings = _settings(arguments)
+    encoding = Encoding(arguments.video_codec, arguments.crf)
     device = str(choose_device(arguments.device))
     detector = _detector(arguments, device)
     identity = _identity(arguments, settings, device)
     upscaler = load_upscaler(arguments.background, device) if arguments.background else Bicubic()
     about["identity"] = "MobileFaceNet" if identity else "not measured: its weights are missing (idm weights)"
     about["background"] = str(arguments.background or "bicubic")
+    about["detector"] = [arguments.detector, arguments.min_score, arguments.detect_side]
     return restore_photos(
         PhotoRestorer(restorer, detector, identity, upscaler),
         arguments.input,
@@ -95,6 +101,7 @@ def _restore_photos(
         settings,
         about=about,
         file_format=arguments.format or "same",
+        encoding=encoding,
         preview=arguments.preview,
         skip_existing=arguments.skip_existing,
         progress=progress,

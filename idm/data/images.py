@@ -56,11 +56,11 @@ def image_error(name: object, problem: str, remedy: str) -> ImageError:
 # --- finding ------------------------------------------------------------------------------------------
 
 
-def find_images(inputs: Sequence[Path]) -> list[Path]:
+def find_images(inputs: Sequence[Path], suffixes: Sequence[str] = READ_SUFFIXES) -> list[Path]:
     """All image files that ``inputs`` name, in an order that does not depend on the file system.
 
     A file named explicitly is taken whatever its suffix. In a folder, at any depth, every regular file is
-    taken whose suffix is in ``READ_SUFFIXES`` (case does not matter), in natural order (2 before 10); hidden
+    taken whose suffix is in ``suffixes`` (case does not matter), in natural order (2 before 10); hidden
     files and folders are skipped and links to folders are not followed. A file met twice is listed once.
 
     Raises:
@@ -69,9 +69,9 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
     found: dict[Path, Path] = {}
     for path in inputs:
         if path.is_dir():
-            files = _images_below(path)
+            files = _images_below(path, suffixes)
             if not files:
-                looked_for = " ".join(READ_SUFFIXES)
+                looked_for = " ".join(suffixes)
                 raise image_error(path, f"no image in this folder ({looked_for})", "name another folder")
         elif path.exists():
             files = [path]
@@ -82,7 +82,7 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
     return list(found.values())
 
 
-def _images_below(folder: Path) -> list[Path]:
+def _images_below(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise image_error(error.filename, f"cannot be listed ({error.strerror})", "check its permissions")
 
@@ -90,7 +90,7 @@ def _images_below(folder: Path) -> list[Path]:
     for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (Path(parent, name) for name in names if not name.startswith("."))
-        files += [path for path in paths if path.suffix.lower() in READ_SUFFIXES and path.is_file()]
+        files += [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
     return sorted(files, key=lambda path: (_natural(path.relative_to(folder).parts), str(path)))
 
 
