@@ -176,9 +176,10 @@ def measure() -> dict[str, Any]:
             for cutoff in (0.5, 1, 2, 4)
             for beta in (0.0, 0.01, 0.03, 0.1, 0.3)
         }
+        print(f"{name}: landmarks found", flush=True)
         result["landmarks"][name] = {way: landmark_errors(points, to_crop) for way, points in ways.items()}
 
-        clips = {"clean": clean, "degraded": degraded}
+        clips = {"degraded": degraded}
         for noise in ("drawn per frame", "fixed"):
             for way in ("raw", "smoothed"):
                 points = ways["raw" if way == "raw" else f"local line, {REACH} frames ahead"]
@@ -199,7 +200,7 @@ def render(result: dict[str, Any]) -> str:
         (way for way in result["landmarks"][motions[0]] if way.startswith("1 euro")),
         key=lambda way: sum(result["landmarks"][motion][way]["error"] for motion in motions),
     )
-    labels = [label for label in result["flicker"][motions[0]] if label != "clean"]
+    labels = list(result["flicker"][motions[0]])
     ways = [way for way in result["landmarks"][motions[0]] if not way.startswith("1 euro") or way == best]
     versions, machine = result["versions"], result["machine"]
     setting = result["setting"]
@@ -221,8 +222,8 @@ def render(result: dict[str, Any]) -> str:
                 "", motions, ways, result["landmarks"], lambda cell: f"{cell['error']:.2f}, jitter {cell['jitter']:.2f}"
             ),
             "",
-            f"- Three clips of {setting['frames']} frames of one portrait: `sway` is slow, `pan` goes 5 pixels a frame, "
-            "`nod` is up and down twice a second.",
+            f"- Three clips of {setting['frames']} frames of one portrait: `sway` is slow, `pan` goes 5 pixels a "
+            "frame, `nod` is up and down twice a second.",
             f"- Every frame blurred (sigma {setting['blur']}), with its own noise (sigma {setting['noise']:g} of 255), "
             f"JPEG {setting['jpeg']}; restored by {setting['model']}, in float32.",
             f"- Commit {result['commit'][:12]}; {machine['processor']}; torch {versions['torch']}.",

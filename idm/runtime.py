@@ -39,8 +39,9 @@ def share_cores(num_processes: int) -> None:
 
 
 def quieten_libraries() -> None:
-    """Silence what other packages print on import about features that are not used here."""
+    """Silence what other packages print on import about features that are not used here, and on every clip."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    os.environ.setdefault("SVT_LOG", "1")  # errors only, of SVT-AV1
 
 
 def computes_in_bf16(device: torch.device) -> bool:

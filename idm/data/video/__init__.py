@@ -34,4 +34,7 @@ class Encoding:
 
     def options(self) -> dict[str, str]:
         """As FFmpeg takes them."""
-        return {} if self.codec == "ffv1" else {"crf": str(_CRF if self.crf is None else self.crf)}
+        if self.codec == "ffv1":
+            return {}
+        options = {"crf": str(_CRF if self.crf is None else self.crf)}
+        return options | ({"x265-params": "log-level=error"} if self.codec == "libx265" else {})
