@@ -21,6 +21,7 @@ from pydantic_core import PydanticUndefined
 
 from idm.config import schema
 from idm.diffusion.samplers import sample
+from idm.extrinsic.gate import Gate
 from idm.nn.denoiser import Denoiser
 
 TARGET = Path(__file__).with_name("configuration.md")
@@ -43,7 +44,7 @@ once, with their paths. The resolved configuration is saved as `config.yaml` in 
 """
 
 # Where else settings are described: the function or class that takes them.
-DESCRIBED_BY = {"DenoiserConfig": Denoiser, "ChainConfig": sample, "DDIMConfig": sample}
+DESCRIBED_BY = {"DenoiserConfig": Denoiser, "ChainConfig": sample, "DDIMConfig": sample, "GateConfig": Gate}
 
 MEANINGS = {
     "name": "Selects this choice.",
@@ -99,6 +100,9 @@ MEANINGS = {
     "IDMConfig.objective": "The loss.",
     "IDMConfig.sampler": "The chain that restores a face, in validation and in the published model.",
     "IDMConfig.train": "Optimisation, logging and checkpoints.",
+    "CleaningConfig.gate": "What x* must keep and gain to take the place of x.",
+    "ExtrinsicConfig.rounds": "Cleanings, each followed by a training on what was cleaned.",
+    "ExtrinsicConfig.replacement": "How P_X* takes the place of P_X.",
     "RunConfig.validation": "Held-out faces with frozen degradations.",
 }
 
