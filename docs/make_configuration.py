@@ -24,6 +24,7 @@ from gan_baseline.discriminators import StyleGAN2Discriminator
 from gan_baseline.gfpgan import GFPGAN
 from idm.config import schema
 from idm.diffusion.samplers import sample
+from idm.extrinsic.gate import Gate
 from idm.nn.denoiser import Denoiser
 
 TARGET = Path(__file__).with_name("configuration.md")
@@ -52,7 +53,7 @@ Sections that are not listed here are those above. Defaults are the published on
 """
 
 # Where else settings are described: the function or class that takes them.
-DESCRIBED_BY = {"DenoiserConfig": Denoiser, "ChainConfig": sample, "DDIMConfig": sample} | {
+DESCRIBED_BY = {"DenoiserConfig": Denoiser, "ChainConfig": sample, "DDIMConfig": sample, "GateConfig": Gate} | {
     "GeneratorConfig": GFPGAN,
     "DiscriminatorConfig": StyleGAN2Discriminator,
 }
@@ -116,6 +117,9 @@ MEANINGS = {
     "GANConfig.losses": "What is learnt from, and how much.",
     "GANConfig.train": "Optimisation, logging and checkpoints.",
     "GANTrainConfig.ema_decay": "As for IDM. The published decay is constant.",
+    "CleaningConfig.gate": "What x* must keep and gain to take the place of x.",
+    "ExtrinsicConfig.rounds": "Cleanings, each followed by a training on what was cleaned.",
+    "ExtrinsicConfig.replacement": "How P_X* takes the place of P_X.",
     "RunConfig.validation": "Held-out faces with frozen degradations.",
 }
 

@@ -31,6 +31,77 @@ class Fault:
 
 
 FAULTS = [
+    # ----------------------------------------------------------------------------------------- idm/extrinsic
+    Fault(
+        "the gate forgets what x* may lose in sharpness",
+        "idm/extrinsic/gate.py",
+        "if not sharper >= -gate.max_sharpness_loss:",
+        "if not sharper >= -1:",
+        "tests/unit/test_gate.py",
+    ),
+    Fault(
+        "the gate takes what is no better",
+        "idm/extrinsic/gate.py",
+        'return Decision(True, "better") if better else Decision(False, "no better")',
+        'return Decision(True, "better")',
+        "tests/unit/test_gate.py",
+    ),
+    Fault(
+        "x* stored where x should stay",
+        "idm/extrinsic/clean.py",
+        "return CleanedFace(restored if decision.accepted else face.image, face.landmarks, entry)",
+        "return CleanedFace(restored, face.landmarks, entry)",
+        "tests/unit/test_clean.py",
+    ),
+    Fault(
+        "a shard written in place",
+        "idm/extrinsic/shards.py",
+        'draft = path.with_name(f".unfinished-{path.name}")',
+        "draft = path",
+        "tests/unit/test_clean.py",
+    ),
+    Fault(
+        "another job mixed into the folder",
+        "idm/extrinsic/clean.py",
+        "            if changed:\n",
+        "            if False:\n",
+        "tests/unit/test_clean.py",
+    ),
+    Fault(
+        "the seed of a face forgets its number",
+        "idm/extrinsic/clean.py",
+        "np.random.SeedSequence([0x636C65616E, seed, index, sample])",
+        "np.random.SeedSequence([0x636C65616E, seed, sample])",
+        "tests/unit/test_clean.py",
+    ),
+    Fault(
+        "the pool takes P_X for P_X*",
+        "idm/data/pool.py",
+        "source = self.new if drawn <",
+        "source = self.old if drawn <",
+        "tests/unit/test_pool.py",
+    ),
+    Fault(
+        "the share rises with positions instead of steps",
+        "idm/data/pool.py",
+        "self.share(position // self.batch_size)",
+        "self.share(position)",
+        "tests/unit/test_pool.py",
+    ),
+    Fault(
+        "a worse round does not stop the rounds",
+        "idm/extrinsic/rounds.py",
+        "            if self.stopped is not None:\n                return\n",
+        "",
+        "tests/unit/test_rounds.py",
+    ),
+    Fault(
+        "a Frechet distance without its means",
+        "idm/evaluation/frechet.py",
+        "((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum() + spread",
+        "spread",
+        "tests/unit/test_frechet.py",
+    ),
     # ------------------------------------------------------------------------------ idm/diffusion/schedule.py
     Fault(
         "gamma_0 = 1 forgotten in the training levels",

@@ -60,7 +60,7 @@ def prepare_sampling(case: Case, num_faces: int) -> Turn:
 def prepare_cleaning(case: Case, num_faces: int) -> Turn:
     """A whole job: JPEG files in, a parquet shard out."""
     pipeline, faces = prepare(case)
-    identity = load_identity()
+    identity = load_identity(mirrored=False)  # as idm clean
 
     def turn(num_steps: int) -> float:
         pipeline.register_to_config(num_inference_steps=num_steps)

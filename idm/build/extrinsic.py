@@ -82,7 +82,7 @@ def build_cleaning(
         output,
         settings=Settings(seed, config.samples, config.batch_size, config.shard_size, config.image_format),
         gate=gate,
-        identity=None if gate.min_identity is None else load_identity(device=str(device)),
+        identity=None if gate.min_identity is None else load_identity(device=str(device), mirrored=False),
         about={"source": described, "model": describe_model(pipeline, find_model(model))},
     )
 

@@ -264,7 +264,7 @@ class CleaningConfig(Section):
     sampler: SamplerConfig | None = None
     """How x* is drawn; without it as the model samples."""
     samples: Count = 1
-    """x* drawn for each face, of which the accepted one with the best identity counts."""
+    """How many x* are drawn for each face; the accepted one with the best identity counts."""
     batch_size: Count = 16
     """Faces restored at once."""
     shard_size: Count = 256
@@ -282,7 +282,7 @@ class ExtrinsicConfig(CleaningConfig):
     """Where f_theta* starts: new weights, or those of the round before."""
     replacement: ReplacementConfig = AtOnceConfig()
     max_validation_loss: Annotated[float, Field(ge=0)] = 0.1
-    """dB of PSNR that a round may validate worse than the one before; more ends the rounds."""
+    """How much worse a round may validate than the one before, in dB of PSNR; more ends the rounds."""
 
 
 # ------------------------------------------------------------------------------------------------ runs

@@ -45,18 +45,23 @@ def align_for_identity(
 
 @dataclass(frozen=True)
 class IdentityNet:
-    """A frozen face-recognition network on a device. Build it with :func:`load_identity`."""
+    """A frozen face-recognition network on a device. Build it with :func:`load_identity`.
+
+    Without ``mirrored`` the mirror image is left out: half the cost, half the features, other numbers than the tables'.
+    """
 
     network: MobileFaceNet
     device: str = "cpu"
     batch_size: int = 32
+    mirrored: bool = True
 
     def embed(
         self,
         images: Sequence[Float32[np.ndarray, "_ _ 3"]],
         landmarks: Sequence[Float[np.ndarray, "5 2"]] | Float[np.ndarray, "n 5 2"],
-    ) -> Float32[np.ndarray, "n 256"]:
-        """Unit vectors, one per face: the features of the aligned face and of its mirror image, joined.
+    ) -> Float32[np.ndarray, "n d"]:
+        """Unit vectors, one per face: the features of the aligned face and of its mirror image, joined (d = 256), or
+        without ``mirrored`` of the face alone (d = 128).
 
         Args:
             images: RGB in [0, 1], of any sizes.
@@ -71,22 +76,24 @@ class IdentityNet:
         starts = range(0, len(crops), self.batch_size)
         batches = [torch.from_numpy(np.stack(crops[i : i + self.batch_size])) for i in starts]
         features = [self._features(rearrange(batch, "b h w c -> b c h w")) for batch in batches]
-        return torch.cat([torch.empty(0, 2 * FEATURES), *features]).numpy()
+        width = FEATURES * (2 if self.mirrored else 1)
+        return torch.cat([torch.empty(0, width), *features]).numpy()
 
     @torch.inference_mode()
-    def _features(self, faces: Float[Tensor, "b 3 112 96"]) -> Float[Tensor, "b 256"]:
+    def _features(self, faces: Float[Tensor, "b 3 112 96"]) -> Float[Tensor, "b d"]:
         x = ((faces * 255 - 127.5) / 128).to(self.device)
-        both = torch.cat([self.network(x), self.network(x.flip(-1))], dim=1)
-        return F.normalize(both, dim=1).float().cpu()
+        views = [x, x.flip(-1)] if self.mirrored else [x]
+        return F.normalize(torch.cat([self.network(view) for view in views], dim=1), dim=1).float().cpu()
 
 
-def load_identity(weights: Path | None = None, device: str = "cpu") -> IdentityNet:
+def load_identity(weights: Path | None = None, device: str = "cpu", mirrored: bool = True) -> IdentityNet:
     """The identity network of the tables: MobileFaceNet trained on CASIA-WebFace (research use only).
 
     Args:
         weights: ``mobilefacenet_casia.safetensors`` or its folder; by default searched as
             :func:`idm.evaluation.weights.find_weights` says.
         device: where it runs, such as "cpu" or "cuda:0".
+        mirrored: see :class:`IdentityNet`.
 
     Raises:
         FileNotFoundError: the file is missing; says where to put it.
@@ -101,7 +108,7 @@ def load_identity(weights: Path | None = None, device: str = "cpu") -> IdentityN
         network.load_state_dict(load_file(path), strict=True)
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{path}: does not hold the weights of MobileFaceNet ({error})") from error
-    return IdentityNet(network.eval().requires_grad_(False).to(device), device)
+    return IdentityNet(network.eval().requires_grad_(False).to(device), device, mirrored=mirrored)
 
 
 def cosine(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:

@@ -10,15 +10,17 @@ Reason = Literal["better", "identity", "softer", "noisier", "blockier", "no bett
 
 @dataclass(frozen=True)
 class Gate:
-    """What x* must keep and gain; shares are relative to x.
+    """What x* must keep, and what it must gain lest x was good enough and stays. Shares are relative to x.
 
     Args:
-        min_identity: cosine of the face embeddings of x and x*, at least; None asks for no embedding.
+        min_identity: cosine of the MobileFaceNet embeddings of x and x* (without their mirror images), at least;
+            None asks for no embedding.
         max_sharpness_loss: share of sharpness that x* may lose.
         max_noise_gain: noise that x* may have more, in 1/255.
         max_blockiness_gain: blockiness that x* may have more.
-        min_sharpness_gain, min_noise_loss, min_blockiness_loss: one of these must be reached, or x was good
-            enough and stays: share of sharpness gained, noise lost in 1/255, blockiness lost.
+        min_sharpness_gain: share of sharpness that makes x* better than x.
+        min_noise_loss: loss of noise, in 1/255, that does.
+        min_blockiness_loss: loss of blockiness that does.
     """
 
     min_identity: float | None = 0.6

@@ -362,6 +362,8 @@ def test_progress_counts_other_processes_shards(tmp_path: Path, capsys: pytest.C
     main = SimpleNamespace(is_main_process=True, process_index=0, num_processes=2, wait_for_everyone=lambda: None)
 
     def other() -> None:
+        while not (output / "clean.json").exists():  # claimed
+            time.sleep(0.01)
         time.sleep(0.3)
         second.run([1, 3], lambda num_faces: None)
 
@@ -371,3 +373,40 @@ def test_progress_counts_other_processes_shards(tmp_path: Path, capsys: pytest.C
     thread.join()
     assert summary["num_faces"] == 20
     assert "20/20" in capsys.readouterr().err
+
+
+def test_a_shard_whose_writing_breaks_off_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow.parquet as pq
+
+    def full_disk(table: Any, where: Path, **options: Any) -> None:
+        where.write_bytes(b"PAR1 half of it")
+        raise OSError(28, "No space left on device")
+
+    made = job(tmp_path)
+    made.claim()
+    with monkeypatch.context() as patched:
+        patched.setattr(pq, "write_table", full_disk)
+        with pytest.raises(CleanError, match="No space left"):
+            made.run([0], lambda num_faces: None)
+    assert made.todo() == [0, 1, 2, 3]
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_shard_appears_only_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while it writes: there is no time for tidying up."""
+    import pyarrow.parquet as pq
+
+    class Killed(BaseException):
+        pass
+
+    def killed(table: Any, where: Path, **options: Any) -> None:
+        where.write_bytes(b"PAR1 half of it")
+        raise Killed
+
+    made = job(tmp_path)
+    made.claim()
+    with monkeypatch.context() as patched:
+        patched.setattr(pq, "write_table", killed)
+        with pytest.raises(Killed):
+            made.run([0], lambda num_faces: None)
+    assert made.todo() == [0, 1, 2, 3]

@@ -469,3 +469,28 @@ def test_the_global_generator_is_neither_used_nor_moved():
     results = [degrade(image, GFPGAN, degradation_rng(1, 0, 0)) for _ in range(2)]
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
     np.testing.assert_array_equal(*results)
+
+
+def test_steps_are_left_out_with_their_probability_and_independently():
+    drawn = draws(replace(GFPGAN, skip_probability=0.4))
+    skipped = np.array([[d.sigma_x == 0, d.down == 1, d.noise_sigma == 0, d.jpeg_quality is None] for d in drawn])
+    for column in skipped.T:
+        assert_frequency(sum(column), 0.4)
+    assert_frequency(sum(skipped.all(axis=1)), 0.4**4)
+
+
+def test_leaving_steps_out_changes_no_other_draw():
+    for i in range(50):
+        plain = draw_degradation(GFPGAN, degradation_rng(0, 0, i))
+        sparse = draw_degradation(replace(GFPGAN, skip_probability=0.5), degradation_rng(0, 0, i))
+        assert sparse.sigma_x in (0, plain.sigma_x)
+        assert sparse.down in (1, plain.down)
+        assert sparse.noise_sigma in (0, plain.noise_sigma)
+        assert sparse.jpeg_quality in (None, plain.jpeg_quality)
+        assert (sparse.rotation, sparse.jitter, sparse.grey) == (plain.rotation, plain.jitter, plain.grey)
+
+
+def test_with_every_step_left_out_a_face_stays_as_it_is():
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.float32) / 255
+    recipe = replace(PRESETS["codeformer"], skip_probability=1.0)
+    np.testing.assert_allclose(degrade(image, recipe, degradation_rng(0, 0, 0)), image, atol=1e-6)

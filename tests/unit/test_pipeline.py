@@ -437,3 +437,30 @@ def test_an_impossible_chain_is_refused_and_the_pipeline_stays_as_it_was(setting
     with pytest.raises(ValueError, match=message):
         pipeline.set_chain(sampler="unipc", **settings)
     assert chain_of(pipeline) == before
+
+
+def test_an_unconditional_denoiser_generates_faces_from_their_seeds_and_looks_at_no_face():
+    torch.manual_seed(0)
+    sizes = {"image_size": 16, "patch_size": 2, "channels": [16], "num_blocks": [1], "attention_resolutions": []}
+    denoiser = Denoiser(**sizes, conditional=False)
+    torch.nn.init.normal_(denoiser.conv_out.weight, std=0.1)
+    assert denoiser.conv_in.in_channels == 12
+    generator = torch.Generator().manual_seed(0)
+    x_t, gamma = torch.randn(2, 3, 16, 16, generator=generator), torch.tensor([0.3, 0.7])
+    outputs = [denoiser(x_d=x_d, x_t=x_t, gamma=gamma) for x_d in (torch.zeros(2, 3, 16, 16), torch.ones(2, 3, 16, 16))]
+    assert torch.equal(*outputs)
+    pipeline = IDMPipeline(denoiser, build_scheduler("ddim", linear(1e-4, 2e-2, 50)), num_inference_steps=3)
+    faces = pipeline.generate([1, 2])
+    assert faces.shape == (2, 3, 16, 16)
+    assert torch.allclose(faces[1], pipeline.generate([2])[0], atol=1e-5)
+    assert not torch.allclose(faces[0], faces[1])
+
+
+def test_a_conditional_denoiser_generates_nothing_and_needs_its_condition():
+    sizes = {"image_size": 16, "patch_size": 2, "channels": [16], "num_blocks": [1], "attention_resolutions": []}
+    pipeline = IDMPipeline(Denoiser(**sizes), build_scheduler("ddim", linear(1e-4, 2e-2, 50)))
+    with pytest.raises(ValueError, match="unconditional"):
+        pipeline.generate([0])
+    for name in ("add_degraded", "inject_degraded"):
+        with pytest.raises(ValueError, match="conditional denoiser"):
+            Denoiser(**sizes, conditional=False, **{name: True})

@@ -1,0 +1,219 @@
+"""The tables of the README beside this file, from the result files.
+
+``python experiments/extrinsic/table.py`` prints them, ``--write`` puts them into the README, ``--check`` exits with 1
+if those in the README are stale.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t
+
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results"
+BEGIN, END = "<!-- begin: table.py -->\n", "<!-- end: table.py -->\n"
+ARMS = {
+    "round_0": "round 0 (30 % of the targets spoiled)",
+    "round_1": "round 1 (trained on cleaned targets)",
+    "round_1_previous": "round 1, from round 0's weights",
+    "ceiling": "ceiling (nothing spoiled)",
+    "control": "control (spoiled, twice the steps)",
+}
+METRICS = {"psnr": ("PSNR ↑", 2), "ssim": ("SSIM ↑", 4), "identity": ("identity ↑", 4), "sharpness": ("sharpness", 4)}
+KINDS = ("blur", "noise", "jpeg", "mixed", "none")
+
+Scores = dict[int, dict[str, list[float]]]
+"""Of one arm: seed -> metric -> a number for each face."""
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def load(arm: str) -> Scores:
+    files = [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{arm}_[0-9].json"))]
+    return {file["seed"]: file["scores"] for file in files}
+
+
+def over_seeds(values: Sequence[float], digits: int) -> str:
+    """Mean and, from two seeds on, Student's 95 % interval of the seeds' means."""
+    mean = f"{np.mean(values):.{digits}f}"
+    if len(values) < 2:
+        return mean
+    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return f"{mean} ± {half:.{digits}f}"
+
+
+def over_images(differences: np.ndarray, digits: int) -> str:
+    """Mean and paired bootstrap 95 % interval over the faces."""
+    rng = np.random.default_rng(0)
+    means = [differences[rng.integers(len(differences), size=len(differences))].mean() for _ in range(2000)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return f"{differences.mean():+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
+def arms_table() -> str:
+    rows = []
+    for arm, title in ARMS.items():
+        scores = load(arm)
+        if scores:
+            means = {name: [float(np.mean(seed[name])) for seed in scores.values()] for name in METRICS}
+            rows.append([title, len(scores), *(over_seeds(means[name], METRICS[name][1]) for name in METRICS)])
+    return markdown(["trained as", "seeds", *(title for title, _ in METRICS.values())], rows)
+
+
+def differences_table() -> str:
+    """Each arm against round 0 of the same seed."""
+    base, rows = load("round_0"), []
+    for arm, title in list(ARMS.items())[1:]:
+        scores = load(arm)
+        seeds = sorted(base.keys() & scores.keys())
+        if not seeds:
+            continue
+        cells: list[str] = []
+        for name, (_, digits) in list(METRICS.items())[:3]:
+            paired = np.array([np.subtract(scores[seed][name], base[seed][name]) for seed in seeds])
+            cells += [over_seeds(paired.mean(axis=1).tolist(), digits), over_images(paired.mean(axis=0), digits)]
+        rows.append([title, *cells])
+    header = [f"{METRICS[name][0]}, over {what}" for name in list(METRICS)[:3] for what in ("seeds", "faces")]
+    return markdown(["against round 0", *header], rows)
+
+
+def targets_table() -> str:
+    """Training targets against their unspoiled originals, means over the seeds."""
+    files = [json.loads(path.read_text())["kinds"] for path in sorted(RESULTS.glob("targets_[0-9].json"))]
+    rows = []
+    for kind in KINDS:
+        groups = [file[kind] for file in files]
+
+        def mean(name: str, digits: int, groups: list[dict[str, Any]] = groups) -> str:
+            values = [group.get(name) for group in groups]
+            return "–" if None in values else f"{np.mean([v for v in values if v is not None]):.{digits}f}"
+
+        rows.append(
+            [
+                kind,
+                sum(group["num_faces"] for group in groups),
+                mean("accepted", 3),
+                mean("nearer", 3),
+                f"{mean('psnr_before', 2)} → {mean('psnr_after', 2)}",
+                f"{mean('identity_before', 4)} → {mean('identity_after', 4)}",
+            ]
+        )
+    header = ["spoiled by", "faces", "share exchanged", "of these nearer to the original", "PSNR", "identity"]
+    return markdown(header, rows)
+
+
+def drift_table() -> str:
+    files = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("targets_[0-9].json"))]
+    rows = [
+        [
+            file["seed"],
+            f"{file['job']['drift']['share']:.3f}",
+            f"{file['job']['drift']['identity']:.4f}",
+            " ".join(f"{value:+.3f}" for value in file["job"]["drift"]["colour"]),
+            ", ".join(f"{count} {reason}" for reason, count in file["job"]["reasons"].items()),
+        ]
+        for file in files
+    ]
+    return markdown(["seed", "share exchanged", "identity", "colour (R, G, B in 1/255)", "decisions"], rows)
+
+
+def quality_table() -> str:
+    result = json.loads((RESULTS / "quality.json").read_text())
+    names = ("sharpness", "noise", "blockiness")
+    rows = [
+        [
+            row["pixels"],
+            row["kind"],
+            f"{row['strength']:g}",
+            *(f"{row[name]['worse_than_own_original']:.2f} / {row[name]['auc']:.2f}" for name in names),
+        ]
+        for row in result["rows"]
+    ]
+    return markdown(["pixels", "spoiled by", "strength", *names], rows)
+
+
+def unconditional_table() -> str:
+    path = RESULTS / "unconditional.json"
+    if not path.exists():
+        return "Not run yet."
+    result = json.loads(path.read_text())
+    names = ("frechet", "final_loss", "loss_jump", "mean_gradient", "largest_gradient")
+    rows = [
+        [label, *(f"{row[name]:.4f}" if name in row else "–" for name in names)]
+        for label, row in result["rows"].items()
+    ]
+    header = ["faces", f"{result['distance']} ↓", "final loss", "loss jump", "mean gradient", "largest gradient"]
+    return markdown(header, rows)
+
+
+def portraits_table() -> str:
+    path = RESULTS / "portraits.json"
+    if not path.exists():
+        return "Not run yet."
+
+    def interval(value: Sequence[float]) -> str:
+        return f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]"
+
+    rows = []
+    for chain, row in json.loads(path.read_text())["rows"].items():
+        for group in ("all", "taken"):
+            if group in row:
+                count = row["num_images"] if group == "all" else row["reasons"].get("better", 0)
+                columns = ("identity", "sharpness_change", "noise_change", "psnr_to_x")
+                rows.append([chain, group, count, *(interval(row[group][name]) for name in columns)])
+    return markdown(["chain", "x*", "faces", "identity", "sharpness, relative", "noise, 1/255", "PSNR to x"], rows)
+
+
+def all_tables() -> str:
+    first = json.loads((RESULTS / "round_0_0.json").read_text())
+    versions = first["versions"]
+    parts = [
+        f"{first['num_images']} held-out faces; {first['machine']['processor']}, {first['machine']['threads']} thread, "
+        f"torch {versions['torch']}, commit {first['commit'][:12]}.",
+        "### The models\n\nMean over the faces; ± is Student's 95 % interval over the seeds.",
+        arms_table(),
+        "Differences: over seeds as above, over faces a paired bootstrap of the differences averaged over the seeds.",
+        differences_table(),
+        "### The training targets\n\nAgainst their unspoiled originals. PSNR is of the mean squared error of all faces "
+        "of a kind together, since that of an untouched face is infinite.",
+        targets_table(),
+        "Drift of the pool in the cleaning of round 0:",
+        drift_table(),
+        "### What the gate's quality sees\n\nShare of spoiled faces that are worse than their own originals / area "
+        "under the ROC curve against all originals. Strengths: blur's sigma in pixels of a 64 px face, noise's in "
+        "1/255, JPEG's quality.",
+        quality_table(),
+        "### Unconditional models",
+        unconditional_table(),
+        "### Portraits, 128 px",
+        portraits_table() + "\n",
+    ]
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--write", action="store_true", help="put the tables into the README")
+    action.add_argument("--check", action="store_true", help="exit with 1 if the README's tables are stale")
+    arguments = parser.parse_args()
+    readme = FOLDER / "README.md"
+    before, _, rest = readme.read_text().partition(BEGIN)
+    text = before + BEGIN + all_tables() + END + rest.partition(END)[2]
+    if arguments.write:
+        readme.write_text(text)
+    elif arguments.check:
+        raise SystemExit(0 if text == readme.read_text() else f"{readme.name} is stale: run table.py --write")
+    else:
+        print(all_tables())
+
+
+if __name__ == "__main__":
+    main()
