@@ -823,6 +823,93 @@ FAULTS = [
         "crossover[:, None])[..., None], second, first)",
         "tests/unit/test_gan_learner.py",
     ),
+    # ------------------------------------------------------------------------------------ idm/faces/track.py
+    Fault(
+        "landmarks are smoothed over the past only",
+        "idm/faces/track.py",
+        "if abs(sighting.frame - frame) <= self.reach]",
+        "if 0 <= frame - sighting.frame <= self.reach]",
+        "tests/unit/test_track.py",
+    ),
+    Fault(
+        "a mean instead of a line, which lags where a face comes and goes",
+        "idm/faces/track.py",
+        "return mean - slope * mean_time",
+        "return mean",
+        "tests/unit/test_track.py",
+    ),
+    Fault(
+        "faces matched in the order of detection, not of overlap",
+        "idm/faces/track.py",
+        "in sorted(overlaps):",
+        "in overlaps:",
+        "tests/unit/test_track.py",
+    ),
+    Fault(
+        "a cut is not noticed",
+        "idm/faces/track.py",
+        "track.is_open = False",
+        "track.is_open = True",
+        "tests/unit/test_track.py",
+    ),
+    # ------------------------------------------------------------------------------------------- idm/video.py
+    Fault(
+        "frames seen by the killed run are seen again",
+        "idm/video.py",
+        "if frame.index >= tracker.num_seen:",
+        "if frame.index >= 0:",
+        "tests/unit/test_video.py",
+    ),
+    Fault(
+        "segments of any job count",
+        "idm/video.py",
+        "or owner.read_text() != description:",
+        "or False:",
+        "tests/unit/test_video.py",
+    ),
+    Fault(
+        "the whole clip is read before the first frame is restored",
+        "idm/video.py",
+        "        for frame in frames:\n            pixels",
+        "        for frame in list(frames):\n            pixels",
+        "tests/unit/test_video.py",
+    ),
+    # ----------------------------------------------------------------------------------------- idm/data/video/
+    Fault(
+        "clips are turned the wrong way",
+        "idm/data/video/read.py",
+        "np.rot90(rgb.to_ndarray(), quarters(self.image))",
+        "np.rot90(rgb.to_ndarray(), -quarters(self.image))",
+        "tests/unit/test_video.py",
+    ),
+    Fault(
+        "values outside faces are converted there and back",
+        "idm/data/video/write.py",
+        "new[keep] = old[keep]",
+        "pass",
+        "tests/unit/test_video.py",
+    ),
+    Fault(
+        "a cut-short clip just ends",
+        "idm/data/video/read.py",
+        "if claimed is not None and end < claimed - _SHORT:",
+        "if False:",
+        "tests/unit/test_video.py",
+    ),
+    Fault(
+        "the turn is lost",
+        "idm/data/video/join.py",
+        "        pictures.set_display_matrix(matrix)\n",
+        "",
+        "tests/unit/test_video.py",
+    ),
+    Fault(
+        "times in the muxer's own units",
+        "idm/data/video/join.py",
+        "round(packet.pts * packet.time_base / time_base)",
+        "packet.pts",
+        "tests/unit/test_video.py",
+    ),
 ]
 
 

@@ -435,8 +435,10 @@ def test_files_that_are_no_clip_are_named_and_say_why(tmp_path: Path) -> None:
         heard.sample_rate = 48000
         out.mux(tone.encode(heard))
         out.mux(tone.encode(None))
+    (tmp_path / "list.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\n{make_clip(tmp_path / 'clip.mkv', [picture(0)])}\n")
     for name, message in (
         ("text.mp4", "is no video, or broken"),
+        ("list.mp4", "is no video, or broken"),
         ("empty.mkv", "is no video, or broken"),
         ("sound.mp4", "has no video stream"),
         ("missing.webm", "no such file"),

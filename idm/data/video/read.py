@@ -31,6 +31,9 @@ from av.video.stream import VideoStream
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 _SHORT = 0.5  # seconds by which a clip may end before the time it claims
 
+# FFmpeg would also open play lists, whatever their suffix, and what they name, over the network too.
+_ONLY = {"format_whitelist": "mov,matroska,webm,avi", "protocol_whitelist": "file"}
+
 
 class VideoError(ImageError):
     """A clip cannot be read or written. The message is "<path>: <what is wrong>; <what to do>"."""
@@ -95,7 +98,7 @@ class Clip:
         if not path.is_file():
             raise video_error(path, "no such file", "check the spelling")
         try:
-            self.container = av.open(str(path))
+            self.container = av.open(f"file:{path}", options=_ONLY)
         except (av.FFmpegError, OSError) as error:
             raise video_error(path, f"is no video, or broken ({reason(error)})", "copy it again") from error
         streams = [s for s in self.container.streams.video if not s.disposition & Disposition.attached_pic]

@@ -1,0 +1,71 @@
+"""Peak memory of restoring a clip of 100 and one of 400 frames: ``python experiments/video_memory.py``.
+
+The restorer gives back what it gets and the detector always finds the same face, so that what is measured is the
+reading, waiting, pasting and writing of frames, 640 x 360. Each clip is restored by a process of its own.
+"""
+
+import json
+import multiprocessing
+import resource
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from idm.data.video import Encoding
+from idm.faces.detect import DetectedFace
+from idm.faces.template import ffhq_landmarks
+from idm.photo import PhotoRestorer, PhotoSettings
+from idm.runtime import provenance
+from idm.video import restore_clip
+
+RESULT = Path(__file__).parent / "results" / "video_memory.json"
+HEIGHT, WIDTH = 360, 640
+
+
+class Unchanged:
+    image_size = 128
+
+    def restore(self, lq, seeds):  # type: ignore[no-untyped-def]
+        return lq
+
+
+class Middle:
+    def detect(self, pixels: np.ndarray) -> list[DetectedFace]:
+        return [DetectedFace(np.array([270.0, 130, 370, 230]), ffhq_landmarks(160) + np.array([240, 100]), 0.9)]
+
+
+def write_clip(path: Path, num_frames: int) -> None:
+    scene = np.random.default_rng(0).integers(0, 256, (HEIGHT // 8, WIDTH // 8 + num_frames, 3), np.uint8)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25, width=WIDTH, height=HEIGHT, time_base=Fraction(1, 25))
+        for number in range(num_frames):
+            pixels = scene[:, number : number + WIDTH // 8].repeat(8, axis=0).repeat(8, axis=1)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+
+
+def peak(source: Path) -> float:
+    """In MiB, of this process."""
+    parts = PhotoRestorer(Unchanged(), Middle())
+    restore_clip(parts, source, source.with_name("out.mp4"), PhotoSettings(), Encoding(), about={})
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    peaks = {}
+    for num_frames in (100, 400):
+        with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(1) as pool:
+            source = Path(folder) / "clip.mp4"
+            write_clip(source, num_frames)
+            peaks[str(num_frames)] = round(pool.apply(peak, [source]), 1)
+    RESULT.write_text(json.dumps({"peak_mib_by_frames": peaks, **provenance()}, indent=2) + "\n")
+    print(peaks)
+
+
+if __name__ == "__main__":
+    main()
