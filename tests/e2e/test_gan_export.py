@@ -1,4 +1,4 @@
-"""``python -m gan_baseline.export``; in a process of its own, where no hook checks shapes: Dynamo cannot trace those."""
+"""``python -m gan_baseline.export``; a process of its own has no hook that checks shapes, which Dynamo cannot trace."""
 
 import subprocess
 import sys
