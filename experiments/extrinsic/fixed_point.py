@@ -1,7 +1,7 @@
 """Is a cleaned set clean? The set that round 0 cleaned, cleaned once more by the same model.
 
-``python experiments/extrinsic/fixed_point.py --experiment FOLDER -o OUT [--num-images 1000]`` takes seed 0 of ``run.py``'s
-experiment and writes ``OUT/fixed_point.json``.
+``python experiments/extrinsic/fixed_point.py --experiment FOLDER -o OUT [--num-images 1000]`` takes seed 0 of
+``run.py``'s experiment and writes ``OUT/fixed_point.json``.
 """
 
 import argparse
