@@ -124,6 +124,18 @@ def drift_table() -> str:
     return markdown(["seed", "share exchanged", "identity", "colour (R, G, B in 1/255)", "decisions"], rows)
 
 
+def fixed_point() -> str:
+    result = json.loads((RESULTS / "fixed_point.json").read_text())
+    first, second = (f"{result[name]['drift']['psnr']:.1f} dB" for name in ("first", "second"))
+    drift = result["second"]["drift"]
+    return (
+        f"The cleaned set cleaned once more by the same model, {result['second']['num_faces']} faces of seed 0: "
+        f"{drift['share']:.1%} exchanged; the pool keeps identity {drift['identity']:.4f}, moves its colour by "
+        f"{' '.join(f'{value:+.4f}' for value in drift['colour'])} and has a PSNR of {second} to the pool before "
+        f"(first cleaning: {first})."
+    )
+
+
 def quality_table() -> str:
     result = json.loads((RESULTS / "quality.json").read_text())
     names = ("sharpness", "noise", "blockiness")
@@ -186,6 +198,7 @@ def all_tables() -> str:
         targets_table(),
         "Drift of the pool in the cleaning of round 0:",
         drift_table(),
+        fixed_point(),
         "### What the gate's quality sees\n\nShare of spoiled faces that are worse than their own originals / area "
         "under the ROC curve against all originals. Strengths: blur's sigma in pixels of a 64 px face, noise's in "
         "1/255, JPEG's quality.",

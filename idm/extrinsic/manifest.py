@@ -45,14 +45,16 @@ def summarise(entries: Sequence[Entry]) -> dict[str, Any]:
     """Counts, and how far the pool has moved: a face that stayed has identity 1 and moved no colour.
 
     Returns:
-        "drift" holds the mean identity and colour shift (R, G, B, 1/255) of the new pool against the old one and
-        the share of faces exchanged; "quality" the pool's means before and after.
+        "drift" holds the share of faces exchanged and, of the new pool against the old one, the mean identity and
+        colour shift (R, G, B, 1/255) and the PSNR of the mean squared error of all faces, None where nothing
+        changed; "quality" the pool's means before and after.
     """
     read = [entry for entry in entries if entry.seed is not None]
     taken = [entry for entry in read if entry.accepted]
     repeated = Counter(entry.sha256 for entry in read)
     shifts = np.array([entry.colour_shift for entry in taken], np.float64).reshape(-1, 3)
     identities = [entry.identity for entry in taken if entry.identity is not None]
+    error = sum(10 ** (-entry.psnr / 10) for entry in taken if entry.psnr is not None) / max(1, len(read))
     known = not taken or len(identities) == len(taken)
     quality = {
         name: {
@@ -70,6 +72,7 @@ def summarise(entries: Sequence[Entry]) -> dict[str, Any]:
         "drift": {
             "share": len(taken) / max(1, len(read)),
             "identity": 1 - (len(taken) - sum(identities)) / max(1, len(read)) if known else None,
+            "psnr": round(-10 * math.log10(error), 3) if error > 0 else None,
             "colour": (shifts.sum(axis=0) / max(1, len(read))).round(4).tolist(),
         },
         "quality": quality,

@@ -97,7 +97,7 @@ def test_a_restorer_that_returns_its_input_leaves_the_set_unchanged(tmp_path: Pa
     summary = run_job(job(tmp_path, lambda face, seed: face), ALONE)
     assert summary["accepted"] == 0
     assert summary["reasons"] == {"no better": 20}
-    assert summary["drift"] == {"share": 0.0, "identity": 1.0, "colour": [0.0, 0.0, 0.0]}
+    assert summary["drift"] == {"share": 0.0, "identity": 1.0, "psnr": None, "colour": [0.0, 0.0, 0.0]}
     source, cleaned = SyntheticFaces(20, 0, SIZE), cleaned_faces(tmp_path, SIZE)
     assert len(cleaned) == 20
     for i in range(20):
@@ -140,6 +140,7 @@ def test_what_is_accepted_is_stored_and_its_drift_reported(tmp_path: Path) -> No
     assert summary["accepted"] == 20
     assert summary["drift"]["colour"] == pytest.approx([2.0, 2.0, 2.0], abs=0.3)  # white stays white
     assert summary["drift"]["identity"] == pytest.approx(np.cos(2 / 255 * np.pi / 2), abs=1e-3)
+    assert summary["drift"]["psnr"] == pytest.approx(-20 * np.log10(2 / 255), abs=0.5)
     x, x_new = SyntheticFaces(20, 0, SIZE)[5].image, cleaned_faces(tmp_path, SIZE)[5].image
     np.testing.assert_array_equal(x_new, np.minimum(x.astype(int) + 2, 255))
 

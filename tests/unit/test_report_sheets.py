@@ -1,6 +1,7 @@
 """Which faces a cleaning job's report shows, and what its page says."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,4 +55,5 @@ def test_the_drift_is_that_of_the_pool() -> None:
     drift = summarise(ENTRIES)["drift"]
     assert drift["share"] == 0.5
     assert drift["identity"] == 1 - 2 * (1 - 0.9) / 4
+    assert drift["psnr"] == round(-10 * math.log10((1e-4 + 10**-2.5) / 4), 3)  # of all faces, not of the changed
     assert drift["colour"] == [0.5, 0.0, 0.0]
