@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from idm.clean_command import parse_source
 
 from idm.cli import main
+from idm.commands.clean import parse_source
 from idm.config.load import ConfigError
 
 TINY = Path(__file__).parents[1] / "e2e" / "tiny.yaml"
