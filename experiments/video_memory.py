@@ -14,7 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from idm.data.video import Encoding
+from idm.data.encoding import Encoding
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
 from idm.photo import PhotoRestorer, PhotoSettings

@@ -13,10 +13,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from idm.data.encoding import RESULTS, Encoding
 from idm.data.images import READ_SUFFIXES, ImageError, Picture, read_image, resize_image, write_image
 from idm.data.photos import KEPT_SUFFIXES, Photo, read_photo, write_photo
 from idm.data.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
-from idm.data.video import RESULTS, Encoding
 from idm.faces.detect import choose_faces
 from idm.job import Job, Progress, Report, as_png, as_preview, same_suffix
 from idm.photo import PhotoRestorer, PhotoSettings
@@ -50,7 +50,7 @@ def restore_photos(
 
     JPEG, PNG and WebP stay what they are, or all become PNG; other kinds become PNG. A photograph without faces
     is written too, with the state "no face". One of which a face failed is not written, and counts as failed;
-    whatever goes wrong with one costs no other. What has the suffix of a clip (:data:`idm.data.video.RESULTS`) is
+    whatever goes wrong with one costs no other. What has the suffix of a clip (:data:`idm.data.encoding.RESULTS`) is
     restored as :func:`idm.video.restore_clip` says.
 
     Args:

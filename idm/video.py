@@ -17,11 +17,12 @@ import numpy as np
 from jaxtyping import Integer
 
 from idm import __version__
+from idm.data.encoding import Encoding
 from idm.data.images import write_whole
 from idm.data.photos import looks_grey
-from idm.data.video import Encoding
+from idm.data.video import av
 from idm.data.video.join import join
-from idm.data.video.read import Clip, Frame, av, video_error
+from idm.data.video.read import Clip, Frame, video_error
 from idm.data.video.write import SegmentWriter, find_encoder, to_image
 from idm.faces.detect import DetectedFace
 from idm.faces.track import REACH, Tracker
@@ -118,16 +119,8 @@ def restore_clip(
         raise ValueError(f"{source}: maps of uncertainty are for photographs")
     codec, options = find_encoder(encoding, target.suffix), encoding.options()
     with Clip(source) as clip:
-        file = source.stat()
-        job = {
-            "source": {"bytes": file.st_size, "modified": file.st_mtime_ns},
-            "about": about,
-            "settings": asdict(settings),
-            "encoder": [codec, options],
-            "frames": {"segment": segment_frames, "reach": REACH},
-            "versions": {"idm": __version__, "av": av.__version__},
-        }
-        segments = Segments(target.with_name(f".{target.name}.segments"), job)
+        job = {"about": about, "settings": asdict(settings), "encoder": [codec, options], "segment": segment_frames}
+        segments = Segments(target.with_name(f".{target.name}.segments"), job | _circumstances(source))
         state = segments.state
         resumed = state.num_frames
         work = _Work(parts, settings, state)
@@ -146,6 +139,15 @@ def restore_clip(
     lost = join(source, segments.paths, target, state.last_duration)
     segments.remove()
     return _told(state, lost, resumed)
+
+
+def _circumstances(source: Path) -> dict[str, Any]:
+    file = source.stat()
+    return {
+        "source": {"bytes": file.st_size, "modified": file.st_mtime_ns},
+        "reach": REACH,
+        "versions": {"idm": __version__, "av": av.__version__},
+    }
 
 
 def _told(state: State, lost: list[str], resumed: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from idm.commands.model import USER_ERRORS, choose_device, load
-from idm.data.video import Encoding
+from idm.data.encoding import Encoding
 from idm.evaluation.identity import IdentityNet, load_identity
 from idm.faces.detect import MAX_SIDE, MIN_SCORE, FaceDetector, load_detector
 from idm.job import Progress, Report

@@ -44,7 +44,7 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 import numpy as np, torch
-from idm.data.video import Encoding
+from idm.data.encoding import Encoding
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
 from idm.photo import PhotoRestorer, PhotoSettings

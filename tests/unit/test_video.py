@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from idm import restore
+from idm.data.encoding import Encoding
 from idm.data.images import ImageError
-from idm.data.video import Encoding
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
 from idm.faces.track import REACH
@@ -520,11 +520,12 @@ def test_what_a_file_cannot_hold_is_refused_before_any_work(clip: Path, tmp_path
 def test_without_pyav_one_message_names_the_extra_before_any_work(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("idm.video", "idm.data.video.read", "idm.data.video.write", "idm.data.video.join"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in list(sys.modules):
+        if name == "idm.video" or name.startswith(("idm.data.video", "av.")):
+            monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "av", None)
     detector = Spot()
-    with pytest.raises(ImportError, match=r"videos need PyAV: pip install .*\[video\]"):
+    with pytest.raises(ImportError, match=r"clips need PyAV: pip install .*\[video\]"):
         restore.restore_photos(PhotoRestorer(Changes(), detector), [clip], tmp_path / "out", SETTINGS)
     assert detector.calls == 0
 

@@ -1,40 +1,6 @@
-"""Video files. What is here needs no PyAV; the modules do, and are imported where there is a clip."""
+"""Video files. Needs PyAV (the extra ``video``), and so is imported only where there is a clip."""
 
-from dataclasses import dataclass
-from typing import Literal
-
-# What a clip becomes. AVI holds no times of frames; Matroska holds whatever AVI does.
-RESULTS = {".mp4": ".mp4", ".mov": ".mov", ".mkv": ".mkv", ".webm": ".webm", ".avi": ".mkv"}
-
-Codec = Literal["libx264", "libx265", "libvpx-vp9", "libsvtav1", "ffv1"]
-
-_CRF = 18  # hardly to be told from what was encoded (our choice)
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How frames are encoded.
-
-    Args:
-        codec: an encoder of FFmpeg; by default libx264, in WebM libvpx-vp9. ffv1 is lossless.
-        crf: the encoder's constant rate factor, where less is better; by default 18.
-
-    Raises:
-        ValueError: ``crf`` is outside 0..51, or given for ffv1, which has none.
-    """
-
-    codec: Codec | None = None
-    crf: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.crf is not None and self.codec == "ffv1":
-            raise ValueError("ffv1 is lossless and has no crf")
-        if self.crf is not None and not 0 <= self.crf <= 51:
-            raise ValueError(f"crf must lie in 0..51, got {self.crf}")
-
-    def options(self) -> dict[str, str]:
-        """As FFmpeg takes them."""
-        if self.codec == "ffv1":
-            return {}
-        options = {"crf": str(_CRF if self.crf is None else self.crf)}
-        return options | ({"x265-params": "log-level=error"} if self.codec == "libx265" else {})
+try:
+    import av as av
+except ImportError as error:
+    raise ImportError('clips need PyAV: pip install "idm-face-restoration[video]"') from error

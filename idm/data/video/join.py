@@ -7,11 +7,12 @@ from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
+import av
 from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 
-from idm.data.video.read import Clip, av, display_matrix, reason, video_error
+from idm.data.video.read import Clip, display_matrix, reason, video_error
 from idm.data.video.write import CONTAINERS, appear, describe, writing
 
 _COPIED = ("audio", "subtitle")

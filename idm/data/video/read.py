@@ -1,7 +1,4 @@
-"""The only reader of video files: frames as upright RGB levels, in order, with the times they have.
-
-Needs PyAV (the extra ``video``) and is imported only where a video is met. :mod:`idm.data.video_writer` writes.
-"""
+"""The only reader of video files: frames as upright RGB levels, in order, with the times they have."""
 
 import struct
 from collections.abc import Iterable, Iterator
@@ -10,15 +7,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import cast
 
+import av
 import numpy as np
-from jaxtyping import Integer
-
-from idm.data.images import ImageError, image_error
-
-try:
-    import av
-except ImportError as error:
-    raise ImportError('videos need PyAV: pip install "idm-face-restoration[video]"') from error
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
@@ -26,6 +16,9 @@ from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation
 from av.video.stream import VideoStream
+from jaxtyping import Integer
+
+from idm.data.images import ImageError, image_error
 
 # How swscale converts: nothing is left out for speed.
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP

@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
+import av
 import numpy as np
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
@@ -18,14 +19,13 @@ from av.video.stream import VideoStream
 from einops import reduce
 from jaxtyping import Bool, Integer, Shaped
 
-from idm.data.video import Codec, Encoding
-from idm.data.video.read import EXACT, Clip, Frame, av, quarters, reason, rgb_format, video_error
+from idm.data.encoding import Codec, Encoding
+from idm.data.video.read import EXACT, Clip, Frame, quarters, reason, rgb_format, video_error
 
-SEGMENT = ".nut"  # holds the frames of any encoder, at any times, exactly
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
-# ISO/IEC 23091-4: the matrices that swscale converts by, "nothing is said", and what it takes then
-_MATRICES, _UNSAID, _BT601 = (1, 4, 5, 6, 7, 9), 2, 6
+# ISO/IEC 23091-4: the matrices that swscale converts by, and the one it takes where nothing is said
+_MATRICES, _BT601 = (1, 4, 5, 6, 7, 9), 6
 
 
 def find_encoder(encoding: Encoding, suffix: str) -> Codec:
@@ -146,7 +146,9 @@ class SegmentWriter:
 
     def __enter__(self) -> "SegmentWriter":
         with writing(self.path):
-            self._container = av.open(str(self._temporary), "w", format="nut")
+            self._container = av.open(
+                str(self._temporary), "w", format="nut"
+            )  # holds frames of any encoder, at any times
         return self
 
     def add(self, image: VideoFrame) -> None:
