@@ -50,6 +50,7 @@ def run_job(job: Cleaning, state: Processes) -> dict[str, Any]:
         while not all(job.paths[number].exists() for number in todo):
             progress.add(0)
             time.sleep(POLL_SECONDS)
+        progress.add(0)
     if state.is_main_process and not summary.exists():
         finish(job.output, job.paths, job.about)
     state.wait_for_everyone()

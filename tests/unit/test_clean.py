@@ -344,6 +344,7 @@ def test_the_manifest_says_of_each_face_what_it_was_and_why(tmp_path: Path) -> N
     lines = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
     source, taken = SyntheticFaces(20, 0, SIZE), [line for line in lines if line["accepted"]]
     assert {line["reason"] for line in taken} == {"better"}
+    assert len({line["seed"] for line in lines}) == 20
     assert 0 < len(taken) < 20
     for line in lines:
         face = source[line["index"]]
