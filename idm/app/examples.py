@@ -24,10 +24,10 @@ def write_examples(folder: Path) -> list[Path]:
     from skimage.data import astronaut
 
     rng = np.random.default_rng(0)
-    portrait = from_uint8(astronaut()[:384, 64:448])
-    small = jpeg(add_gaussian_noise(_lose_detail(portrait, 5), 6, rng), 60)
-    grey = add_gaussian_noise(to_grey(_lose_detail(portrait, 4)), 16, rng)
-    group = jpeg(add_gaussian_noise(_lose_detail(_group(), 5), 5, rng), 70)
+    portrait = cv2.resize(from_uint8(astronaut()[:384, 64:448]), (288, 288), interpolation=cv2.INTER_AREA)
+    small = jpeg(add_gaussian_noise(_lose_detail(portrait, 4), 6, rng), 60)
+    grey = add_gaussian_noise(to_grey(_lose_detail(portrait, 3)), 16, rng)
+    group = jpeg(add_gaussian_noise(_lose_detail(_group(), 3), 5, rng), 70)
     paths = []
     for name, image in (("astronaut", small), ("old_print", grey), ("drawn_group", group)):
         paths.append(folder / f"{name}.png")
@@ -42,5 +42,5 @@ def _lose_detail(image: RGB, factor: float) -> RGB:
 
 
 def _group() -> RGB:
-    people = [from_uint8(synthetic_face(7, number, 288).image) for number in _PEOPLE]
+    people = [from_uint8(synthetic_face(7, number, 126).image) for number in _PEOPLE]
     return np.concatenate(people, axis=1)

@@ -81,13 +81,15 @@ footer { display: none !important; }
 .idm-faces th { font-weight: 500; color: var(--body-text-color-subdued); padding: 0.3rem 0.6rem !important; }
 .idm-faces td { border-color: var(--border-color-primary) !important; border-top-width: 1px !important; }
 .idm-faces .num { font-variant-numeric: tabular-nums; white-space: nowrap; }
-.idm-faces img { width: 88px; height: 88px; border-radius: 8px; display: inline-block; margin: 0 4px 0 0; }
+.idm-faces img { width: 88px; height: 88px; object-fit: cover; border-radius: 8px;
+  display: inline-block; margin: 0 4px 0 0; }
 .idm-faces small { display: block; color: var(--body-text-color-subdued); line-height: 1.35; max-width: 18rem; }
 .idm-bar { width: 88px; height: 5px; border-radius: 3px; background: var(--border-color-primary); margin-top: 5px; }
 .idm-bar i { display: block; height: 100%; border-radius: 3px; background: var(--primary-500); }
 .idm-note { color: var(--body-text-color-subdued); font-size: 0.86rem; line-height: 1.5; margin: 0.5rem 0 0; }
 #idm-or { color: var(--body-text-color-subdued); font-size: 0.86rem; margin: -0.6rem 0 -0.9rem; }
 #idm-or .prose { padding: 0; }
+#idm-preview img { max-height: 560px; }
 #idm-examples { border-width: 0 !important; padding: 0; background: transparent; min-height: 0; }
 #idm-examples .thumbnail-item { border-radius: 8px; }
 #idm-new-seed { align-self: end; height: 2.6rem; border-radius: 8px; }

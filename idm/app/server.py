@@ -13,13 +13,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from idm.app.studio import Studio
+
+if TYPE_CHECKING:
+    import gradio as gr
 
 KEPT_SECONDS = 3600.0  # how long uploads and results are kept
 _SWEEP_SECONDS = 300.0
@@ -42,6 +45,10 @@ _HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
 }
+
+
+# Some of these are on by default, others where an environment variable says so.
+_OFF = dict.fromkeys(("share", "inbrowser", "ssr_mode", "mcp_server", "pwa", "run_history", "enable_monitoring"), False)
 
 
 @dataclass(frozen=True)
@@ -196,50 +203,57 @@ def served(studio: Studio, service: Service, kept_seconds: float = KEPT_SECONDS)
     """Serve the page and give its address; afterwards the server is closed and its files are gone.
 
     Raises:
-        OSError: the port is taken.
+        OSError: the address cannot be listened on, for one because the port is taken.
     """
     with temporary_home() as home:
+        cache = home / "cache"
         # Read by gradio when it is imported, and when components are made.
-        os.environ |= {"GRADIO_TEMP_DIR": str(home / "cache"), "GRADIO_ANALYTICS_ENABLED": "False"}
+        os.environ |= {"GRADIO_TEMP_DIR": str(cache), "GRADIO_ANALYTICS_ENABLED": "False"}
         os.environ |= {name: _without_proxy(os.environ.get(name)) for name in ("no_proxy", "NO_PROXY")}
         from idm.app.examples import write_examples
-        from idm.app.look import CSS, THEME
         from idm.app.page import build_page
 
-        results = home / "cache" / "results"
+        results = cache / "results"
         results.mkdir()
         page = build_page(studio, write_examples(home / "examples"), results, service.max_mb)
-        page.queue(max_size=service.queue_size)
-        max_bytes = round(service.max_mb * 1e6)
         stopped = threading.Event()
         try:
-            _, address, _ = page.launch(
-                server_name=service.host,
-                server_port=service.port,
-                max_file_size=max_bytes,
-                app_kwargs={"middleware": [Middleware(Guard, max_bytes=max_bytes)]},
-                theme=THEME,
-                css=CSS,
-                footer_links=[],
-                prevent_thread_lock=True,
-                quiet=True,
-                share=False,
-                inbrowser=False,
-                ssr_mode=False,
-                mcp_server=False,
-                pwa=False,
-                run_history=False,
-                enable_monitoring=False,
-                strict_cors=True,
-            )
-            page.server.config.timeout_graceful_shutdown = 1  # open pages hold a connection for ever
-            kept = {path for path in (home / "cache").rglob("*")}
-            sweeping = (home / "cache", kept, kept_seconds, stopped)
+            address = _launch(page, service)
+            sweeping = (cache, set(cache.rglob("*")), kept_seconds, stopped)
             threading.Thread(target=_keep_sweeping, args=sweeping, daemon=True).start()
             yield address
         finally:
             stopped.set()
             page.close(verbose=False)
+
+
+def _launch(page: "gr.Blocks", service: Service) -> str:
+    """Start the server in a thread of its own and give its address.
+
+    Not gr.mount_gradio_app: on a mounted page gradio 6.31 does not check which files a call names.
+    """
+    from idm.app.look import CSS, THEME
+
+    max_bytes = round(service.max_mb * 1e6)
+    page.queue(max_size=service.queue_size)
+    try:
+        _, address, _ = page.launch(
+            server_name=service.host,
+            server_port=service.port,
+            max_file_size=max_bytes,
+            app_kwargs={"middleware": [Middleware(Guard, max_bytes=max_bytes)]},
+            theme=THEME,
+            css=CSS,
+            footer_links=[],
+            prevent_thread_lock=True,
+            quiet=True,
+            **_OFF,
+        )
+    except OSError as error:
+        where = f"{service.host}:{service.port}"
+        raise OSError(f"cannot listen on {where}: taken, or not of this machine; choose another --port") from error
+    page.server.config.timeout_graceful_shutdown = 1  # an open page holds a connection for ever
+    return str(address)
 
 
 def _without_proxy(before: str | None) -> str:
