@@ -90,7 +90,7 @@ class Answers:
         restorer: str,
         steps: int,
         fidelity: float,
-        seed: int,
+        seed: int | None,
         upscale: float,
         samples: int,
         progress: gr.Progress = _PROGRESS,
@@ -100,6 +100,8 @@ class Answers:
         with told_to_the_user(path):
             if file is None:
                 raise ValueError("choose a photograph first")
+            if seed is None:
+                raise ValueError("the seed must be a whole number")
             order = Order(restorer, tuple(faces), int(steps), fidelity, int(seed), upscale, int(samples))
             what = f"Restoring {len(faces)} face{'s' * (len(faces) != 1)}"
             progress(0.0, desc=what)
