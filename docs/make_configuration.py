@@ -1,4 +1,4 @@
-"""Write docs/configuration.md from idm/config/schema.py: ``python docs/make_configuration.py``.
+"""Write docs/configuration.md from the schemas of IDM and of the baseline: ``python docs/make_configuration.py``.
 
 Names, types, bounds and defaults come from pydantic. Meanings come from the string below a field; where there
 is none, from the "Args:" of the function that takes the setting; where that has none, from ``MEANINGS`` here.
@@ -19,6 +19,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+import gan_baseline.schema
+from gan_baseline.discriminators import StyleGAN2Discriminator
+from gan_baseline.gfpgan import GFPGAN
 from idm.config import schema
 from idm.diffusion.samplers import sample
 from idm.nn.denoiser import Denoiser
@@ -27,7 +30,7 @@ TARGET = Path(__file__).with_name("configuration.md")
 
 HEAD = """# Configuration
 
-<!-- Written by `python docs/make_configuration.py` from idm/config/schema.py. Do not edit. -->
+<!-- Written by `python docs/make_configuration.py` from the schemas of idm and gan_baseline. Do not edit. -->
 
 A run is one YAML file, such as [configs/quickstart.yaml](../configs/quickstart.yaml). Any value can be
 changed on the command line:
@@ -42,8 +45,17 @@ its bounds or a combination that cannot work is an error before anything starts;
 once, with their paths. The resolved configuration is saved as `config.yaml` in the run's folder.
 """
 
+BASELINE = """# The GFP-GAN baseline
+
+The settings of `python -m gan_baseline.train`, such as [configs/gan_faces64.yaml](../configs/gan_faces64.yaml).
+Sections that are not listed here are those above. Defaults are the published ones, where there are such.
+"""
+
 # Where else settings are described: the function or class that takes them.
-DESCRIBED_BY = {"DenoiserConfig": Denoiser, "ChainConfig": sample, "DDIMConfig": sample}
+DESCRIBED_BY = {"DenoiserConfig": Denoiser, "ChainConfig": sample, "DDIMConfig": sample} | {
+    "GeneratorConfig": GFPGAN,
+    "DiscriminatorConfig": StyleGAN2Discriminator,
+}
 
 MEANINGS = {
     "name": "Selects this choice.",
@@ -99,6 +111,11 @@ MEANINGS = {
     "IDMConfig.objective": "The loss.",
     "IDMConfig.sampler": "The chain that restores a face, in validation and in the published model.",
     "IDMConfig.train": "Optimisation, logging and checkpoints.",
+    "GANConfig.generator": "The network that restores.",
+    "GANConfig.discriminator": "The network that judges whole faces; those of eyes and mouth have no settings.",
+    "GANConfig.losses": "What is learnt from, and how much.",
+    "GANConfig.train": "Optimisation, logging and checkpoints.",
+    "GANTrainConfig.ema_decay": "As for IDM. The published decay is constant.",
     "RunConfig.validation": "Held-out faces with frozen degradations.",
 }
 
@@ -114,13 +131,15 @@ def render() -> str:
     stale = sorted(set(MEANINGS) - known - {"name"})
     if stale:
         sys.exit(f"{Path(__file__).name}: MEANINGS of fields that do not exist: {', '.join(stale)}")
-    parts = [HEAD, *(_section(section, path) for section, path in _tree(schema.IDMConfig, ""))]
+    ours = list(_tree(schema.IDMConfig, ""))
+    baselines = [part for part in _tree(gan_baseline.schema.GANConfig, "") if part not in ours]
+    parts = [HEAD, *(_section(*part) for part in ours), BASELINE, *(_section(*part) for part in baselines)]
     return "\n".join(parts)
 
 
 def sections() -> list[type[BaseModel]]:
     """All section classes, base classes included."""
-    members = inspect.getmembers(schema, inspect.isclass)
+    members = [*inspect.getmembers(schema, inspect.isclass), *inspect.getmembers(gan_baseline.schema, inspect.isclass)]
     return [member for _, member in members if issubclass(member, schema.Section)]
 
 
@@ -186,6 +205,8 @@ def _describe(annotation: Any) -> str:
             return "one of " + ", ".join(f"`{part.model_fields['name'].default}`" for part in arguments)
         return " or ".join(_describe(part) for part in arguments)
     if origin is list:
+        return f"list of {_describe(arguments[0])}"
+    if origin is tuple and arguments[1:] == (...,):
         return f"list of {_describe(arguments[0])}"
     if origin is tuple:
         return f"[{', '.join(_describe(part) for part in arguments)}]"
@@ -255,7 +276,7 @@ def _meaning(section: type[BaseModel], name: str) -> str:
             if text is None:
                 sys.exit(
                     f"{owner.__name__}.{name} has no meaning: write a string below it in "
-                    f"idm/config/schema.py, or add it to MEANINGS in docs/{Path(__file__).name}"
+                    f"the schema, or add it to MEANINGS in docs/{Path(__file__).name}"
                 )
             return _markdown(text)
     raise AssertionError(f"{section.__name__} has no field {name}")

@@ -94,7 +94,9 @@ def _add_result(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--upscale", type=float, metavar="S", help="enlarge the whole picture (default 1)")
     group.add_argument("--background", type=Path, metavar="FILE", help="weights that spandrel loads (default bicubic)")
     group.add_argument("--format", choices=["same", "png"], help="same: JPEG, WebP, else PNG (default same)")
-    group.add_argument("--color-fix", choices=["none", "mean", "wavelet"], help="colours as given (default mean)")
+    group.add_argument(
+        "--color-fix", choices=["none", "mean", "wavelet"], help="tones and colours as given (default wavelet)"
+    )
     group.add_argument("--grayscale", choices=["auto", "keep", "off"], help="restore lightness only (default auto)")
     group.add_argument("--detail", choices=["auto", "keep", "replace"], help="finer than the model (default auto)")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from typing import Any
 
 from idm.data.images import ImageError, find_images, image_error, write_whole
 
@@ -124,7 +124,7 @@ class Job:
             raise image_error(self.path, f"is not the status of a job ({error})", "move it away") from error
         return entries
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Job":
         self.progress.on_start(len(self.todo))
         return self
 

@@ -1,4 +1,4 @@
-"""Restorers of others: whatever face-restoration network spandrel loads from a weights file the user has.
+"""Networks of others: whatever spandrel loads from a weights file the user has.
 
 Spandrel (an optional extra) knows GFPGAN and RestoreFormer. CodeFormer is in the package spandrel_extra_arches,
 because its licence (S-Lab 1.0) is non-commercial; it is used if it is installed.
@@ -7,7 +7,7 @@ because its licence (S-Lab 1.0) is non-commercial; it is used if it is installed
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from einops import rearrange
@@ -58,24 +58,36 @@ def load_outside(path: Path, device: torch.device) -> SpandrelRestorer:
     """Load a face restorer from a ``.pth`` or ``.safetensors`` file.
 
     Raises:
-        OutsideModelError: spandrel is not installed, or the file holds no face restorer that it knows.
+        OutsideModelError: see :func:`load_network`; or the network restores no faces.
+    """
+    network = load_network(path)
+    if network.purpose != "FaceSR":
+        raise OutsideModelError(f"{path}: is a {network.architecture.name} network, which restores no faces")
+    return SpandrelRestorer(network, device)
+
+
+def load_network(path: Path) -> "ImageModelDescriptor":
+    """Load a network that turns pictures into pictures, on the CPU.
+
+    Raises:
+        OutsideModelError: spandrel is not installed, or the file holds no network that it knows.
     """
     try:
         import spandrel
     except ImportError:
         raise OutsideModelError(f"{path}: needs spandrel: pip install 'idm-face-restoration[spandrel]'") from None
     _add_codeformer()
-    weights = spandrel.canonicalize_state_dict(_read_weights(path))
+    weights = _read_weights(path)
     try:
-        descriptor = spandrel.ModelLoader(device).load_from_state_dict(weights)
-    except spandrel.UnsupportedModelError:
+        network = spandrel.ModelLoader().load_from_state_dict(spandrel.canonicalize_state_dict(weights))
+    except Exception as error:  # on weights of other kinds spandrel raises whatever it runs into
         raise OutsideModelError(
             f"{path}: holds no network that spandrel knows (for CodeFormer, whose licence is non-commercial: "
             "pip install spandrel_extra_arches)"
-        ) from None
-    if descriptor.purpose != "FaceSR":
-        raise OutsideModelError(f"{path}: is a {descriptor.architecture.name} network, which restores no faces")
-    return SpandrelRestorer(descriptor, device)
+        ) from error
+    if not isinstance(network, spandrel.ImageModelDescriptor):
+        raise OutsideModelError(f"{path}: is a {network.architecture.name} network, which wants more than a picture")
+    return network
 
 
 def _add_codeformer() -> None:
@@ -86,8 +98,10 @@ def _add_codeformer() -> None:
     extra.install(ignore_duplicates=True)
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def _read_weights(path: Path) -> dict[str, Any]:
     try:
         return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # pickle, zipfile, safetensors and torch each have their own
-        raise OutsideModelError(f"{path}: cannot be read as a weights file ({error})") from error
+        raise OutsideModelError(
+            f"{path}: is no plain weights file of named tensors ({type(error).__name__})"
+        ) from error

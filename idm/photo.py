@@ -57,7 +57,7 @@ class PhotoSettings:
     pick: Literal["identity", "median"] = "identity"
     min_identity: float | None = None
     uncertainty: bool = False
-    color_fix: ColorFix = "mean"
+    color_fix: ColorFix = "wavelet"
     grayscale: Literal["auto", "keep", "off"] = "auto"
     detail: Literal["auto", "keep", "replace"] = "auto"
     batch_size: int = 8

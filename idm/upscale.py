@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -13,8 +13,10 @@ from torch import Tensor
 
 from idm.data.ranges import hwc_to_chw
 from idm.faces.align import to_unit, warp
+from idm.outside import OutsideModelError, load_network
 
 
+@runtime_checkable
 class Upscaler(Protocol):
     def upscale(self, pixels: Integer[np.ndarray, "h w 3"], size: tuple[int, int]) -> Integer[np.ndarray, "h2 w2 3"]:
         """A new picture of ``size`` (height, width) in the same levels, uint8 or uint16; nothing in it moves."""
@@ -35,6 +37,7 @@ class Bicubic:
         return bicubic(pixels, size)
 
 
+@runtime_checkable
 class _Network(Protocol):
     @property
     def scale(self) -> int: ...
@@ -96,29 +99,16 @@ def load_upscaler(path: Path, device: str = "cpu") -> NetworkUpscaler:
 
     Raises:
         FileNotFoundError: ``path`` is not there.
-        ImportError: spandrel is not installed.
-        ValueError: the file is broken, or holds no network that makes larger or cleaner RGB pictures.
+        OutsideModelError: spandrel is not installed, or the file holds no network that makes larger or cleaner RGB
+            pictures.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weights file for the background; leave it out for bicubic")
-    try:
-        from spandrel import ImageModelDescriptor, ModelLoader, canonicalize_state_dict
-    except ImportError as error:
-        raise ImportError('--background needs spandrel: pip install "idm-face-restoration[background]"') from error
-    try:
-        model = ModelLoader().load_from_state_dict(canonicalize_state_dict(_load_state(path)))
-    except Exception as error:  # on files of other kinds spandrel and torch raise whatever they run into
-        raise ValueError(f"{path}: holds no network that spandrel knows ({error})") from error
-    if not isinstance(model, ImageModelDescriptor) or model.purpose == "FaceSR":
-        raise ValueError(f"{path}: holds {model.architecture.name} for {model.purpose}, not an upscaler of pictures")
-    if (model.input_channels, model.output_channels) != (3, 3):
-        raise ValueError(f"{path}: must take and give RGB, not {model.input_channels} -> {model.output_channels}")
-    return NetworkUpscaler(model.to(torch.device(device)).eval(), device)
-
-
-def _load_state(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    network = load_network(path)
+    if network.purpose == "FaceSR":
+        raise OutsideModelError(f"{path}: is a {network.architecture.name} network for faces, not for pictures")
+    if (network.input_channels, network.output_channels) != (3, 3):
+        raise OutsideModelError(
+            f"{path}: must take and give RGB, not {network.input_channels} -> {network.output_channels} channels"
+        )
+    return NetworkUpscaler(network.to(torch.device(device)).eval(), device)

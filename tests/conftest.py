@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("idm", "beartype.beartype")  # before anything imports idm
+install_import_hook(["idm", "gan_baseline"], "beartype.beartype")  # before anything imports them
 
 hypothesis.settings.register_profile("idm", deadline=None, report_multiple_bugs=False)
 hypothesis.settings.load_profile("idm")

@@ -99,15 +99,37 @@ def data_loading_table(result: Result) -> str:
     return markdown(header, rows)
 
 
+def gan_table(result: Result) -> str:
+    """GFP-GAN's generator, one face at a time."""
+    header = ["channel multiplier", "network", "settings", "s/face", "peak memory (MB)", SPEEDUP]
+    rows = [
+        [
+            case["channel_multiplier"],
+            variant["network"],
+            variant["settings"],
+            f"{variant['seconds_per_face']:.2f}" + (" †" if _disturbed({"": variant["all_seconds_per_face"]}) else ""),
+            f"{variant['peak_memory_mb']:.0f}",
+            _speedup(variant["speedup"]),
+        ]
+        for case in result["cases"]
+        for variant in case["variants"]
+    ]
+    deviations = ", ".join(
+        f"{case['bfloat16_deviation']:.1%} (channel multiplier {case['channel_multiplier']})"
+        for case in result["cases"]
+    )
+    return markdown(header, rows) + f"\n\nbfloat16 deviates from float32 by {deviations} of the output's deviation."
+
+
 def _speedup(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
 
 
 def all_tables() -> str:
     """Everything between the README's markers."""
-    training, sampling, loading = (
+    training, sampling, loading, gan = (
         json.loads((FOLDER / "results" / f"{name}.json").read_text())
-        for name in ("training", "sampling", "data_loading")
+        for name in ("training", "sampling", "data_loading", "gan_generator")
     )
     machine = training["machine"]
     return "\n\n".join(
@@ -123,7 +145,10 @@ def all_tables() -> str:
             "† disturbed: seconds of one network differ by more than half between rounds.",
             f"### Data loading: images per second, {loading['num_faces']} {loading['faces']}",
             f"Threads: {loading['machine']['threads']}; load average before: {loading['load_average']}.",
-            data_loading_table(loading) + "\n",
+            data_loading_table(loading),
+            f"### GFP-GAN, {gan['image_size']} px, batch {gan['batch_size']}, {gan['rounds']} rounds",
+            f"Threads: {gan['machine']['threads']}; load average before: {gan['load_average']}.",
+            gan_table(gan) + "\n",
         ]
     )
 

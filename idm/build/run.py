@@ -15,7 +15,7 @@ from idm.data.pairs import FrozenPairs, Pairing, Share, training_batches
 from idm.evaluation.metrics import build_metric
 from idm.runtime import computes_in_bf16, keep_freed_memory, share_cores
 from idm.training.checkpoint import write_text
-from idm.training.learner import Learner
+from idm.training.learner import Trainable
 from idm.training.loop import Run, Settings
 
 
@@ -35,11 +35,12 @@ def build_accelerator(config: RunConfig) -> Accelerator:
     )
 
 
-def build_run(config: RunConfig, build_learner: Callable[[Accelerator], Learner]) -> Run:
+def build_run(config: RunConfig, build_learner: Callable[[Accelerator], Trainable], *, validates: bool = True) -> Run:
     """All of a training run, ready to fit.
 
     Args:
         build_learner: makes what is trained, once processes and precision are known.
+        validates: whether that is a :class:`~idm.training.learner.Learner`, which restores the held-out faces.
 
     Raises:
         ConfigError: what can only be known with the data and the processes at hand.
@@ -56,6 +57,7 @@ def build_run(config: RunConfig, build_learner: Callable[[Accelerator], Learner]
     accelerator.wait_for_everyone()
     accelerator.init_trackers("idm", config={"config": dump_config(config)})
     pairing = Pairing(recipe, config.seed, config.data.flip_probability)
+    frozen = FrozenPairs(val, replace(recipe, clean_probability=0.0), config.validation.seed)
     return Run(
         build_learner(accelerator),
         accelerator,
@@ -68,7 +70,7 @@ def build_run(config: RunConfig, build_learner: Callable[[Accelerator], Learner]
             num_workers=config.data.num_workers,
             pin=accelerator.device.type == "cuda",
         ),
-        validation=FrozenPairs(val, replace(recipe, clean_probability=0.0), config.validation.seed),
+        validation=frozen if validates else None,
         metrics={"psnr": build_metric("psnr"), "ssim": build_metric("ssim")},
     )
 

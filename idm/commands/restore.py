@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from idm.commands.model import USER_ERRORS, choose_device, load
 from idm.evaluation.identity import IdentityNet, load_identity
-from idm.faces.detect import MAX_SIDE, MIN_SCORE, load_detector
+from idm.faces.detect import MAX_SIDE, MIN_SCORE, FaceDetector, load_detector
 from idm.job import Progress, Report
 from idm.photo import PhotoRestorer, PhotoSettings
 from idm.restore import restore_files, restore_photos
@@ -83,13 +83,7 @@ def _restore_photos(
         raise ValueError("--output-size is for aligned faces (--aligned); photographs have --upscale")
     settings = _settings(arguments)
     device = str(choose_device(arguments.device))
-    detector = load_detector(
-        arguments.detector or "retinaface_mobile0.25",
-        arguments.weights_dir,
-        device,
-        max_side=MAX_SIDE if arguments.detect_side is None else arguments.detect_side,
-        min_score=MIN_SCORE if arguments.min_score is None else arguments.min_score,
-    )
+    detector = _detector(arguments, device)
     identity = _identity(arguments, settings, device)
     upscaler = load_upscaler(arguments.background, device) if arguments.background else Bicubic()
     about["identity"] = "MobileFaceNet" if identity else "not measured: its weights are missing (idm weights)"
@@ -110,6 +104,19 @@ def _restore_photos(
 def _settings(arguments: argparse.Namespace) -> PhotoSettings:
     asked = {field.name: getattr(arguments, field.name) for field in fields(PhotoSettings)}
     return PhotoSettings(**{name: value for name, value in asked.items() if value is not None})
+
+
+def _detector(arguments: argparse.Namespace, device: str) -> FaceDetector:
+    try:
+        return load_detector(
+            arguments.detector or "retinaface_mobile0.25",
+            arguments.weights_dir,
+            device,
+            max_side=MAX_SIDE if arguments.detect_side is None else arguments.detect_side,
+            min_score=MIN_SCORE if arguments.min_score is None else arguments.min_score,
+        )
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} Faces that are aligned already need no detector: --aligned") from None
 
 
 def _identity(arguments: argparse.Namespace, settings: PhotoSettings, device: str) -> IdentityNet | None:

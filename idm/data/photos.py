@@ -63,7 +63,6 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
 
 def _to_photo(path: Path, image: Image.Image, name: str) -> Photo:
     orientation = image.getexif().get(_ORIENTATION, 1)
-    exif = _upright_exif(image)
     is_grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
     if image.mode.startswith("I") or image.mode == "F":
         pixels, alpha = _deep_grey(image, name)
@@ -71,10 +70,11 @@ def _to_photo(path: Path, image: Image.Image, name: str) -> Photo:
         is_grey = deep_is_grey
         pixels, alpha = _deep_colour(path, image, name)
     else:
-        return _shallow(ImageOps.exif_transpose(image), is_grey, exif)
+        upright = ImageOps.exif_transpose(image)  # before EXIF says that it is
+        return _shallow(upright, is_grey, _upright_exif(image))
     pixels = _upright(pixels, orientation)
     alpha = None if alpha is None else _upright(alpha, orientation)
-    return Photo(pixels, alpha, is_grey, _profile(image, is_grey), exif)
+    return Photo(pixels, alpha, is_grey, _profile(image, is_grey), _upright_exif(image))
 
 
 def _shallow(image: Image.Image, is_grey: bool, exif: bytes | None) -> Photo:

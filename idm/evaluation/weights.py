@@ -77,6 +77,17 @@ KNOWN = {
         "see github.com/wzhouxiff/RestoreFormer; FFHQ's own terms",
         "https://github.com/TencentARC/GFPGAN/releases/download/v1.3.4/RestoreFormer.pth",
     ),
+    "vgg19-dcbb9e9d.pth": WeightsFile(
+        "VGG-19 of the baseline's perceptual loss, trained on ImageNet",
+        "BSD-3-Clause (torchvision)",
+        "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
+        "dcbb9e9d",
+    ),
+    "arcface_resnet18.pth": WeightsFile(
+        "ArcFace ResNet-18 of GFP-GAN's identity loss",
+        "no terms of its own stated; treat as research only",
+        "https://github.com/TencentARC/GFPGAN/releases/download/v0.1.0/arcface_resnet18.pth",
+    ),
 }
 
 

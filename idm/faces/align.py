@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import torch
 from einops import rearrange, reduce
-from jaxtyping import Float, Float32, Float64, Shaped
+from jaxtyping import Float, Float32, Float64, Num, Shaped
 from torch.nn import functional as F
 
 from idm.faces.template import ffhq_landmarks, umeyama
@@ -15,6 +15,7 @@ _MAX_SAMPLES = 32
 _TILE_SAMPLES = 1024  # samples per side of a tile: bounds the memory of any warp
 
 Matrix = Float64[np.ndarray, "2 3"]
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 def to_unit(pixels: Shaped[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
@@ -24,7 +25,7 @@ def to_unit(pixels: Shaped[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape
     return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 
-def apply_matrix(matrix: Matrix, points: Float[np.ndarray, "*n 2"]) -> Float64[np.ndarray, "*n 2"]:
+def apply_matrix(matrix: Matrix, points: Num[np.ndarray, "*n 2"]) -> Float64[np.ndarray, "*n 2"]:
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
@@ -42,12 +43,12 @@ def warp(
     image: Shaped[np.ndarray, "h w c"],
     matrix: Matrix,
     size: tuple[int, int],
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+    interpolation: Interpolation = "bilinear",
 ) -> Float32[np.ndarray, "h2 w2 c"]:
     """Resample a picture so that its point (x, y) comes to lie on ``matrix @ (x, y, 1)``.
 
-    Each pixel is the mean of n x n samples, n = ceil(1 / scale), at most 32, which antialiases when the picture
-    shrinks; n = 1 is plain interpolation. Outside the picture its nearest edge pixel continues. Works in tiles
+    Each pixel is the mean of n x n bilinear samples, n = ceil(1 / scale), at most 32, which antialiases when the
+    picture shrinks; n = 1 is plain interpolation. Outside the picture its nearest edge pixel continues. Works in tiles
     and converts only what each tile reads, so that a picture of any size needs little memory.
 
     Args:
@@ -56,7 +57,7 @@ def warp(
         size: height and width of the result.
 
     Returns:
-        Floats, [0, 1] for integer levels; bicubic (a = -0.75) may overshoot.
+        Floats, [0, 1] for integer levels; bicubic (a = -0.5) may overshoot.
     """
     height, width = size
     num_samples = min(max(1, math.ceil(1 / scale_of(matrix) - 1e-6)), _MAX_SAMPLES)
@@ -66,33 +67,83 @@ def warp(
     for top in range(0, height, side):
         for left in range(0, width, side):
             bottom, right = min(top + side, height), min(left + side, width)
-            xs = (np.arange((right - left) * num_samples) + 0.5) / num_samples - 0.5 + left
-            ys = (np.arange((bottom - top) * num_samples) + 0.5) / num_samples - 0.5 + top
-            points = apply_matrix(to_image, np.stack(np.meshgrid(xs, ys), axis=-1))
-            samples = _sample(image, points, interpolation)
-            pattern = "1 c (h n) (w m) -> h w c"
-            warped[top:bottom, left:right] = reduce(samples, pattern, "mean", n=num_samples, m=num_samples)
+            points = apply_matrix(to_image, _samples_of((left, top), (bottom - top, right - left), num_samples))
+            part, points = _part(image, points, reach=2)
+            sample = _sample_cubic if interpolation == "bicubic" and num_samples == 1 else _sample_linear
+            pattern = "(h n) (w m) c -> h w c"
+            warped[top:bottom, left:right] = reduce(sample(part, points), pattern, "mean", n=num_samples, m=num_samples)
     return warped
 
 
-def _sample(
-    image: Shaped[np.ndarray, "h w c"], points: Float64[np.ndarray, "h2 w2 2"], interpolation: str
-) -> Float[torch.Tensor, "1 c h2 w2"]:
-    """The picture at points (x, y), of which only the rectangle around them is converted to floats."""
+def sampling_grid(
+    matrix: Matrix, picture: tuple[int, int], size: tuple[int, int], num_samples: int
+) -> Float32[np.ndarray, "h w 2"]:
+    """Where the samples of a warped picture lie in it, as ``grid_sample`` counts (``align_corners=False``).
+
+    For who warps tensors and wants gradients; the rest is :func:`warp`'s.
+
+    Args:
+        matrix: as of :func:`warp`.
+        picture, size: (height, width) of the picture and of the result, which has num_samples x num_samples samples
+            per pixel.
+    """
+    points = apply_matrix(invert(matrix), _samples_of((0, 0), size, num_samples))
+    return _as_grid(points, picture).astype(np.float32)
+
+
+def _samples_of(first: tuple[int, int], size: tuple[int, int], num_samples: int) -> Float64[np.ndarray, "h w 2"]:
+    """(x, y) of the samples in the pixels of a result of (height, width), whose first pixel is (x, y) ``first``."""
+    ys, xs = ((np.arange(side * num_samples) + 0.5) / num_samples - 0.5 for side in size)
+    return np.stack(np.meshgrid(xs, ys), axis=-1) + first
+
+
+def _as_grid(points: Float64[np.ndarray, "h w 2"], picture: tuple[int, int]) -> Float64[np.ndarray, "h w 2"]:
+    """grid_sample's own coordinates: -1 and 1 are the outer edges of the border pixels."""
+    return (2 * points + 1) / picture[::-1] - 1
+
+
+def _part(
+    image: Shaped[np.ndarray, "h w c"], points: Float64[np.ndarray, "h2 w2 2"], reach: int
+) -> tuple[Float32[np.ndarray, "h3 w3 c"], Float64[np.ndarray, "h2 w2 2"]]:
+    """The rectangle of the picture within ``reach`` pixels of points (x, y), as floats, and the points within it."""
     limits = np.array([image.shape[1], image.shape[0]])
-    reach = 2  # pixels that bicubic reads beyond a point
-    low = np.clip(np.floor(points.min(axis=(0, 1))).astype(int) - reach, 0, limits - 1)
-    high = np.clip(np.ceil(points.max(axis=(0, 1))).astype(int) + reach + 1, low + 1, limits)
-    part = np.ascontiguousarray(to_unit(image[low[1] : high[1], low[0] : high[0]]))
-    # grid_sample's own coordinates: -1 and 1 are the outer edges of the border pixels
-    grid = (2 * (points - low) + 1) / (high - low) - 1
-    return F.grid_sample(
-        rearrange(torch.from_numpy(part), "h w c -> 1 c h w"),
+    low = (np.floor(points.min(axis=(0, 1))).astype(int) - reach).clip(0, limits - 1)
+    high = (np.ceil(points.max(axis=(0, 1))).astype(int) + reach + 1).clip(low + 1, limits)
+    return np.ascontiguousarray(to_unit(image[low[1] : high[1], low[0] : high[0]])), points - low
+
+
+def _sample_linear(
+    image: Float32[np.ndarray, "h w c"], points: Float64[np.ndarray, "h2 w2 2"]
+) -> Float32[np.ndarray, "h2 w2 c"]:
+    grid = _as_grid(points, image.shape[:2])
+    samples = F.grid_sample(
+        rearrange(torch.from_numpy(image), "h w c -> 1 c h w"),
         torch.from_numpy(grid[None].astype(np.float32)),
-        mode=interpolation,
+        mode="bilinear",
         padding_mode="border",
         align_corners=False,
     )
+    return rearrange(samples, "1 c h w -> h w c").numpy()
+
+
+def _sample_cubic(
+    image: Float32[np.ndarray, "h w c"], points: Float64[np.ndarray, "h2 w2 2"]
+) -> Float32[np.ndarray, "h2 w2 c"]:
+    """Keys' cubic with a = -0.5 (IEEE TASSP 29(6), 1981), which keeps linear ramps and so moves nothing.
+    OpenCV's and torch's, with a = -0.75, move edges by up to a twentieth of a pixel."""
+    height, width, channels = image.shape
+    first = np.floor(points).astype(np.int64)
+    t = (points - first).astype(np.float32)
+    t2, t3 = t * t, t * t * t
+    taps = (-0.5 * t + t2 - 0.5 * t3, 1 - 2.5 * t2 + 1.5 * t3, 0.5 * t + 2 * t2 - 1.5 * t3, -0.5 * t2 + 0.5 * t3)
+    places = [(first + k).clip(0, (width - 1, height - 1)) for k in (-1, 0, 1, 2)]
+    pixels = image.reshape(-1, channels)
+    values = np.zeros((*points.shape[:2], channels), np.float32)
+    for y, weight_y in zip(places, taps, strict=True):
+        for x, weight_x in zip(places, taps, strict=True):
+            weight = (weight_x[..., 0] * weight_y[..., 1])[..., None]
+            values += weight * np.take(pixels, y[..., 1] * width + x[..., 0], axis=0)
+    return values
 
 
 def align_face(

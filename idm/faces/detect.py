@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -46,12 +46,14 @@ class DetectedFace:
         return float(max(self.box[2] - self.box[0], self.box[3] - self.box[1]))
 
 
+@runtime_checkable
 class Detector(Protocol):
     def detect(self, pixels: Integer[np.ndarray, "h w 3"]) -> list[DetectedFace]:
         """All faces of a uint8 or uint16 RGB picture, the largest first."""
         ...
 
 
+@runtime_checkable
 class _Network(Protocol):
     def detect_faces(
         self, image: np.ndarray, conf_threshold: float, nms_threshold: float

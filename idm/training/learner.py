@@ -27,8 +27,8 @@ from idm.runtime import inference_dtype
 
 
 @runtime_checkable
-class Learner(Protocol):
-    """What a training run trains. The run knows steps, data, time and files; the learner knows the method."""
+class Trainable(Protocol):
+    """What a training run trains. The run knows steps, data, time and files; the trainable knows the method."""
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
         """Optimiser step number ``step`` (from 0); takes as many micro-batches as it accumulates.
@@ -37,16 +37,27 @@ class Learner(Protocol):
         """
         ...
 
-    def restorer(self) -> Restorer:
-        """The model as it would be published now."""
-        ...
-
     def save(self, folder: Path) -> None:
         """Write the complete state, on all processes, and on the main one the publishable model."""
         ...
 
     def load(self, folder: Path) -> None:
         """Go back to a saved state."""
+        ...
+
+
+@runtime_checkable
+class Learner(Trainable, Protocol):
+    """A trainable whose model restores faces, so that the run can validate it.
+
+    Attributes:
+        model_name: of the publishable model, a file or folder, within a checkpoint.
+    """
+
+    model_name: str
+
+    def restorer(self) -> Restorer:
+        """The model as it would be published now."""
         ...
 
 
@@ -81,6 +92,8 @@ class IntrinsicIteration:
         seed: from which, with a sample's position, its noise level and noise follow.
         make_pipeline: makes the publishable pipeline around a denoiser.
     """
+
+    model_name = "pipeline"
 
     def __init__(
         self,
@@ -133,7 +146,7 @@ class IntrinsicIteration:
         device = self.accelerator.device
         x_0, x_d = (to_diffusion(images.to(device).float() / 255) for images in (batch.hq, batch.lq))
         eps, u = training_noise(self.seed, batch.positions, x_0)
-        torch.manual_seed(_seed_of(self.seed, batch.positions[0]))  # dropout takes no generator
+        torch.manual_seed(seed_of(self.seed, batch.positions[0]))  # dropout takes no generator
         with self.accelerator.autocast():
             return training_loss(
                 self.model,
@@ -155,11 +168,11 @@ class IntrinsicIteration:
         self.accelerator.save_state(str(folder), safe_serialization=True)
         self._publish()
         if self.accelerator.is_main_process:
-            self.pipeline.save_pretrained(folder / "pipeline", safe_serialization=True)
+            self.pipeline.save_pretrained(folder / self.model_name, safe_serialization=True)
 
     def load(self, folder: Path) -> None:
         self.accelerator.load_state(str(folder))
-        weights = load_file(folder / "pipeline" / "denoiser" / "diffusion_pytorch_model.safetensors")
+        weights = load_file(folder / self.model_name / "denoiser" / "diffusion_pytorch_model.safetensors")
         names = [name for name, _ in self.accelerator.unwrap_model(self.model).named_parameters()]
         for shadow, name in zip(self.ema.shadow_params, names, strict=True):
             whole = weights[name]
@@ -184,14 +197,14 @@ def training_noise(
     """eps ~ N(0, I) on the images' device, and two uniforms for the noise level, from (seed, position) alone."""
     eps, uniforms = torch.empty_like(like), []
     for i, position in enumerate(positions):
-        number = _seed_of(seed, position)
+        number = seed_of(seed, position)
         generator = torch.Generator(like.device).manual_seed(number)
         eps[i] = torch.randn(like.shape[1:], generator=generator, device=like.device)
         uniforms.append(torch.rand(2, generator=torch.Generator().manual_seed(number), dtype=torch.float64))
     return eps, torch.stack(uniforms, dim=1)
 
 
-def _seed_of(seed: int, position: int) -> int:
+def seed_of(seed: int, position: int) -> int:
     """A 63-bit seed for one sample of the run; the first word keeps it apart from the degradations' seeds."""
     words = np.random.SeedSequence([0x6E6F697365, seed, position]).generate_state(1, np.uint64)
     return int(words[0] >> 1)

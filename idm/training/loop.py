@@ -28,7 +28,7 @@ from idm.evaluation.evaluate import Row, evaluate, summarise
 from idm.evaluation.metrics import PairMetric
 from idm.runtime import provenance
 from idm.training import checkpoint as ckpt
-from idm.training.learner import Learner
+from idm.training.learner import Learner, Trainable
 
 TERMINATED = 128 + signal.SIGTERM
 
@@ -58,17 +58,17 @@ class Run:
 
     Args:
         batches_from: gives the endless micro-batches of this process from a number on.
-        validation: frozen pairs, shared out among the processes.
+        validation: frozen pairs, shared out among the processes; None for what restores no faces and is only trained.
     """
 
     def __init__(
         self,
-        learner: Learner,
+        learner: Trainable,
         accelerator: Accelerator,
         settings: Settings,
         *,
         batches_from: Callable[[int], Iterator[Batch]],
-        validation: FrozenPairs,
+        validation: FrozenPairs | None,
         metrics: dict[str, PairMetric],
     ) -> None:
         self.learner, self.accelerator, self.settings = learner, accelerator, settings
@@ -179,6 +179,9 @@ class Run:
 
     def _validate(self) -> None:
         """Restore the frozen pairs on all processes; log, draw the grid, mark the best checkpoint."""
+        if self.validation is None:
+            return
+        assert isinstance(self.learner, Learner)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         mine = range(rank, len(self.validation), world)
         rows = list(
@@ -281,6 +284,7 @@ class Run:
         """Print how the run ended and where its files are."""
         if not self.accelerator.is_main_process:
             return
+        assert isinstance(self.learner, Learner)
         folder = self.settings.folder
         result = json.loads((folder / "metrics.json").read_text())
         print(f"\n{result['num_images']} held-out faces, frozen degradations, step {result['step']}:")
@@ -292,7 +296,7 @@ class Run:
             ("pictures", folder / "before_after.png"),
             ("metrics", folder / "metrics.json"),
             ("log", self.log_path),
-            ("model", best / "pipeline" if best else self.checkpoints),
+            ("model", best / self.learner.model_name if best else self.checkpoints),
         ):
             print(f"  {title:9} {path}")
 

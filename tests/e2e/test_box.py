@@ -49,7 +49,16 @@ def test_it_works_without_a_network_and_in_a_fresh_process(tmp_path: Path) -> No
     write_image(tmp_path / "face.png", astronaut(200))
     offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf")}
     done = subprocess.run(
-        [sys.executable, "-m", "idm.cli", "restore", str(tmp_path / "face.png"), "-o", str(tmp_path / "out")],
+        [
+            sys.executable,
+            "-m",
+            "idm.cli",
+            "restore",
+            "--aligned",
+            str(tmp_path / "face.png"),
+            "-o",
+            str(tmp_path / "out"),
+        ],
         capture_output=True,
         text=True,
         env=offline,

@@ -1,4 +1,4 @@
-"""The ``idm`` command on good and on bad files."""
+"""The ``idm`` command on good and on bad files of aligned faces, and measuring."""
 
 import csv
 import json
@@ -16,6 +16,7 @@ from idm.data.images import ImageError, read_image, write_image
 from idm.data.synthetic import synthetic_face
 from idm.diffusion.samplers import build_scheduler
 from idm.diffusion.schedule import linear
+from idm.job import plan
 from idm.nn.denoiser import Denoiser
 from idm.pipeline import IDMPipeline
 from idm.restore import restore_files
@@ -77,7 +78,7 @@ def test_broken_files_are_named_and_cost_no_other_file(model: Path, faces: Path,
     Image.new("RGB", (40, 30)).save(faces / "wide.png")
     Image.new("RGB", (4, 4)).save(faces / "dot.png")
     out = tmp_path / "out"
-    done = run("restore", faces, "-o", out, "--model", model)
+    done = run("restore", "--aligned", faces, "-o", out, "--model", model)
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 5, done.stderr
@@ -86,7 +87,7 @@ def test_broken_files_are_named_and_cost_no_other_file(model: Path, faces: Path,
     assert "Traceback" not in done.stderr
     assert "8 restored" in done.stdout
     assert "5 failed" in done.stdout
-    written = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*"))
+    written = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*") if path.name != "status.json")
     assert written == sorted(
         [f"{n}.png" for n in ("plain", "grey", "cmyk", "sixteen", "tiny", "rotated", "sub/huge", "sub/ä alpha")]
     )
@@ -95,7 +96,9 @@ def test_broken_files_are_named_and_cost_no_other_file(model: Path, faces: Path,
 
 def test_transparency_and_the_input_size_are_kept_on_request(model, faces, tmp_path, capsys) -> None:
     source = faces / "sub" / "ä alpha.png"
-    code, _, _ = in_process(capsys, "restore", source, "-o", tmp_path, "--model", model, "--output-size", "input")
+    code, _, _ = in_process(
+        capsys, "restore", "--aligned", source, "-o", tmp_path, "--model", model, "--output-size", "input"
+    )
     restored = read_image(tmp_path / "ä alpha.png")
     assert code == 0
     assert restored.rgb.shape == (64, 64, 3)
@@ -104,22 +107,24 @@ def test_transparency_and_the_input_size_are_kept_on_request(model, faces, tmp_p
 
 def test_a_face_is_restored_the_same_alone_and_in_company(model, faces, tmp_path, capsys) -> None:
     common = ("--model", model, "--precision", "fp32")
-    in_process(capsys, "restore", faces, "-o", tmp_path / "all", *common)
-    in_process(capsys, "restore", faces / "grey.png", "-o", tmp_path / "one", *common, "--batch-size", 1)
+    in_process(capsys, "restore", "--aligned", faces, "-o", tmp_path / "all", *common)
+    in_process(capsys, "restore", "--aligned", faces / "grey.png", "-o", tmp_path / "one", *common, "--batch-size", 1)
     alone, company = (read_image(tmp_path / f / "grey.png").rgb.astype(int) for f in ("one", "all"))
     assert np.abs(alone - company).max() <= 1  # the sums of a batch may round differently
 
 
 def test_another_seed_gives_another_face_and_the_same_seed_the_same(model, faces, tmp_path, capsys) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        in_process(capsys, "restore", faces / "plain.jpg", "-o", tmp_path / name, "--model", model, "--seed", seed)
+        in_process(
+            capsys, "restore", "--aligned", faces / "plain.jpg", "-o", tmp_path / name, "--model", model, "--seed", seed
+        )
     a, b, c = (read_image(tmp_path / name / "plain.png").rgb for name in "abc")
     np.testing.assert_array_equal(a, b)
     assert not np.array_equal(a, c)
 
 
 def test_what_is_already_there_can_be_skipped(model, faces, tmp_path, capsys) -> None:
-    arguments = ("restore", faces, "-o", tmp_path / "out", "--model", model, "--skip-existing")
+    arguments = ("restore", "--aligned", faces, "-o", tmp_path / "out", "--model", model, "--skip-existing")
     assert in_process(capsys, *arguments)[0] == 0
     code, out, _ = in_process(capsys, *arguments)
     assert code == 0
@@ -130,14 +135,14 @@ def test_what_is_already_there_can_be_skipped(model, faces, tmp_path, capsys) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["restore", "nowhere.png"], "nowhere.png"),
-        (["restore", "EMPTY"], "empty"),
-        (["restore", "FACES", "--model", "nowhere"], "nowhere: no such folder"),
-        (["restore", "FACES", "--model", "FACES"], "no saved IDM pipeline"),
-        (["restore", "FACES", "--steps", "0"], "1..2000"),
-        (["restore", "FACES", "--strength", "0.5"], "start_from='degraded'"),
-        (["restore", "FACES", "--batch-size", "0"], "--batch-size"),
-        (["restore", "FACES", "--device", "warp"], "warp"),
+        (["restore", "--aligned", "nowhere.png"], "nowhere.png"),
+        (["restore", "--aligned", "EMPTY"], "empty"),
+        (["restore", "--aligned", "FACES", "--model", "nowhere"], "nowhere: no such folder"),
+        (["restore", "--aligned", "FACES", "--model", "FACES"], "no saved IDM pipeline"),
+        (["restore", "--aligned", "FACES", "--steps", "0"], "1..2000"),
+        (["restore", "--aligned", "FACES", "--strength", "0.5"], "start_from='degraded'"),
+        (["restore", "--aligned", "FACES", "--batch-size", "0"], "--batch-size"),
+        (["restore", "--aligned", "FACES", "--device", "warp"], "warp"),
         (["evaluate", "--metrics", "psnr,beauty"], "'beauty' is unknown"),
         (["evaluate", "--preset", "rain"], "'rain' is unknown"),
         (["evaluate", "--data", "nowhere"], "nowhere"),
@@ -166,16 +171,16 @@ def test_a_full_disk_costs_its_file_only_and_the_job_goes_on(model, faces, tmp_p
         write_image(path, *arguments, **options)
 
     monkeypatch.setattr(restore, "write_image", full_once)
-    code, out, err = in_process(capsys, "restore", faces, "-o", tmp_path / "out", "--model", model)
+    code, out, err = in_process(capsys, "restore", "--aligned", faces, "-o", tmp_path / "out", "--model", model)
     assert code == 1
     assert "No space left" in err
     assert "7 restored" in out
-    assert len(list((tmp_path / "out").rglob("*.*"))) == 7
+    assert len(list((tmp_path / "out").rglob("*.*"))) == 7 + 1  # and the status
 
 
 def test_inputs_are_never_overwritten(model, faces, tmp_path, capsys) -> None:
     before = (faces / "grey.png").read_bytes()
-    code, _, err = in_process(capsys, "restore", faces, "-o", faces, "--model", model)
+    code, _, err = in_process(capsys, "restore", "--aligned", faces, "-o", faces, "--model", model)
     assert code == 1
     assert "would be overwritten" in err
     assert (faces / "grey.png").read_bytes() == before
@@ -184,7 +189,7 @@ def test_inputs_are_never_overwritten(model, faces, tmp_path, capsys) -> None:
 def test_two_inputs_of_one_name_become_two_files(tmp_path: Path) -> None:
     for name in ("a.jpg", "a.png"):
         Image.new("RGB", (16, 16)).save(tmp_path / name)
-    targets = restore.plan([tmp_path], tmp_path / "out")
+    targets = plan([tmp_path], tmp_path / "out")
     assert sorted(path.name for path in targets.values()) == ["a.png", "a_png.png"]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
+import cv2
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from PIL import Image
 
 from idm.data import images
 from idm.data.images import ImageError, Picture, decode_image, find_images, read_image, write_image
+from idm.data.photos import Photo, read_photo
 
 
 def encoded() -> dict[str, bytes]:
@@ -39,7 +41,8 @@ def encoded() -> dict[str, bytes]:
         "JPEG2000": (colour, {}),
         "AVIF": (colour, {}),
     }
-    files = {}
+    colour_16 = rng.integers(0, 65536, (12, 16, 4), dtype=np.uint16)
+    files = {f"{kind} colour 16": cv2.imencode(f".{kind}", colour_16)[1].tobytes() for kind in ("png", "tif")}
     for name, (picture, options) in pictures.items():
         file = io.BytesIO()
         picture.save(file, name.split()[0], **options)
@@ -50,7 +53,7 @@ def encoded() -> dict[str, bytes]:
 ENCODED = encoded()
 
 
-def outcome_of(read: Callable[[], Picture]) -> Picture | str:
+def outcome_of(read: Callable[[], Picture | Photo]) -> Picture | Photo | str:
     """The picture or the error's message; any other exception is a failure."""
     try:
         return read()
@@ -60,13 +63,22 @@ def outcome_of(read: Callable[[], Picture]) -> Picture | str:
 
 def check(data: bytes) -> None:
     # damaged headers can claim any size: the bound keeps this test small
-    with mock.patch.object(images, "MAX_PIXELS", 100_000), warnings.catch_warnings():
+    with (
+        mock.patch.object(images, "MAX_PIXELS", 100_000),
+        warnings.catch_warnings(),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         warnings.simplefilter("ignore")
-        outcome = outcome_of(lambda: decode_image(data, "some/name.png"))
-    if isinstance(outcome, Picture):
-        assert min(outcome.rgb.shape) >= 1
-    else:
-        assert re.match("some/name.png: .*; .", outcome, re.DOTALL)
+        path = Path(folder, "name.png")
+        path.write_bytes(data)
+        outcomes = [outcome_of(lambda: decode_image(data, "some/name.png")), outcome_of(lambda: read_photo(path))]
+    for outcome in outcomes:
+        if isinstance(outcome, Picture):
+            assert min(outcome.rgb.shape) >= 1
+        elif isinstance(outcome, Photo):
+            assert min(outcome.pixels.shape) >= 1
+        else:
+            assert re.match(".*/name.png: .*; .", outcome, re.DOTALL)
 
 
 def test_the_undamaged_files_all_decode() -> None:

@@ -123,7 +123,7 @@ def test_every_relative_link_leads_to_a_file(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
 def test_every_file_that_is_named_in_passing_exists(document: Path) -> None:
-    named = re.findall(r"`((?:idm|tests|configs|docs|experiments)/[\w./-]*)`", prose(document))
+    named = re.findall(r"`((?:idm|gan_baseline|tests|configs|docs|experiments)/[\w./-]*)`", prose(document))
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
@@ -137,12 +137,14 @@ def test_every_setting_that_is_named_in_passing_exists(document: Path) -> None:
 
 def settings() -> set[str]:
     """All dotted keys of a configuration, whatever its choices."""
+    from gan_baseline.schema import GANConfig
     from idm.config.schema import IDMConfig
 
     page = make_configuration()
     known: set[str] = set()
-    for section, path in page._tree(IDMConfig, ""):
-        known |= {f"{path}.{name}" if path else name for name in section.model_fields}
+    for schema in (IDMConfig, GANConfig):
+        for section, path in page._tree(schema, ""):
+            known |= {f"{path}.{name}" if path else name for name in section.model_fields}
     return known
 
 

@@ -69,7 +69,7 @@ def test_a_face_depends_on_its_seed_and_not_on_its_batch_and_the_global_generato
 def test_a_file_that_is_no_weights_file_is_named(tmp_path):
     path = tmp_path / "broken.pth"
     path.write_bytes(b"\x80\x02oops")
-    with pytest.raises(OutsideModelError, match=r"broken\.pth: cannot be read as a weights file"):
+    with pytest.raises(OutsideModelError, match=r"broken\.pth: is no plain weights file"):
         load_outside(path, CPU)
 
 

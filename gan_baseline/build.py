@@ -1,0 +1,197 @@
+"""Where a :class:`~gan_baseline.schema.GANConfig` becomes networks, learners and runs."""
+
+from functools import partial
+from typing import assert_never
+
+import torch
+from accelerate import Accelerator
+
+from gan_baseline.adversary import Adam, Adversary, ComponentAdversary
+from gan_baseline.components import ComponentDiscriminators
+from gan_baseline.discriminators import StyleGAN2Discriminator
+from gan_baseline.features import (
+    Embedding,
+    FeatureMaps,
+    MobileFaceNetEmbedding,
+    MobileFaceNetMaps,
+    load_arcface,
+    load_mobilefacenet,
+    load_vgg19,
+)
+from gan_baseline.gfpgan import GFPGAN
+from gan_baseline.learner import AdversarialIteration, Weights
+from gan_baseline.prior import PriorIteration, load_prior
+from gan_baseline.schema import CheckpointPriorConfig, GANConfig, TrainedPriorConfig
+from gan_baseline.stylegan2 import StyleGAN2Generator
+from idm.build.run import build_run
+from idm.config.load import ConfigError
+from idm.training.loop import Run
+
+
+def build_gan(config: GANConfig) -> Run:
+    """A whole training of GFP-GAN, ready to fit; a stage zero is run first, or found finished.
+
+    Raises:
+        ConfigError, FileNotFoundError: a wanted network's weights are missing or wrong, or what
+            :func:`~idm.build.run.build_run` raises.
+    """
+    features, embedding = build_features(config), build_embedding(config)
+    match config.prior:
+        case None:
+            path = None
+        case TrainedPriorConfig():
+            stage_zero = build_prior_run(config, config.prior)
+            stage_zero.fit()
+            stage_zero.accelerator.free_memory()
+            path = stage_zero.settings.folder
+        case CheckpointPriorConfig():
+            path = config.prior.path
+        case _:
+            assert_never(config.prior)
+    torch.manual_seed(config.seed)  # the weights' initial values
+    generator = build_generator(config)
+    if path is not None:
+        try:
+            load_prior(generator.stylegan_decoder, path)
+        except ValueError as error:
+            raise ConfigError(f"prior: {error}") from None
+    return build_run(config, partial(build_learner, config, generator, features, embedding))
+
+
+def build_generator(config: GANConfig) -> GFPGAN:
+    net = config.generator
+    return GFPGAN(
+        image_size=config.data.image_size,
+        num_style_feat=net.num_style_feat,
+        channel_multiplier=net.channel_multiplier,
+        num_mlp=net.num_mlp,
+        narrow=net.narrow,
+        sft_half=net.sft_half,
+    )
+
+
+def build_features(config: GANConfig) -> FeatureMaps | None:
+    losses = config.losses
+    if not (losses.perceptual or losses.style):
+        return None
+    try:
+        match losses.perceptual_network:
+            case "vgg19":
+                return load_vgg19()
+            case "mobilefacenet":
+                return MobileFaceNetMaps(load_mobilefacenet())
+            case _:
+                assert_never(losses.perceptual_network)
+    except FileNotFoundError as error:
+        raise ConfigError(f"losses.perceptual_network: {error}") from None
+
+
+def build_embedding(config: GANConfig) -> Embedding | None:
+    if not config.losses.identity:
+        return None
+    try:
+        match config.losses.identity_network:
+            case "mobilefacenet":
+                return MobileFaceNetEmbedding(load_mobilefacenet())
+            case "arcface":
+                return load_arcface()
+            case _:
+                assert_never(config.losses.identity_network)
+    except FileNotFoundError as error:
+        raise ConfigError(f"losses.identity_network: {error}") from None
+
+
+def build_adversary(config: GANConfig, accelerator: Accelerator) -> Adversary | None:
+    net, train, losses = config.discriminator, config.train, config.losses
+    if not losses.adversarial:
+        return None
+    return Adversary(
+        StyleGAN2Discriminator(config.data.image_size, net.channel_multiplier, net.narrow, net.stddev_group),
+        accelerator,
+        adam=build_adam(config, train.discriminator_learning_rate, train.discriminator_betas),
+        gamma=losses.r1,
+        r1_every=losses.r1_every,
+    )
+
+
+def build_components(config: GANConfig, accelerator: Accelerator) -> ComponentAdversary | None:
+    train, losses = config.train, config.losses
+    if not (losses.component_adversarial or losses.component_style):
+        return None
+    return ComponentAdversary(
+        ComponentDiscriminators(),
+        accelerator,
+        adam=build_adam(config, train.component_learning_rate, train.component_betas),
+        adversarial=losses.component_adversarial,
+        style=losses.component_style,
+    )
+
+
+def build_adam(config: GANConfig, learning_rate: float, betas: tuple[float, float]) -> Adam:
+    return Adam(learning_rate, betas, config.train.milestones, config.train.decay_factor)
+
+
+def build_learner(
+    config: GANConfig,
+    generator: GFPGAN,
+    features: FeatureMaps | None,
+    embedding: Embedding | None,
+    accelerator: Accelerator,
+) -> AdversarialIteration:
+    train, losses = config.train, config.losses
+    for network in (features, embedding):
+        if network is not None:
+            network.to(accelerator.device)
+    return AdversarialIteration(
+        generator,
+        accelerator,
+        adversary=build_adversary(config, accelerator),
+        components=build_components(config, accelerator),
+        features=features,
+        embedding=embedding,
+        weights=Weights(
+            l1=losses.l1,
+            pyramid=losses.pyramid,
+            pyramid_until=losses.pyramid_until,
+            pyramid_after=losses.pyramid_after,
+            perceptual=losses.perceptual,
+            style=losses.style,
+            identity=losses.identity,
+            adversarial=losses.adversarial,
+        ),
+        adam=build_adam(config, train.learning_rate, train.betas),
+        ema_decay=train.ema_decay,
+        fix_decoder=config.generator.fix_decoder,
+        seed=config.seed,
+    )
+
+
+def build_prior_run(config: GANConfig, prior: TrainedPriorConfig) -> Run:
+    """Stage zero, in the folder ``prior`` of the run."""
+    stage = config.model_copy(
+        update={
+            "output_dir": config.output_dir / "prior",
+            "train": config.train.model_copy(update={"num_steps": prior.num_steps}),
+            "degradation": config.degradation.model_copy(update={"clean_probability": 1.0}),  # it sees clean faces only
+        }
+    )
+    return build_run(stage, partial(build_prior_learner, stage, prior), validates=False)
+
+
+def build_prior_learner(config: GANConfig, prior: TrainedPriorConfig, accelerator: Accelerator) -> PriorIteration:
+    net, train = config.generator, config.train
+    torch.manual_seed(config.seed)
+    generator = StyleGAN2Generator(
+        config.data.image_size, net.num_style_feat, net.channel_multiplier, net.num_mlp, net.narrow
+    )
+    adversary = build_adversary(config, accelerator)
+    assert adversary is not None  # checked with the configuration
+    return PriorIteration(
+        generator,
+        accelerator,
+        adversary=adversary,
+        adam=build_adam(config, train.learning_rate, train.betas),
+        ema_decay=train.ema_decay,
+        mixing=prior.mixing,
+        seed=config.seed,
+    )

@@ -1,0 +1,150 @@
+"""The critics: StyleGAN2's discriminator of whole faces, and GFP-GAN's of eyes and mouths.
+
+Weights are standard normal and scaled where they are used (equalised learning rate, Karras et al.,
+arXiv 1710.10196, section 4.1). Everything can be differentiated twice, as R1 needs.
+"""
+
+from math import sqrt
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gan_baseline.stylegan2 import SLOPE, SMALLEST, widths
+
+BLUR = (1.0, 3.0, 3.0, 1.0)
+
+
+class EqualisedConv2d(nn.Module):
+    """A convolution with weights w / sqrt(fan-in), w ~ N(0, 1) at first; optionally halving the image.
+
+    A halving one blurs with [1, 3, 3, 1] x [1, 3, 3, 1] / 64 first, so that every second pixel can be left out.
+
+    Args:
+        activate: add a bias and take sqrt(2) * leaky ReLU.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel_size: int, *, downsample: bool = False, activate: bool = True
+    ) -> None:
+        super().__init__()
+        self.downsample = downsample
+        self.weight = nn.Parameter(torch.randn(channels_out, channels_in, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(channels_out)) if activate else None
+        # sqrt(2) passes through leaky ReLU, so weights and bias take it up
+        self.gain = sqrt(2) if activate else 1.0
+
+    def forward(self, x: Float[Tensor, "b c_in h w"]) -> Float[Tensor, "b c_out h2 w2"]:
+        weight = self.weight * (self.gain / sqrt(self.weight[0].numel()))
+        bias = None if self.bias is None else self.gain * self.bias
+        kernel_size = weight.shape[-1]
+        if not self.downsample:
+            h = F.conv2d(x, weight, bias, padding=kernel_size // 2)
+        elif kernel_size == 1:
+            h = F.conv2d(blur(x, padding=1, stride=2), weight, bias)
+        else:
+            h = F.conv2d(blur(x, padding=2), weight, bias, stride=2)
+        return h if bias is None else F.leaky_relu(h, SLOPE)
+
+
+class EqualisedLinear(nn.Module):
+    """A linear layer with weights w / sqrt(fan-in), w ~ N(0, 1) at first; sqrt(2) * leaky ReLU if ``activate``."""
+
+    def __init__(self, dim_in: int, dim_out: int, *, activate: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(dim_out, dim_in))
+        self.bias = nn.Parameter(torch.zeros(dim_out))
+        self.activate = activate
+
+    def forward(self, x: Float[Tensor, "b d_in"]) -> Float[Tensor, "b d_out"]:
+        h = F.linear(x, self.weight / sqrt(self.weight.shape[1]), self.bias)
+        return sqrt(2) * F.leaky_relu(h, SLOPE) if self.activate else h
+
+
+class DownBlock(nn.Module):
+    """(conv2(conv1(x)) + skip(x)) / sqrt(2) at half the size."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv1 = EqualisedConv2d(channels_in, channels_in, 3)
+        self.conv2 = EqualisedConv2d(channels_in, channels_out, 3, downsample=True)
+        self.skip = EqualisedConv2d(channels_in, channels_out, 1, downsample=True, activate=False)
+
+    def forward(self, x: Float[Tensor, "b c_in h w"]) -> Float[Tensor, "b c_out h2 w2"]:
+        return (self.conv2(self.conv1(x)) + self.skip(x)) / sqrt(2)
+
+
+class StyleGAN2Discriminator(nn.Module):
+    """Real or generated? One logit for each face, high for real.
+
+    Args:
+        image_size: side of the faces, a power of two from 8 on.
+        channel_multiplier: factor of the widths from 64 px on; GFP-GAN trains with 1.
+        narrow: factor of all widths.
+        stddev_group: greatest group of the minibatch standard deviation.
+    """
+
+    def __init__(
+        self, image_size: int = 512, channel_multiplier: int = 1, narrow: float = 1.0, stddev_group: int = 4
+    ) -> None:
+        super().__init__()
+        channels = widths(image_size, channel_multiplier, narrow)
+        last = channels[SMALLEST]
+        self.stddev_group = stddev_group
+        self.first = EqualisedConv2d(3, channels[image_size], 1)
+        sides = [side for side in reversed(channels) if side > SMALLEST]
+        self.blocks = nn.Sequential(*(DownBlock(channels[side], channels[side // 2]) for side in sides))
+        self.final_conv = EqualisedConv2d(last + 1, last, 3)
+        self.final_linear = nn.Sequential(
+            EqualisedLinear(last * SMALLEST**2, last, activate=True), EqualisedLinear(last, 1, activate=False)
+        )
+
+    def forward(self, x: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b 1"]:
+        """Logits of faces in [-1, 1]."""
+        h = self.blocks(self.first(x.contiguous(memory_format=torch.channels_last)))
+        h = torch.cat([h, minibatch_stddev(h, self.stddev_group)], dim=1)
+        return self.final_linear(self.final_conv(h).flatten(1))
+
+
+class FacialComponentDiscriminator(nn.Module):
+    """Real or generated? For crops of an eye or the mouth, patch by patch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = EqualisedConv2d(3, 64, 3)
+        self.conv2 = EqualisedConv2d(64, 128, 3, downsample=True)
+        self.conv3 = EqualisedConv2d(128, 128, 3)
+        self.conv4 = EqualisedConv2d(128, 256, 3, downsample=True)
+        self.conv5 = EqualisedConv2d(256, 256, 3)
+        self.final_conv = EqualisedConv2d(256, 1, 3, activate=False)
+
+    def forward(
+        self, x: Float[Tensor, "b 3 h w"]
+    ) -> tuple[Float[Tensor, "b 1 h4 w4"], tuple[Float[Tensor, "b 128 h2 w2"], Float[Tensor, "b 256 h4 w4"]]]:
+        """Logits of crops in [-1, 1], and the features after the third and the fifth layer, for a Gram loss."""
+        half = self.conv3(self.conv2(self.conv1(x.contiguous(memory_format=torch.channels_last))))
+        quarter = self.conv5(self.conv4(half))
+        return self.final_conv(quarter), (half, quarter)
+
+
+def blur(x: Float[Tensor, "b c h w"], padding: int, stride: int = 1) -> Float[Tensor, "b c h2 w2"]:
+    """Convolve every channel with [1, 3, 3, 1] x [1, 3, 3, 1] / 64, with zeros around the image."""
+    taps = torch.tensor(BLUR, dtype=x.dtype, device=x.device) / sum(BLUR)
+    channels = x.shape[1]
+    kernel = torch.outer(taps, taps).expand(channels, 1, -1, -1)
+    return F.conv2d(x, kernel, stride=stride, padding=padding, groups=channels)
+
+
+def minibatch_stddev(x: Float[Tensor, "b c h w"], group_size: int) -> Float[Tensor, "b 1 h w"]:
+    """How much the images of a group differ: the standard deviation over the group, averaged over c, h and w.
+
+    A batch of b makes ceil(b / group_size) groups, and image i belongs to group i modulo their number; so groups
+    differ in size by one at most. If group_size divides b, they are those of StyleGAN2 in BasicSR. For a group of
+    one image the value is 1e-4, the square root of the 1e-8 that keeps the gradient finite.
+    """
+    num_groups = -(-len(x) // group_size)
+    parts = (x[first::num_groups] for first in range(num_groups))
+    deviations = [torch.sqrt(part.var(dim=0, unbiased=False) + 1e-8).mean() for part in parts]
+    values = torch.stack(deviations)[torch.arange(len(x), device=x.device) % num_groups]
+    return values[:, None, None, None].expand(-1, 1, *x.shape[2:])

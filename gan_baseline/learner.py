@@ -1,0 +1,195 @@
+"""The training of GFP-GAN: one optimiser step of generator, discriminator and component discriminators."""
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from jaxtyping import Float
+from torch import Tensor
+
+from gan_baseline import losses
+from gan_baseline.adversary import Adam, Adversary, ComponentAdversary
+from gan_baseline.features import Embedding, FeatureMaps
+from gan_baseline.gfpgan import GFPGAN
+from gan_baseline.restorer import MODEL, GFPGANRestorer
+from gan_baseline.stylegan2 import draw_noise
+from gan_baseline.weights import load_gfpgan, save_gfpgan
+from idm.data.pairs import Batch
+from idm.data.ranges import from_uint8, to_diffusion
+from idm.training.learner import seed_of
+
+Images = Float[Tensor, "b 3 s s"]
+Terms = dict[str, Float[Tensor, ""]]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of the generator's losses; field for field from the ``losses`` section. 0: not computed."""
+
+    l1: float
+    pyramid: float
+    pyramid_until: int
+    pyramid_after: float
+    perceptual: float
+    style: float
+    adversarial: float
+    identity: float
+
+
+class AdversarialIteration:
+    """Trains a GFP-GAN; a :class:`~idm.training.learner.Learner`.
+
+    Args:
+        adversary, components: the discriminators; None where no loss wants them.
+        features, embedding: networks of the perceptual and style loss and of the identity loss; None likewise.
+        fix_decoder: leave the decoder as it is.
+        seed: from which, with a sample's position, the generator's noise maps follow.
+    """
+
+    model_name = MODEL
+
+    def __init__(
+        self,
+        generator: GFPGAN,
+        accelerator: Accelerator,
+        *,
+        adversary: Adversary | None,
+        components: ComponentAdversary | None,
+        features: FeatureMaps | None,
+        embedding: Embedding | None,
+        weights: Weights,
+        adam: Adam,
+        ema_decay: float,
+        fix_decoder: bool,
+        seed: int,
+    ) -> None:
+        self.accelerator, self.weights, self.adam, self.seed = accelerator, weights, adam, seed
+        self.adversary, self.components = adversary, components
+        self.features, self.embedding = features, embedding
+        # What no gradient reaches must say so, or the processes would wait for it.
+        generator.stylegan_decoder.requires_grad_(not fix_decoder)
+        generator.stylegan_decoder.style_mlp.requires_grad_(False)
+        generator.toRGB.requires_grad_(weights.pyramid > 0)
+        self.published = copy.deepcopy(generator).to(accelerator.device).eval().requires_grad_(False)
+        self.model, self.optimizer = accelerator.prepare(generator, adam.optimizer(generator))
+        self.ema = EMAModel(self._parameters(), decay=ema_decay, foreach=True)
+
+    # -------------------------------------------------------------------------------------------- one step
+
+    def train_step(self, step: int, batches: Iterator[Batch]) -> Terms:
+        """All networks learn from the same faces, restored by the generator as it was before the step."""
+        players = [player for player in (self, self.adversary, self.components) if player is not None]
+        for player in players:
+            player.adam.schedule(player.optimizer, step)
+        values: dict[str, list[Tensor]] = defaultdict(list)
+        for _ in range(self.accelerator.gradient_accumulation_steps):
+            with self.accelerator.accumulate(*(player.model for player in players)):
+                for name, value in self._micro_batch(step, next(batches)).items():
+                    values[name].append(value.detach())
+                for player in players:
+                    player.optimizer.step()
+                    player.optimizer.zero_grad(set_to_none=True)
+        self.ema.optimization_step = step  # its decay warms up with the steps
+        self.ema.step(self._parameters())
+        return {name: torch.stack(each).mean() for name, each in values.items()}
+
+    def _micro_batch(self, step: int, batch: Batch) -> Terms:
+        """Losses and gradients of all networks on one micro-batch."""
+        hq, lq, landmarks = (images.to(self.accelerator.device) for images in (batch.hq, batch.lq, batch.landmarks))
+        hq, x_d = to_diffusion(from_uint8(hq)), to_diffusion(from_uint8(lq))
+        restored, rgbs = self.model(x_d, self.noise(batch.positions))
+        terms = self.generator_losses(step, restored, rgbs, hq, landmarks)
+        loss = torch.stack(list(terms.values())).sum()
+        self.accelerator.backward(loss)
+        restored = restored.detach()
+        critics: Terms = {}
+        if self.adversary is not None:
+            critics |= self._backward(self.adversary.own_losses(step, hq, restored))
+        if self.components is not None:
+            critics |= self._backward(self.components.own_losses(hq, restored, landmarks))
+        return {"loss": loss, **terms, **critics}
+
+    def _backward(self, terms: Terms) -> Terms:
+        self.accelerator.backward(torch.stack(list(terms.values())).sum())
+        return terms
+
+    def generator_losses(
+        self,
+        step: int,
+        restored: Images,
+        rgbs: list[Float[Tensor, "b 3 _ _"]],
+        hq: Images,
+        landmarks: Float[Tensor, "b 5 2"],
+    ) -> Terms:
+        """The terms of the generator's loss, weighed; those of weight 0 are not there."""
+        w, terms = self.weights, {}
+        if w.l1:
+            terms["l1"] = w.l1 * F.l1_loss(restored, hq)
+        if w.pyramid:
+            weight = losses.pyramid_weight(step, w.pyramid, w.pyramid_until, w.pyramid_after)
+            terms["pyramid"] = weight * losses.pyramid_l1(rgbs, hq)
+        if self.features is not None:
+            terms |= self._feature_losses(self.features, restored, hq, landmarks)
+        if self.embedding is not None:
+            with self.accelerator.autocast():
+                ours = self.embedding(restored, landmarks)
+                with torch.no_grad():
+                    theirs = self.embedding(hq, landmarks)
+            terms["identity"] = w.identity * F.l1_loss(ours.float(), theirs.float())
+        if self.adversary is not None:
+            terms["adversarial"] = w.adversarial * self.adversary.generator_loss(restored)
+        if self.components is not None:
+            terms |= self.components.generator_losses(restored, hq, landmarks)
+        return terms
+
+    def _feature_losses(
+        self, features: FeatureMaps, restored: Images, hq: Images, landmarks: Float[Tensor, "b 5 2"]
+    ) -> Terms:
+        w, terms = self.weights, {}
+        with self.accelerator.autocast():
+            ours = features(restored, landmarks)
+            with torch.no_grad():
+                theirs = features(hq, landmarks)
+        if w.perceptual:
+            terms["perceptual"] = w.perceptual * losses.feature_l1(ours, theirs, features.layer_weights)
+        if w.style:
+            terms["style"] = w.style * losses.style_l1(ours, theirs, features.layer_weights)
+        return terms
+
+    def noise(self, positions: list[int]) -> list[Float[Tensor, "b 1 _ _"]]:
+        """The generator's noise maps, from (seed, position) alone."""
+        device = self.accelerator.device
+        generators = [torch.Generator(device).manual_seed(seed_of(self.seed, position)) for position in positions]
+        return draw_noise(self.published.image_size, generators)
+
+    # -------------------------------------------------------------------------------------------- its result
+
+    def restorer(self) -> GFPGANRestorer:
+        self._publish()
+        return GFPGANRestorer(self.published)
+
+    def save(self, folder: Path) -> None:
+        self.accelerator.save_state(str(folder), safe_serialization=True)
+        self._publish()
+        if self.accelerator.is_main_process:
+            save_gfpgan(self.published, folder / MODEL)
+
+    def load(self, folder: Path) -> None:
+        self.accelerator.load_state(str(folder))
+        averaged = load_gfpgan(folder / MODEL)
+        for shadow, weights in zip(self.ema.shadow_params, averaged.parameters(), strict=True):
+            shadow.copy_(weights)
+
+    def _publish(self) -> None:
+        """Copy the averaged weights into the model that is validated and saved."""
+        for published, averaged in zip(self.published.parameters(), self.ema.shadow_params, strict=True):
+            published.copy_(averaged)
+
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        return list(self.accelerator.unwrap_model(self.model).parameters())

@@ -1,0 +1,146 @@
+"""Stage zero: StyleGAN2, the prior that GFP-GAN's decoder begins with (Karras et al., arXiv 1912.04958).
+
+Logistic losses with lazy R1 and style mixing. The path length regularisation of StyleGAN2 is left out.
+"""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from jaxtyping import Float, Int64
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from gan_baseline.adversary import Adam, Adversary
+from gan_baseline.stylegan2 import StyleGAN2Generator, draw_noise
+from idm.data.pairs import Batch
+from idm.data.ranges import from_uint8, to_diffusion
+from idm.training.checkpoint import list_checkpoints
+from idm.training.learner import seed_of
+
+PRIOR = "prior.safetensors"
+
+
+class MixingPrior(nn.Module):
+    """StyleGAN2 whose first ``crossover`` style codes come from one z and the rest from another."""
+
+    def __init__(self, generator: StyleGAN2Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(
+        self,
+        z: Float[Tensor, "2 b d"],
+        crossover: Int64[Tensor, " b"],
+        noise: list[Float[Tensor, "b 1 _ _"]],
+    ) -> Float[Tensor, "b 3 s s"]:
+        first, second = (self.generator.codes_of(each) for each in z)
+        layer = torch.arange(self.generator.num_codes, device=z.device)
+        codes = torch.where((layer < crossover[:, None])[..., None], first, second)
+        return self.generator(codes, noise)
+
+
+class PriorIteration:
+    """Trains the prior; a :class:`~idm.training.learner.Trainable`.
+
+    Args:
+        mixing: share of images whose codes come from two z.
+        seed: from which, with a sample's position, z, crossover and noise maps follow.
+    """
+
+    def __init__(
+        self,
+        generator: StyleGAN2Generator,
+        accelerator: Accelerator,
+        *,
+        adversary: Adversary,
+        adam: Adam,
+        ema_decay: float,
+        mixing: float,
+        seed: int,
+    ) -> None:
+        self.accelerator, self.adversary, self.adam = accelerator, adversary, adam
+        self.mixing, self.seed = mixing, seed
+        self.dimension = generator.style_conv1.modulated_conv.modulation.in_features
+        self.published = copy.deepcopy(generator).to(accelerator.device).requires_grad_(False)
+        prior = MixingPrior(generator)
+        self.model, self.optimizer = accelerator.prepare(prior, adam.optimizer(prior))
+        self.ema = EMAModel(self._parameters(), decay=ema_decay, foreach=True)
+
+    def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
+        for player in (self, self.adversary):
+            player.adam.schedule(player.optimizer, step)
+        rows = []
+        for _ in range(self.accelerator.gradient_accumulation_steps):
+            batch = next(batches)
+            real = to_diffusion(from_uint8(batch.hq.to(self.accelerator.device)))
+            with self.accelerator.accumulate(self.model, self.adversary.model):
+                fake = self.model(*self.draw(batch.positions))
+                loss = self.adversary.generator_loss(fake)
+                self.accelerator.backward(loss)
+                own = self.adversary.own_losses(step, real, fake.detach())
+                self.accelerator.backward(torch.stack(list(own.values())).sum())
+                for player in (self, self.adversary):
+                    player.optimizer.step()
+                    player.optimizer.zero_grad(set_to_none=True)
+            rows.append({"loss": loss.detach()} | {name: value.detach() for name, value in own.items()})
+        self.ema.optimization_step = step
+        self.ema.step(self._parameters())
+        return {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}
+
+    def draw(self, positions: list[int]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """z, crossover and noise maps, from (seed, position) alone."""
+        device, num_codes = self.accelerator.device, self.published.num_codes
+        z, crossover, generators = [], [], []
+        for position in positions:
+            rng = torch.Generator().manual_seed(seed_of(self.seed, position))
+            z.append(torch.randn(2, self.dimension, generator=rng))
+            mixed = torch.rand((), generator=rng) < self.mixing
+            crossover.append(torch.randint(1, num_codes, (), generator=rng) if mixed else torch.tensor(num_codes))
+            generators.append(rng)
+        noise = draw_noise(self.published.image_size, generators, device)
+        return torch.stack(z, dim=1).to(device), torch.stack(crossover).to(device), noise
+
+    def save(self, folder: Path) -> None:
+        self.accelerator.save_state(str(folder), safe_serialization=True)
+        if self.accelerator.is_main_process:
+            for published, averaged in zip(self.published.parameters(), self.ema.shadow_params, strict=True):
+                published.copy_(averaged)
+            save_file(self.published.state_dict(), folder / PRIOR)
+
+    def load(self, folder: Path) -> None:
+        self.accelerator.load_state(str(folder))
+        load_prior(self.published, folder / PRIOR)
+        for shadow, averaged in zip(self.ema.shadow_params, self.published.parameters(), strict=True):
+            shadow.copy_(averaged)
+
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        return list(self.accelerator.unwrap_model(self.model).parameters())
+
+
+def load_prior(decoder: StyleGAN2Generator, path: Path) -> None:
+    """Give a generator the weights of a prior: of a file, or of the newest checkpoint of a stage zero.
+
+    Raises:
+        FileNotFoundError: there is no such file, or no checkpoint.
+        ValueError: the weights are those of another network.
+    """
+    checkpoints = list_checkpoints(path / "checkpoints") if path.is_dir() else []
+    file = checkpoints[-1] / PRIOR if checkpoints else path
+    if not file.is_file():
+        raise FileNotFoundError(f"{path}: is neither a weights file nor a stage zero with a checkpoint")
+    try:
+        decoder.load_state_dict(_read(file), strict=True)
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{file}: does not hold the weights of this StyleGAN2 ({error})") from error
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    if file.suffix == ".safetensors":
+        return load_file(file)
+    found = torch.load(file, map_location="cpu", weights_only=True)
+    return found.get("params_ema", found)

@@ -1,0 +1,283 @@
+"""StyleGAN2's generator (Karras et al., arXiv 1912.04958): alone the prior, and the decoder inside GFP-GAN.
+
+This is the "clean" form that GFP-GAN publishes its weights in since v1.2: plain convolutions, no equalised learning
+rate, bilinear resampling. Names and shapes of the weights are those of the published files.
+"""
+
+from collections.abc import Sequence
+from math import sqrt
+
+import torch
+import torch.nn.functional as F
+from einops import repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+
+SLOPE = 0.2  # of every leaky ReLU
+SMALLEST = 4  # side of the constant input
+
+Condition = tuple[Float[Tensor, "b _ _ _"], Float[Tensor, "b _ _ _"]]
+"""Scale and shift of one spatial feature transform."""
+
+
+def widths(image_size: int, channel_multiplier: int, narrow: float) -> dict[int, int]:
+    """Channels at every side from 4 to ``image_size``: 512 up to 32 px, then halved from level to level.
+
+    Args:
+        channel_multiplier: factor from 64 px on; 2 in GFP-GAN v1.2 to v1.4, 1 in its paper.
+        narrow: factor of all widths.
+
+    Raises:
+        ValueError: the size is no power of two from 8 on, or a width is odd (GFP-GAN needs halves).
+    """
+    if image_size < 2 * SMALLEST or image_size & (image_size - 1):
+        raise ValueError(f"image_size {image_size} is no power of two from {2 * SMALLEST} on")
+    sides = [2**i for i in range(SMALLEST.bit_length() - 1, image_size.bit_length())]
+    found = {s: int((512 if s <= 32 else channel_multiplier * 16384 // s) * narrow) for s in sides}
+    if odd := {side: width for side, width in found.items() if width < 2 or width % 2}:
+        raise ValueError(
+            f"narrow {narrow} and channel_multiplier {channel_multiplier} give odd or no channels ({odd}, by side); "
+            "choose factors that leave even widths"
+        )
+    return found
+
+
+def noise_sides(image_size: int) -> list[int]:
+    """Sides of the noise maps in the order of the layers: 4, 8, 8, 16, 16, ..., ``image_size``, ``image_size``."""
+    levels = [2**i for i in range(SMALLEST.bit_length(), image_size.bit_length())]
+    return [SMALLEST, *(side for side in levels for _ in range(2))]
+
+
+def draw_noise(
+    image_size: int, generators: Sequence[torch.Generator], device: torch.device | None = None
+) -> list[Float[Tensor, "b 1 _ _"]]:
+    """Standard normal noise maps, one for each styled convolution of a generator for ``image_size`` px.
+
+    Args:
+        generators: one for each image; an image's maps follow from its own generator, not from its batch. They
+            are drawn where the generators live.
+        device: where the maps go; None leaves them where they were drawn.
+    """
+
+    def draw(side: int) -> Tensor:
+        maps = [torch.randn(1, side, side, generator=generator, device=generator.device) for generator in generators]
+        return torch.stack(maps).to(device)
+
+    return [draw(side) for side in noise_sides(image_size)]
+
+
+class ModulatedConv2d(nn.Module):
+    """A convolution whose weights are scaled by the style code, for every image its own (StyleGAN2, eq. 1 to 3).
+
+    A convolution is linear, so instead of the weights, its input channels are scaled by s and its output channels
+    by one over the norm of the scaled filters: the same result without a set of weights for each image. On a CPU
+    this was faster than a grouped convolution for eight images, but in backward passes from 128 px on; restoring
+    one 512 px face took 3 % longer than with scaled weights where those are smaller than the features.
+
+    Args:
+        demodulate: bring the scaled filters back to unit norm (eq. 3); not for RGB heads.
+        upsample: double height and width before the convolution.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel_size: int,
+        num_style_feat: int,
+        *,
+        demodulate: bool,
+        upsample: bool = False,
+    ) -> None:
+        super().__init__()
+        self.demodulate, self.upsample = demodulate, upsample
+        fan_in = channels_in * kernel_size**2
+        self.weight = nn.Parameter(torch.randn(1, channels_out, channels_in, kernel_size, kernel_size) / sqrt(fan_in))
+        self.modulation = nn.Linear(num_style_feat, channels_in)
+        nn.init.normal_(self.modulation.weight, std=num_style_feat**-0.5)
+        nn.init.ones_(self.modulation.bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b c_in _ _"],
+        code: Float[Tensor, "b d"],
+        bias: Float[Tensor, "1 c_out 1 1"],
+        gain: float = 1.0,
+    ) -> Float[Tensor, "b c_out h w"]:
+        """gain * modulated convolution + bias."""
+        s = self.modulation(code)
+        x = x * s[:, :, None, None]  # before upsampling, where there is less to scale
+        if self.upsample:
+            x = upsample(x)
+        h = F.conv2d(x, self.weight[0], padding=self.weight.shape[-1] // 2)
+        return torch.addcmul(bias, h, gain * self.demodulation(s)[:, :, None, None])
+
+    def demodulation(self, s: Float[Tensor, "b c_in"]) -> Float[Tensor, "b c_out"]:
+        """1 / sqrt(sum_ik (s_i w_ijk)^2 + 1e-8) for every output channel j, or 1."""
+        if not self.demodulate:
+            return s.new_ones(len(s), self.weight.shape[1])
+        squares = self.weight[0].square().sum(dim=(2, 3))  # c_out c_in
+        return torch.rsqrt(s.square() @ squares.T + 1e-8)
+
+
+class StyleConv(nn.Module):
+    """Leaky ReLU of sqrt(2) * modulated convolution, plus noise of a learnt strength, plus bias."""
+
+    def __init__(self, channels_in: int, channels_out: int, num_style_feat: int, *, upsample: bool) -> None:
+        super().__init__()
+        self.modulated_conv = ModulatedConv2d(
+            channels_in, channels_out, 3, num_style_feat, demodulate=True, upsample=upsample
+        )
+        self.weight = nn.Parameter(torch.zeros(1))  # the strength of the noise
+        self.bias = nn.Parameter(torch.zeros(1, channels_out, 1, 1))
+
+    def forward(
+        self, x: Float[Tensor, "b c_in _ _"], code: Float[Tensor, "b d"], noise: Float[Tensor, "#b 1 h w"]
+    ) -> Float[Tensor, "b c_out h w"]:
+        h = self.modulated_conv(x, code, self.bias, gain=sqrt(2))
+        return F.leaky_relu_(h.add_(self.weight * noise.to(h)), SLOPE)
+
+
+class ToRGB(nn.Module):
+    """Features to colours, added to the upsampled image of the level below."""
+
+    def __init__(self, channels: int, num_style_feat: int) -> None:
+        super().__init__()
+        self.modulated_conv = ModulatedConv2d(channels, 3, 1, num_style_feat, demodulate=False)
+        self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], code: Float[Tensor, "b d"], image: Float[Tensor, "b 3 _ _"] | None = None
+    ) -> Float[Tensor, "b 3 h w"]:
+        rgb = self.modulated_conv(x, code, self.bias)
+        return rgb if image is None else rgb + upsample(image)
+
+
+class NormaliseCode(nn.Module):
+    """z to mean square one."""
+
+    def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        return z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
+
+
+class ConstantInput(nn.Module):
+    """The learnt 4x4 features that every image begins with."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, channels, SMALLEST, SMALLEST))
+
+    def forward(self, batch_size: int) -> Float[Tensor, "b c 4 4"]:
+        return self.weight.expand(batch_size, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+
+
+class StyleGAN2Generator(nn.Module):
+    """W+ codes to an image; alone it is StyleGAN2 with skip-connected RGB outputs, without truncation.
+
+    Starting point (ours): normal weights of variance 1 / fan-in, modulation biases 1, all other biases and the
+    noise strengths 0, as in StyleGAN2 but without its equalised learning rate.
+
+    Args:
+        image_size: side of the images, a power of two from 8 on.
+        num_style_feat: length of z and of a style code.
+        channel_multiplier: factor of the widths from 64 px on.
+        num_mlp: layers of the network that maps z to w.
+        narrow: factor of all widths.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 512,
+        num_style_feat: int = 512,
+        channel_multiplier: int = 2,
+        num_mlp: int = 8,
+        narrow: float = 1.0,
+    ) -> None:
+        super().__init__()
+        channels = widths(image_size, channel_multiplier, narrow)
+        d, first = num_style_feat, channels[SMALLEST]
+        self.image_size = image_size
+        mapping: list[nn.Module] = [NormaliseCode()]
+        for _ in range(num_mlp):
+            mapping += [_kaiming(nn.Linear(d, d)), nn.LeakyReLU(SLOPE)]
+        self.style_mlp = nn.Sequential(*mapping)
+        self.constant_input = ConstantInput(first)
+        self.style_conv1 = StyleConv(first, first, d, upsample=False)
+        self.to_rgb1 = ToRGB(first, d)
+        self.style_convs, self.to_rgbs = nn.ModuleList(), nn.ModuleList()
+        for side, width in list(channels.items())[1:]:
+            self.style_convs.append(StyleConv(channels[side // 2], width, d, upsample=True))
+            self.style_convs.append(StyleConv(width, width, d, upsample=False))
+            self.to_rgbs.append(ToRGB(width, d))
+        self.noises = nn.Module()
+        for i, side in enumerate(noise_sides(image_size)):
+            self.noises.register_buffer(f"noise{i}", torch.randn(1, 1, side, side))
+
+    @property
+    def num_codes(self) -> int:
+        """Length of a W+ code: 2 log2(image_size) - 2."""
+        return 2 * len(self.to_rgbs) + 2
+
+    def codes_of(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b n d"]:
+        """Map z ~ N(0, I) to w and repeat it for every layer.
+
+        For style mixing take the first codes of one z and the rest of another.
+        """
+        return repeat(self.style_mlp(z), "b d -> b n d", n=self.num_codes)
+
+    def sample(
+        self, z: Float[Tensor, "b d"], noise: Sequence[Float[Tensor, "#b 1 _ _"]] | None = None
+    ) -> Float[Tensor, "b 3 s s"]:
+        """The prior's image for each z ~ N(0, I)."""
+        return self(self.codes_of(z), noise)
+
+    def forward(
+        self,
+        codes: Float[Tensor, "b n d"],
+        noise: Sequence[Float[Tensor, "#b 1 _ _"]] | None = None,
+        conditions: Sequence[Condition] | None = None,
+    ) -> Float[Tensor, "b 3 s s"]:
+        """Images around [-1, 1], not clipped.
+
+        Args:
+            codes: a style code for every layer (W+), ``num_codes`` of them; an RGB head shares its code with the
+                first convolution of the next level.
+            noise: a map for every styled convolution, as of :func:`draw_noise`; None: the stored ones.
+            conditions: scale and shift for every level from 8 px on, used between its two convolutions.
+
+        Raises:
+            ValueError: a number of codes, noise maps or conditions that does not fit.
+        """
+        maps = list(self.noises.buffers()) if noise is None else noise
+        expected = (self.num_codes, 1 + len(self.style_convs), len(self.to_rgbs))
+        given = (codes.shape[1], len(maps), expected[2] if conditions is None else len(conditions))
+        if given != expected:
+            raise ValueError(f"{given} codes, noise maps and conditions given, this generator needs {expected}")
+        h = self.style_conv1(self.constant_input(len(codes)), codes[:, 0], maps[0])
+        image = self.to_rgb1(h, codes[:, 1])
+        for i, to_rgb in enumerate(self.to_rgbs):
+            h = self.style_convs[2 * i](h, codes[:, 2 * i + 1], maps[2 * i + 1])
+            if conditions is not None:
+                h = spatial_feature_transform(h, *conditions[i])
+            h = self.style_convs[2 * i + 1](h, codes[:, 2 * i + 2], maps[2 * i + 2])
+            image = to_rgb(h, codes[:, 2 * i + 3], image)
+        return image
+
+
+def spatial_feature_transform(
+    x: Float[Tensor, "b c h w"], scale: Float[Tensor, "b part h w"], shift: Float[Tensor, "b part h w"]
+) -> Float[Tensor, "b c h w"]:
+    """scale * x + shift on the last channels, as many as scale has; the first ones pass (CS-SFT of GFP-GAN)."""
+    identity = x.shape[1] - scale.shape[1]
+    return torch.cat([x[:, :identity], torch.addcmul(shift, x[:, identity:], scale)], dim=1)
+
+
+def upsample(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+    """Twice the height and width, bilinear."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def _kaiming(layer: nn.Linear) -> nn.Linear:
+    nn.init.kaiming_normal_(layer.weight, a=SLOPE)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,19 @@
+"""Train GFP-GAN: ``accelerate launch -m gan_baseline.train --config configs/gan_faces64.yaml [section.key=value]``."""
+
+from typing import TYPE_CHECKING
+
+from gan_baseline.schema import GANConfig
+from idm.launch import launch
+
+if TYPE_CHECKING:
+    from idm.training.loop import Run
+
+
+def build(config: GANConfig) -> "Run":
+    from gan_baseline.build import build_gan
+
+    return build_gan(config)
+
+
+if __name__ == "__main__":
+    launch("Train GFP-GAN; started again in the same output_dir, it goes on.", GANConfig, build)

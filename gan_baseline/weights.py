@@ -1,0 +1,160 @@
+"""Weights of GFP-GAN: the published files, our own, and ours for programs that read the published ones."""
+
+import json
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gan_baseline.gfpgan import GFPGAN
+from idm.training.checkpoint import sync
+
+PUBLISHED = {
+    "image_size": 512,
+    "num_style_feat": 512,
+    "channel_multiplier": 2,
+    "num_mlp": 8,
+    "narrow": 1.0,
+    "sft_half": True,
+}
+"""The architecture of v1.2, v1.3 and v1.4."""
+
+
+class WeightsError(ValueError):
+    """Weights cannot be read or written; the message begins with their path."""
+
+
+def load_gfpgan(path: Path) -> GFPGAN:
+    """GFP-GAN with the weights of a file, in float32 on the CPU.
+
+    Args:
+        path: a published ``.pth`` (v1.2, v1.3, v1.4, or one of :func:`export_gfpgan`; 512 px, the channel multiplier
+            is read off its shapes), or a ``.safetensors`` of :func:`save_gfpgan`, which names its architecture.
+
+    Raises:
+        WeightsError: no such file, no weights of this kind, or names and shapes that differ from the architecture's.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; nothing is downloaded automatically")
+    match path.suffix:
+        case ".pth":
+            weights = _read_pth(path)
+            first = weights.get("conv_body_first.weight")
+            if first is None:
+                raise WeightsError(
+                    f"{path}: is no GFP-GAN of the clean architecture (conv_body_first.weight is missing); "
+                    "use v1.2, v1.3 or v1.4, the first release (GFPGANv1.pth) has another one"
+                )
+            architecture = {**PUBLISHED, "channel_multiplier": len(first) // 16}
+        case ".safetensors":
+            architecture, weights = _read_safetensors(path)
+        case other:
+            raise WeightsError(f"{path}: unknown suffix {other!r}; .pth or .safetensors wanted")
+    return _build(path, architecture, weights)
+
+
+def holds_gfpgan(path: Path) -> bool:
+    """Whether a file looks like one that :func:`load_gfpgan` reads; broken ones and those of others do not."""
+    try:
+        match path.suffix:
+            case ".pth":
+                return "conv_body_first.weight" in _read_pth(path)
+            case ".safetensors":
+                with safe_open(path, framework="pt") as file:
+                    return "conv_body_first.weight" in file.keys()  # noqa: SIM118
+    except (WeightsError, SafetensorError, OSError):
+        pass
+    return False
+
+
+def save_gfpgan(model: GFPGAN, path: Path) -> None:
+    """Write weights and architecture to a ``.safetensors`` file, whole or not at all.
+
+    Raises:
+        WeightsError: another suffix, or the file cannot be written.
+    """
+    metadata = {"format": "pt", "architecture": json.dumps(model.architecture)}
+    _write(path, ".safetensors", lambda draft: save_file(_weights(model), draft, metadata))
+
+
+def export_gfpgan(model: GFPGAN, path: Path) -> None:
+    """Write a ``.pth`` like the published ones, for spandrel, chaiNNer, ComfyUI and GFPGAN's own program.
+
+    Those take the architecture of the published files for granted, so no other can be exported.
+
+    Raises:
+        WeightsError: another architecture or suffix, or the file cannot be written.
+    """
+    if differing := {name: value for name, value in model.architecture.items() if value != PUBLISHED[name]}:
+        wanted = {name: PUBLISHED[name] for name in differing}
+        raise WeightsError(
+            f"{path}: cannot be exported, the programs that read this format take {wanted} for granted and "
+            f"this model has {differing}; keep it as .safetensors"
+        )
+    _write(path, ".pth", lambda draft: torch.save({"params_ema": _weights(model)}, draft))
+
+
+def _weights(model: GFPGAN) -> dict[str, Tensor]:
+    return {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}
+
+
+def _read_pth(path: Path) -> Mapping[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        raise WeightsError(f"{path}: is no whole file of weights ({str(error).splitlines()[0]})") from error
+    for key in ("params_ema", "params"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            return content[key]
+    raise WeightsError(f"{path}: is no published GFP-GAN (neither params_ema nor params in it)")
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: is no whole safetensors file ({error})") from error
+    architecture = json.loads(metadata.get("architecture", "{}"))
+    if architecture.keys() != PUBLISHED.keys():
+        raise WeightsError(f"{path}: does not say its architecture; write it with save_gfpgan")
+    return architecture, weights
+
+
+def _build(path: Path, architecture: dict[str, Any], weights: Mapping[str, Tensor]) -> GFPGAN:
+    with torch.device("meta"):
+        model = GFPGAN(**architecture)
+    wanted = {name: weight.shape for name, weight in model.state_dict().items()}
+    found = {name: weight.shape for name, weight in weights.items()}
+    if wrong := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
+        first = wrong[0]
+        raise WeightsError(
+            f"{path}: holds another architecture than {architecture}: {len(wrong)} of {len(wanted)} weights differ, "
+            f"first {first} ({_shape(found.get(first))} instead of {_shape(wanted.get(first))})"
+        )
+    model.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)
+    return model
+
+
+def _shape(shape: torch.Size | None) -> str:
+    return "nothing" if shape is None else "x".join(map(str, shape))
+
+
+def _write(path: Path, suffix: str, write: Callable[[Path], None]) -> None:
+    """Write beside the target, force it to the disk, rename."""
+    if path.suffix != suffix:
+        raise WeightsError(f"{path}: unknown suffix {path.suffix!r}; {suffix} wanted")
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        write(draft)
+        sync(draft)
+        draft.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors report a full disk by their own
+        draft.unlink(missing_ok=True)
+        raise WeightsError(f"{path}: cannot be written ({error})") from error

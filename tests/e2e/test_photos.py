@@ -1,0 +1,265 @@
+"""Photographs from files to files: the command itself, and a job of 200 that is killed twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import ExifTags, Image
+
+from idm import cli
+from idm.commands.model import load
+from idm.data.photos import Photo, read_photo, write_photo
+from idm.diffusion.samplers import build_scheduler
+from idm.diffusion.schedule import linear
+from idm.nn.denoiser import Denoiser
+from idm.pipeline import IDMPipeline
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    denoiser = Denoiser(
+        32, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
+    )
+    torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)
+    folder = tmp_path_factory.mktemp("model")
+    IDMPipeline(denoiser, build_scheduler("ddim", linear()), num_inference_steps=2).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> np.ndarray:
+    from skimage.data import astronaut
+
+    return astronaut()[:260, 100:360].copy()
+
+
+def restore(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = cli.run(cli.build_parser().parse_args(["restore", *map(str, arguments)]))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def entry(folder: Path, name: str = "status.json") -> dict:
+    (only,) = json.loads((folder / name).read_text())["files"].values()
+    return only
+
+
+@pytest.fixture
+def weights(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IDM_ASSETS", str(assets))
+
+
+@pytest.mark.usefixtures("weights")
+def test_a_photograph_comes_back_larger_with_all_that_came_with_it(model, astronaut, tmp_path, capsys) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist] = "NASA"
+    exif[ExifTags.Base.Orientation] = 8
+    sideways = np.rot90(astronaut, -1)
+    Image.fromarray(np.ascontiguousarray(sideways)).save(tmp_path / "a.jpg", quality=95, exif=exif)
+    out = tmp_path / "out"
+    code, said, err = restore(capsys, tmp_path / "a.jpg", "-o", out, "--model", model, "--upscale", 1.5)
+    assert code == 0, err
+    assert "1 restored, 0 failed" in said
+    photo = read_photo(out / "a.jpg")
+    assert photo.pixels.shape == (390, 390, 3)
+    back = Image.Exif()
+    back.load(photo.exif or b"")
+    assert (back[ExifTags.Base.Artist], back[ExifTags.Base.Orientation]) == ("NASA", 1)
+    status = entry(out)
+    (face,) = status["faces"]
+    assert (status["state"], face["state"]) == ("restored", "restored")
+    assert -1 <= face["identity"] <= 1
+    assert "was restored at 32 px" in face["note"]
+    upright = np.asarray(Image.fromarray(astronaut).resize((390, 390), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(photo.pixels - upright).mean() < 6
+
+
+@pytest.mark.usefixtures("weights")
+def test_sixteen_bits_and_alpha_survive_and_the_guard_keeps_the_face(model, astronaut, tmp_path, capsys) -> None:
+    deep = astronaut.astype(np.uint16) * 257 + 3
+    write_photo(tmp_path / "a.png", Photo(deep, deep[..., 0].copy()))
+    out = tmp_path / "out"
+    options = ("--min-identity", 1, "--samples", 2, "--uncertainty", "--faces", "largest")
+    code, _, err = restore(capsys, tmp_path / "a.png", "-o", out, "--model", model, *options)
+    assert code == 0, err
+    back = read_photo(out / "a.png")
+    np.testing.assert_array_equal(back.pixels, deep)
+    np.testing.assert_array_equal(back.alpha, deep[..., 0])
+    assert entry(out)["faces"][0]["state"] == "kept"
+    assert read_photo(out / "a.uncertainty.png").pixels.max() == 0
+
+
+@pytest.mark.usefixtures("weights")
+def test_a_photograph_without_faces_is_written_and_said_to_have_none(model, tmp_path, capsys) -> None:
+    Image.new("RGB", (80, 60), "teal").save(tmp_path / "a.bmp")
+    code, said, _ = restore(capsys, tmp_path / "a.bmp", "-o", tmp_path / "out", "--model", model, "--upscale", 2)
+    assert (code, entry(tmp_path / "out")["state"]) == (0, "no face")
+    assert "1 restored" in said
+    assert Image.open(tmp_path / "out" / "a.png").size == (160, 120)
+
+
+@pytest.mark.usefixtures("weights")
+def test_a_preview_restores_nothing_and_numbers_the_faces(model, astronaut, tmp_path, capsys) -> None:
+    Image.fromarray(astronaut).save(tmp_path / "a.png")
+    out = tmp_path / "out"
+    code, said, _ = restore(capsys, tmp_path / "a.png", "-o", out, "--model", model, "--preview")
+    assert code == 0
+    assert "1 previewed" in said
+    assert sorted(path.name for path in out.iterdir()) == ["a.preview.png", "preview.json"]
+    assert entry(out, "preview.json")["faces_chosen"] == [0]
+
+
+@pytest.mark.parametrize(("fidelity", "strength"), [(0, 1), (0.25, 0.75), (0.5, 0.5), (0.97, 0.1), (1, 0.1)])
+def test_fidelity_is_the_share_of_the_chain_that_is_not_run_from_the_degraded_face(model, fidelity, strength) -> None:
+    options = ["restore", "a.png", "-o", "out", "--model", str(model), "--steps", "10", "--fidelity", str(fidelity)]
+    config = load(cli.build_parser().parse_args(options)).config
+    assert config.start_from == "degraded"
+    assert config.strength == pytest.approx(strength)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--aligned", "--upscale", "2"], "--upscale is for photographs"),
+        (["--aligned", "--preview"], "--preview is for photographs"),
+        (["--output-size", "input"], "--output-size is for aligned faces"),
+        (["--upscale", "0.5"], "upscale must lie in 1..16"),
+        (["--fidelity", "2"], "--fidelity must lie in [0, 1]"),
+        (["--fidelity", "0.5", "--strength", "0.5"], "give it or them"),
+        (["--uncertainty"], "needs at least 2 samples"),
+        (["--min-score", "0"], "must lie in (0, 1)"),
+        (["--weights-dir", "EMPTY"], "Faces that are aligned already need no detector: --aligned"),
+        (["--background", "nowhere.pth"], "nowhere.pth: no such weights file"),
+    ],
+)
+@pytest.mark.usefixtures("weights")
+def test_each_wrong_request_gives_one_clear_message(options, message, model, astronaut, tmp_path, capsys) -> None:
+    Image.fromarray(astronaut).save(tmp_path / "a.png")
+    options = [str(tmp_path) if option == "EMPTY" else option for option in options]
+    code, _, err = restore(capsys, tmp_path / "a.png", "-o", tmp_path / "out", "--model", model, *options)
+    assert code == 1
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_numbers_of_faces_are_a_wrong_command_line() -> None:
+    for text in ("first", "1,,2", ""):
+        with pytest.raises(SystemExit, match="2"):
+            cli.build_parser().parse_args(["restore", "a.png", "-o", "out", "--faces", text])
+    assert cli.build_parser().parse_args(["restore", "a", "-o", "b", "--faces", "0,2"]).faces == (0, 2)
+
+
+# ------------------------------------------------------------------------------------------- many files
+
+# A job with a detector that finds one face in the middle and a restorer that brightens it, chokes on red, dies on blue.
+JOB = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from idm.faces.detect import DetectedFace
+from idm.faces.template import ffhq_landmarks
+from idm.photo import PhotoRestorer, PhotoSettings
+from idm.restore import restore_photos
+
+class Middle:
+    def detect(self, pixels):
+        return [DetectedFace(np.array([4., 4, 28, 28]), ffhq_landmarks(32), .9)]
+
+class Brightens:
+    image_size = 32
+    def restore(self, lq, seeds):
+        time.sleep(.01)
+        r, g, b = lq.mean(dim=(0, 2, 3)).tolist()
+        if b > .9 and r < .1:
+            raise RuntimeError("no blue today")
+        return lq * float("nan") if r > .9 and b < .1 else (lq + .2).clamp(max=1)
+
+settings = PhotoSettings(min_face=0.0, detail="keep", color_fix="none")
+report = restore_photos(PhotoRestorer(Brightens(), Middle()), [Path(sys.argv[1])], Path(sys.argv[2]), settings,
+                        skip_existing=True)
+sys.exit(1 if report.failed else 0)
+"""
+
+
+def broken_in_ten_ways(folder: Path) -> list[str]:
+    good = (folder / "0" / "0.png").read_bytes()
+    files = {
+        "empty.png": b"",
+        "text.jpg": b"not a picture",
+        "cut.png": good[: len(good) // 2],
+        "header.png": good[:30],
+        "noise.webp": bytes(range(256)),
+        "flipped.png": good[:60] + bytes(byte ^ 255 for byte in good[60:]),
+        "zeros.tif": b"II*\0" + bytes(40),
+    }
+    for name, content in files.items():
+        (folder / "broken" / name).write_bytes(content)
+    Image.fromarray(np.full((32, 32), np.nan, np.float32)).save(folder / "broken" / "nan.tif")
+    for name, colour in (("red.png", "#ff0000"), ("blue.png", "#0000ff")):
+        Image.new("RGB", (32, 32), colour).save(folder / "broken" / name)
+    return [*files, "nan.tif", "red.png", "blue.png"]
+
+
+def start(source: Path, out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", JOB, str(source), str(out)], stderr=subprocess.PIPE, text=True)
+
+
+def outputs(out: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
+
+
+def test_of_two_hundred_files_killed_twice_none_is_lost_or_done_twice(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    rng = np.random.default_rng(0)
+    for i in range(190):
+        path = source / str(i % 7) / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(40, 180, (32, 32, 3), dtype=np.uint8)).save(path)
+    (source / "broken").mkdir()
+    broken = broken_in_ten_ways(source)
+    assert len(broken) == 10
+
+    done: dict[Path, int] = {}
+    for wanted in (40, 110):
+        job = start(source, out)
+        deadline = time.monotonic() + 60
+        while len(outputs(out)) < wanted:
+            assert job.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(job.pid, signal.SIGKILL)
+        job.communicate()
+        now = outputs(out)
+        assert done.items() <= now.items()  # what was done before was not done again
+        done = now
+        assert len(done) < 190
+        json.loads((out / "status.json").read_text())  # whole, whenever the job died
+
+    job = start(source, out)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 1, err
+    final = outputs(out)
+    assert done.items() <= final.items()
+    status = json.loads((out / "status.json").read_text())
+    assert status["finished"]
+    assert len(status["files"]) == 200
+    failed = {Path(name).name: entry for name, entry in status["files"].items() if entry["state"] == "failed"}
+    assert failed.keys() == set(broken)
+    assert all(entry["error"] for entry in failed.values())
+    assert "no blue today" in failed["blue.png"]["traceback"]
+    assert "outside [0, 1]" in failed["red.png"]["error"]
+    whole = [entry for entry in status["files"].values() if entry["state"] in ("restored", "already there")]
+    assert {Path(entry["output"]) for entry in whole} == set(final)
+    assert len(final) == 190
+    for path in list(final)[::19]:
+        before = read_photo(source / path.relative_to(out)).pixels
+        np.testing.assert_allclose(read_photo(path).pixels[16, 16], before[16, 16] + 51.0, atol=1)

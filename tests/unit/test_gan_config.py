@@ -1,0 +1,200 @@
+"""Settings of a GFP-GAN run: the shipped files, the published defaults, and what is refused."""
+
+import inspect
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from gan_baseline.adversary import Adam
+from gan_baseline.build import build_adam, build_embedding, build_features, build_generator, build_learner
+from gan_baseline.discriminators import StyleGAN2Discriminator
+from gan_baseline.gfpgan import GFPGAN
+from gan_baseline.learner import Weights
+from gan_baseline.schema import DiscriminatorConfig, GANConfig, GANTrainConfig, GeneratorConfig, LossesConfig
+from idm.build.data import build_recipe
+from idm.config.load import ConfigError, load_config
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("gan_*.yaml"))
+SMALLEST = """
+output_dir: runs/test
+data:
+  source: {name: synthetic}
+  image_size: 64
+generator: {fix_decoder: false}
+train: {num_steps: 10, batch_size: 4}
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(*overrides: str) -> GANConfig:
+        path = tmp_path / "run.yaml"
+        path.write_text(SMALLEST)
+        return load_config(path, GANConfig, overrides)
+
+    return load
+
+
+# The shipped files
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_loads_and_builds(path):
+    config = load_config(path, GANConfig)
+    build_recipe(config.degradation)
+    with torch.device("meta"):
+        assert build_generator(config).image_size == config.data.image_size
+        StyleGAN2Discriminator(config.data.image_size, config.discriminator.channel_multiplier)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_begins_with_the_command_that_runs_it(path):
+    first = path.read_text().splitlines()[0]
+    assert first.startswith("# ")
+    assert "accelerate launch" in first
+    assert f" -m gan_baseline.train --config configs/{path.name}" in first
+
+
+def test_the_512_px_file_has_the_published_losses_and_optimisation():
+    config = load_config(next(path for path in CONFIGS if path.stem == "gan_ffhq512"), GANConfig)
+    assert config.losses == LossesConfig(identity_network="arcface")
+    published = GANTrainConfig(num_steps=800_000, batch_size=12)
+    for name in ("learning_rate", "discriminator_learning_rate", "betas", "milestones", "num_steps", "batch_size"):
+        assert getattr(config.train, name) == getattr(published, name)
+    assert config.generator == GeneratorConfig()
+    assert config.discriminator == DiscriminatorConfig()
+
+
+# Defaults
+
+
+def test_the_defaults_are_the_published_ones():
+    losses, train = LossesConfig(), GANTrainConfig(num_steps=1, batch_size=1)
+    assert (losses.l1, losses.perceptual, losses.style, losses.adversarial, losses.identity) == (0.1, 1, 50, 0.1, 10)
+    assert (losses.pyramid, losses.pyramid_until, losses.pyramid_after) == (1, 50_000, 1e-12)
+    assert (losses.r1, losses.r1_every) == (10, 16)
+    assert (losses.component_adversarial, losses.component_style) == (1, 200)
+    rates = (train.learning_rate, train.discriminator_learning_rate, train.component_learning_rate)
+    assert rates == (2e-3, 2e-3, 2e-3)
+    assert train.betas == (0, 0.99)
+    assert train.discriminator_betas == pytest.approx((0, 0.99 ** (16 / 17)))
+    assert train.component_betas == (0.9, 0.99)
+    assert train.milestones == (600_000, 700_000)
+    assert train.decay_factor == 0.5
+    assert train.ema_decay == pytest.approx(0.99778, abs=1e-5)
+
+
+def test_learning_rates_are_halved_at_each_milestone(load):
+    config = load("train.milestones=[3, 5]", "train.num_steps=9")
+    adam = build_adam(config, 0.8, (0.0, 0.99))
+    assert [adam.learning_rate_at(step) for step in range(7)] == pytest.approx([0.8] * 3 + [0.4] * 2 + [0.2] * 2)
+
+
+def test_each_network_is_trained_with_its_own_settings(load):
+    config = load(
+        "losses={perceptual: 0, style: 0, identity: 0, r1: 3, r1_every: 4}",
+        "train.learning_rate=0.1",
+        "train.discriminator_learning_rate=0.2",
+        "train.component_learning_rate=0.3",
+        "train.betas=[0.1, 0.2]",
+        "train.discriminator_betas=[0.3, 0.4]",
+        "train.component_betas=[0.5, 0.6]",
+        "generator.narrow=0.015625",
+        "discriminator.narrow=0.015625",
+        "generator.num_style_feat=8",
+    )
+    AcceleratorState._reset_state(reset_partial_state=True)
+    learner = build_learner(config, build_generator(config), None, None, Accelerator(cpu=True, mixed_precision="no"))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    found = [player.optimizer.param_groups[0] for player in (learner, learner.adversary, learner.components)]
+    wanted = [(0.1, (0.1, 0.2)), (0.2, (0.3, 0.4)), (0.3, (0.5, 0.6))]
+    assert [(group["lr"], group["betas"]) for group in found] == wanted
+    assert (learner.adversary.gamma, learner.adversary.r1_every) == (3, 4)
+    assert (learner.components.adversarial, learner.components.style) == (1, 200)
+
+
+# Schema and code name the same things
+
+
+def test_the_sections_hold_the_networks_arguments():
+    generator = set(inspect.signature(GFPGAN.__init__).parameters) - {"self", "image_size"}
+    assert generator == set(GeneratorConfig.model_fields) - {"fix_decoder"}
+    critic = set(inspect.signature(StyleGAN2Discriminator.__init__).parameters) - {"self", "image_size"}
+    assert critic == set(DiscriminatorConfig.model_fields)
+
+
+def test_the_learners_weights_are_those_of_the_section():
+    named = {field.name for field in fields(Weights)}
+    rest = {"perceptual_network", "identity_network", "r1", "r1_every", "component_adversarial", "component_style"}
+    assert named | rest == set(LossesConfig.model_fields)
+    assert {field.name for field in fields(Adam)} == {"learning_rate", "betas", "milestones", "factor"}
+
+
+# What cannot work
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("generator.fix_decoder=true", "generator.fix_decoder: an untrained decoder"),
+        ("data.image_size=96", "image_size 96 is no power of two"),
+        ("generator.narrow=0.001", "generator, data.image_size: narrow 0.001"),
+        ("discriminator.narrow=0.001", "discriminator, data.image_size: narrow 0.001"),
+        ("data.image_size=16", "eyes are too small below data.image_size 32"),
+        ("train.milestones=[5, 5]", "train.milestones: must rise"),
+        ("train.mixed_precision=fp16", "train.mixed_precision"),
+        ("losses.l1=-1", "losses.l1"),
+        ("losses.identity_network=vgg19", "losses.identity_network"),
+        ("losses.pyramids=1", "did you mean 'pyramid'"),
+        ("prior.name=download", "prior.name: must be one of 'train', 'checkpoint'"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_any_work(load, override, message):
+    with pytest.raises(ConfigError) as caught:
+        load(override)
+    assert message in str(caught.value)
+
+
+def test_a_run_that_never_looks_at_the_restored_face_is_refused(load):
+    zeros = [f"losses.{name}=0" for name in ("l1", "perceptual", "style", "adversarial", "identity")]
+    with pytest.raises(ConfigError, match="none of l1"):
+        load(*zeros)
+
+
+def test_stage_zero_needs_a_discriminator(load):
+    with pytest.raises(ConfigError, match=r"train needs losses.adversarial"):
+        load("prior.name=train", "losses.adversarial=0")
+
+
+# Networks that no loss wants
+
+
+def test_networks_that_no_loss_wants_are_not_looked_for(load, monkeypatch, tmp_path):
+    monkeypatch.setenv("IDM_HOME", str(tmp_path))
+    monkeypatch.delenv("IDM_ASSETS", raising=False)
+    config = load("losses.perceptual=0", "losses.style=0", "losses.identity=0")
+    assert build_features(config) is None
+    assert build_embedding(config) is None
+
+
+@pytest.mark.parametrize("network", ["vgg19", "mobilefacenet"])
+@pytest.mark.parametrize("wanted", ["perceptual", "style"])
+def test_a_wanted_network_that_is_missing_is_named_with_its_setting(load, monkeypatch, tmp_path, network, wanted):
+    monkeypatch.setenv("IDM_HOME", str(tmp_path))
+    monkeypatch.delenv("IDM_ASSETS", raising=False)
+    other = {"perceptual": "style", "style": "perceptual"}[wanted]
+    config = load(f"losses.perceptual_network={network}", f"losses.{other}=0")
+    with pytest.raises(ConfigError, match=rf"losses.perceptual_network: {network}.*: weights file not found"):
+        build_features(config)
+
+
+@pytest.mark.parametrize("network", ["arcface", "mobilefacenet"])
+def test_a_missing_identity_network_is_named_with_its_setting(load, monkeypatch, tmp_path, network):
+    monkeypatch.setenv("IDM_HOME", str(tmp_path))
+    monkeypatch.delenv("IDM_ASSETS", raising=False)
+    with pytest.raises(ConfigError, match=rf"losses.identity_network: {network}.*: weights file not found"):
+        build_embedding(load(f"losses.identity_network={network}"))

@@ -1,0 +1,116 @@
+"""Jobs over many files: names, what is done already, the status file."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from idm.data.images import ImageError
+from idm.job import Job, Progress, as_preview, plan, same_suffix
+
+
+def pictures(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def status_of(folder: Path) -> dict:
+    return json.loads((folder / "status.json").read_text())
+
+
+def test_a_target_keeps_its_place_and_where_it_can_its_kind(tmp_path: Path) -> None:
+    source = pictures(tmp_path / "in", "a.JPG", "b/c.webp", "b/d.tif", "e.png")
+    targets = plan([source], tmp_path / "out", same_suffix((".jpg", ".webp", ".png")))
+    assert {str(t.relative_to(tmp_path / "out")) for t in targets.values()} == {"a.JPG", "b/c.webp", "b/d.png", "e.png"}
+
+
+def test_previews_have_names_of_their_own(tmp_path: Path) -> None:
+    source = pictures(tmp_path / "in", "a.jpg", "a.png")
+    names = {target.name for target in plan([source], tmp_path, as_preview).values()}
+    assert names == {"a.preview.png", "a_png.preview.png"} or names == {"a.preview.png", "a_jpg.preview.png"}
+
+
+def test_the_status_says_what_became_of_every_file(tmp_path: Path) -> None:
+    source = pictures(tmp_path / "in", "a.png", "b.png", "c.png")
+    seen = []
+    progress = Progress(seen.append, lambda path, error: seen.append((path.name, error and str(error))))
+    with Job([source], tmp_path / "out", settings={"seed": 3}, progress=progress) as job:
+        a, b, c = job.todo
+        job.wrote(a, "no face", {"faces_found": 0})
+        job.failed(b, ImageError("b: broken"))
+        try:
+            raise RuntimeError("out of memory")
+        except RuntimeError as error:
+            job.failed(c, error)
+    status = status_of(tmp_path / "out")
+    assert seen == [3, ("a.png", None), ("b.png", "b: broken"), ("c.png", "out of memory")]
+    assert status["finished"]
+    assert status["settings"] == {"seed": 3}
+    assert status["counts"] == {"failed": 2, "no face": 1}
+    entries = status["files"]
+    assert entries[str(a)] == {"state": "no face", "output": str(tmp_path / "out" / "a.png"), "faces_found": 0}
+    assert entries[str(b)] == {"state": "failed", "error": "b: broken"}
+    assert entries[str(c)]["error"] == "RuntimeError: out of memory"
+    assert "test_job.py" in entries[str(c)]["traceback"]
+
+
+def test_a_job_that_is_interrupted_leaves_a_status_that_says_so(tmp_path: Path) -> None:
+    source = pictures(tmp_path / "in", "a.png", "b.png")
+    job = Job([source], tmp_path / "out", settings={})
+    a, _ = job.todo
+    with suppress(KeyboardInterrupt), job:
+        job.wrote(a)
+        raise KeyboardInterrupt
+    status = status_of(tmp_path / "out")
+    assert not status["finished"]
+    assert list(status["files"]) == [str(a)]
+
+
+def test_what_is_there_is_skipped_and_keeps_its_entry(tmp_path: Path) -> None:
+    source, out = pictures(tmp_path / "in", "a.png", "b.png", "c.png"), tmp_path / "out"
+    with Job([source], out, settings={}) as job:
+        a, b, c = job.todo
+        job.wrote(a, "restored", {"faces_found": 2})
+        job.failed(b, ImageError("broken"))
+    pictures(out, "a.png", "c.png")
+    again = Job([source], out, settings={}, skip_existing=True)
+    assert list(again.todo) == [b]
+    assert again.report.skipped == [out / "a.png", out / "c.png"]
+    with again:
+        again.failed(b, ImageError("broken"))
+    files = status_of(out)["files"]
+    assert files[str(a)]["faces_found"] == 2
+    assert files[str(c)] == {"state": "already there", "output": str(out / "c.png")}
+    assert list(Job([source], out, settings={}).todo) == [a, b, c]
+
+
+@pytest.mark.parametrize("content", ["no json", "[]", "{}"])
+def test_a_status_that_cannot_be_understood_is_not_overwritten_on_resuming(tmp_path: Path, content: str) -> None:
+    source, out = pictures(tmp_path / "in", "a.png"), pictures(tmp_path / "out", "status.json")
+    (out / "status.json").write_text(content)
+    with pytest.raises(ImageError, match=r"status\.json: is not the status of a job"):
+        Job([source], out, settings={}, skip_existing=True)
+    assert (out / "status.json").read_text() == content
+
+
+def test_the_status_is_written_often_but_not_at_any_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1000))  # each look at the clock takes a second, so each write takes one
+    monkeypatch.setattr("idm.job.time.monotonic", lambda: next(clock))
+    writes = []
+    monkeypatch.setattr("idm.job.write_whole", lambda path, data: writes.append(json.loads(data)))
+    source = pictures(tmp_path / "in", *(f"{i}.png" for i in range(100)))
+    with Job([source], tmp_path / "out", settings={}) as job:
+        for path in job.todo:
+            job.wrote(path)
+    assert 4 <= len(writes) <= 8
+    assert len(writes[-1]["files"]) == 100
+
+
+def test_inputs_that_are_images_are_never_targets(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="would be overwritten"):
+        Job([tmp_path], tmp_path, settings={})

@@ -1,0 +1,210 @@
+"""What a photographer wants kept is kept: depth, greys, transparency, profile, EXIF, and which way is up."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, ImageCms, ImageOps
+
+from idm.data.images import ImageError
+from idm.data.photos import Photo, looks_grey, read_photo, write_photo
+
+RNG = np.random.default_rng(0)
+COLOUR8 = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+COLOUR16 = RNG.integers(0, 65536, (20, 30, 3), dtype=np.uint16)
+ALPHA8, ALPHA16 = COLOUR8[..., 1].copy(), COLOUR16[..., 1].copy()
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+GREY_PROFILE = SRGB[:16] + b"GRAY" + SRGB[20:]  # as far as a header goes
+
+
+def exif_of(orientation: int = 1) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    exif[ExifTags.Base.Make] = "a camera"
+    details = exif.get_ifd(ExifTags.IFD.Exif)
+    details[ExifTags.Base.ExifImageWidth] = 30
+    details[ExifTags.Base.ExifImageHeight] = 20
+    details[ExifTags.Base.DateTimeOriginal] = "1969:07:20 20:17:40"
+    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
+    return exif
+
+
+def grey(values: np.ndarray) -> np.ndarray:
+    return np.repeat(values[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize("profile", [None, SRGB], ids=["plain", "profile"])
+@pytest.mark.parametrize("exif", [None, exif_of().tobytes()], ids=["", "exif"])
+@pytest.mark.parametrize(
+    "photo",
+    [
+        Photo(COLOUR8),
+        Photo(COLOUR8, ALPHA8),
+        Photo(grey(ALPHA8), is_grey=True),
+        Photo(grey(ALPHA8), ALPHA8[::-1].copy(), is_grey=True),
+        Photo(COLOUR16),
+        Photo(COLOUR16, ALPHA16),
+        Photo(grey(ALPHA16), is_grey=True),
+        Photo(grey(ALPHA16), ALPHA16[::-1].copy(), is_grey=True),
+    ],
+    ids=["rgb", "rgba", "grey", "grey-alpha", "rgb16", "rgba16", "grey16", "grey-alpha16"],
+)
+def test_every_kind_of_photograph_survives_a_png(
+    tmp_path: Path, photo: Photo, exif: bytes | None, profile: bytes | None
+) -> None:
+    if profile is not None and photo.is_grey:
+        profile = GREY_PROFILE
+    path = tmp_path / "a.png"
+    write_photo(path, Photo(photo.pixels, photo.alpha, photo.is_grey, profile, exif))
+    back = read_photo(path)
+    assert back.pixels.dtype == photo.pixels.dtype
+    np.testing.assert_array_equal(back.pixels, photo.pixels)
+    np.testing.assert_array_equal(back.alpha, photo.alpha)
+    assert (back.is_grey, back.icc_profile, back.exif) == (photo.is_grey, profile, exif)
+    assert cv2.imread(str(path), cv2.IMREAD_UNCHANGED).dtype == photo.pixels.dtype  # others can read it too
+
+
+def test_others_agree_on_the_levels_of_a_deep_file(tmp_path: Path) -> None:
+    write_photo(tmp_path / "a.png", Photo(COLOUR16, ALPHA16))
+    by_opencv = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(by_opencv, np.dstack([COLOUR16[..., ::-1], ALPHA16]))
+
+
+def test_a_deep_tiff_is_read_in_full_and_says_nothing_of_its_own_storage(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.tif"), COLOUR16[..., ::-1])
+    photo = read_photo(tmp_path / "a.tif")
+    np.testing.assert_array_equal(photo.pixels, COLOUR16)
+    exif = Image.Exif()
+    exif.load(photo.exif or b"")
+    assert not {256, 257, 258, 273, 277, 279} & set(exif)
+
+
+def test_floating_point_grey_becomes_sixteen_bits(tmp_path: Path) -> None:
+    values = np.array([[0, 0.5, 1]], np.float32)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    photo = read_photo(tmp_path / "a.tif")
+    np.testing.assert_array_equal(photo.pixels[..., 0], [[0, 32768, 65535]])
+    Image.fromarray(values * 2).save(tmp_path / "b.tif")
+    with pytest.raises(ImageError, match="outside 0"):
+        read_photo(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("deep", [False, True], ids=["8", "16"])
+def test_photographs_are_upright_and_say_so(tmp_path: Path, orientation: int, deep: bool) -> None:
+    path = tmp_path / "a.png"
+    pixels = COLOUR8 if not deep else COLOUR8.astype(np.uint16) * 257
+    write_photo(path, Photo(pixels, exif=exif_of(orientation).tobytes()))
+    photo = read_photo(path)
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(photo.pixels // (257 if deep else 1), expected)
+    exif = Image.Exif()
+    exif.load(photo.exif or b"")
+    assert exif[ExifTags.Base.Orientation] == 1
+
+
+def test_exif_keeps_camera_time_and_place_and_gets_the_new_size(tmp_path: Path) -> None:
+    Image.fromarray(COLOUR8).save(tmp_path / "a.jpg", exif=exif_of(6), icc_profile=SRGB)
+    photo = read_photo(tmp_path / "a.jpg")
+    larger = np.repeat(np.repeat(photo.pixels, 2, axis=0), 2, axis=1)
+    write_photo(tmp_path / "b.jpg", Photo(larger, icc_profile=photo.icc_profile, exif=photo.exif))
+    with Image.open(tmp_path / "b.jpg") as image:
+        exif = image.getexif()
+        assert image.info["icc_profile"] == SRGB
+        assert image.size == (40, 60)
+    assert exif[ExifTags.Base.Make] == "a camera"
+    details = exif.get_ifd(ExifTags.IFD.Exif)
+    assert details[ExifTags.Base.DateTimeOriginal] == "1969:07:20 20:17:40"
+    assert (details[ExifTags.Base.ExifImageWidth], details[ExifTags.Base.ExifImageHeight]) == (40, 60)
+    assert exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
+
+
+def test_a_grey_jpeg_stays_one_and_a_cmyk_one_becomes_colour(tmp_path: Path) -> None:
+    Image.fromarray(ALPHA8).save(tmp_path / "grey.jpg")
+    photo = read_photo(tmp_path / "grey.jpg")
+    assert photo.is_grey
+    write_photo(tmp_path / "b.jpg", photo)
+    assert Image.open(tmp_path / "b.jpg").mode == "L"
+    Image.fromarray(COLOUR8).convert("CMYK").save(tmp_path / "cmyk.jpg", icc_profile=SRGB)
+    photo = read_photo(tmp_path / "cmyk.jpg")
+    assert not photo.is_grey
+    assert photo.icc_profile == SRGB  # by its header for RGB; one for CMYK would be dropped
+
+
+def test_a_clear_grey_of_sixteen_bits_is_transparent(tmp_path: Path) -> None:
+    values = np.array([[7, 65535]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png", transparency=7)
+    np.testing.assert_array_equal(read_photo(tmp_path / "a.png").alpha, [[0, 65535]])
+
+
+def test_webp_keeps_alpha_and_exif(tmp_path: Path) -> None:
+    smooth = np.full((32, 32, 3), 120, np.uint8)
+    write_photo(tmp_path / "a.webp", Photo(smooth, ALPHA8[:32, :32].repeat(2, 0)[:32, :32].repeat(2, 1)[:, :32],
+                                           exif=exif_of().tobytes(), icc_profile=SRGB))  # fmt: skip
+    back = read_photo(tmp_path / "a.webp")
+    assert back.alpha is not None
+    assert back.icc_profile == SRGB
+    assert back.exif is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "photo", "message"),
+    [
+        ("a.tif", Photo(COLOUR8), "cannot write the suffix"),
+        ("a.jpg", Photo(COLOUR16), "only PNG holds 16 bits"),
+        ("a.webp", Photo(COLOUR16), "only PNG holds 16 bits"),
+        ("a.jpg", Photo(COLOUR8, ALPHA8), "JPEG cannot hold alpha"),
+        ("nowhere/a.png", Photo(COLOUR8), "cannot be written"),
+    ],
+)
+def test_what_cannot_be_written_is_an_error_and_leaves_nothing(
+    tmp_path: Path, name: str, photo: Photo, message: str
+) -> None:
+    with pytest.raises(ImageError, match=message):
+        write_photo(tmp_path / name, photo)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_deep_file_cut_short_is_an_image_error(tmp_path: Path) -> None:
+    write_photo(tmp_path / "a.png", Photo(COLOUR16))
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ImageError, match=r"b\.png: is broken or cut short"):
+        read_photo(tmp_path / "b.png")
+
+
+def test_a_paletted_or_one_bit_picture_becomes_eight_bits(tmp_path: Path) -> None:
+    Image.fromarray(COLOUR8).quantize(8).save(tmp_path / "p.png")
+    assert read_photo(tmp_path / "p.png").pixels.shape == (20, 30, 3)
+    Image.fromarray(ALPHA8).convert("1").save(tmp_path / "1.png")
+    photo = read_photo(tmp_path / "1.png")
+    assert photo.is_grey
+    assert set(np.unique(photo.pixels)) == {0, 255}
+
+
+def test_the_chunks_of_a_deep_png_carry_right_checksums(tmp_path: Path) -> None:
+    write_photo(tmp_path / "a.png", Photo(COLOUR16, icc_profile=SRGB, exif=exif_of().tobytes()))
+    file = io.BytesIO((tmp_path / "a.png").read_bytes()[8:])
+    kinds = []
+    while head := file.read(8):
+        length, kind = struct.unpack(">I4s", head)
+        assert zlib.crc32(kind + file.read(length)) == struct.unpack(">I", file.read(4))[0]
+        kinds.append(kind)
+    assert kinds == [b"IHDR", b"iCCP", b"eXIf", b"IDAT", b"IEND"]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_picture_looks_grey_if_its_colours_are_a_scanners_noise(dtype: type) -> None:
+    unit = np.iinfo(dtype).max // 255
+    flat = grey(RNG.integers(10, 240, (80, 90), dtype=np.uint8)).astype(dtype) * unit
+    noise = (RNG.integers(0, 3, flat.shape) * unit).astype(dtype)
+    sepia = flat.copy()
+    sepia[..., 2] = sepia[..., 2] // 2
+    assert looks_grey(flat)
+    assert looks_grey(flat + noise)
+    assert not looks_grey(sepia)
