@@ -89,9 +89,9 @@ class Answers:
         faces: list[int],
         restorer: str,
         steps: int,
-        fidelity: float,
+        fidelity: float | int,
         seed: int | None,
-        upscale: float,
+        upscale: float | int,
         samples: int,
         progress: gr.Progress = _PROGRESS,
     ) -> tuple[Update, ...]:
@@ -102,7 +102,7 @@ class Answers:
                 raise ValueError("choose a photograph first")
             if seed is None:
                 raise ValueError("the seed must be a whole number")
-            order = Order(restorer, tuple(faces), int(steps), fidelity, int(seed), upscale, int(samples))
+            order = Order(restorer, tuple(faces), int(steps), float(fidelity), int(seed), float(upscale), int(samples))
             what = f"Restoring {len(faces)} face{'s' * (len(faces) != 1)}"
             progress(0.0, desc=what)
             done = self.studio.restore(

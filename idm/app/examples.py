@@ -25,9 +25,9 @@ def write_examples(folder: Path) -> list[Path]:
 
     rng = np.random.default_rng(0)
     portrait = cv2.resize(from_uint8(astronaut()[:384, 64:448]), (288, 288), interpolation=cv2.INTER_AREA)
-    small = jpeg(add_gaussian_noise(_lose_detail(portrait, 4), 6, rng), 60)
-    grey = add_gaussian_noise(to_grey(_lose_detail(portrait, 3)), 16, rng)
-    group = jpeg(add_gaussian_noise(_lose_detail(_group(), 3), 5, rng), 70)
+    small = jpeg(add_gaussian_noise(_lose_detail(portrait, 4.0), 6.0, rng), 60)
+    grey = add_gaussian_noise(to_grey(_lose_detail(portrait, 3.0)), 16.0, rng)
+    group = jpeg(add_gaussian_noise(_lose_detail(_group(), 3.0), 5.0, rng), 70)
     paths = []
     for name, image in (("astronaut", small), ("old_print", grey), ("drawn_group", group)):
         paths.append(folder / f"{name}.png")

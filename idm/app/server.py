@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,13 +181,14 @@ def temporary_home() -> Iterator[Path]:
 def sweep(folder: Path, kept: set[Path], older_than: float) -> None:
     """Remove the files that are not in ``kept`` and were last changed before ``older_than`` (seconds since 1970),
     and folders left empty for as long."""
-    for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder before the folder
-        try:
-            if path in kept or path.stat().st_mtime >= older_than:
-                continue
-            path.rmdir() if path.is_dir() else path.unlink()
-        except OSError:  # a folder that is not empty, or somebody was faster
-            continue
+    stale = []
+    for path in sorted(folder.rglob("*")):
+        with suppress(FileNotFoundError):
+            if path not in kept and path.lstat().st_mtime < older_than:
+                stale.append(path)
+    for path in reversed(stale):  # what is in a folder before the folder
+        with suppress(OSError):  # a folder that is not empty
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _keep_sweeping(folder: Path, kept: set[Path], kept_seconds: float, stopped: threading.Event) -> None:

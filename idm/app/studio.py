@@ -106,6 +106,8 @@ class Studio:
             raise ValueError(f"there is no restorer {order.restorer!r}; there are {', '.join(self.restorers)}")
         if not order.faces:
             raise ValueError("choose at least one face")
+        if order.num_steps < 1:
+            raise ValueError(f"the number of steps must be at least 1, got {order.num_steps}")
         settings = PhotoSettings(
             upscale=order.upscale,
             faces=order.faces,
