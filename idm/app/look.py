@@ -155,7 +155,8 @@ def _row(face: FaceReport, done: Done) -> str:
 def _identity(face: FaceReport) -> str:
     if face.identity is None:
         return "–"
-    return f'{face.identity:.2f}<div class="idm-bar"><i style="width:{100 * max(0.0, face.identity):.0f}%"></i></div>'
+    bar = f'<div class="idm-bar"><i style="width:{100 * max(0.0, face.identity):.0f}%"></i></div>'
+    return f'<span class="idm-identity">{face.identity:.2f}</span>{bar}'
 
 
 def _crop(pixels: Integer[np.ndarray, "h w 3"], box: Sequence[float] | np.ndarray) -> str:

@@ -79,7 +79,9 @@ def _controls(studio: Studio, examples: Sequence[Path], limits: str) -> dict[str
             elem_id="idm-examples",
         ),
         "restorer": gr.Dropdown(choices, value=first, label="Restorer", elem_id="idm-restorer"),
-        "steps": gr.Slider(1, MAX_STEPS, order.num_steps, step=1, label="Steps", interactive=has_chain),
+        "steps": gr.Slider(
+            1, MAX_STEPS, order.num_steps, step=1, label="Steps", interactive=has_chain, elem_id="idm-steps"
+        ),
         "fidelity": gr.Slider(
             0,
             1,
@@ -88,6 +90,7 @@ def _controls(studio: Studio, examples: Sequence[Path], limits: str) -> dict[str
             label="Fidelity",
             info="0: the most restoration; 1: closest to the given face",
             interactive=has_chain,
+            elem_id="idm-fidelity",
         ),
         **_more_controls(),
         "restore": gr.Button("Restore", variant="primary", size="lg", interactive=False, elem_id="idm-restore"),
@@ -96,7 +99,9 @@ def _controls(studio: Studio, examples: Sequence[Path], limits: str) -> dict[str
 
 def _more_controls() -> dict[str, Any]:
     with gr.Row(equal_height=True):
-        seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=120, scale=3)
+        seed = gr.Number(
+            0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=120, scale=3, elem_id="idm-seed"
+        )
         new_seed = gr.Button("New seed", size="sm", min_width=90, scale=1, elem_id="idm-new-seed")
     with gr.Accordion("More", open=False):
         upscale = gr.Radio([("as it is", 1), ("2×", 2), ("4×", 4)], value=1, label="Size of the picture")

@@ -1,6 +1,7 @@
 """The server behind the page: what it listens to, what it refuses, and what it leaves behind (nothing)."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -225,6 +226,7 @@ def served(studio: Studio, service: Service, kept_seconds: float = KEPT_SECONDS)
             yield address
         finally:
             stopped.set()
+            logging.getLogger("uvicorn.error").disabled = True  # it reports each open page that it cuts off
             page.close(verbose=False)
 
 

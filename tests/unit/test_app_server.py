@@ -28,7 +28,7 @@ from idm import cli
 from idm.app import look
 from idm.app.server import Service, served, sweep
 from idm.app.studio import Done, Order, Studio
-from idm.data.photos import read_photo
+from idm.data.photos import Photo, read_photo
 from idm.data.synthetic import synthetic_face
 from idm.faces.detect import DetectedFace
 from idm.photo import FaceReport, RestoredPhoto
@@ -36,6 +36,7 @@ from idm.photo import FaceReport, RestoredPhoto
 FACE = 64
 MAX_MB = 0.2
 SECRET = "nobody may read this"
+SET_BY_SERVERS = ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "no_proxy", "NO_PROXY")
 HTTP = httpx.Client(timeout=60, trust_env=False)
 
 
@@ -103,6 +104,13 @@ def studio() -> Studio:
     return Studio({"paints": Paints()}, OneFace(), None, max_pixels=100_000)
 
 
+@pytest.fixture
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another server sets in the environment is put back after the test."""
+    for name in SET_BY_SERVERS:
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+
+
 @pytest.fixture(scope="module")
 def running(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The page, with every address that anything in this process connects to."""
@@ -116,7 +124,7 @@ def running(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", note)
-        for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "no_proxy", "NO_PROXY"):
+        for name in SET_BY_SERVERS:
             patch.setenv(name, os.environ.get(name, ""))  # so that they are put back
         patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))
         patch.setattr("tempfile.tempdir", None)
@@ -182,6 +190,39 @@ def test_the_page_names_no_other_host(running: Running) -> None:
     assert "default-src 'self'" in page.headers["content-security-policy"]
     assert "url(http" not in running.get("/theme.css").text
     assert [sheet for sheet in running.get("/config").json()["stylesheets"] if sheet.startswith("http")] == []
+
+
+def test_who_finds_the_queue_full_is_told_so_and_the_others_are_served_in_turn(
+    own_environment: None, tmp_path: Path
+) -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    class Waits(Paints):
+        def restore(self, lq, seeds):
+            started.set()
+            assert go_on.wait(60)
+            return super().restore(lq, seeds)
+
+    studio = Studio({"waits": Waits()}, OneFace(), None, max_pixels=100_000)
+    with served(studio, Service(port=free_port(), queue_size=1)) as address:
+        cache = Path(os.environ["GRADIO_TEMP_DIR"])
+        server = Running(address, cache, cache.parent, [])
+        path = server.upload("face.png", png(0))
+
+        def ask(session: str) -> httpx.Response:
+            order = {"data": [file_data(path), [0], "waits", 4, 0.0, 0, 1, 1], "session_hash": session}
+            return server.post("/gradio_api/call/restore", json=order)
+
+        for user in ("one", "two", "three"):
+            server.call("find", file_data(path), session=user)
+        first = ask("one")
+        assert started.wait(60)
+        second, third = ask("two"), ask("three")
+        assert [answer.status_code for answer in (first, second, third)] == [200, 200, 503]
+        assert "full" in third.text
+        go_on.set()
+        for answer in (first, second):
+            assert "event: complete" in server.get(f"/gradio_api/call/restore/{answer.json()['event_id']}").text
 
 
 # --- people who do not mean well
@@ -346,9 +387,7 @@ def test_uploads_and_results_are_removed_after_a_while(studio: Studio, running: 
     assert (running.cache / "kept.png").exists()
 
 
-def test_a_running_server_sweeps_by_itself_but_keeps_the_examples(studio: Studio, monkeypatch, tmp_path: Path) -> None:
-    for name in ("GRADIO_TEMP_DIR", "no_proxy", "NO_PROXY"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))
+def test_a_running_server_sweeps_by_itself_but_keeps_the_examples(studio: Studio, own_environment: None) -> None:
     with served(studio, Service(port=free_port(), max_mb=MAX_MB), kept_seconds=0.3) as address:
         cache = Path(os.environ["GRADIO_TEMP_DIR"])
         server = Running(address, cache, cache.parent, [])
@@ -362,14 +401,13 @@ def test_a_running_server_sweeps_by_itself_but_keeps_the_examples(studio: Studio
         assert all(path.exists() for path in thumbnails)
 
 
-def test_a_port_that_is_taken_is_said_to_be_and_leaves_nothing(studio: Studio, running: Running, monkeypatch) -> None:
-    for name in ("GRADIO_TEMP_DIR", "no_proxy", "NO_PROXY"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))
+def test_a_port_that_is_taken_is_said_to_be_and_leaves_nothing(
+    studio: Studio, running: Running, own_environment: None
+) -> None:
     port = int(running.address.rstrip("/").rsplit(":", 1)[1])
     with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}: taken"), served(studio, Service(port=port)):
         pass
     assert [home for home in running.home.parent.glob("idm-app-*") if home != running.home] == []
-    assert threading.active_count() < 100
 
 
 # --- what stands on the page
@@ -378,7 +416,7 @@ def test_a_port_that_is_taken_is_said_to_be_and_leaves_nothing(studio: Studio, r
 def test_names_in_the_table_of_faces_are_text_and_not_html() -> None:
     face = FaceReport(0, "kept", (1.0, 1.0, 9.0, 9.0), 0.9, 12.0, -0.25, "<img src=x onerror=alert(1)>")
     pixels = np.zeros((12, 12, 3), np.uint8)
-    table = look.faces_table(Done(Order("<b>mine</b>", (0,)), pixels, RestoredPhoto(read_only(pixels), [face], 1)))
+    table = look.faces_table(Done(Order("<b>mine</b>", (0,)), pixels, RestoredPhoto(Photo(pixels), [face], 1)))
     assert "<b>" not in table
     assert "onerror" in table
     assert "<img src=x" not in table
@@ -386,16 +424,10 @@ def test_names_in_the_table_of_faces_are_text_and_not_html() -> None:
     assert "width:0%" in table
 
 
-def read_only(pixels: np.ndarray):
-    from idm.data.photos import Photo
-
-    return Photo(pixels)
-
-
 def test_missing_identity_weights_are_said_to_be_missing() -> None:
     face = FaceReport(0, "restored", (1.0, 1.0, 9.0, 9.0), 0.9, 12.0)
     pixels = np.zeros((12, 12, 3), np.uint8)
-    table = look.faces_table(Done(Order("idm", (0,)), pixels, RestoredPhoto(read_only(pixels), [face], 1)))
+    table = look.faces_table(Done(Order("idm", (0,)), pixels, RestoredPhoto(Photo(pixels), [face], 1)))
     assert "were not measured" in table
 
 
