@@ -45,6 +45,10 @@ def run(parsed: argparse.Namespace) -> int:
             from idm.commands.clean import clean_command
 
             return clean_command(parsed)
+        case "app":
+            from idm.commands.app import app_command
+
+            return app_command(parsed)
     raise AssertionError(f"argparse let {parsed.command!r} through")
 
 
@@ -58,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_weights(commands.add_parser("weights", help="which weights files of others are here, and on what terms"))
     _add_export(commands.add_parser("export", help="write a model's network as an ONNX file, checked"))
     _add_clean(commands.add_parser("clean", help="restore a whole data set; what is better takes the old one's place"))
+    _add_app(commands.add_parser("app", help="a web page to restore photographs with, on this machine"))
     return parser
 
 
@@ -218,6 +223,24 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="faces at once (default 8)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
+
+
+def _add_app(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        default=["idm"],
+        metavar="LABEL=PATH",
+        help="restorers to choose from, as --model of idm restore, with a label each; a name of its may stand alone "
+        "(default idm, the one in the box)",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
+    parser.add_argument("--port", type=int, default=7860, help="port to listen on (default 7860)")
+    parser.add_argument("--max-mb", type=float, default=32.0, metavar="MB", help="of an uploaded file (default 32)")
+    parser.add_argument("--max-megapixels", type=float, default=50.0, metavar="MP", help="of a picture (default 50)")
+    parser.add_argument("--queue-size", type=int, default=16, metavar="N", help="who may wait (default 16)")
+    parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="where detector and identity network lie")
+    _add_machine(parser)
 
 
 class _Version(argparse.Action):

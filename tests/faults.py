@@ -953,6 +953,101 @@ FAULTS = [
         "packet.pts",
         "tests/unit/test_video.py",
     ),
+    # ----------------------------------------------------------------------------------------- idm/app/studio.py
+    Fault(
+        "two users in one chain at once",
+        "idm/app/studio.py",
+        "        with self._restoring:\n",
+        "        if True:\n",
+        "tests/unit/test_studio.py",
+    ),
+    Fault(
+        "two users in the detector at once",
+        "idm/app/studio.py",
+        "        with self.lock:\n",
+        "        if True:\n",
+        "tests/unit/test_studio.py",
+    ),
+    Fault(
+        "the limit on pixels forgotten",
+        "idm/app/studio.py",
+        "read_photo(path, self.max_pixels)",
+        "read_photo(path)",
+        "tests/unit/test_studio.py",
+    ),
+    Fault(
+        "fidelity forgotten",
+        "idm/app/studio.py",
+        "strength=self.strength,",
+        "strength=1.0,",
+        "tests/unit/test_studio.py",
+    ),
+    # ---------------------------------------------------------------------------------------- idm/app/answers.py
+    Fault(
+        "the server's folders in messages",
+        "idm/app/answers.py",
+        ".replace(str(path), path.name)",
+        "",
+        "tests/unit/test_app_server.py",
+    ),
+    Fault(
+        "the seed forgotten",
+        "idm/app/answers.py",
+        "int(seed), float(upscale)",
+        "0, float(upscale)",
+        "tests/unit/test_app_server.py",
+    ),
+    # ----------------------------------------------------------------------------------------- idm/app/server.py
+    Fault(
+        "addresses fetched through the file route",
+        "idm/app/server.py",
+        "file=(?!\\w+:).+",
+        "file=.+",
+        "tests/unit/test_app_server.py",
+    ),
+    Fault(
+        "addresses fetched through calls",
+        "idm/app/server.py",
+        '        return search(json.loads(body or b"null"))',
+        "        return False",
+        "tests/unit/test_app_server.py",
+    ),
+    Fault(
+        "uploads without limit",
+        "idm/app/server.py",
+        "        elif int(length) > limit:\n",
+        "        elif False:\n",
+        "tests/unit/test_app_server.py",
+    ),
+    Fault(
+        "the calls' files unchecked, as on a mounted page",
+        "idm/app/server.py",
+        "    page.server.config.timeout_graceful_shutdown = 1",
+        "    page.has_launched = False",
+        "tests/unit/test_app_server.py",
+    ),
+    Fault(
+        "temporary files left",
+        "idm/app/server.py",
+        "        shutil.rmtree(home, ignore_errors=True)",
+        "        pass",
+        "tests/unit/test_app_server.py",
+    ),
+    Fault(
+        "examples swept away",
+        "idm/app/server.py",
+        "if path not in kept and path.lstat",
+        "if path.lstat",
+        "tests/unit/test_app_server.py",
+    ),
+    # ------------------------------------------------------------------------------------------- idm/app/look.py
+    Fault(
+        "names as HTML",
+        "idm/app/look.py",
+        "{html.escape(order.restorer)}",
+        "{order.restorer}",
+        "tests/unit/test_app_server.py",
+    ),
 ]
 
 

@@ -10,13 +10,12 @@ from typing import Any
 from tqdm import tqdm
 
 from idm.commands.faces import build_faces, build_metrics, build_preset
-from idm.commands.model import NAMED, USER_ERRORS, find_restorer, prepare_machine
+from idm.commands.model import USER_ERRORS, load_labelled, prepare_machine
 from idm.data.images import image_grid, write_image
 from idm.data.pairs import FrozenPairs
 from idm.evaluation.compare import BICUBIC, DEGRADED, Comparison, compare, table_rows
 from idm.evaluation.metrics import METRICS
 from idm.evaluation.report import render_comparison
-from idm.restorers import Loaded, load_restorer
 from idm.runtime import provenance
 from idm.training.checkpoint import write_json, write_text
 
@@ -27,7 +26,7 @@ def compare_command(arguments: argparse.Namespace) -> int:
     """``idm compare``: 0 if every restorer was measured on every face."""
     try:
         metrics = build_metrics(arguments.metrics)
-        loaded = _load(arguments)
+        loaded = load_labelled(arguments.restorers, prepare_machine(arguments), taken=(DEGRADED, BICUBIC))
         size = arguments.size or min(one.restorer.image_size for one in loaded.values())
         faces, recipe = build_faces(arguments, size), build_preset(arguments.preset)
         arguments.output.mkdir(parents=True, exist_ok=True)
@@ -59,20 +58,6 @@ def compare_command(arguments: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _load(arguments: argparse.Namespace) -> dict[str, Loaded]:
-    """The restorers by label, from arguments LABEL=PATH, or the name of one that ``--restorer`` knows."""
-    machine = prepare_machine(arguments)
-    loaded: dict[str, Loaded] = {}
-    for given in arguments.restorers:
-        label, equals, path = given.partition("=")
-        if label in (*loaded, DEGRADED, BICUBIC, ""):
-            raise ValueError(f"{given!r}: every restorer needs a label of its own, as in gfpgan=runs/gan_faces64")
-        if not equals and label not in ("idm", *NAMED):
-            raise ValueError(f"{given!r}: say where it is, as in {label}=PATH")
-        loaded[label] = load_restorer(find_restorer(path if equals else label), *machine)
-    return loaded
 
 
 def _write(

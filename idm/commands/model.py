@@ -1,6 +1,7 @@
 """The restorer that a command line asks for, and the errors that are the user's to mend."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -50,6 +51,25 @@ def find_restorer(name: str | None) -> Path | None:
     if name in NAMED and not Path(name).exists():
         return find_weights(NAMED[name])
     return Path(name)
+
+
+def load_labelled(
+    given: Sequence[str], machine: tuple[torch.device, torch.dtype], taken: Sequence[str] = ()
+) -> dict[str, Loaded]:
+    """The restorers by label, from arguments LABEL=PATH, or the name of one that ``--restorer`` knows.
+
+    Raises:
+        ValueError: a label that is missing, given twice or in ``taken``; or no path.
+    """
+    loaded: dict[str, Loaded] = {}
+    for one in given:
+        label, equals, path = one.partition("=")
+        if label in (*loaded, *taken, ""):
+            raise ValueError(f"{one!r}: every restorer needs a label of its own, as in gfpgan=runs/gan_faces64")
+        if not equals and label not in ("idm", *NAMED):
+            raise ValueError(f"{one!r}: say where it is, as in {label}=PATH")
+        loaded[label] = load_restorer(find_restorer(path if equals else label), *machine)
+    return loaded
 
 
 def prepare_machine(arguments: argparse.Namespace) -> tuple[torch.device, torch.dtype]:

@@ -114,11 +114,13 @@ def read_image(path: Path) -> Picture:
     Raises:
         ImageError: missing, a folder, empty, not an image, cut short, broken, or too large.
     """
-    return open_image(path, _to_upright_picture)
+    return open_image(path, _to_upright_picture, MAX_PIXELS)
 
 
-def open_image(path: Path, convert: Callable[[Image.Image, str], T]) -> T:
+def open_image(path: Path, convert: Callable[[Image.Image, str], T], max_pixels: int) -> T:
     """``convert(image, name)`` of a file's decoded first frame, as stored: not upright yet.
+
+    The size stated in the file's header is checked against ``max_pixels`` before anything is decoded.
 
     Raises:
         ImageError: as :func:`read_image`; whatever else ``convert`` raises means that the file is broken.
@@ -131,25 +133,27 @@ def open_image(path: Path, convert: Callable[[Image.Image, str], T]) -> T:
         raise image_error(path, "is not a regular file", "name an image file")
     try:
         with path.open("rb") as file:
-            return _decode(file, str(path), convert)
+            return _decode(file, str(path), convert, max_pixels)
     except OSError as error:
         raise image_error(path, f"cannot be read ({error.strerror})", "check its permissions and disk") from error
 
 
 def decode_image(data: bytes, name: str) -> Picture:
     """:func:`read_image` for the bytes of an image file; ``name`` stands for the path in errors."""
-    return _decode(io.BytesIO(data), name, _to_upright_picture)
+    return _decode(io.BytesIO(data), name, _to_upright_picture, MAX_PIXELS)
 
 
-def _decode(file: io.BufferedReader | io.BytesIO, name: str, convert: Callable[[Image.Image, str], T]) -> T:
+def _decode(
+    file: io.BufferedReader | io.BytesIO, name: str, convert: Callable[[Image.Image, str], T], max_pixels: int
+) -> T:
     if not file.read(1):
         raise image_error(name, "the file is empty", "copy or download it again")
     file.seek(0)
     try:
         with Image.open(file, formats=_FORMATS) as image:
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise _too_large(name, f"{width} x {height} pixels")
+            if width * height > max_pixels:
+                raise _too_large(name, f"{width} x {height} pixels", max_pixels)
             if min(width, height) < 1:
                 raise image_error(name, f"has no pixels ({width} x {height})", "export the image again")
             image.load()
@@ -160,15 +164,15 @@ def _decode(file: io.BufferedReader | io.BytesIO, name: str, convert: Callable[[
         kinds = ", ".join(_FORMATS)
         raise image_error(name, f"is not an image of a known kind ({kinds})", "convert it to PNG") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(name, str(error)) from error
+        raise _too_large(name, str(error), max_pixels) from error
     except Exception as error:  # on broken data PIL's readers raise whatever their parsing runs into
         reason = str(error) or type(error).__name__
         raise image_error(name, f"is broken or cut short ({reason})", "copy or download the file again") from error
 
 
-def _too_large(name: str, size: str) -> ImageError:
-    limit = MAX_PIXELS // 1_000_000
-    return image_error(name, f"is too large ({size}, the limit is {limit} megapixels)", "shrink it first")
+def _too_large(name: str, size: str, max_pixels: int) -> ImageError:
+    limit = max_pixels / 1_000_000
+    return image_error(name, f"is too large ({size}, the limit is {limit:g} megapixels)", "shrink it first")
 
 
 def _to_upright_picture(image: Image.Image, name: str) -> Picture:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Integer
 from PIL import ExifTags, Image, ImageOps
 
-from idm.data.images import image_error, open_image, write_whole
+from idm.data.images import MAX_PIXELS, image_error, open_image, write_whole
 
 KEPT_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -50,15 +50,15 @@ def looks_grey(pixels: Integer[np.ndarray, "h w 3"]) -> bool:
 # --- reading ------------------------------------------------------------------------------------------
 
 
-def read_photo(path: Path) -> Photo:
+def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
     """Read a photograph in its own depth; EXIF orientation is applied. CMYK and palettes become RGB.
 
     Sixteen bits are kept of grey and colour in PNG and TIFF; floating-point grey in [0, 1] becomes 16 bits.
 
     Raises:
-        ImageError: as :func:`idm.data.images.read_image`.
+        ImageError: as :func:`idm.data.images.read_image`, and for a picture of more than ``max_pixels``.
     """
-    return open_image(path, partial(_to_photo, path))
+    return open_image(path, partial(_to_photo, path), max_pixels)
 
 
 def _to_photo(path: Path, image: Image.Image, name: str) -> Photo:

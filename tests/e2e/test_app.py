@@ -1,0 +1,209 @@
+"""``idm app`` in a real browser: every step that a user takes, with the model in the box and the real detector."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from idm.app.examples import write_examples
+
+pytest.importorskip("gradio")
+playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+QUIET = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
+PATIENCE = 120_000  # milliseconds, for machines that do other things too
+
+
+@dataclass
+class Page:
+    """A page of the browser, and what it asked for and complained about."""
+
+    tab: Any
+    address: str
+    asked: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def press(self, selector: str) -> None:
+        self.tab.locator(selector).click(timeout=PATIENCE)
+
+    def wait_for(self, selector: str) -> Any:
+        return self.tab.wait_for_selector(selector, timeout=PATIENCE)
+
+    def text(self, selector: str) -> str:
+        return self.tab.locator(selector).inner_text()
+
+    def is_ready(self) -> bool:
+        return self.tab.locator("#idm-restore").is_enabled()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def address(assets: Path, temporary: Path) -> Iterator[str]:
+    """A running ``idm app``, ended as service managers do; it leaves no file behind."""
+    environment = {**os.environ, "IDM_ASSETS": str(assets), "TMPDIR": str(temporary)}
+    command = [sys.executable, "-m", "idm.cli", "app", "--port", str(free_port()), "--max-mb", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as app:
+        assert app.stdout is not None
+        lines = []
+        for line in app.stdout:
+            lines.append(line)
+            if line.startswith("http://127.0.0.1:"):
+                break
+        else:
+            pytest.fail(f"idm app ended: {''.join(lines)}")
+        assert list(temporary.glob("idm-app-*"))
+        yield line.split()[0]
+        app.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 60
+        while list(temporary.glob("idm-app-*")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert list(temporary.glob("idm-app-*")) == []
+        assert app.wait(120) == 128 + signal.SIGTERM
+        assert "Traceback" not in app.stdout.read()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    found = [path for name in BROWSERS if (path := shutil.which(name))]
+    if not found:
+        pytest.skip(f"the browser test needs one of {', '.join(BROWSERS)}")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found[0], args=list(QUIET))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Page]:
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    page = Page(tab, address)
+    tab.on("request", lambda request: page.asked.append(request.url))
+    tab.on("pageerror", lambda error: page.complaints.append(str(error)))
+    tab.on("response", lambda r: r.status >= 400 and page.complaints.append(f"{r.status} {r.url}"))
+    tab.goto(address, timeout=PATIENCE)
+    page.wait_for("#idm-restore")
+    yield page
+    tab.close()
+    elsewhere = [url for url in page.asked if not url.startswith((address, "data:", "blob:"))]
+    assert elsewhere == [], "the page asked another host"
+    assert page.complaints == []
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def download(page: Page, selector: str, folder: Path) -> Path:
+    with page.tab.expect_download(timeout=PATIENCE) as caught:
+        page.press(selector)
+    path = folder / caught.value.suggested_filename
+    caught.value.save_as(path)
+    return path
+
+
+def restored_by_the_command(assets: Path, photo: Path, folder: Path, *settings: str) -> np.ndarray:
+    done = subprocess.run(
+        [sys.executable, "-m", "idm.cli", "restore", str(photo), "-o", str(folder), *settings],
+        env={**os.environ, "IDM_ASSETS": str(assets)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return pixels(folder / photo.name)
+
+
+def test_an_example_is_restored_by_clicking_and_the_download_is_what_the_command_gives(
+    page: Page, assets: Path, tmp_path: Path
+) -> None:
+    assert not page.is_ready()
+    page.tab.locator("#idm-examples .thumbnail-lg").nth(2).click()
+    page.wait_for("#idm-restore:not([disabled])")
+    assert page.text("#idm-faces").count("score") == 3
+    page.tab.locator("#idm-faces input").nth(1).uncheck()
+    page.tab.locator("#idm-steps input[type=number]").fill("3")
+    page.tab.locator("#idm-fidelity input[type=number]").fill("0.3")
+    page.tab.locator("#idm-seed input").fill("11")
+    page.tab.locator("#idm-seed input").blur()
+    page.press("#idm-restore")
+    page.wait_for(".idm-faces")
+    rows = page.tab.locator(".idm-faces tbody tr")
+    assert [rows.nth(n).locator("td").first.inner_text() for n in range(rows.count())] == ["0", "2"]
+    assert [float(cell) for cell in page.tab.locator(".idm-identity").all_inner_texts()] == pytest.approx(
+        [0.8, 0.8], abs=0.2
+    )
+    assert "seed 11" in page.text("#idm-table")
+
+    before, after = page.tab.locator("#idm-slider img").all()[:2]
+    assert before.get_attribute("src").endswith(".png")
+    assert after.get_attribute("src").endswith(".png")
+    shown = {page.tab.request.get(image.get_attribute("src")).body()[:8] for image in (before, after)}
+    assert shown == {b"\x89PNG\r\n\x1a\n"}
+
+    (tmp_path / "examples").mkdir()
+    photo = write_examples(tmp_path / "examples")[2]
+    result = pixels(download(page, "#idm-png", tmp_path))
+    settings = ("--faces", "0,2", "--steps", "3", "--fidelity", "0.3", "--seed", "11")
+    assert np.array_equal(result, restored_by_the_command(assets, photo, tmp_path / "out", *settings))
+    assert not np.array_equal(result, pixels(photo))
+
+
+def test_an_uploaded_jpeg_comes_back_as_png_and_as_jpeg(page: Page, tmp_path: Path) -> None:
+    photo = write_examples(tmp_path)[0]
+    Image.open(photo).save(tmp_path / "holiday.jpg", quality=95)
+    page.tab.locator("#idm-photo input[type=file]").set_input_files(tmp_path / "holiday.jpg")
+    page.wait_for("#idm-restore:not([disabled])")
+    page.press("#idm-restore")
+    page.wait_for(".idm-faces")
+    page.wait_for("#idm-same")
+    assert download(page, "#idm-png", tmp_path).name == "holiday_restored.png"
+    again = download(page, "#idm-same", tmp_path)
+    assert again.name == "holiday_restored.jpg"
+    assert Image.open(again).format == "JPEG"
+
+
+def test_a_file_that_is_no_photograph_is_refused_and_puts_the_last_one_away(page: Page, tmp_path: Path) -> None:
+    page.tab.locator("#idm-examples .thumbnail-lg").nth(0).click()
+    page.wait_for("#idm-restore:not([disabled])")
+    page.press('#idm-photo button[aria-label="Clear"], #idm-photo button[title="Clear"]')
+    page.wait_for("#idm-restore[disabled]")
+    (tmp_path / "notes.png").write_text("no picture")
+    page.tab.locator("#idm-photo input[type=file]").set_input_files(tmp_path / "notes.png")
+    toast = page.wait_for(".toast-body")
+    assert "notes.png: is not an image of a known kind" in toast.inner_text()
+    assert "idm-app-" not in toast.inner_text()
+    assert not page.is_ready()
+
+
+def test_a_file_beyond_the_limit_is_refused_by_the_page_itself(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "large.png").write_bytes(bytes(3_000_000))
+    page.tab.locator("#idm-photo input[type=file]").set_input_files(tmp_path / "large.png")
+    toast = page.wait_for(".toast-body")
+    assert "maximum" in toast.inner_text().lower()
+    assert not page.is_ready()
+    page.complaints.clear()  # where the browser sent it all the same, the server said 413
