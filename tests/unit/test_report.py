@@ -1,5 +1,6 @@
 """Tables are files computed from result files."""
 
+import importlib.util
 import json
 import math
 from pathlib import Path
@@ -74,3 +75,14 @@ def test_a_column_of_infinite_scores_has_no_mean_and_is_strict_json(tmp_path: Pa
     assert read["psnr"]["infinite"] == 2
     name = write(tmp_path, "a.json", metrics=read)
     assert "| before | ∞ |" in table(tmp_path, f"{{label: before, result: {name}, column: degraded}}")
+
+
+def test_the_table_of_flicker_is_that_of_its_result_file() -> None:
+    path = TABLES[0].parents[1] / "flicker.py"
+    spec = importlib.util.spec_from_file_location("flicker", path)
+    assert spec is not None
+    assert spec.loader is not None
+    flicker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(flicker)
+    result = json.loads(flicker.RESULT.read_text())
+    assert flicker.TABLE.read_text() == flicker.render(result), "run: python experiments/flicker.py --table"
