@@ -66,7 +66,7 @@ THEME = gr.themes.Base(
 )
 
 CSS = """
-.gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
+.gradio-container main { max-width: 1240px !important; margin: 0 auto !important; }
 footer { display: none !important; }
 #idm-header h1 { font-size: 1.6rem; font-weight: 650; letter-spacing: -0.01em; margin: 0.4rem 0 0.2rem; }
 #idm-header p { margin: 0; max-width: 46rem; color: var(--body-text-color-subdued); line-height: 1.5; }
@@ -81,7 +81,7 @@ footer { display: none !important; }
 .idm-faces th { font-weight: 500; color: var(--body-text-color-subdued); padding: 0.3rem 0.6rem !important; }
 .idm-faces td { border-color: var(--border-color-primary) !important; border-top-width: 1px !important; }
 .idm-faces .num { font-variant-numeric: tabular-nums; white-space: nowrap; }
-.idm-faces img { width: 88px; height: 88px; object-fit: cover; border-radius: 8px;
+.idm-faces img { width: 88px; height: 88px; max-width: none; object-fit: cover; border-radius: 8px;
   display: inline-block; margin: 0 4px 0 0; }
 .idm-faces small { display: block; color: var(--body-text-color-subdued); line-height: 1.35; max-width: 18rem; }
 .idm-bar { width: 88px; height: 5px; border-radius: 3px; background: var(--border-color-primary); margin-top: 5px; }
@@ -91,12 +91,13 @@ footer { display: none !important; }
 #idm-or .prose { padding: 0; }
 #idm-preview img { max-height: 560px; }
 #idm-examples { border-width: 0 !important; padding: 0; background: transparent; min-height: 0; }
-#idm-examples .thumbnail-item { border-radius: 8px; }
+#idm-examples .grid-container { grid-template-columns: repeat(3, minmax(0, 1fr)); }
+#idm-examples .thumbnail-item { border-radius: 8px; min-width: 0; }
 #idm-new-seed { align-self: end; height: 2.6rem; border-radius: 8px; }
-@media (max-width: 640px) {
-  .idm-faces .wide { display: none; }
-  .idm-faces .crops { white-space: normal; width: 84px; }
-  .idm-faces img { width: 72px; height: 72px; margin: 0 0 4px; }
+@media (max-width: 960px) { .idm-faces .wide { display: none; } }
+@media (max-width: 480px) {
+  .idm-faces .crops { white-space: normal; width: 96px; }
+  .idm-faces img { width: 80px; height: 80px; margin: 0 0 4px; }
 }
 """
 
@@ -132,7 +133,7 @@ def faces_table(done: Done) -> str:
     )
     height, width = done.result.photo.pixels.shape[:2]
     return (
-        '<table class="idm-faces"><thead><tr><th></th><th>Before and after</th><th>State</th>'
+        '<table class="idm-faces"><thead><tr><th></th><th>Faces</th><th>State</th>'
         '<th class="wide">Size</th><th class="wide">Score</th><th>Identity</th></tr></thead>'
         f"<tbody>{rows}</tbody></table>"
         f'<p class="idm-note">{html.escape(order.restorer)}, seed {order.seed}, {width} × {height} pixels. '

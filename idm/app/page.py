@@ -92,12 +92,12 @@ def _controls(studio: Studio, examples: Sequence[Path], limits: str) -> dict[str
             interactive=has_chain,
             elem_id="idm-fidelity",
         ),
-        **_more_controls(),
+        **_more_controls("their median" if studio.identity is None else "the one closest in identity"),
         "restore": gr.Button("Restore", variant="primary", size="lg", interactive=False, elem_id="idm-restore"),
     }
 
 
-def _more_controls() -> dict[str, Any]:
+def _more_controls(taken: str) -> dict[str, Any]:
     with gr.Row(equal_height=True):
         seed = gr.Number(
             0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=120, scale=3, elem_id="idm-seed"
@@ -105,9 +105,7 @@ def _more_controls() -> dict[str, Any]:
         new_seed = gr.Button("New seed", size="sm", min_width=90, scale=1, elem_id="idm-new-seed")
     with gr.Accordion("More", open=False):
         upscale = gr.Radio([("as it is", 1), ("2×", 2), ("4×", 4)], value=1, label="Size of the picture")
-        samples = gr.Slider(
-            1, MAX_SAMPLES, 1, step=1, label="Samples of each face", info="the one with the closest identity is taken"
-        )
+        samples = gr.Slider(1, MAX_SAMPLES, 1, step=1, label="Samples of each face", info=f"{taken} is taken")
     return {"seed": seed, "new_seed": new_seed, "upscale": upscale, "samples": samples}
 
 
