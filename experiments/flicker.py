@@ -26,7 +26,7 @@ from idm.faces.align import Matrix, apply_matrix, warp
 from idm.faces.detect import DetectedFace, load_detector
 from idm.faces.paste import crop_weights
 from idm.faces.template import ffhq_landmarks, umeyama
-from idm.faces.track import REACH, Tracker
+from idm.faces.track import DEGREE, REACH, Sighting, smooth
 from idm.photo import PhotoRestorer, PhotoSettings, Subject
 from idm.pretrained import load_pipeline
 from idm.runtime import provenance
@@ -37,7 +37,11 @@ RESULT, TABLE = FOLDER / "results" / "flicker.json", FOLDER / "tables" / "flicke
 HEIGHT, WIDTH, FPS, FRAMES = 240, 320, 25, 40
 FACE = np.array([223.0, 122.0])  # its middle in the portrait
 BLUR, NOISE, JPEG = 1.5, 10.0, 60
-REACHES = (2, 4, 8)
+FITS = {
+    f"{shape}, {reach} frames ahead": (reach, degree)
+    for degree, shape in ((1, "line"), (2, "parabola"))
+    for reach in (2, 4, 8)
+}
 
 Picture = np.ndarray
 Landmarks = list[np.ndarray]
@@ -80,15 +84,11 @@ def degrade(picture: Picture, i: int) -> Picture:
 # ------------------------------------------------------------------------------------------- landmarks
 
 
-def follow(found: Sequence[DetectedFace], pictures: Sequence[Picture], reach: int) -> Landmarks:
+def follow(found: Sequence[DetectedFace], reach: int, degree: int) -> Landmarks:
     """Landmarks of every frame as idm.faces.track smooths them; a reach of 0 leaves them as they were detected."""
-    tracker, smoothed = Tracker(reach), []
-    for i in range(len(found) + reach):
-        if i < len(found):
-            tracker.see(i / FPS, pictures[i], [found[i]])
-        if i >= reach:
-            smoothed.append(tracker.faces_at(i - reach, (i - reach) / FPS)[0].landmarks)
-    return smoothed
+    sightings = [Sighting(i, i / FPS, face) for i, face in enumerate(found)]
+    near = [sightings[max(0, i - reach) : i + reach + 1] for i in range(len(found))]
+    return [smooth(some, i, i / FPS, reach, degree).landmarks for i, some in enumerate(near)]
 
 
 def one_euro(found: Sequence[DetectedFace], min_cutoff: float, beta: float) -> Landmarks:
@@ -169,8 +169,8 @@ def measure() -> dict[str, Any]:
         template = ffhq_landmarks(pipeline.image_size)
         to_crop = [umeyama(apply_matrix(m, true), template) for m in matrices]
 
-        ways = {"raw": follow(found, degraded, 0)}
-        ways |= {f"local line, {reach} frames ahead": follow(found, degraded, reach) for reach in REACHES}
+        ways = {"raw": follow(found, 0, 0)}
+        ways |= {label: follow(found, reach, degree) for label, (reach, degree) in FITS.items()}
         ways |= {
             f"1 euro, {cutoff:g} Hz, {beta:g}": one_euro(found, cutoff, beta)
             for cutoff in (0.5, 1, 2, 4)
@@ -182,7 +182,7 @@ def measure() -> dict[str, Any]:
         clips = {"degraded": degraded}
         for noise in ("drawn per frame", "fixed"):
             for way in ("raw", "smoothed"):
-                points = ways["raw" if way == "raw" else f"local line, {REACH} frames ahead"]
+                points = ways["raw"] if way == "raw" else follow(found, REACH, DEGREE)
                 clips[f"noise {noise}, landmarks {way}"] = restore(parts, degraded, points, noise == "fixed")
         result["flicker"][name] = {
             label: flicker(clip, clean, to_crop, pipeline.image_size) for label, clip in clips.items()

@@ -875,10 +875,10 @@ FAULTS = [
         "tests/unit/test_track.py",
     ),
     Fault(
-        "a mean instead of a line, which lags where a face comes and goes",
+        "a line instead of a parabola, which cuts the turns",
         "idm/faces/track.py",
-        "return mean - slope * mean_time",
-        "return mean",
+        "min(degree + 1, len(times))",
+        "min(degree, len(times))",
         "tests/unit/test_track.py",
     ),
     Fault(

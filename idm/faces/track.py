@@ -10,9 +10,9 @@ from jaxtyping import Float, Float64, Integer, UInt8
 
 from idm.faces.detect import DetectedFace
 
-# Frames before and after each that smooth it, and the most in a row that a face may be missed in. Measured by
-# experiments/flicker.py.
-REACH = 4
+# Frames before and after each that smooth it, and the most in a row that a face may be missed in; and the degree of
+# the polynomials. Chosen by experiments/flicker.py: lines over as many frames are calmer, and cut the turns of a nod.
+REACH, DEGREE = 4, 2
 
 _SAME = 0.2  # intersection over union from which the faces of two frames may be the same (our choice)
 _CUT = 0.2  # mean change of a thumbnail, in [0, 1], from which a new shot begins (our choice)
@@ -149,27 +149,25 @@ def iou(a: Float[np.ndarray, "4"], b: Float[np.ndarray, "4"]) -> float:
     return common / (areas - common) if common else 0.0
 
 
-def smooth(near: Sequence[Sighting], frame: int, time: float, reach: int) -> DetectedFace:
+def smooth(near: Sequence[Sighting], frame: int, time: float, reach: int, degree: int = DEGREE) -> DetectedFace:
     """A face's box and landmarks at a time, of those detected before and after it."""
     distances = np.array([abs(sighting.frame - frame) for sighting in near]) / (reach + 1)
     points = np.stack([np.concatenate([s.face.box, s.face.landmarks.flatten()]) for s in near])
-    values = local_line(np.array([s.time for s in near]) - time, points, (1 - distances**3) ** 3)
+    values = local_fit(np.array([s.time for s in near]) - time, points, (1 - distances**3) ** 3, degree)
     nearest = near[int(np.argmin(distances))]
     return DetectedFace(values[:4], values[4:].reshape(5, 2), nearest.face.score)
 
 
-def local_line(
-    times: Float[np.ndarray, " n"], values: Float[np.ndarray, "n d"], weights: Float[np.ndarray, " n"]
+def local_fit(
+    times: Float[np.ndarray, " n"], values: Float[np.ndarray, "n d"], weights: Float[np.ndarray, " n"], degree: int
 ) -> Float64[np.ndarray, " d"]:
-    """The value at time 0 of the line that fits values at ``times`` with least weighted squared error.
+    """The value at time 0 of the polynomial that fits values at ``times`` with least weighted squared error.
 
-    What moves steadily is followed without lag, with any weights. Source: W. S. Cleveland, Robust Locally
-    Weighted Regression and Smoothing Scatterplots, JASA 74(368), 1979, of degree 1, without its iterations.
+    What moves as such a polynomial is followed without lag, with any weights. n values allow a degree of n - 1.
+    Source: W. S. Cleveland, Robust Locally Weighted Regression and Smoothing Scatterplots, JASA 74(368), 1979,
+    without its iterations.
     """
-    w = weights / weights.sum()
-    mean_time, mean = w @ times, w @ values
-    spread = w @ (times - mean_time) ** 2
-    if spread == 0:  # one sighting
-        return mean
-    slope = (w * (times - mean_time)) @ values / spread
-    return mean - slope * mean_time
+    span = np.abs(times).max() or 1.0
+    powers = np.vander(times / span, min(degree + 1, len(times)), increasing=True)
+    root = np.sqrt(weights)[:, None]
+    return np.linalg.lstsq(root * powers, root * values)[0][0]

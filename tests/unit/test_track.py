@@ -7,7 +7,7 @@ import pytest
 
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
-from idm.faces.track import REACH, Sighting, Tracker, associate, iou, local_line, smooth
+from idm.faces.track import DEGREE, REACH, Sighting, Tracker, associate, iou, local_fit, smooth
 
 GREY = np.full((32, 32, 3), 128, np.uint8)
 
@@ -115,17 +115,24 @@ def test_what_a_tracker_remembers_does_not_grow() -> None:
 
 
 @pytest.mark.parametrize("times", [np.arange(-4.0, 5), np.array([-0.3, -0.11, 0.0, 0.02, 0.5]), np.arange(5.0)])
-def test_a_line_is_followed_exactly_even_at_its_ends_and_at_uneven_times(times: np.ndarray) -> None:
+def test_steady_acceleration_is_followed_exactly_even_at_its_ends_and_at_uneven_times(times: np.ndarray) -> None:
     weights = np.random.default_rng(0).uniform(0.1, 1, len(times))
-    values = 3.0 + np.outer(times, [40.0, -7.0])
-    np.testing.assert_allclose(local_line(times, values, weights), [3.0, 3.0], atol=1e-9)
+    values = 3.0 + np.outer(times, [40.0, -7.0]) + np.outer(times**2, [5.0, -90.0])
+    np.testing.assert_allclose(local_fit(times, values, weights, 2), [3.0, 3.0], atol=1e-9)
 
 
-def test_the_line_is_that_of_numpys_weighted_least_squares() -> None:
+@pytest.mark.parametrize("degree", [0, 1, 2])
+def test_the_fit_is_numpys_weighted_least_squares(degree: int) -> None:
     rng = np.random.default_rng(1)
     times, values, weights = rng.normal(size=9), rng.normal(size=(9, 3)), rng.uniform(0.1, 1, 9)
-    expected = np.polynomial.polynomial.polyfit(times, values, 1, w=np.sqrt(weights))[0]
-    np.testing.assert_allclose(local_line(times, values, weights), expected)
+    expected = np.polynomial.polynomial.polyfit(times, values, degree, w=np.sqrt(weights))[0]
+    np.testing.assert_allclose(local_fit(times, values, weights, degree), expected)
+
+
+def test_two_values_make_a_line_and_one_itself() -> None:
+    values = np.array([[2.0], [8.0]])
+    assert local_fit(np.array([-1.0, 2.0]), values, np.array([0.9, 0.1]), 2) == pytest.approx(4.0)
+    assert local_fit(np.array([0.0]), values[:1], np.array([0.9]), 2) == pytest.approx(2.0)
 
 
 def test_one_sighting_is_taken_as_it_is() -> None:
@@ -133,7 +140,7 @@ def test_one_sighting_is_taken_as_it_is() -> None:
     np.testing.assert_array_equal(smooth([sighting], 3, 0.12, REACH).landmarks, sighting.face.landmarks)
 
 
-def test_steady_motion_is_followed_without_lag_and_jitter_falls_by_the_weights_own_factor() -> None:
+def test_steady_motion_is_followed_without_lag_and_jitter_falls_by_the_filters_own_factor() -> None:
     rng = np.random.default_rng(2)
     num, speed, sigma = 4000, 12.0, 1.0
     tracker, errors = Tracker(), []
@@ -144,9 +151,11 @@ def test_steady_motion_is_followed_without_lag_and_jitter_falls_by_the_weights_o
         if frame >= 2 * REACH:
             there = frame - REACH
             errors.append(tracker.faces_at(there, there / 25)[0].landmarks - face(speed * there).landmarks)
-    weights = (1 - (np.abs(np.arange(-REACH, REACH + 1)) / (REACH + 1)) ** 3) ** 3
-    expected = sigma * np.sqrt((weights**2).sum()) / weights.sum()
-    assert expected < 0.45  # less than half the jitter is left
+    around = np.arange(-REACH, REACH + 1)
+    weights = (1 - (np.abs(around) / (REACH + 1)) ** 3) ** 3
+    filter_taps = np.polynomial.polynomial.polyfit(around, np.eye(len(around)), DEGREE, w=np.sqrt(weights))[0]
+    expected = sigma * np.sqrt((filter_taps**2).sum())
+    assert expected < 0.62  # what is left of errors; of their change from frame to frame it is less
     assert np.std(errors) == pytest.approx(expected, rel=0.05)
     assert abs(np.mean(errors)) < 0.02  # a filter that lags by one frame would be 12 px behind
 
