@@ -24,7 +24,7 @@ from idm.build.data import assets_folder
 from idm.build.intrinsic import build_denoiser, build_gammas
 from idm.data.faces import FolderFaces, Part, SyntheticFaces
 from idm.data.pairs import FrozenPairs
-from idm.data.ranges import to_uint8
+from idm.data.ranges import from_uint8, hwc_to_chw, to_uint8
 from idm.degradation import GFPGAN
 from idm.diffusion.samplers import build_scheduler
 from idm.evaluation.metrics import psnr
@@ -126,21 +126,22 @@ def quality(num_faces: int) -> dict[str, Any]:
         faces, name = SyntheticFaces(num_faces, SEED, size), "synthetic faces"
     pairs = FrozenPairs(Part(faces, range(num_faces)), GFPGAN, SEED)
     batch = [pairs[index] for index in range(num_faces)]
-    lq = torch.stack([torch.from_numpy(pair.lq).permute(2, 0, 1) for pair in batch])
+    lq = torch.stack([hwc_to_chw(from_uint8(pair.lq)) for pair in batch])
+    originals = [from_uint8(pair.hq) for pair in batch]
     restored = {name: _restore(pipeline, lq) for name, pipeline in pipelines.items()}
     wanted = restored[BASELINE.name]
-    wanted_psnr = mean(psnr(x, pair.hq) for x, pair in zip(wanted, batch, strict=True))
+    wanted_psnr = mean(map(psnr, wanted, originals))
     rows = []
     for variant in VARIANTS:
         found = restored[variant.name]
         levels = np.abs(to_uint8(found).astype(int) - to_uint8(wanted))
-        found_psnr = mean(psnr(x, pair.hq) for x, pair in zip(found, batch, strict=True))
+        found_psnr = mean(map(psnr, found, originals))
         rows.append(
             {
                 "variant": variant.name,
                 "levels_max": int(levels.max()),
                 "levels_mean": float(levels.mean()),
-                "psnr_between": None if variant == BASELINE else float(psnr(found, wanted)),
+                "psnr_between": None if variant == BASELINE else mean(map(psnr, found, wanted)),
                 "psnr": found_psnr,
                 "psnr_change": found_psnr - wanted_psnr,
             }
@@ -167,8 +168,8 @@ def main() -> None:
         "num_steps": NUM_STEPS,
         "rounds": arguments.rounds,
         "load_average": load_average,
-        "cases": [compare(case, arguments.rounds) for case in CASES],
         "quality": quality(arguments.faces),
+        "cases": [compare(case, arguments.rounds) for case in CASES],
         **provenance(),
     }
     print(backends_table(result))
