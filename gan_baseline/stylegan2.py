@@ -71,7 +71,8 @@ class ModulatedConv2d(nn.Module):
 
     A convolution is linear, so instead of the weights, its input channels are scaled by s and its output channels
     by one over the norm of the scaled filters: the same result without a set of weights for each image. On a CPU
-    this was as fast for one image and faster for eight, forwards and backwards.
+    this was faster than a grouped convolution for eight images, but in backward passes from 128 px on; restoring
+    one 512 px face took 3 % longer than with scaled weights where those are smaller than the features.
 
     Args:
         demodulate: bring the scaled filters back to unit norm (eq. 3); not for RGB heads.
