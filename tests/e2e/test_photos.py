@@ -120,7 +120,7 @@ def test_a_preview_restores_nothing_and_numbers_the_faces(model, astronaut, tmp_
 @pytest.mark.parametrize(("fidelity", "strength"), [(0, 1), (0.25, 0.75), (0.5, 0.5), (0.97, 0.1), (1, 0.1)])
 def test_fidelity_is_the_share_of_the_chain_that_is_not_run_from_the_degraded_face(model, fidelity, strength) -> None:
     options = ["restore", "a.png", "-o", "out", "--model", str(model), "--steps", "10", "--fidelity", str(fidelity)]
-    config = load(cli.build_parser().parse_args(options)).config
+    config = load(cli.build_parser().parse_args(options)).restorer.config
     assert config.start_from == "degraded"
     assert config.strength == pytest.approx(strength)
 
@@ -132,7 +132,7 @@ def test_fidelity_is_the_share_of_the_chain_that_is_not_run_from_the_degraded_fa
         (["--aligned", "--preview"], "--preview is for photographs"),
         (["--output-size", "input"], "--output-size is for aligned faces"),
         (["--upscale", "0.5"], "upscale must lie in 1..16"),
-        (["--fidelity", "2"], "--fidelity must lie in [0, 1]"),
+        (["--fidelity", "2"], "fidelity must lie in [0, 1]"),
         (["--fidelity", "0.5", "--strength", "0.5"], "give it or them"),
         (["--uncertainty"], "needs at least 2 samples"),
         (["--min-score", "0"], "must lie in (0, 1)"),

@@ -137,8 +137,8 @@ def test_what_is_already_there_can_be_skipped(model, faces, tmp_path, capsys) ->
     [
         (["restore", "--aligned", "nowhere.png"], "nowhere.png"),
         (["restore", "--aligned", "EMPTY"], "empty"),
-        (["restore", "--aligned", "FACES", "--model", "nowhere"], "nowhere: no such folder"),
-        (["restore", "--aligned", "FACES", "--model", "FACES"], "no saved IDM pipeline"),
+        (["restore", "--aligned", "FACES", "--model", "nowhere"], "nowhere: no such file or folder"),
+        (["restore", "--aligned", "FACES", "--model", "FACES"], "holds no model"),
         (["restore", "--aligned", "FACES", "--steps", "0"], "1..2000"),
         (["restore", "--aligned", "FACES", "--strength", "0.5"], "start_from='degraded'"),
         (["restore", "--aligned", "FACES", "--batch-size", "0"], "--batch-size"),
