@@ -1,6 +1,6 @@
 """A discriminator with its optimiser: what the generator hears from it, and how it learns."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ from gan_baseline.discriminators import StyleGAN2Discriminator
 
 Images = Float[Tensor, "b 3 s s"]
 
+SLOW = 0.01  # of the network from z to w (StyleGAN, arXiv 1812.04948, appendix C)
 STYLE_WEIGHTS = (0.5, 1.0)  # of the component discriminators' two feature maps (GFPGAN, gfpgan_model.py)
 
 
@@ -27,9 +28,13 @@ class Adam:
     milestones: tuple[int, ...] = ()
     factor: float = 0.5
 
-    def optimizer(self, network: nn.Module) -> torch.optim.Adam:
-        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        return torch.optim.Adam(trained, lr=self.learning_rate, betas=self.betas, fused=True)
+    def optimizer(self, network: nn.Module, slow: Iterable[nn.Parameter] = ()) -> torch.optim.Adam:
+        """Adam for what is trained of a network; the ``slow`` parameters learn at ``SLOW`` times the rate."""
+        slowed = list(slow)
+        known = {id(parameter) for parameter in slowed}
+        rest = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
+        groups = [{"params": rest, "share": 1.0}, {"params": slowed, "share": SLOW}]
+        return torch.optim.Adam(groups if slowed else rest, lr=self.learning_rate, betas=self.betas, fused=True)
 
     def learning_rate_at(self, step: int) -> float:
         """Of optimiser step ``step``, from 0."""
@@ -37,7 +42,7 @@ class Adam:
 
     def schedule(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate_at(step)
+            group["lr"] = self.learning_rate_at(step) * group.get("share", 1.0)
 
 
 @contextmanager

@@ -190,7 +190,7 @@ def build_prior_learner(config: GANConfig, prior: TrainedPriorConfig, accelerato
         generator,
         accelerator,
         adversary=adversary,
-        adam=build_adam(config, train.learning_rate, train.betas),
+        adam=build_adam(config, prior.learning_rate, train.betas),
         ema_decay=train.ema_decay,
         mixing=prior.mixing,
         seed=config.seed,

@@ -68,7 +68,9 @@ class PriorIteration:
         self.dimension = generator.style_conv1.modulated_conv.modulation.in_features
         self.published = copy.deepcopy(generator).to(accelerator.device).requires_grad_(False)
         prior = MixingPrior(generator)
-        self.model, self.optimizer = accelerator.prepare(prior, adam.optimizer(prior))
+        self.model, self.optimizer = accelerator.prepare(
+            prior, adam.optimizer(prior, slow=generator.style_mlp.parameters())
+        )
         self.ema = EMAModel(self._parameters(), decay=ema_decay, foreach=True)
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:

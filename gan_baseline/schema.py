@@ -72,6 +72,9 @@ class TrainedPriorConfig(Section):
     name: Literal["train"] = "train"
     num_steps: Count = 800_000
     """Optimiser steps of stage zero."""
+    learning_rate: Rate = 1e-4
+    """Of Adam, for the prior; its network from z to w learns at a hundredth of it. Our own: the published 2e-3 is for
+    equalised weights."""
     mixing: Share = 0.9
     """Share of images whose style codes come from two z."""
 
