@@ -75,7 +75,7 @@ def test_export_writes_one_file_into_a_folder_and_says_how_near_it_is(model, tmp
 def test_the_commands_give_the_same_faces_with_a_backend_and_report_to_nobody(model, face, tmp_path, capsys) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    common = ("restore", face, "--model", model, "--precision", "fp32", "-o")
+    common = ("restore", face, "--aligned", "--model", model, "--precision", "fp32", "-o")
     command = [sys.executable, "-m", "idm.cli", *map(str, (*common, tmp_path / "openvino", "--backend", "openvino"))]
     environment = {**os.environ, "HOME": str(home), "MPLCONFIGDIR": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)

@@ -237,6 +237,7 @@ def _run_killed(output: Path, seconds: float) -> bool:
     """Run the job in a process of its own, killed after some time; whether it lived to the end."""
 
     def run() -> None:
+        torch.set_num_threads(1)  # the threads of OpenMP do not live on in a fork: two or more wait for ever
         run_job(job(output, restorer=Faked(sharpen, seconds=0.02), shard_size=2, batch_size=2), ALONE)
 
     process = multiprocessing.get_context("fork").Process(target=run)
