@@ -27,7 +27,9 @@ from idm.faces.detect import DetectedFace, load_detector
 from idm.faces.paste import crop_weights
 from idm.faces.template import ffhq_landmarks, umeyama
 from idm.faces.track import DEGREE, REACH, Sighting, smooth
-from idm.photo import PhotoRestorer, PhotoSettings, Subject
+from idm.photo.face import Subject
+from idm.photo.restorer import PhotoRestorer
+from idm.photo.settings import PhotoSettings
 from idm.pretrained import load_pipeline
 from idm.runtime import provenance
 

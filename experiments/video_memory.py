@@ -17,9 +17,10 @@ import numpy as np
 from idm.data.encoding import Encoding
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
-from idm.photo import PhotoRestorer, PhotoSettings
+from idm.photo.clip import restore_clip
+from idm.photo.restorer import PhotoRestorer
+from idm.photo.settings import PhotoSettings
 from idm.runtime import provenance
-from idm.video import restore_clip
 
 RESULT = Path(__file__).parent / "results" / "video_memory.json"
 HEIGHT, WIDTH = 360, 640

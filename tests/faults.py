@@ -337,8 +337,8 @@ FAULTS = [
     Fault(
         "condition forgotten",
         "idm/nn/denoiser.py",
-        "torch.cat([patches_d, patches_t], dim=1)",
-        "torch.cat([patches_t, patches_t], dim=1)",
+        "torch.cat([patches_d, patches], dim=1)",
+        "torch.cat([patches, patches], dim=1)",
         "tests/property/test_denoiser.py",
     ),
     Fault(
@@ -447,7 +447,7 @@ FAULTS = [
     Fault(
         "EMA not restored on resume",
         "idm/training/learner.py",
-        "            shadow.copy_(weights[name])\n",
+        "            shadow.copy_(whole)\n",
         "            pass\n",
         "tests/unit/test_learner.py",
     ),
@@ -610,8 +610,8 @@ FAULTS = [
     Fault(
         "a warp's samples half a pixel off",
         "idm/faces/align.py",
-        "            xs = (np.arange((right - left) * num_samples) + 0.5) / num_samples - 0.5 + left\n",
-        "            xs = (np.arange((right - left) * num_samples) + 0.5) / num_samples + left\n",
+        "(np.arange(side * num_samples) + 0.5) / num_samples - 0.5 for",
+        "(np.arange(side * num_samples) + 0.5) / num_samples for",
         "tests/property/test_paste.py",
     ),
     Fault(
@@ -637,28 +637,28 @@ FAULTS = [
     ),
     Fault(
         "enlargement without its half pixel",
-        "idm/photo.py",
+        "idm/photo/restorer.py",
         "0.5 * factors - 0.5]",
         "0 * factors]",
         "tests/unit/test_photo.py",
     ),
     Fault(
         "the guard the wrong way round",
-        "idm/photo.py",
+        "idm/photo/face.py",
         "self.identity >= settings.min_identity",
         "self.identity <= settings.min_identity",
         "tests/unit/test_photo.py",
     ),
     Fault(
         "every sample drawn with one seed",
-        "idm/photo.py",
+        "idm/photo/restorer.py",
         "(face, settings.seed + k)",
         "(face, settings.seed)",
         "tests/unit/test_photo.py",
     ),
     Fault(
         "a broken face pasted",
-        "idm/photo.py",
+        "idm/photo/face.py",
         '            self.failure = f"the restorer gave',
         '            _ = f"the restorer gave',
         "tests/unit/test_photo.py",
@@ -679,14 +679,14 @@ FAULTS = [
     ),
     Fault(
         "a photograph of which a face failed counted as restored",
-        "idm/restore.py",
+        "idm/photo/files.py",
         "    if broken:\n",
         "    if False:\n",
         "tests/e2e/test_photos.py",
     ),
     Fault(
         "what is there done again",
-        "idm/job.py",
+        "idm/photo/job.py",
         "            del self.todo[source]\n",
         "",
         "tests/unit/test_job.py",
@@ -895,24 +895,24 @@ FAULTS = [
         "track.is_open = True",
         "tests/unit/test_track.py",
     ),
-    # ------------------------------------------------------------------------------------------- idm/video.py
+    # ------------------------------------------------------------------------------------------- idm/photo/clip.py
     Fault(
         "frames seen by the killed run are seen again",
-        "idm/video.py",
+        "idm/photo/clip.py",
         "if frame.index >= tracker.num_seen:",
         "if frame.index >= 0:",
         "tests/unit/test_video.py",
     ),
     Fault(
         "segments of any job count",
-        "idm/video.py",
+        "idm/photo/clip.py",
         "or owner.read_text() != description:",
         "or False:",
         "tests/unit/test_video.py",
     ),
     Fault(
         "the whole clip is read before the first frame is restored",
-        "idm/video.py",
+        "idm/photo/clip.py",
         "        for frame in frames:\n            pixels",
         "        for frame in list(frames):\n            pixels",
         "tests/unit/test_video.py",

@@ -15,9 +15,9 @@ from idm.app.studio import Done
 from idm.data.ranges import to_uint8
 from idm.faces.align import to_unit
 from idm.faces.detect import DetectedFace, shrink
-from idm.photo import FaceReport
-from idm.preview import draw_faces
-from idm.upscale import bicubic
+from idm.photo.face import FaceReport
+from idm.photo.preview import draw_faces
+from idm.photo.upscale import bicubic
 
 _LEAST_PREVIEW = 1000  # about the longer side of the smallest preview
 
@@ -110,7 +110,7 @@ def shown(pixels: Integer[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h2 w2 3"]:
 def preview(
     pixels: Integer[np.ndarray, "h w 3"], faces: Sequence[DetectedFace], chosen: Sequence[int]
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """:func:`idm.preview.draw_faces`, into a small photograph enlarged, so that the numbers can be read."""
+    """:func:`idm.photo.preview.draw_faces`, into a small photograph enlarged, so that the numbers can be read."""
     times = max(1, round(_LEAST_PREVIEW / max(pixels.shape[:2])))
     large = bicubic(pixels, (times * pixels.shape[0], times * pixels.shape[1]))
     return draw_faces(large, [replace(face, box=(face.box + 0.5) * times - 0.5) for face in faces], chosen)

@@ -19,10 +19,11 @@ from idm.data.photos import KEPT_SUFFIXES, Photo, read_photo, write_photo
 from idm.diffusion.samplers import steps_run, strength_of
 from idm.evaluation.identity import IdentityNet
 from idm.faces.detect import DetectedFace, Detector, choose_faces
-from idm.photo import PhotoRestorer, PhotoSettings, RestoredPhoto
+from idm.photo.restorer import PhotoRestorer, RestoredPhoto
+from idm.photo.settings import PhotoSettings
+from idm.photo.upscale import bicubic
 from idm.pipeline import IDMPipeline
 from idm.restorer import Restorer
-from idm.upscale import bicubic
 
 OnProgress = Callable[[int, int], None]  # how much is done, of how much
 

@@ -12,11 +12,12 @@ from idm.commands.model import USER_ERRORS, choose_device, load
 from idm.data.encoding import Encoding
 from idm.evaluation.identity import IdentityNet, load_identity
 from idm.faces.detect import MAX_SIDE, MIN_SCORE, FaceDetector, load_detector
-from idm.job import Progress, Report
-from idm.photo import PhotoRestorer, PhotoSettings
-from idm.restore import restore_files, restore_photos
+from idm.photo.files import restore_files, restore_photos
+from idm.photo.job import Progress, Report
+from idm.photo.restorer import PhotoRestorer
+from idm.photo.settings import PhotoSettings
+from idm.photo.upscale import Bicubic, load_upscaler
 from idm.restorer import Restorer
-from idm.upscale import Bicubic, load_upscaler
 
 # Options that mean something for photographs only; each is None unless given.
 _PHOTO_OPTIONS = (

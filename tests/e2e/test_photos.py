@@ -167,8 +167,9 @@ from pathlib import Path
 import numpy as np
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
-from idm.photo import PhotoRestorer, PhotoSettings
-from idm.restore import restore_photos
+from idm.photo.restorer import PhotoRestorer
+from idm.photo.settings import PhotoSettings
+from idm.photo.files import restore_photos
 
 class Middle:
     def detect(self, pixels):

@@ -11,15 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from idm import cli, restore
+from idm import cli
 from idm.data.images import ImageError, read_image, write_image
 from idm.data.synthetic import synthetic_face
 from idm.diffusion.samplers import build_scheduler
 from idm.diffusion.schedule import linear
-from idm.job import plan
 from idm.nn.denoiser import Denoiser
+from idm.photo.files import restore_files
+from idm.photo.job import plan
 from idm.pipeline import IDMPipeline
-from idm.restore import restore_files
 
 SIZE = 32
 
@@ -170,7 +170,7 @@ def test_a_full_disk_costs_its_file_only_and_the_job_goes_on(model, faces, tmp_p
             raise ImageError(f"{path}: cannot be written (No space left on device)")
         write_image(path, *arguments, **options)
 
-    monkeypatch.setattr(restore, "write_image", full_once)
+    monkeypatch.setattr("idm.photo.files.write_image", full_once)
     code, out, err = in_process(capsys, "restore", "--aligned", faces, "-o", tmp_path / "out", "--model", model)
     assert code == 1
     assert "No space left" in err

@@ -47,8 +47,9 @@ import numpy as np, torch
 from idm.data.encoding import Encoding
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
-from idm.photo import PhotoRestorer, PhotoSettings
-from idm.video import restore_clip
+from idm.photo.restorer import PhotoRestorer
+from idm.photo.settings import PhotoSettings
+from idm.photo.clip import restore_clip
 
 class Noise:
     image_size = 16

@@ -31,7 +31,8 @@ from idm.app.studio import Done, Order, Studio
 from idm.data.photos import Photo, read_photo
 from idm.data.synthetic import synthetic_face
 from idm.faces.detect import DetectedFace
-from idm.photo import FaceReport, RestoredPhoto
+from idm.photo.face import FaceReport
+from idm.photo.restorer import RestoredPhoto
 
 FACE = 64
 MAX_MB = 0.2

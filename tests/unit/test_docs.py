@@ -140,7 +140,7 @@ def settings() -> set[str]:
     from gan_baseline.schema import GANConfig
     from idm.config.schema import IDMConfig
 
-    page = make_configuration()
+    page = load(ROOT / "docs" / "make_configuration.py")
     known: set[str] = set()
     for schema in (IDMConfig, GANConfig):
         for section, path in page._tree(schema, ""):
@@ -166,20 +166,20 @@ def test_every_weights_file_has_its_terms_listed() -> None:
 # Generated and machine-readable files
 
 
-def make_configuration() -> ModuleType:
-    path = ROOT / "docs" / "make_configuration.py"
-    spec = importlib.util.spec_from_file_location("make_configuration", path)
+def load(path: Path) -> ModuleType:
+    """A module that is in no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault("make_configuration", module)
+    sys.modules.setdefault(path.stem, module)
     spec.loader.exec_module(module)
     return module
 
 
 def test_the_page_of_settings_is_up_to_date() -> None:
     committed = (ROOT / "docs" / "configuration.md").read_text()
-    assert committed == make_configuration().render(), "run: python docs/make_configuration.py"
+    assert committed == load(ROOT / "docs" / "make_configuration.py").render(), "run: python docs/make_configuration.py"
 
 
 def test_the_citation_has_the_version_and_licence_of_the_package() -> None:
@@ -218,3 +218,14 @@ def test_there_are_three_worked_examples() -> None:
 @pytest.mark.parametrize("diff", EXAMPLES, ids=["degradation", "sampler", "metric"])
 def test_a_worked_example_still_fits_the_code(diff: str) -> None:
     assert misfits(diff) == []
+
+
+# Seeded faults
+
+
+@pytest.mark.parametrize(
+    "fault", load(ROOT / "tests" / "faults.py").FAULTS, ids=lambda fault: f"{fault.file}: {fault.name}"
+)
+def test_every_seeded_fault_still_fits_the_code(fault) -> None:
+    assert (ROOT / fault.file).read_text().count(fault.old) == 1
+    assert (ROOT / fault.tests).is_file()

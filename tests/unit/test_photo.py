@@ -16,7 +16,8 @@ from idm.faces.colour import keep_chroma, match_colour, to_grey
 from idm.faces.detect import DetectedFace
 from idm.faces.paste import crop_weights
 from idm.faces.template import ffhq_landmarks
-from idm.photo import PhotoRestorer, PhotoSettings
+from idm.photo.restorer import PhotoRestorer
+from idm.photo.settings import PhotoSettings
 from idm.restorer import Restorer
 
 SIZE = 32

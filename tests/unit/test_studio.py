@@ -21,7 +21,8 @@ from idm.diffusion.samplers import build_scheduler
 from idm.diffusion.schedule import linear
 from idm.faces.detect import DetectedFace
 from idm.nn.denoiser import Denoiser
-from idm.photo import PhotoRestorer, PhotoSettings
+from idm.photo.restorer import PhotoRestorer
+from idm.photo.settings import PhotoSettings
 from idm.pipeline import IDMPipeline
 
 SIZE, FACE = 32, 64  # of the model, and of each drawn face in a photograph

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from idm.faces.align import to_unit, warp
-from idm.upscale import Bicubic, NetworkUpscaler, Upscaler, load_upscaler
+from idm.photo.upscale import Bicubic, NetworkUpscaler, Upscaler, load_upscaler
 
 
 class Repeats:

@@ -12,18 +12,20 @@ import numpy as np
 import pytest
 import torch
 
-from idm import restore
 from idm.data.encoding import Encoding
 from idm.data.images import ImageError
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
 from idm.faces.track import REACH
-from idm.photo import Past, PhotoRestorer, PhotoSettings
+from idm.photo import files
+from idm.photo.face import Past
+from idm.photo.restorer import PhotoRestorer
+from idm.photo.settings import PhotoSettings
 
 av = pytest.importorskip("av", reason="clips need PyAV: pip install av")
-from idm import video  # noqa: E402
 from idm.data.video.read import Clip, Frame, VideoError  # noqa: E402
 from idm.data.video.write import encoded_format  # noqa: E402
+from idm.photo import clip as clip_module  # noqa: E402
 
 SIZE = 16
 HEIGHT, WIDTH = 64, 96
@@ -149,7 +151,7 @@ def run(
 ) -> dict[str, Any]:
     options = {"encoding": LOSSLESS, "about": {"model": "stub"}, "segment_frames": 6} | options
     encoding = options.pop("encoding")
-    return video.restore_clip(
+    return clip_module.restore_clip(
         PhotoRestorer(restorer, detector or Spot()), source, target, settings, encoding, **options
     )
 
@@ -493,8 +495,8 @@ def test_a_job_restores_photographs_and_clips_and_counts_the_broken_one(clip: Pa
     write_image(folder / "photo.png", picture(0))
     parts = PhotoRestorer(Changes(), Spot())
     frames: list[int] = []
-    progress = restore.Progress(on_frames=lambda path, done, of: frames.append(done))
-    report = restore.restore_photos(parts, [folder], tmp_path / "out", SETTINGS, progress=progress)
+    progress = files.Progress(on_frames=lambda path, done, of: frames.append(done))
+    report = files.restore_photos(parts, [folder], tmp_path / "out", SETTINGS, progress=progress)
     assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in report.written) == ["photo.png", "sub/good.mkv"]
     assert len(report.failed) == 1
     assert "bad.mp4" in str(report.failed[0])
@@ -505,7 +507,7 @@ def test_what_a_file_cannot_hold_is_refused_before_any_work(clip: Path, tmp_path
     source = make_clip(tmp_path / "clip.webm", [picture(0)], codec="libvpx-vp9")
     detector = Spot()
     with pytest.raises(ValueError, match="a webm file cannot hold what libx264 encodes"):
-        restore.restore_photos(
+        files.restore_photos(
             PhotoRestorer(Changes(), detector), [clip, source], tmp_path / "out", SETTINGS, encoding=Encoding("libx264")
         )
     assert detector.calls == 0
@@ -521,17 +523,17 @@ def test_without_pyav_one_message_names_the_extra_before_any_work(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in list(sys.modules):
-        if name == "idm.video" or name.startswith(("idm.data.video", "av.")):
+        if name == "idm.photo.clip" or name.startswith(("idm.data.video", "av.")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "av", None)
     detector = Spot()
     with pytest.raises(ImportError, match=r"clips need PyAV: pip install .*\[video\]"):
-        restore.restore_photos(PhotoRestorer(Changes(), detector), [clip], tmp_path / "out", SETTINGS)
+        files.restore_photos(PhotoRestorer(Changes(), detector), [clip], tmp_path / "out", SETTINGS)
     assert detector.calls == 0
 
 
 def test_a_preview_is_of_photographs(clip: Path, tmp_path: Path) -> None:
     parts = PhotoRestorer(Changes(), Spot())
-    report = restore.restore_photos(parts, [clip], tmp_path / "out", SETTINGS, preview=True)
+    report = files.restore_photos(parts, [clip], tmp_path / "out", SETTINGS, preview=True)
     assert isinstance(report.failed[0], ImageError)
     assert "numbered in status.json" in str(report.failed[0])

@@ -18,9 +18,10 @@ from idm.data.images import READ_SUFFIXES, ImageError, Picture, read_image, resi
 from idm.data.photos import KEPT_SUFFIXES, Photo, read_photo, write_photo
 from idm.data.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
 from idm.faces.detect import choose_faces
-from idm.job import Job, Progress, Report, as_png, as_preview, same_suffix
-from idm.photo import PhotoRestorer, PhotoSettings
-from idm.preview import draw_faces
+from idm.photo.job import Job, Progress, Report, as_png, as_preview, same_suffix
+from idm.photo.preview import draw_faces
+from idm.photo.restorer import PhotoRestorer
+from idm.photo.settings import PhotoSettings
 from idm.restorer import Restorer
 
 MIN_SIDE = 8
@@ -51,7 +52,7 @@ def restore_photos(
     JPEG, PNG and WebP stay what they are, or all become PNG; other kinds become PNG. A photograph without faces
     is written too, with the state "no face". One of which a face failed is not written, and counts as failed;
     whatever goes wrong with one costs no other. What has the suffix of a clip (:data:`idm.data.encoding.RESULTS`) is
-    restored as :func:`idm.video.restore_clip` says.
+    restored as :func:`idm.photo.clip.restore_clip` says.
 
     Args:
         about: what else ``status.json`` should say of the job, such as the model.
@@ -141,7 +142,7 @@ def _restore_clip(
     encoding: Encoding,
     details: dict[str, Any],
 ) -> str:
-    from idm.video import restore_clip
+    from idm.photo.clip import restore_clip
 
     target = job.make_folder(source)
     on_frames = partial(job.progress.on_frames, source)

@@ -26,7 +26,9 @@ from idm.data.video.read import Clip, Frame, video_error
 from idm.data.video.write import SegmentWriter, find_encoder, to_image
 from idm.faces.detect import DetectedFace
 from idm.faces.track import REACH, Tracker
-from idm.photo import FaceReport, Past, PhotoRestorer, PhotoSettings, Subject
+from idm.photo.face import FaceReport, Past, Subject
+from idm.photo.restorer import PhotoRestorer
+from idm.photo.settings import PhotoSettings
 
 SEGMENT_FRAMES = 100  # what a killed job may have to do again (our choice)
 

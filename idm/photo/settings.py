@@ -1,0 +1,59 @@
+"""What to do with a photograph."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from idm.faces.colour import ColorFix
+
+
+@dataclass(frozen=True)
+class PhotoSettings:
+    """What to do with a photograph. The defaults restore every face and leave everything else as it is.
+
+    Args:
+        upscale: enlargement of the whole picture, at least 1.
+        min_face: faces whose box is smaller than this many pixels are left alone.
+        faces: which to restore: "all", "largest", or their numbers (0 is the largest one found), whatever their size.
+        seed: sample k of every face is drawn with ``seed + k``.
+        samples: restorations of each face, of which ``pick`` makes one.
+        pick: "identity" takes the sample whose identity is closest to the given face, "median" each pixel's median.
+        min_identity: a restored face whose identity cosine to the given one is below this is not used.
+        uncertainty: also make a map of where the samples differ.
+        color_fix: see :func:`idm.faces.colour.match_colour`.
+        grayscale: "keep" takes a face's colours from the photograph and only its lightness from the restorer,
+            "auto" does so in photographs without colour, "off" never.
+        detail: what is finer than the restorer's pixels comes from the restorer's result ("replace", so that a large
+            face becomes soft), or from the photograph ("keep"); "auto" keeps it where a face is larger than the
+            restorer's size.
+        batch_size: faces restored at once.
+
+    Raises:
+        ValueError: settings out of range, or that contradict each other.
+    """
+
+    upscale: float = 1.0
+    min_face: float = 24.0
+    faces: Literal["all", "largest"] | tuple[int, ...] = "all"
+    seed: int = 0
+    samples: int = 1
+    pick: Literal["identity", "median"] = "identity"
+    min_identity: float | None = None
+    uncertainty: bool = False
+    color_fix: ColorFix = "wavelet"
+    grayscale: Literal["auto", "keep", "off"] = "auto"
+    detail: Literal["auto", "keep", "replace"] = "auto"
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.upscale <= 16:
+            raise ValueError(f"upscale must lie in 1..16, got {self.upscale}")
+        if self.samples < 1 or self.batch_size < 1:
+            raise ValueError(f"samples and batch size must be at least 1, got {self.samples} and {self.batch_size}")
+        if self.min_identity is not None and not -1 <= self.min_identity <= 1:
+            raise ValueError(f"min_identity is a cosine in [-1, 1], got {self.min_identity}")
+        if self.uncertainty and self.samples < 2:
+            raise ValueError("an uncertainty map needs at least 2 samples")
+
+    @property
+    def needs_identity(self) -> bool:
+        return self.min_identity is not None or (self.samples > 1 and self.pick == "identity")
