@@ -176,7 +176,7 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--preset", default="gfpgan", help="degradation preset, or clean for none (default gfpgan)")
     parser.add_argument(
-        "--metrics", default="psnr,ssim", help="of psnr, ssim, lpips, identity, niqe (default psnr,ssim)"
+        "--metrics", default="psnr,ssim", help="of psnr, ssim, lpips, identity, niqe, frechet, fid (default psnr,ssim)"
     )
     parser.add_argument("--num-images", type=int, help="how many faces (default all; 64 synthetic ones)")
     parser.add_argument("--seed", type=int, default=1234, help="seed of degradations and noise (default 1234)")

@@ -25,7 +25,7 @@ SHOWN = 8
 def compare_command(arguments: argparse.Namespace) -> int:
     """``idm compare``: 0 if every restorer was measured on every face."""
     try:
-        metrics = build_metrics(arguments.metrics)
+        metrics, set_metrics = build_metrics(arguments.metrics)
         loaded = load_labelled(arguments.restorers, prepare_machine(arguments), taken=(DEGRADED, BICUBIC))
         size = arguments.size or min(one.restorer.image_size for one in loaded.values())
         faces, recipe = build_faces(arguments, size), build_preset(arguments.preset)
@@ -53,25 +53,22 @@ def compare_command(arguments: argparse.Namespace) -> int:
             "size": size,
             "batch_size": arguments.batch_size,
         }
-        _write(arguments.output, results, {label: one.about for label, one in loaded.items()}, about)
+        rows = table_rows(results, {label: one.about for label, one in loaded.items()}, set_metrics)
+        _write(arguments.output, results, rows, about)
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _write(
-    output: Path, results: list[Comparison], restorers: dict[str, dict[str, Any]], about: dict[str, Any]
-) -> None:
+def _write(output: Path, results: list[Comparison], rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
     """comparison.json, table.md, scores.csv, grid.png, and the table on the screen."""
-    rows = table_rows(results, restorers)
-    names = list(rows[0]["metrics"])
-    protocol = {name: metric.protocol for name, metric in METRICS.items() if name in names}
+    protocol = {name: metric.protocol for name, metric in METRICS.items() if name in rows[0]["metrics"]}
     result = {"num_images": len(results), "rows": rows, "protocol": protocol, **about, **provenance()}
     write_json(output / "comparison.json", result)
     table = render_comparison(result)
     write_text(output / "table.md", table)
-    labels = list(results[0].images)
+    labels, names = list(results[0].images), list(results[0].scores[DEGRADED])
     with (output / "scores.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["name", *(f"{name}_{label}" for label in labels for name in names)])

@@ -7,7 +7,7 @@ from pathlib import Path
 from idm.build.data import assets_folder, evenly
 from idm.data.faces import FaceSource, FolderFaces, Part, SyntheticFaces
 from idm.degradation import GFPGAN, PRESETS, Recipe
-from idm.evaluation.metrics import PairMetric, build_metric
+from idm.evaluation.metrics import METRICS, PairMetric, SetMetric, SingleMetric, build_metric
 
 
 def build_faces(arguments: argparse.Namespace, size: int) -> FaceSource:
@@ -34,17 +34,29 @@ def build_preset(preset: str) -> Recipe:
     return PRESETS[preset]
 
 
-def build_metrics(names: str) -> dict[str, PairMetric]:
-    """The metrics named by ``--metrics``; one without reference ignores the original."""
-    return {name: _build_metric(name) for name in names.split(",")}
+def build_metrics(names: str) -> tuple[dict[str, PairMetric], dict[str, SetMetric]]:
+    """The metrics named by ``--metrics``: those of each face, of which one without reference ignores the original, and
+    those of all faces together.
+
+    Raises:
+        ValueError: an unknown name, or none of the metrics looks at single faces.
+    """
+    each: dict[str, PairMetric] = {}
+    together: dict[str, SetMetric] = {}
+    for name in names.split(","):
+        match name:
+            case "psnr" | "ssim" | "lpips" | "identity":
+                each[name] = build_metric(name)
+            case "niqe":
+                each[name] = _without_reference(build_metric(name))
+            case "frechet" | "fid":
+                together[name] = build_metric(name)
+            case _:
+                raise ValueError(f"--metrics: {name!r} is unknown; known: {', '.join(METRICS)}")
+    if not each:
+        raise ValueError(f"--metrics: {names} looks at all faces together only; add one of single faces, such as psnr")
+    return each, together
 
 
-def _build_metric(name: str) -> PairMetric:
-    match name:
-        case "psnr" | "ssim" | "lpips" | "identity":
-            return build_metric(name)
-        case "niqe":
-            niqe = build_metric(name)
-            return lambda image, hq: niqe(image)
-        case _:
-            raise ValueError(f"--metrics: {name!r} is unknown here; known: psnr, ssim, lpips, identity, niqe")
+def _without_reference(metric: SingleMetric) -> PairMetric:
+    return lambda image, hq: metric(image)

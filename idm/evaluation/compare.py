@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from idm.data.pairs import FrozenPairs, Pair, collate
 from idm.data.ranges import chw_to_hwc, from_uint8, to_uint8
-from idm.evaluation.evaluate import Scores, score, summarise_column
-from idm.evaluation.metrics import PairMetric
+from idm.evaluation.evaluate import Scores, score, score_sets, summarise_column
+from idm.evaluation.metrics import PairMetric, SetMetric
 from idm.restorer import Restorer
 
 DEGRADED, BICUBIC = "degraded", "bicubic"
@@ -95,15 +95,20 @@ def compare(
             on_batch(len(batch))
 
 
-def table_rows(comparisons: Sequence[Comparison], about: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each method: its label, the means of its scores with intervals, and what is known of it."""
+def table_rows(
+    comparisons: Sequence[Comparison],
+    about: Mapping[str, Mapping[str, Any]],
+    set_metrics: Mapping[str, SetMetric] | None = None,
+) -> list[dict[str, Any]]:
+    """A row for each method: its label, the means of its scores with intervals, what all its faces together score
+    against all originals, and what is known of it."""
     rows: list[dict[str, Any]] = []
+    originals = [face.pair.hq for face in comparisons]
     for label in comparisons[0].images:
         scores = [face.scores[label] for face in comparisons]
-        row: dict[str, Any] = {
-            "label": label,
-            "metrics": {name: summarise_column([s[name] for s in scores]) for name in scores[0]},
-        }
+        columns = {name: summarise_column([s[name] for s in scores]) for name in scores[0]}
+        columns |= score_sets([face.images[label] for face in comparisons], originals, set_metrics or {})
+        row: dict[str, Any] = {"label": label, "metrics": columns}
         if label in about:
             seconds = [face.seconds[label] for face in comparisons]
             row |= {"seconds_per_image": float(np.median(seconds)), **about[label]}

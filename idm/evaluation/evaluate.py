@@ -10,7 +10,7 @@ import numpy as np
 
 from idm.data.pairs import FrozenPairs, Pair, collate
 from idm.data.ranges import chw_to_hwc, from_uint8, to_uint8
-from idm.evaluation.metrics import PairMetric, mean_and_interval
+from idm.evaluation.metrics import PairMetric, SetMetric, mean_and_interval
 from idm.restorer import Restorer
 
 Scores = dict[str, float]
@@ -62,6 +62,13 @@ def score(image: np.ndarray, hq: np.ndarray, metrics: Mapping[str, PairMetric]) 
     """All metrics of one 8-bit image against its original."""
     image01, hq01 = from_uint8(image), from_uint8(hq)
     return {name: metric(image01, hq01) for name, metric in metrics.items()}
+
+
+def score_sets(
+    images: Sequence[np.ndarray], originals: Sequence[np.ndarray], metrics: Mapping[str, SetMetric]
+) -> dict[str, dict[str, float | None]]:
+    """Metrics of 8-bit images taken together, in the form of :func:`summarise_column`; they have no interval."""
+    return {name: {"mean": metric(images, originals), "low": None, "high": None} for name, metric in metrics.items()}
 
 
 def summarise(scores: Sequence[tuple[Scores, Scores]]) -> dict[str, Any]:

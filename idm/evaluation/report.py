@@ -78,6 +78,8 @@ def _cell(value: dict[str, float | None]) -> str:
     if value["mean"] is None:
         return "∞"
     digits = 2 if abs(value["mean"]) >= 10 else 4
+    if value["low"] is None:
+        return f"{value['mean']:.{digits}f}"
     return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
 
 

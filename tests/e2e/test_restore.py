@@ -16,6 +16,7 @@ from idm.data.images import ImageError, read_image, write_image
 from idm.data.synthetic import synthetic_face
 from idm.diffusion.samplers import build_scheduler
 from idm.diffusion.schedule import linear
+from idm.evaluation import metrics
 from idm.nn.denoiser import Denoiser
 from idm.photo.files import restore_files
 from idm.photo.job import plan
@@ -218,6 +219,50 @@ def test_evaluation_writes_numbers_that_its_own_table_repeats(model, tmp_path, c
     assert mean == pytest.approx(result["metrics"]["psnr"]["restored"]["mean"])
     assert {"commit", "machine", "protocol", "model", "seed"} <= result.keys()
     assert (tmp_path / "grid.png").exists()
+
+
+def test_evaluation_measures_whole_sets_before_and_after(model, tmp_path, capsys, monkeypatch) -> None:
+    def contrast(images, originals):
+        return float(np.std(images) / np.std(originals))
+
+    monkeypatch.setattr(
+        "idm.commands.faces.build_metric", lambda name: {"psnr": metrics.psnr, "frechet": contrast}[name]
+    )
+    common = ("evaluate", "--num-images", 3, "--metrics", "psnr,frechet", "--model", model)
+    assert in_process(capsys, *common, "-o", tmp_path)[0] == 0
+    summary = json.loads((tmp_path / "metrics.json").read_text())["metrics"]["frechet"]
+    assert summary["degraded"]["mean"] < 1
+    assert summary["restored"]["mean"] != summary["degraded"]["mean"]
+    assert in_process(capsys, *common, "-o", tmp_path, "--preset", "clean")[0] == 0
+    clean = json.loads((tmp_path / "metrics.json").read_text())["metrics"]["frechet"]
+    assert clean["degraded"] == {"mean": 1, "low": None, "high": None}
+    assert "frechet" not in (tmp_path / "scores.csv").read_text()
+
+
+def test_two_folders_are_measured_as_sets_too(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(
+        "idm.commands.faces.build_metric",
+        lambda name: {"psnr": metrics.psnr, "fid": lambda a, b: float(np.mean(a) - np.mean(b))}[name],
+    )
+    for folder, value in (("hq", 100), ("restored", 110)):
+        (tmp_path / folder).mkdir()
+        for i in range(2):
+            write_image(tmp_path / folder / f"{i}.png", np.full((16, 16, 3), value + i, np.uint8))
+    pairs = (tmp_path / "restored", tmp_path / "hq")
+    assert in_process(capsys, "evaluate", "--pairs", *pairs, "--metrics", "psnr,fid", "-o", tmp_path)[0] == 0
+    assert json.loads((tmp_path / "metrics.json").read_text())["metrics"]["fid"]["restored"]["mean"] == 10
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [("frechet", "add one of single faces, such as psnr"), ("psnr,mse", "'mse' is unknown; known: psnr")],
+)
+def test_metrics_that_cannot_be_are_one_line(names, message, model, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("idm.commands.faces.build_metric", lambda name: None)
+    code, _, err = in_process(capsys, "evaluate", "--metrics", names, "--model", model, "-o", tmp_path / "out")
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert message in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_undegraded_face_is_measured_against_itself(model, tmp_path, capsys) -> None:

@@ -85,9 +85,28 @@ def test_rows_hold_means_over_all_faces_and_what_is_known_of_each_restorer():
     assert "seconds_per_image" not in rows[0]
 
 
+def test_a_metric_of_whole_sets_sees_all_faces_of_a_method_beside_all_originals():
+    faces = compared({"mine": Brighter(32)})
+
+    def brightness(images, originals):
+        assert [*map(id, originals)] == [id(face.pair.hq) for face in faces]
+        return np.mean(images) - np.mean(originals)
+
+    rows = table_rows(faces, {}, {"frechet": brightness})
+    for row in rows:
+        images = [face.images[row["label"]] for face in faces]
+        assert row["metrics"]["frechet"] == {
+            "mean": brightness(images, [f.pair.hq for f in faces]),
+            "low": None,
+            "high": None,
+        }
+    assert len({row["metrics"]["frechet"]["mean"] for row in rows}) == 3
+
+
 def test_every_method_is_a_line_of_the_table():
+    faces = compared({"mine": Brighter(32)})
     result = {
-        "rows": table_rows(compared({"mine": Brighter(32)}), {"mine": {"parameters": 1_234_567}}),
+        "rows": table_rows(faces, {"mine": {"parameters": 1_234_567}}, {"frechet": lambda images, originals: 0.5}),
         "batch_size": 2,
         "num_images": 5,
         "data": "synthetic",
@@ -102,6 +121,7 @@ def test_every_method_is_a_line_of_the_table():
     lines = [line for line in table.splitlines() if line.startswith("|")]
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["degraded", "bicubic", "mine"]
     assert lines[-1].endswith("| 1.23 M |")
+    assert all("| 0.5000 |" in line for line in lines[2:])
 
 
 def test_the_faces_of_a_comparison_are_the_degraded_originals():

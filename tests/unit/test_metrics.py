@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from idm.evaluation import identity as identity_module
 from idm.evaluation import metrics
 from idm.evaluation.metrics import (
     METRICS,
@@ -45,13 +46,13 @@ def test_every_metric_name_has_one_row_of_the_right_kind() -> None:
     assert sorted(METRICS) == sorted(names)
     assert all(METRICS[name].kind == "pair" and METRICS[name].full_reference for name in get_args(PairName))
     assert [METRICS[name].kind for name in get_args(SingleName)] == ["single"]
-    assert [METRICS[name].kind for name in get_args(SetName)] == ["set"]
-    assert not any(METRICS[name].full_reference for name in ("niqe", "fid"))
+    assert [METRICS[name].kind for name in get_args(SetName)] == ["set", "set"]
+    assert not any(METRICS[name].full_reference for name in ("niqe", "frechet", "fid"))
 
 
 def test_arrows_point_to_better() -> None:
     lower = {name for name, metric in METRICS.items() if metric.arrow == "lower"}
-    assert lower == {"lpips", "niqe", "fid"}
+    assert lower == {"lpips", "niqe", "frechet", "fid"}
     assert psnr(HQ, HQ) > psnr(LQ, HQ)
     assert ssim(HQ, HQ) > ssim(LQ, HQ)
 
@@ -102,6 +103,7 @@ def test_names_build_the_functions_they_name() -> None:
     [
         ("lpips", "alexnet-owt-7be5be79.pth"),
         ("identity", "mobilefacenet_casia.safetensors"),
+        ("frechet", "mobilefacenet_casia.safetensors"),
         ("niqe", "niqe_modelparameters.mat"),
     ],
 )
@@ -131,7 +133,7 @@ def test_fid_without_the_inception_file_does_not_reach_for_the_network(
 
     def create_metric(name: str, device: str) -> object:
         created.append((name, device))
-        return lambda *args, **options: len(args) + len(options)
+        return lambda a, b, mode, **options: len(list(Path(a).glob("*.png"))) - len(list(Path(b).glob("*.png"))) / 10
 
     monkeypatch.setattr(pyiqa, "create_metric", create_metric)
     monkeypatch.setattr(download_util, "DEFAULT_CACHE_DIR", str(tmp_path / "pyiqa"))
@@ -143,9 +145,8 @@ def test_fid_without_the_inception_file_does_not_reach_for_the_network(
     (tmp_path / "pyiqa" / "pt_inception-2015-12-05-6726825d.pth").touch()
     fid = build_metric("fid")
     assert created == [("fid", "cpu")]
-    assert fid(tmp_path, tmp_path) == 5
-    with pytest.raises(ValueError, match="FID wants a folder"):
-        fid(tmp_path / "none", tmp_path)
+    black, white = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)
+    assert fid([white, white, black], [black, black]) == 3 - 2 / 10
 
 
 def test_identity_wants_square_faces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,3 +228,20 @@ def test_one_value_is_its_own_interval_and_none_or_nan_is_an_error() -> None:
 def test_an_infinite_value_makes_the_mean_infinite_not_undefined() -> None:
     mean, low, high = mean_and_interval([30.0] * 20 + [math.inf])
     assert (mean, low, high) == (math.inf, 30.0, math.inf)
+
+
+def test_the_frechet_distance_of_faces_is_that_of_their_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network whose features are the mean colour and the size: (mu_a - mu_b)^2 and spreads are known."""
+
+    class Colours:
+        def embed(self, images: list[np.ndarray], landmarks: list[np.ndarray]) -> np.ndarray:
+            assert all(image.dtype == np.float32 and image.max() <= 1 for image in images)
+            assert all(points.shape == (5, 2) and points.max() < 16 for points in landmarks)
+            return np.array([image.mean(axis=(0, 1)) for image in images])
+
+    monkeypatch.setattr(identity_module, "load_identity", lambda weights, device: Colours())
+    frechet = build_metric("frechet")
+    ramp = [np.full((16, 16, 3), value, np.uint8) for value in (0, 51, 102)]
+    shifted = [face + np.uint8(51) for face in ramp]
+    assert frechet(ramp, ramp[::-1]) == pytest.approx(0, abs=1e-9)
+    assert frechet(shifted, ramp) == pytest.approx(3 * 0.2**2)
