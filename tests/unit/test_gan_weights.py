@@ -100,7 +100,7 @@ def test_a_file_that_is_not_there_or_of_another_kind_is_refused(saved, tmp_path)
 @pytest.mark.parametrize("length", [0, 100, -1])
 def test_a_truncated_file_is_refused(saved, length):
     saved.write_bytes(saved.read_bytes()[:length])
-    refused(saved, "is no whole safetensors file")
+    refused(saved, "is no whole file of weights")
 
 
 def test_weights_without_their_architecture_are_refused(saved):
@@ -134,8 +134,10 @@ def test_a_file_that_is_no_published_gfpgan_is_refused(tmp_path):
     path = tmp_path / "a.pth"
     path.write_bytes(b"not a zip")
     refused(path, "is no whole file of weights")
+    path.write_bytes(b"")
+    refused(path, "is no whole file of weights")
     torch.save({"state_dict": {}}, path)
-    refused(path, "neither params_ema nor params")
+    refused(path, "holds no weights by name")
     torch.save({"params_ema": {"conv_body_first.0.weight": torch.zeros(16, 3, 1, 1)}}, path)
     refused(path, "is no GFP-GAN of the clean architecture", "GFPGANv1.pth")
     torch.save({"params_ema": {"conv_body_first.weight": torch.zeros(32, 3, 1, 1)}}, path)
@@ -164,6 +166,8 @@ def test_weights_are_known_by_what_is_in_them(saved, tmp_path):
     assert holds_gfpgan(saved)
     torch.save({"params_ema": {"conv_body_first.weight": torch.zeros(1)}}, tmp_path / "theirs.pth")
     assert holds_gfpgan(tmp_path / "theirs.pth")
+    torch.save({"params_ema": {"conv_body_first.0.weight": torch.zeros(1)}}, tmp_path / "GFPGANv1.pth")
+    assert holds_gfpgan(tmp_path / "GFPGANv1.pth")  # so that whoever names it hears that it cannot be read, and why
     torch.save({"params_ema": {"encoder.weight": torch.zeros(1)}}, tmp_path / "codeformer.pth")
     save_file({"encoder.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     (tmp_path / "broken.pth").write_bytes(b"no")
