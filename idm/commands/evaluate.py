@@ -1,21 +1,23 @@
 """``idm evaluate``."""
 
 import argparse
-import csv
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from idm.commands.faces import build_faces, build_metrics, build_preset
 from idm.commands.model import USER_ERRORS, load
 from idm.data.images import ImageError, find_images, image_grid, read_image, write_image
 from idm.data.pairs import FrozenPairs
-from idm.evaluation.evaluate import Row, evaluate, score, summarise
+from idm.evaluation.evaluate import evaluate, score, summarise
 from idm.evaluation.metrics import METRICS, PairMetric
 from idm.runtime import provenance
-from idm.training.checkpoint import write_json
+from idm.training.checkpoint import write_csv, write_json
+
+SHOWN = 8
 
 
 def evaluate_command(arguments: argparse.Namespace) -> int:
@@ -36,32 +38,30 @@ def _evaluate_model(arguments: argparse.Namespace, metrics: dict[str, PairMetric
     loaded = load(arguments)
     faces = build_faces(arguments, loaded.restorer.image_size)
     pairs = FrozenPairs(faces, build_preset(arguments.preset), arguments.seed)
-    with tqdm(total=len(pairs), unit="face", disable=not sys.stderr.isatty()) as bar:
-
-        def advance(num_faces: int) -> None:
-            bar.update(num_faces)
-
-        rows = list(
-            evaluate(
-                loaded.restorer,
-                pairs,
-                metrics,
-                indices=range(len(pairs)),
-                batch_size=arguments.batch_size,
-                seed=arguments.seed,
-                on_batch=advance,
-            )
-        )
-    scores = [(row.pair.key, row.degraded_scores, row.restored_scores) for row in rows]
+    rows = evaluate(
+        loaded.restorer,
+        pairs,
+        metrics,
+        indices=range(len(pairs)),
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+    )
+    scores, seconds = [], []
+    shown: list[tuple[np.ndarray, ...]] = []
+    for row in tqdm(rows, total=len(pairs), unit="face", disable=not sys.stderr.isatty()):
+        scores.append((row.pair.key, row.degraded_scores, row.restored_scores))
+        seconds.append(row.seconds)
+        if len(shown) < SHOWN:  # of thousands of faces the images would not fit in memory
+            shown.append((row.pair.lq, row.restored, row.pair.hq))
     about = {
         "data": arguments.data,
         "preset": arguments.preset,
         "seed": arguments.seed,
         "model": loaded.about,
-        "seconds_per_image": sum(row.seconds for row in rows) / len(rows),
+        "seconds_per_image": sum(seconds) / len(seconds),
     }
     _write_results(arguments.output, scores, about, ("degraded", "restored"))
-    _write_grid(arguments.output / "grid.png", rows)
+    write_image(arguments.output / "grid.png", image_grid(shown, ["degraded", "restored", "original"]))
     return 0
 
 
@@ -101,11 +101,9 @@ def _write_results(output: Path, scores: list[Any], about: dict[str, Any], colum
         output / "metrics.json",
         {"num_images": len(scores), "metrics": summary, "protocol": protocol, **about, **provenance()},
     )
-    with (output / "scores.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["name", *(f"{name}_{column}" for column in columns for name in summary)])
-        for key, *values in scores:
-            writer.writerow([key, *(v[name] for v in values for name in summary)])
+    header = ["name", *(f"{name}_{column}" for column in columns for name in summary)]
+    lines = ([key, *(v[name] for v in values for name in summary)] for key, *values in scores)
+    write_csv(output / "scores.csv", header, lines)
     for name, columns_of in summary.items():
         print(f"{name:9}" + "".join(f" {column} {_interval(value)}" for column, value in columns_of.items()))
     print(f"{len(scores)} faces -> {output}")
@@ -117,8 +115,3 @@ def _interval(value: dict[str, float | None] | int) -> str:
     if value["mean"] is None:
         return "infinite"
     return f"{value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"
-
-
-def _write_grid(path: Path, rows: list[Row], most: int = 8) -> None:
-    shown = [(row.pair.lq, row.restored, row.pair.hq) for row in rows[:most]]
-    write_image(path, image_grid(shown, ["degraded", "restored", "original"]))

@@ -35,16 +35,16 @@ def frozen(size: int, num_faces: int = 5, **changes) -> FrozenPairs:
     return FrozenPairs(SyntheticFaces(num_faces, 3, size), replace(GFPGAN, **changes), 7)
 
 
-def compared(restorers, size=32, **changes):
+def compared(restorers, size=32):
     pairs = frozen(size)
-    return list(compare(restorers, pairs, frozen(size, enlarge="bicubic"), METRICS, batch_size=2, seed=11, **changes))
+    return list(compare(restorers, pairs, frozen(size, enlarge="bicubic"), METRICS, batch_size=2, seed=11))
 
 
 def test_a_restorer_scores_in_a_comparison_as_it_does_alone():
     alone = list(evaluate(Brighter(32), frozen(32), METRICS, indices=range(5), batch_size=3, seed=11))
     together = compared({"other": Brighter(32), "mine": Brighter(32)})
-    assert [face.scores["mine"] for face in together] == [row.restored_scores for row in alone]
-    assert [face.scores["degraded"] for face in together] == [row.degraded_scores for row in alone]
+    assert [face.measured.scores["mine"] for face in together] == [row.restored_scores for row in alone]
+    assert [face.measured.scores["degraded"] for face in together] == [row.degraded_scores for row in alone]
 
 
 def test_bicubic_is_the_same_degraded_face_enlarged_otherwise():
@@ -77,9 +77,11 @@ def test_resizing_there_and_back_keeps_a_smooth_face():
 
 def test_rows_hold_means_over_all_faces_and_what_is_known_of_each_restorer():
     faces = compared({"mine": Brighter(32)})
-    rows = table_rows(faces, {"mine": {"parameters": 12}})
+    rows = table_rows([face.measured for face in faces], {"mine": {"parameters": 12}})
     assert [row["label"] for row in rows] == ["degraded", "bicubic", "mine"]
-    assert rows[2]["metrics"]["psnr"]["mean"] == pytest.approx(np.mean([face.scores["mine"]["psnr"] for face in faces]))
+    assert rows[2]["metrics"]["psnr"]["mean"] == pytest.approx(
+        np.mean([face.measured.scores["mine"]["psnr"] for face in faces])
+    )
     assert rows[2]["parameters"] == 12
     assert rows[2]["seconds_per_image"] > 0
     assert "seconds_per_image" not in rows[0]
@@ -87,7 +89,9 @@ def test_rows_hold_means_over_all_faces_and_what_is_known_of_each_restorer():
 
 def test_every_method_is_a_line_of_the_table():
     result = {
-        "rows": table_rows(compared({"mine": Brighter(32)}), {"mine": {"parameters": 1_234_567}}),
+        "rows": table_rows(
+            [face.measured for face in compared({"mine": Brighter(32)})], {"mine": {"parameters": 1_234_567}}
+        ),
         "batch_size": 2,
         "num_images": 5,
         "data": "synthetic",
@@ -106,4 +110,37 @@ def test_every_method_is_a_line_of_the_table():
 
 def test_the_faces_of_a_comparison_are_the_degraded_originals():
     for face in compared({"a": Brighter(32)}):
-        assert psnr(from_uint8(face.images["degraded"]), from_uint8(face.pair.hq)) == face.scores["degraded"]["psnr"]
+        again = psnr(from_uint8(face.images["degraded"]), from_uint8(face.images["original"]))
+        assert again == face.measured.scores["degraded"]["psnr"]
+
+
+class OnAGPU:
+    """Faces that are computed when they are asked for, which takes three seconds."""
+
+    image_size = 32
+
+    def __init__(self, clock) -> None:
+        self.clock = clock
+
+    def restore(self, lq, seeds):
+        self.faces = lq
+        return self
+
+    def cpu(self):
+        self.clock.now += 3.0
+        return self.faces
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_seconds_of_a_face_last_until_it_is_on_the_cpu(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("idm.evaluation.evaluate.perf_counter", clock)
+    rows = list(evaluate(OnAGPU(clock), frozen(32, 4), METRICS, indices=range(4), batch_size=2, seed=0))
+    assert [row.seconds for row in rows] == [1.5] * 4
+    assert [face.measured.seconds for face in compared({"a": OnAGPU(clock)})] == [{"a": 1.5}] * 4 + [{"a": 3.0}]
