@@ -19,6 +19,7 @@ from gan_baseline.weights import (
     load_gfpgan,
     save_gfpgan,
 )
+from idm import cli
 from idm.restorers import ENTRY_POINTS
 
 TINY = {
@@ -157,6 +158,27 @@ def test_code_in_a_published_file_is_not_run(tmp_path):
 def test_the_published_architecture_is_the_default_one():
     with torch.device("meta"):
         assert GFPGAN().architecture == PUBLISHED
+
+
+def test_the_command_exports_the_published_format_and_refuses_other_widths_in_one_line(
+    saved, tmp_path, capsys, monkeypatch
+):
+    def export(*arguments: object) -> int:
+        return cli.run(cli.build_parser().parse_args(["export", *map(str, arguments)]))
+
+    assert export(saved, "-o", tmp_path / "a.pth") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "'channel_multiplier': 2" in error
+    assert error.count("\n") == 1
+    assert export("-o", tmp_path / "a.pth") == 1
+    assert "idm: has no .pth format" in capsys.readouterr().err
+    assert not (tmp_path / "a.pth").exists()
+    monkeypatch.setattr(weights, "PUBLISHED", TINY)
+    assert export(saved, "-o", tmp_path / "made" / "a.pth") == 0
+    written = torch.load(tmp_path / "made" / "a.pth", weights_only=True)
+    assert written.keys() == {"params_ema"}
+    assert all(torch.equal(weight, written["params_ema"][name]) for name, weight in load_file(saved).items())
 
 
 # Found by its path
