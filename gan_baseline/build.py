@@ -32,7 +32,7 @@ def build_gan(config: GANConfig) -> Run:
     """A whole training of GFP-GAN, ready to fit; a stage zero is run first, or found finished.
 
     Raises:
-        ConfigError, FileNotFoundError: a wanted network's weights are missing or wrong, or what
+        ConfigError: a wanted network's weights or the prior's are missing or wrong, or what
             :func:`~idm.build.run.build_run` raises.
     """
     features, embedding = build_features(config), build_embedding(config)
@@ -53,7 +53,7 @@ def build_gan(config: GANConfig) -> Run:
     if path is not None:
         try:
             load_prior(generator.stylegan_decoder, path)
-        except ValueError as error:
+        except (FileNotFoundError, ValueError) as error:
             raise ConfigError(f"prior: {error}") from None
     return build_run(config, partial(build_learner, config, generator, features, embedding))
 
@@ -82,7 +82,7 @@ def build_features(config: GANConfig) -> FeatureMaps | None:
                 return MobileFaceNetMaps(load_mobilefacenet())
             case _:
                 assert_never(losses.perceptual_network)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         raise ConfigError(f"losses.perceptual_network: {error}") from None
 
 
@@ -97,7 +97,7 @@ def build_embedding(config: GANConfig) -> Embedding | None:
                 return load_arcface()
             case _:
                 assert_never(config.losses.identity_network)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         raise ConfigError(f"losses.identity_network: {error}") from None
 
 

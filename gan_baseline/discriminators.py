@@ -22,16 +22,23 @@ class EqualisedConv2d(nn.Module):
     A halving one blurs with [1, 3, 3, 1] x [1, 3, 3, 1] / 64 first, so that every second pixel can be left out.
 
     Args:
-        activate: add a bias and take sqrt(2) * leaky ReLU.
+        activate: take sqrt(2) * leaky ReLU.
     """
 
     def __init__(
-        self, channels_in: int, channels_out: int, kernel_size: int, *, downsample: bool = False, activate: bool = True
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel_size: int,
+        *,
+        downsample: bool = False,
+        bias: bool = True,
+        activate: bool = True,
     ) -> None:
         super().__init__()
-        self.downsample = downsample
+        self.downsample, self.activate = downsample, activate
         self.weight = nn.Parameter(torch.randn(channels_out, channels_in, kernel_size, kernel_size))
-        self.bias = nn.Parameter(torch.zeros(channels_out)) if activate else None
+        self.bias = nn.Parameter(torch.zeros(channels_out)) if bias else None
         # sqrt(2) passes through leaky ReLU, so weights and bias take it up
         self.gain = sqrt(2) if activate else 1.0
 
@@ -45,7 +52,7 @@ class EqualisedConv2d(nn.Module):
             h = F.conv2d(blur(x, padding=1, stride=2), weight, bias)
         else:
             h = F.conv2d(blur(x, padding=2), weight, bias, stride=2)
-        return h if bias is None else F.leaky_relu(h, SLOPE)
+        return F.leaky_relu(h, SLOPE) if self.activate else h
 
 
 class EqualisedLinear(nn.Module):
@@ -69,7 +76,7 @@ class DownBlock(nn.Module):
         super().__init__()
         self.conv1 = EqualisedConv2d(channels_in, channels_in, 3)
         self.conv2 = EqualisedConv2d(channels_in, channels_out, 3, downsample=True)
-        self.skip = EqualisedConv2d(channels_in, channels_out, 1, downsample=True, activate=False)
+        self.skip = EqualisedConv2d(channels_in, channels_out, 1, downsample=True, bias=False, activate=False)
 
     def forward(self, x: Float[Tensor, "b c_in h w"]) -> Float[Tensor, "b c_out h2 w2"]:
         return (self.conv2(self.conv1(x)) + self.skip(x)) / sqrt(2)

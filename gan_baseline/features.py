@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gan_baseline.weights import fill, read_weights
 from idm.evaluation.identity import IDENTITY_LANDMARKS, load_identity
 from idm.evaluation.mobilefacenet import HEIGHT, WIDTH, MobileFaceNet
 from idm.evaluation.weights import find_weights
@@ -69,11 +70,11 @@ def load_vgg19(weights: Path | None = None) -> VGG19:
 
     Raises:
         FileNotFoundError: the file is missing; says where to put it.
-        ValueError: the file holds another network.
+        WeightsError: the file is broken or holds another network.
     """
     path = find_weights(VGG19_WEIGHTS, weights)
-    found = _read(path)
-    return _frozen(VGG19(), {name: value for name, value in found.items() if name.startswith("features.")}, path)
+    convolutions = {name: value for name, value in read_weights(path).items() if name.startswith("features.")}
+    return _frozen(VGG19(), convolutions, path)
 
 
 # -------------------------------------------------------------------------------------------- MobileFaceNet
@@ -200,24 +201,15 @@ def load_arcface(weights: Path | None = None) -> ArcFace:
 
     Raises:
         FileNotFoundError: the file is missing; says where to put it.
-        ValueError: the file holds another network.
+        WeightsError: the file is broken or holds another network.
     """
     path = find_weights(ARCFACE_WEIGHTS, weights)
-    return _frozen(ArcFace(), {name.removeprefix("module."): value for name, value in _read(path).items()}, path)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    found = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: holds no weights by name")
-    return found
+    found = {name.removeprefix("module."): value for name, value in read_weights(path).items()}
+    return _frozen(ArcFace(), found, path)
 
 
 def _frozen(network: Network, weights: dict[str, Tensor], path: Path) -> Network:
-    try:
-        network.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: does not hold the weights of {type(network).__name__} ({error})") from error
+    fill(network, weights, path)
     return network.eval().requires_grad_(False)
 
 

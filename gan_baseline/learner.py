@@ -182,9 +182,9 @@ class AdversarialIteration:
 
     def load(self, folder: Path) -> None:
         self.accelerator.load_state(str(folder))
-        averaged = load_gfpgan(folder / MODEL)
-        for shadow, weights in zip(self.ema.shadow_params, averaged.parameters(), strict=True):
-            shadow.copy_(weights)
+        self.published.load_state_dict(load_gfpgan(folder / MODEL).state_dict())
+        for shadow, averaged in zip(self.ema.shadow_params, self.published.parameters(), strict=True):
+            shadow.copy_(averaged)
 
     def _publish(self) -> None:
         """Copy the averaged weights into the model that is validated and saved."""

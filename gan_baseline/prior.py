@@ -11,12 +11,12 @@ import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gan_baseline.adversary import Adam, Adversary
 from gan_baseline.stylegan2 import StyleGAN2Generator, draw_noise
+from gan_baseline.weights import fill, read_weights
 from idm.data.pairs import Batch
 from idm.data.ranges import from_uint8, to_diffusion
 from idm.training.checkpoint import list_checkpoints
@@ -129,20 +129,10 @@ def load_prior(decoder: StyleGAN2Generator, path: Path) -> None:
 
     Raises:
         FileNotFoundError: there is no such file, or no checkpoint.
-        ValueError: the weights are those of another network.
+        WeightsError: the file is broken, or the weights are those of another network.
     """
     checkpoints = list_checkpoints(path / "checkpoints") if path.is_dir() else []
     file = checkpoints[-1] / PRIOR if checkpoints else path
     if not file.is_file():
         raise FileNotFoundError(f"{path}: is neither a weights file nor a stage zero with a checkpoint")
-    try:
-        decoder.load_state_dict(_read(file), strict=True)
-    except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{file}: does not hold the weights of this StyleGAN2 ({error})") from error
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    if file.suffix == ".safetensors":
-        return load_file(file)
-    found = torch.load(file, map_location="cpu", weights_only=True)
-    return found.get("params_ema", found)
+    fill(decoder, read_weights(file), file)

@@ -10,7 +10,7 @@ from torch import Tensor
 from gan_baseline.export import generator_graph
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.stylegan2 import draw_noise
-from gan_baseline.weights import holds_gfpgan, load_gfpgan
+from gan_baseline.weights import export_gfpgan, holds_gfpgan, load_gfpgan
 from idm.data.ranges import from_diffusion, to_diffusion
 from idm.export import Graph
 from idm.restorers import Loaded, sha256
@@ -33,6 +33,10 @@ class GFPGANRestorer:
     def graph(self) -> Graph:
         """The generator for :func:`idm.export.export_onnx`, with its stored noise."""
         return generator_graph(self.generator)
+
+    def publish(self, path: Path) -> None:
+        """See :func:`gan_baseline.weights.export_gfpgan`."""
+        export_gfpgan(self.generator, path)
 
     @torch.no_grad()
     def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:

@@ -85,7 +85,8 @@ class CheckpointPriorConfig(Section):
     name: Literal["checkpoint"] = "checkpoint"
     path: Path
     """Its weights, in safetensors or as ``torch.save`` wrote them, named as those of
-    :class:`gan_baseline.stylegan2.StyleGAN2Generator`; or a run's folder ``prior``."""
+    :class:`gan_baseline.stylegan2.StyleGAN2Generator`; or a run's folder ``prior``. The authors' own file
+    (StyleGAN2_512_Cmul1_FFHQ_B12G4_scratch_800k.pth) is of another form, with equalised learning rates, and refused."""
 
 
 PriorConfig = Annotated[TrainedPriorConfig | CheckpointPriorConfig, Field(discriminator="name")]

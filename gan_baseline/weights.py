@@ -2,14 +2,14 @@
 
 import json
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_baseline.gfpgan import GFPGAN
 from idm.training.checkpoint import sync
@@ -43,7 +43,7 @@ def load_gfpgan(path: Path) -> GFPGAN:
         raise WeightsError(f"{path}: no such file; nothing is downloaded automatically")
     match path.suffix:
         case ".pth":
-            weights = _read_pth(path)
+            weights = read_weights(path)
             first = weights.get("conv_body_first.weight")
             if first is None:
                 raise WeightsError(
@@ -59,17 +59,55 @@ def load_gfpgan(path: Path) -> GFPGAN:
 
 
 def holds_gfpgan(path: Path) -> bool:
-    """Whether a file looks like one that :func:`load_gfpgan` reads; broken ones and those of others do not."""
+    """Whether a file is a GFP-GAN's, also one of the first release, which :func:`load_gfpgan` refuses and says why;
+    broken files and those of others are not."""
+
+    def begins_like_one(names: Iterable[str]) -> bool:
+        return any(name.startswith("conv_body_first.") for name in names)
+
     try:
         match path.suffix:
             case ".pth":
-                return "conv_body_first.weight" in _read_pth(path)
+                return begins_like_one(read_weights(path))
             case ".safetensors":
                 with safe_open(path, framework="pt") as file:
-                    return "conv_body_first.weight" in file.keys()  # noqa: SIM118
+                    return begins_like_one(file.keys())
     except (WeightsError, SafetensorError, OSError):
         pass
     return False
+
+
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """The weights of a ``.safetensors`` file, or of one that ``torch.save`` wrote: those under "params_ema" or
+    "params", where there are such.
+
+    Raises:
+        WeightsError: the file is broken or holds something else.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        raise WeightsError(f"{path}: is no whole file of weights ({_first_line(error)})") from error
+    for key in ("params_ema", "params"):
+        if isinstance(content, dict) and key in content:
+            content = content[key]
+            break
+    if not (isinstance(content, dict) and all(isinstance(weight, Tensor) for weight in content.values())):
+        raise WeightsError(f"{path}: holds no weights by name")
+    return content
+
+
+def fill(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Give a network weights that were read from ``path``: all of its, and no others.
+
+    Raises:
+        WeightsError: they are those of another network.
+    """
+    if difference := _difference(network, weights):
+        raise WeightsError(f"{path}: does not hold the weights of this {type(network).__name__}: {difference}")
+    network.load_state_dict(weights)
 
 
 def save_gfpgan(model: GFPGAN, path: Path) -> None:
@@ -103,24 +141,10 @@ def _weights(model: GFPGAN) -> dict[str, Tensor]:
     return {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}
 
 
-def _read_pth(path: Path) -> Mapping[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        raise WeightsError(f"{path}: is no whole file of weights ({str(error).splitlines()[0]})") from error
-    for key in ("params_ema", "params"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            return content[key]
-    raise WeightsError(f"{path}: is no published GFP-GAN (neither params_ema nor params in it)")
-
-
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise WeightsError(f"{path}: is no whole safetensors file ({error})") from error
+    weights = read_weights(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
     architecture = json.loads(metadata.get("architecture", "{}"))
     if architecture.keys() != PUBLISHED.keys():
         raise WeightsError(f"{path}: does not say its architecture; write it with save_gfpgan")
@@ -130,16 +154,28 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]
 def _build(path: Path, architecture: dict[str, Any], weights: Mapping[str, Tensor]) -> GFPGAN:
     with torch.device("meta"):
         model = GFPGAN(**architecture)
-    wanted = {name: weight.shape for name, weight in model.state_dict().items()}
-    found = {name: weight.shape for name, weight in weights.items()}
-    if wrong := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
-        first = wrong[0]
-        raise WeightsError(
-            f"{path}: holds another architecture than {architecture}: {len(wrong)} of {len(wanted)} weights differ, "
-            f"first {first} ({_shape(found.get(first))} instead of {_shape(wanted.get(first))})"
-        )
+    if difference := _difference(model, weights):
+        raise WeightsError(f"{path}: holds another architecture than {architecture}: {difference}")
     model.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)
     return model
+
+
+def _difference(network: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
+    """How names and shapes of weights differ from those of a network; None if they do not."""
+    wanted = {name: weight.shape for name, weight in network.state_dict().items()}
+    found = {name: weight.shape for name, weight in weights.items()}
+    wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if not wrong:
+        return None
+    first = wrong[0]
+    return (
+        f"{len(wrong)} of {len(wanted)} weights differ, first {first} "
+        f"({_shape(found.get(first))} instead of {_shape(wanted.get(first))})"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _shape(shape: torch.Size | None) -> str:

@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands.add_parser("evaluate", help="measure a model on faces, or a folder against another"))
     _add_compare(commands.add_parser("compare", help="measure several restorers side by side"))
     _add_weights(commands.add_parser("weights", help="which weights files of others are here, and on what terms"))
-    _add_export(commands.add_parser("export", help="write a model's network as an ONNX file, checked"))
+    _add_export(commands.add_parser("export", help="write a model's network as a file for other programs"))
     _add_clean(commands.add_parser("clean", help="restore a whole data set; what is better takes the old one's place"))
     _add_app(commands.add_parser("app", help="a web page to restore photographs with, on this machine"))
     return parser
@@ -167,7 +167,9 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", help="as --restorer of idm restore (default: the model in the box)")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="ONNX file, or a folder for it")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="ONNX file, a folder for it, or a GFP-GAN's weights as .pth"
+    )
 
 
 def _add_measuring(parser: argparse.ArgumentParser) -> None:

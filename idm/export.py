@@ -50,6 +50,13 @@ class Exportable(Protocol):
     def graph(self) -> Graph: ...
 
 
+@runtime_checkable
+class Publishable(Protocol):
+    """A restorer whose weights ``idm export`` can also write in the published ``.pth`` format of its kind."""
+
+    def publish(self, path: Path) -> None: ...
+
+
 def export_onnx(graph: Graph, path: Path) -> float:
     """Write a network with its weights as an ONNX file that ONNX Runtime runs with PyTorch's results.
 

@@ -72,12 +72,12 @@ def load_network(path: Path) -> "ImageModelDescriptor":
     Raises:
         OutsideModelError: spandrel is not installed, or the file holds no network that it knows.
     """
+    weights = _read_weights(path)
     try:
         import spandrel
     except ImportError:
         raise OutsideModelError(f"{path}: needs spandrel: pip install 'idm-face-restoration[spandrel]'") from None
     _add_codeformer()
-    weights = _read_weights(path)
     try:
         network = spandrel.ModelLoader().load_from_state_dict(spandrel.canonicalize_state_dict(weights))
     except Exception as error:  # on weights of other kinds spandrel raises whatever it runs into

@@ -465,7 +465,30 @@ FAULTS = [
         "",
         "tests/unit/test_checkpoint.py",
     ),
+    # ------------------------------------------------------------------------------------------ idm/evaluation
+    Fault(
+        "the clock stops before the faces are there",
+        "idm/evaluation/evaluate.py",
+        "    restored = restorer.restore(lq, seeds).cpu()\n    seconds = (perf_counter() - begun) / len(seeds)\n",
+        "    restored = restorer.restore(lq, seeds)\n    seconds = (perf_counter() - begun) / len(seeds)\n"
+        "    restored = restored.cpu()\n",
+        "tests/unit/test_compare.py",
+    ),
+    Fault(
+        "every face of a comparison is drawn with one seed",
+        "idm/evaluation/compare.py",
+        "[seed + i for i in indices]",
+        "[seed for i in indices]",
+        "tests/unit/test_compare.py",
+    ),
     # ---------------------------------------------------------------------------------------- gan_baseline
+    Fault(
+        "the critic of components without its last bias",
+        "gan_baseline/discriminators.py",
+        "EqualisedConv2d(256, 1, 3, activate=False)",
+        "EqualisedConv2d(256, 1, 3, bias=False, activate=False)",
+        "tests/unit/test_gan_networks.py",
+    ),
     Fault(
         "demodulation forgotten",
         "gan_baseline/stylegan2.py",
@@ -588,8 +611,8 @@ FAULTS = [
     Fault(
         "gaps filled with whatever is there",
         "gan_baseline/weights.py",
-        "if wrong := sorted(name for name in wanted.keys() | found.keys()",
-        "if wrong := sorted(name for name in wanted.keys() & found.keys()",
+        "wrong = sorted(name for name in wanted.keys() | found.keys()",
+        "wrong = sorted(name for name in wanted.keys() & found.keys()",
         "tests/unit/test_gan_weights.py",
     ),
     Fault(
@@ -839,8 +862,15 @@ FAULTS = [
     Fault(
         "EMA not restored on the baseline's resume",
         "gan_baseline/learner.py",
-        "            shadow.copy_(weights)\n",
+        "            shadow.copy_(averaged)\n",
         "            pass\n",
+        "tests/unit/test_gan_learner.py",
+    ),
+    Fault(
+        "only the generator's learning rate falls",
+        "gan_baseline/learner.py",
+        "            player.adam.schedule(player.optimizer, step)\n",
+        "            self.adam.schedule(self.optimizer, step)\n",
         "tests/unit/test_gan_learner.py",
     ),
     Fault(

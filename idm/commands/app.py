@@ -23,7 +23,7 @@ def app_command(arguments: argparse.Namespace) -> int:
         with served(studio, service) as address:
             print(describe(service, address, list(studio.restorers)), flush=True)
             wait()
-    except (*USER_ERRORS, OSError) as error:
+    except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -8,22 +8,29 @@ import torch
 
 from idm import __version__
 from idm.commands.model import USER_ERRORS, find_restorer
-from idm.export import OPSET, Exportable, export_onnx
+from idm.export import OPSET, Exportable, Publishable, export_onnx
 from idm.restorers import load_restorer
 from idm.runtime import share_cores
 
 
 def export_command(arguments: argparse.Namespace) -> int:
-    """``idm export``: 0 if the file was written and computes what the model does."""
+    """``idm export``: 0 if the file was written; an ONNX file then computes what the model does."""
     try:
         share_cores(1)
         loaded = load_restorer(find_restorer(arguments.model), torch.device("cpu"), torch.float32)
+        path = arguments.output
+        if path.suffix == ".pth":
+            if not isinstance(loaded.restorer, Publishable):
+                raise ValueError(f"{arguments.model or 'idm'}: has no .pth format; name an .onnx file or a folder")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            loaded.restorer.publish(path)
+            print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, for programs that read published weights of its kind")
+            return 0
         if not isinstance(loaded.restorer, Exportable):
             raise ValueError(f"{arguments.model or 'idm'}: this kind of model cannot be exported")
         graph = loaded.restorer.graph()
         about = {name: str(value) for name, value in loaded.about.items() if name not in ("backend", "precision")}
         graph = replace(graph, metadata={"made_by": f"idm {__version__}", **about, **graph.metadata})
-        path = arguments.output
         if path.suffix != ".onnx":
             path = path / f"{graph.name}.onnx"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,14 +13,16 @@ from idm.evaluation.metrics import METRICS, PairMetric, SetMetric, SingleMetric,
 def build_faces(arguments: argparse.Namespace, size: int) -> FaceSource:
     """The faces named by ``--data``, as many as ``--num-images``."""
     source: FaceSource
+    wanted = arguments.num_images
+    if wanted is not None and wanted < 1:
+        raise ValueError(f"--num-images must be at least 1, got {wanted}")
     if arguments.data == "synthetic":
-        return SyntheticFaces(arguments.num_images or 64, arguments.seed, size)
+        return SyntheticFaces(wanted or 64, arguments.seed, size)
     if arguments.data.startswith("assets:"):
         source = FolderFaces(assets_folder() / "faces256" / arguments.data.removeprefix("assets:"), size)
     else:
         source = FolderFaces(Path(arguments.data), size)
-    wanted = arguments.num_images
-    if wanted is not None and not 1 <= wanted <= len(source):
+    if wanted is not None and wanted > len(source):
         raise ValueError(f"--num-images: {wanted} of the {len(source)} faces there are")
     return Part(source, evenly(len(source), wanted)) if wanted else source
 

@@ -15,7 +15,7 @@ from idm.restorers import Loaded, describe_pipeline, load_restorer
 from idm.runtime import best_device, inference_dtype, keep_freed_memory, share_cores
 from idm.training.checkpoint import CheckpointError
 
-USER_ERRORS = (ConfigError, ModelError, ImageError, CheckpointError, FileNotFoundError, ValueError)
+USER_ERRORS = (ConfigError, ModelError, ImageError, CheckpointError, OSError, ValueError)
 
 # Published weights that go by a name.
 NAMED = {"gfpgan": "GFPGANv1.4.pth", "codeformer": "codeformer.pth", "restoreformer": "RestoreFormer.pth"}
@@ -66,8 +66,10 @@ def load_labelled(
         label, equals, path = one.partition("=")
         if label in (*loaded, *taken, ""):
             raise ValueError(f"{one!r}: every restorer needs a label of its own, as in gfpgan=runs/gan_faces64")
-        if not equals and label not in ("idm", *NAMED):
-            raise ValueError(f"{one!r}: say where it is, as in {label}=PATH")
+        if not path and (equals or label not in ("idm", *NAMED)):
+            raise ValueError(
+                f"{one!r}: give label and path, as in gfpgan=runs/gan_faces64, or one of idm, {', '.join(NAMED)}"
+            )
         loaded[label] = load_restorer(find_restorer(path if equals else label), *machine)
     return loaded
 

@@ -1,8 +1,7 @@
 """Several restorers on the same faces, degradations, noise and measures: one table."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -10,30 +9,37 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from idm.data.pairs import FrozenPairs, Pair, collate
-from idm.data.ranges import chw_to_hwc, from_uint8, to_uint8
-from idm.evaluation.evaluate import Scores, score, score_sets, summarise_column
-from idm.evaluation.metrics import PairMetric, SetMetric
+from idm.data.pairs import FrozenPairs, collate
+from idm.data.ranges import from_uint8
+from idm.evaluation.evaluate import Scores, restore_timed, score, summarise_column
+from idm.evaluation.metrics import PairMetric
+from idm.evaluation.sets import ORIGINAL, SetScores
 from idm.restorer import Restorer
 
 DEGRADED, BICUBIC = "degraded", "bicubic"
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One face by every method.
+class Measured:
+    """One face in numbers.
 
     Attributes:
-        images: 8-bit RGB by method: "degraded", "bicubic" (the same small face, enlarged by bicubic instead of
-            bilinear interpolation), and each restorer's label.
-        scores: of each of these images against the original.
+        scores: against the original, by method: "degraded", "bicubic" (the same small face, enlarged by bicubic instead
+            of bilinear interpolation), and each restorer's label.
         seconds: of restoring, by restorer.
     """
 
-    pair: Pair
-    images: dict[str, np.ndarray]
+    key: str
     scores: dict[str, Scores]
     seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One face by every method: its numbers, and 8-bit RGB images by method and of the "original"."""
+
+    measured: Measured
+    images: dict[str, np.ndarray]
 
 
 class Resized:
@@ -65,7 +71,6 @@ def compare(
     *,
     batch_size: int,
     seed: int,
-    on_batch: Callable[[int], None] | None = None,
 ) -> Iterator[Comparison]:
     """Restore and measure every pair by every restorer, all at the pairs' size; face i is drawn with seed + i.
 
@@ -82,35 +87,26 @@ def compare(
         lq, seeds = from_uint8(collate(batch).lq), [seed + i for i in indices]
         restored, seconds = {}, {}
         for label, restorer in at_size.items():
-            begun = perf_counter()
-            faces = restorer.restore(lq, seeds).cpu()
-            seconds[label] = (perf_counter() - begun) / len(batch)
-            restored[label] = to_uint8(faces)
+            restored[label], seconds[label] = restore_timed(restorer, lq, seeds)
         for i, (index, pair) in enumerate(zip(indices, batch, strict=True)):
             images = {DEGRADED: pair.lq, BICUBIC: bicubic[index].lq}
-            images |= {label: chw_to_hwc(faces[i]) for label, faces in restored.items()}
+            images |= {label: faces[i] for label, faces in restored.items()}
             scores = {label: score(image, pair.hq, metrics) for label, image in images.items()}
-            yield Comparison(pair, images, scores, seconds)
-        if on_batch is not None:
-            on_batch(len(batch))
+            yield Comparison(Measured(pair.key, scores, seconds), {**images, ORIGINAL: pair.hq})
 
 
 def table_rows(
-    comparisons: Sequence[Comparison],
-    about: Mapping[str, Mapping[str, Any]],
-    set_metrics: Mapping[str, SetMetric] | None = None,
+    faces: Sequence[Measured], sets: SetScores, about: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """A row for each method: its label, the means of its scores with intervals, what all its faces together score
-    against all originals, and what is known of it."""
+    """A row for each method: its label, the means of its scores with intervals, the scores of the set of its faces, and
+    what is known of it."""
     rows: list[dict[str, Any]] = []
-    originals = [face.pair.hq for face in comparisons]
-    for label in comparisons[0].images:
-        scores = [face.scores[label] for face in comparisons]
+    for label in faces[0].scores:
+        scores = [face.scores[label] for face in faces]
         columns = {name: summarise_column([s[name] for s in scores]) for name in scores[0]}
-        columns |= score_sets([face.images[label] for face in comparisons], originals, set_metrics or {})
-        row: dict[str, Any] = {"label": label, "metrics": columns}
+        row: dict[str, Any] = {"label": label, "metrics": columns | sets.of(label)}
         if label in about:
-            seconds = [face.seconds[label] for face in comparisons]
+            seconds = [face.seconds[label] for face in faces]
             row |= {"seconds_per_image": float(np.median(seconds)), **about[label]}
         rows.append(row)
     return rows

@@ -1,16 +1,18 @@
 """Run a restorer over frozen pairs, measure every face before and after, and sum up."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from idm.data.pairs import FrozenPairs, Pair, collate
 from idm.data.ranges import chw_to_hwc, from_uint8, to_uint8
-from idm.evaluation.metrics import PairMetric, SetMetric, mean_and_interval
+from idm.evaluation.metrics import PairMetric, mean_and_interval
 from idm.restorer import Restorer
 
 Scores = dict[str, float]
@@ -35,7 +37,6 @@ def evaluate(
     indices: Sequence[int],
     batch_size: int,
     seed: int,
-    on_batch: Callable[[int], None] | None = None,
 ) -> Iterator[Row]:
     """Restore and measure the pairs at ``indices``; face i is drawn with seed ``seed + i``.
 
@@ -43,32 +44,32 @@ def evaluate(
 
     Args:
         metrics: functions (image, hq) -> score by name, from :func:`idm.evaluation.metrics.build_metric`.
-        on_batch: called with the number of faces done after each batch.
     """
     for start in range(0, len(indices), batch_size):
         chosen = indices[start : start + batch_size]
         batch_pairs = [pairs[i] for i in chosen]
-        begun = perf_counter()
-        restored = restorer.restore(from_uint8(collate(batch_pairs).lq), [seed + i for i in chosen])
-        seconds = (perf_counter() - begun) / len(chosen)
-        for pair, image in zip(batch_pairs, to_uint8(restored.cpu()), strict=True):
-            face = chw_to_hwc(image)
+        faces, seconds = restore_timed(restorer, from_uint8(collate(batch_pairs).lq), [seed + i for i in chosen])
+        for pair, face in zip(batch_pairs, faces, strict=True):
             yield Row(pair, face, score(pair.lq, pair.hq, metrics), score(face, pair.hq, metrics), seconds)
-        if on_batch is not None:
-            on_batch(len(chosen))
+
+
+def restore_timed(
+    restorer: Restorer, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]
+) -> tuple[list[UInt8[np.ndarray, "s s 3"]], float]:
+    """Restored faces as 8-bit RGB, and the seconds that each of them took.
+
+    The clock stops when the faces are on the CPU: before that, a GPU may not have computed them yet.
+    """
+    begun = perf_counter()
+    restored = restorer.restore(lq, seeds).cpu()
+    seconds = (perf_counter() - begun) / len(seeds)
+    return [chw_to_hwc(face) for face in to_uint8(restored)], seconds
 
 
 def score(image: np.ndarray, hq: np.ndarray, metrics: Mapping[str, PairMetric]) -> Scores:
     """All metrics of one 8-bit image against its original."""
     image01, hq01 = from_uint8(image), from_uint8(hq)
     return {name: metric(image01, hq01) for name, metric in metrics.items()}
-
-
-def score_sets(
-    images: Sequence[np.ndarray], originals: Sequence[np.ndarray], metrics: Mapping[str, SetMetric]
-) -> dict[str, dict[str, float | None]]:
-    """Metrics of 8-bit images taken together, in the form of :func:`summarise_column`; they have no interval."""
-    return {name: {"mean": metric(images, originals), "low": None, "high": None} for name, metric in metrics.items()}
 
 
 def summarise(scores: Sequence[tuple[Scores, Scores]]) -> dict[str, Any]:

@@ -9,20 +9,17 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal, assert_never, overload
 
 import numpy as np
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float32, Float64
 
-from idm.data.images import write_image
+from idm.evaluation.sets import CleanFID, Frechet, SetMetric
 from idm.evaluation.weights import find_weights, missing_weights
 
 Image01 = Float32[np.ndarray, "_ _ 3"]
-Image8 = UInt8[np.ndarray, "_ _ 3"]
 PairMetric = Callable[[Image01, Image01], float]  # (restored, hq)
 SingleMetric = Callable[[Image01], float]  # (restored)
-SetMetric = Callable[[Sequence[Image8], Sequence[Image8]], float]  # (all restored, all originals)
 
 PairName = Literal["psnr", "ssim", "lpips", "identity"]
 SingleName = Literal["niqe"]
@@ -250,17 +247,9 @@ def _build_niqe(weights_dir: Path | None, device: str) -> SingleMetric:
 
 
 def _build_frechet(weights_dir: Path | None, device: str) -> SetMetric:
-    from idm.evaluation.frechet import frechet_distance
     from idm.evaluation.identity import load_identity
-    from idm.faces.template import ffhq_landmarks
 
-    network = load_identity(weights_dir, device)
-
-    def embed(images: Sequence[Image8]) -> Float32[np.ndarray, "n d"]:
-        faces = [image.astype(np.float32) / 255 for image in images]
-        return network.embed(faces, [ffhq_landmarks(len(image)) for image in images])
-
-    return lambda restored, originals: frechet_distance(embed(restored), embed(originals))
+    return Frechet(load_identity(weights_dir, device))
 
 
 def _build_fid(device: str) -> SetMetric:
@@ -271,18 +260,7 @@ def _build_fid(device: str) -> SetMetric:
     inception = "pt_inception-2015-12-05-6726825d.pth"
     if not (folder / inception).is_file():
         raise missing_weights(inception, [folder], folder)
-    network = pyiqa.create_metric("fid", device=device)
-
-    def fid(restored: Sequence[Image8], originals: Sequence[Image8]) -> float:
-        with TemporaryDirectory() as temporary:
-            folders = Path(temporary, "restored"), Path(temporary, "originals")
-            for folder, images in zip(folders, (restored, originals), strict=True):
-                folder.mkdir()
-                for i, image in enumerate(images):
-                    write_image(folder / f"{i:08d}.png", image)
-            return float(network(*map(str, folders), mode="clean", num_workers=0, verbose=False))
-
-    return fid
+    return CleanFID(pyiqa.create_metric("fid", device=device))
 
 
 def _check(restored: Image01, hq: Image01, smallest: int) -> None:

@@ -222,11 +222,15 @@ def test_evaluation_writes_numbers_that_its_own_table_repeats(model, tmp_path, c
 
 
 def test_evaluation_measures_whole_sets_before_and_after(model, tmp_path, capsys, monkeypatch) -> None:
-    def contrast(images, originals):
-        return float(np.std(images) / np.std(originals))
+    class Contrast:
+        def describe(self, image):
+            return image.std()
+
+        def compare(self, restored, originals):
+            return float(np.mean(restored) / np.mean(originals))
 
     monkeypatch.setattr(
-        "idm.commands.faces.build_metric", lambda name: {"psnr": metrics.psnr, "frechet": contrast}[name]
+        "idm.commands.faces.build_metric", lambda name: {"psnr": metrics.psnr, "frechet": Contrast()}[name]
     )
     common = ("evaluate", "--num-images", 3, "--metrics", "psnr,frechet", "--model", model)
     assert in_process(capsys, *common, "-o", tmp_path)[0] == 0
@@ -240,10 +244,15 @@ def test_evaluation_measures_whole_sets_before_and_after(model, tmp_path, capsys
 
 
 def test_two_folders_are_measured_as_sets_too(tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(
-        "idm.commands.faces.build_metric",
-        lambda name: {"psnr": metrics.psnr, "fid": lambda a, b: float(np.mean(a) - np.mean(b))}[name],
-    )
+    class Brightness:
+        def describe(self, image):
+            return image.mean()
+
+        def compare(self, restored, originals):
+            return float(np.mean(restored) - np.mean(originals))
+
+    known = {"psnr": metrics.psnr, "fid": Brightness()}
+    monkeypatch.setattr("idm.commands.faces.build_metric", known.__getitem__)
     for folder, value in (("hq", 100), ("restored", 110)):
         (tmp_path / folder).mkdir()
         for i in range(2):

@@ -14,6 +14,7 @@ from idm.evaluation.compare import Resized, compare, table_rows
 from idm.evaluation.evaluate import evaluate
 from idm.evaluation.metrics import psnr, ssim
 from idm.evaluation.report import render_comparison
+from idm.evaluation.sets import SetScores
 
 METRICS = {"psnr": psnr, "ssim": ssim}
 
@@ -35,16 +36,16 @@ def frozen(size: int, num_faces: int = 5, **changes) -> FrozenPairs:
     return FrozenPairs(SyntheticFaces(num_faces, 3, size), replace(GFPGAN, **changes), 7)
 
 
-def compared(restorers, size=32, **changes):
+def compared(restorers, size=32):
     pairs = frozen(size)
-    return list(compare(restorers, pairs, frozen(size, enlarge="bicubic"), METRICS, batch_size=2, seed=11, **changes))
+    return list(compare(restorers, pairs, frozen(size, enlarge="bicubic"), METRICS, batch_size=2, seed=11))
 
 
 def test_a_restorer_scores_in_a_comparison_as_it_does_alone():
     alone = list(evaluate(Brighter(32), frozen(32), METRICS, indices=range(5), batch_size=3, seed=11))
     together = compared({"other": Brighter(32), "mine": Brighter(32)})
-    assert [face.scores["mine"] for face in together] == [row.restored_scores for row in alone]
-    assert [face.scores["degraded"] for face in together] == [row.degraded_scores for row in alone]
+    assert [face.measured.scores["mine"] for face in together] == [row.restored_scores for row in alone]
+    assert [face.measured.scores["degraded"] for face in together] == [row.degraded_scores for row in alone]
 
 
 def test_bicubic_is_the_same_degraded_face_enlarged_otherwise():
@@ -77,36 +78,48 @@ def test_resizing_there_and_back_keeps_a_smooth_face():
 
 def test_rows_hold_means_over_all_faces_and_what_is_known_of_each_restorer():
     faces = compared({"mine": Brighter(32)})
-    rows = table_rows(faces, {"mine": {"parameters": 12}})
+    rows = table_rows([face.measured for face in faces], SetScores({}), {"mine": {"parameters": 12}})
     assert [row["label"] for row in rows] == ["degraded", "bicubic", "mine"]
-    assert rows[2]["metrics"]["psnr"]["mean"] == pytest.approx(np.mean([face.scores["mine"]["psnr"] for face in faces]))
+    assert rows[2]["metrics"]["psnr"]["mean"] == pytest.approx(
+        np.mean([face.measured.scores["mine"]["psnr"] for face in faces])
+    )
     assert rows[2]["parameters"] == 12
     assert rows[2]["seconds_per_image"] > 0
     assert "seconds_per_image" not in rows[0]
 
 
+class Brightness:
+    """Describes an image by its mean, and compares the means of all."""
+
+    def describe(self, image):
+        return image.mean()
+
+    def compare(self, restored, originals):
+        return np.mean(restored) - np.mean(originals)
+
+
+def brightness_of(faces) -> SetScores:
+    sets = SetScores({"frechet": Brightness()})
+    for face in faces:
+        sets.add(face.images)
+    return sets
+
+
 def test_a_metric_of_whole_sets_sees_all_faces_of_a_method_beside_all_originals():
     faces = compared({"mine": Brighter(32)})
-
-    def brightness(images, originals):
-        assert [*map(id, originals)] == [id(face.pair.hq) for face in faces]
-        return np.mean(images) - np.mean(originals)
-
-    rows = table_rows(faces, {}, {"frechet": brightness})
+    rows = table_rows([face.measured for face in faces], brightness_of(faces), {})
     for row in rows:
-        images = [face.images[row["label"]] for face in faces]
-        assert row["metrics"]["frechet"] == {
-            "mean": brightness(images, [f.pair.hq for f in faces]),
-            "low": None,
-            "high": None,
-        }
+        images, originals = ([face.images[name] for face in faces] for name in (row["label"], "original"))
+        difference = np.mean(images) - np.mean(originals)
+        assert row["metrics"]["frechet"] == {"mean": pytest.approx(difference), "low": None, "high": None}
     assert len({row["metrics"]["frechet"]["mean"] for row in rows}) == 3
 
 
 def test_every_method_is_a_line_of_the_table():
     faces = compared({"mine": Brighter(32)})
+    rows = table_rows([face.measured for face in faces], brightness_of(faces), {"mine": {"parameters": 1_234_567}})
     result = {
-        "rows": table_rows(faces, {"mine": {"parameters": 1_234_567}}, {"frechet": lambda images, originals: 0.5}),
+        "rows": rows,
         "batch_size": 2,
         "num_images": 5,
         "data": "synthetic",
@@ -121,9 +134,44 @@ def test_every_method_is_a_line_of_the_table():
     lines = [line for line in table.splitlines() if line.startswith("|")]
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["degraded", "bicubic", "mine"]
     assert lines[-1].endswith("| 1.23 M |")
-    assert all("| 0.5000 |" in line for line in lines[2:])
+    for line, row in zip(lines[2:], rows, strict=True):
+        mean = row["metrics"]["frechet"]["mean"]
+        assert line.split("|")[4].strip() in (f"{mean:.2f}", f"{mean:.4f}")
 
 
 def test_the_faces_of_a_comparison_are_the_degraded_originals():
     for face in compared({"a": Brighter(32)}):
-        assert psnr(from_uint8(face.images["degraded"]), from_uint8(face.pair.hq)) == face.scores["degraded"]["psnr"]
+        again = psnr(from_uint8(face.images["degraded"]), from_uint8(face.images["original"]))
+        assert again == face.measured.scores["degraded"]["psnr"]
+
+
+class OnAGPU:
+    """Faces that are computed when they are asked for, which takes three seconds."""
+
+    image_size = 32
+
+    def __init__(self, clock) -> None:
+        self.clock = clock
+
+    def restore(self, lq, seeds):
+        self.faces = lq
+        return self
+
+    def cpu(self):
+        self.clock.now += 3.0
+        return self.faces
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_seconds_of_a_face_last_until_it_is_on_the_cpu(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("idm.evaluation.evaluate.perf_counter", clock)
+    rows = list(evaluate(OnAGPU(clock), frozen(32, 4), METRICS, indices=range(4), batch_size=2, seed=0))
+    assert [row.seconds for row in rows] == [1.5] * 4
+    assert [face.measured.seconds for face in compared({"a": OnAGPU(clock)})] == [{"a": 1.5}] * 4 + [{"a": 3.0}]

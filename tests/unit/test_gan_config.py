@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from gan_baseline.adversary import Adam
-from gan_baseline.build import build_adam, build_embedding, build_features, build_generator, build_learner
+from gan_baseline.build import build_adam, build_embedding, build_features, build_gan, build_generator, build_learner
 from gan_baseline.discriminators import StyleGAN2Discriminator
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import Weights
@@ -190,6 +190,30 @@ def test_a_wanted_network_that_is_missing_is_named_with_its_setting(load, monkey
     config = load(f"losses.perceptual_network={network}", f"losses.{other}=0")
     with pytest.raises(ConfigError, match=rf"losses.perceptual_network: {network}.*: weights file not found"):
         build_features(config)
+
+
+@pytest.mark.parametrize("file", ["vgg19-dcbb9e9d.pth", "mobilefacenet_casia.safetensors"])
+def test_a_broken_network_is_named_with_its_setting(load, monkeypatch, tmp_path, file):
+    monkeypatch.setenv("IDM_HOME", str(tmp_path))
+    monkeypatch.delenv("IDM_ASSETS", raising=False)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / file).write_bytes(b"cut short")
+    network = file.partition("-")[0].partition("_")[0]
+    with pytest.raises(ConfigError, match=rf"losses.perceptual_network: .*{file}"):
+        build_features(load(f"losses.perceptual_network={network}"))
+    if network == "mobilefacenet":
+        with pytest.raises(ConfigError, match=rf"losses.identity_network: .*{file}"):
+            build_embedding(load())
+
+
+def test_a_prior_that_cannot_be_used_is_named_with_its_setting(load, tmp_path):
+    none = [f"losses.{name}=0" for name in ("perceptual", "style", "identity")]
+    (tmp_path / "prior.pth").write_bytes(b"cut short")
+    for path in (tmp_path / "prior.pth", tmp_path / "absent.pth"):
+        config = load(*none, f"prior={{name: checkpoint, path: {path}}}", f"output_dir={tmp_path / 'run'}")
+        with pytest.raises(ConfigError, match=f"prior: {path}: is n"):
+            build_gan(config)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("network", ["arcface", "mobilefacenet"])

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from gan_baseline import features
 from gan_baseline.features import VGG19, ArcFace, MobileFaceNetEmbedding, MobileFaceNetMaps, face_crops
+from gan_baseline.weights import WeightsError
 from idm.evaluation.identity import WEIGHTS as MOBILEFACENET_WEIGHTS
 from idm.evaluation.identity import align_for_identity
 from idm.evaluation.mobilefacenet import MobileFaceNet
@@ -121,10 +122,16 @@ def test_a_missing_network_stops_with_its_file_place_and_terms(home, load, file)
 
 
 @pytest.mark.parametrize("load", [features.load_vgg19, features.load_arcface])
-def test_a_file_of_another_network_is_refused(home, load):
-    name = {features.load_vgg19: "vgg19-dcbb9e9d.pth", features.load_arcface: "arcface_resnet18.pth"}[load]
-    torch.save({"features.0.weight": torch.zeros(2)}, home / name)
-    with pytest.raises(ValueError, match="does not hold the weights of"):
+def test_a_broken_file_and_one_of_another_network_are_refused_in_one_line(home, load):
+    path = home / {features.load_vgg19: "vgg19-dcbb9e9d.pth", features.load_arcface: "arcface_resnet18.pth"}[load]
+    torch.save({"features.0.weight": torch.zeros(2)}, path)
+    with pytest.raises(WeightsError, match=rf"{path}: does not hold the weights of this \w+: \d+ of \d+ [^\n]+$"):
+        load()
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(WeightsError, match=rf"{path}: is no whole file of weights [^\n]+$"):
+        load()
+    torch.save({"epoch": 3}, path)
+    with pytest.raises(WeightsError, match=rf"{path}: holds no weights by name$"):
         load()
 
 

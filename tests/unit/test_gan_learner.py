@@ -19,6 +19,7 @@ from gan_baseline.losses import gram
 from gan_baseline.prior import PriorIteration, load_prior
 from gan_baseline.restorer import GFPGANRestorer, load_restorer
 from gan_baseline.stylegan2 import StyleGAN2Generator, draw_noise
+from gan_baseline.weights import WeightsError
 from idm.data.pairs import Batch
 from idm.evaluation.mobilefacenet import MobileFaceNet
 from idm.faces.template import ffhq_landmarks
@@ -38,8 +39,8 @@ ALL = Weights(
 )
 NONE = Weights(0.0, 0.0, 0, 1e-12, 0.0, 0.0, 0.0, 0.0)
 ADAM = Adam(1e-3, (0.0, 0.99), milestones=(3,), factor=0.5)
-CRITIC_ADAM = Adam(2e-3, (0.0, 0.9))
-COMPONENT_ADAM = Adam(3e-3, (0.9, 0.99))
+CRITIC_ADAM = Adam(2e-3, (0.0, 0.9), milestones=(3,), factor=0.5)
+COMPONENT_ADAM = Adam(3e-3, (0.9, 0.99), milestones=(3,), factor=0.5)
 
 
 def fresh_generator(narrow: float = 1 / 64) -> GFPGAN:
@@ -163,7 +164,8 @@ def by_hand(num_steps: int) -> tuple[list[dict[str, float]], dict[str, list[torc
     features, embed = MobileFaceNetMaps(face), MobileFaceNetEmbedding(face)
     average, rows, source = weights_of(generator), [], batches()
     for step in range(num_steps):
-        optimizers["generator"].param_groups[0]["lr"] = 1e-3 if step < 3 else 5e-4
+        for name, optimizer in optimizers.items():
+            optimizer.param_groups[0]["lr"] = rates[name] if step < 3 else rates[name] / 2
         batch = next(source)
         hq, x_d = (images.float() / 127.5 - 1 for images in (batch.hq, batch.lq))
         rngs = [torch.Generator().manual_seed(seed_of(SEED, position)) for position in batch.positions]
@@ -423,7 +425,10 @@ def test_four_steps_equal_two_steps_saving_loading_and_two_steps(learner, tmp_pa
         for network in networks(resumed).values():
             for parameter in network.parameters():
                 parameter.add_(1.0)  # other weights: all of them must come from the file
+        for noise in resumed.published.buffers():
+            noise.zero_()
     resumed.load(tmp_path)
+    assert_same(list(resumed.published.buffers()), list(broken.published.buffers()))
     source = batches(first=8)
     for step in (2, 3):
         ours = resumed.train_step(step, source)
@@ -432,6 +437,8 @@ def test_four_steps_equal_two_steps_saving_loading_and_two_steps(learner, tmp_pa
     for name, network in networks(resumed).items():
         assert_same(weights_of(network), final[name])
     assert_same(list(resumed.ema.shadow_params), average)
+    published = list(resumed.restorer().generator.parameters())
+    assert not any(weight.requires_grad for weight in [*resumed.ema.shadow_params, *published])
     for name, players in players_of(resumed).items():
         for index, state in players[0].optimizer.state_dict()["state"].items():
             for key, value in state.items():
@@ -583,8 +590,12 @@ def test_a_prior_of_another_size_is_refused(tmp_path):
     from safetensors.torch import save_file
 
     save_file(StyleGAN2Generator(8, 8, 1, 2, 1 / 64).state_dict(), tmp_path / "prior.safetensors")
-    with pytest.raises(ValueError, match="does not hold the weights of this StyleGAN2"):
+    with pytest.raises(WeightsError, match=r"does not hold the weights of this StyleGAN2Generator: \d+ of \d+ [^\n]+$"):
         load_prior(fresh_generator().stylegan_decoder, tmp_path / "prior.safetensors")
+    for name in ("broken.safetensors", "broken.pth"):
+        (tmp_path / name).write_bytes(b"not a zip")
+        with pytest.raises(WeightsError, match=rf"{name}: is no whole file of weights"):
+            load_prior(fresh_generator().stylegan_decoder, tmp_path / name)
     with pytest.raises(FileNotFoundError, match="neither a weights file nor"):
         load_prior(fresh_generator().stylegan_decoder, tmp_path / "nothing")
 

@@ -310,3 +310,17 @@ def test_the_critic_of_components_gives_patches_and_two_feature_maps():
     assert quarter.shape == (2, 256, 10, 10)
     assert 0.1 < logits.std() < 3
     torch.testing.assert_close(critic.final_conv(critic.conv5(critic.conv4(half))), logits)
+
+
+def test_every_layer_of_the_critic_of_components_has_a_bias_and_of_a_whole_face_all_but_the_skips():
+    critic = FacialComponentDiscriminator().requires_grad_(False)
+    assert all(layer.bias is not None for layer in critic.children())
+    x = randn(1, 3, 16, 16)
+    before, _ = critic(x)
+    critic.final_conv.bias += 3
+    torch.testing.assert_close(critic(x)[0], before + 3)
+    whole = StyleGAN2Discriminator(16, narrow=1 / 64)
+    without = {
+        name for name, layer in whole.named_modules() if isinstance(layer, EqualisedConv2d) and layer.bias is None
+    }
+    assert without == {"blocks.0.skip", "blocks.1.skip"}

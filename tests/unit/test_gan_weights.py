@@ -19,6 +19,7 @@ from gan_baseline.weights import (
     load_gfpgan,
     save_gfpgan,
 )
+from idm import cli
 from idm.restorers import ENTRY_POINTS
 
 TINY = {
@@ -100,7 +101,7 @@ def test_a_file_that_is_not_there_or_of_another_kind_is_refused(saved, tmp_path)
 @pytest.mark.parametrize("length", [0, 100, -1])
 def test_a_truncated_file_is_refused(saved, length):
     saved.write_bytes(saved.read_bytes()[:length])
-    refused(saved, "is no whole safetensors file")
+    refused(saved, "is no whole file of weights")
 
 
 def test_weights_without_their_architecture_are_refused(saved):
@@ -134,8 +135,10 @@ def test_a_file_that_is_no_published_gfpgan_is_refused(tmp_path):
     path = tmp_path / "a.pth"
     path.write_bytes(b"not a zip")
     refused(path, "is no whole file of weights")
+    path.write_bytes(b"")
+    refused(path, "is no whole file of weights")
     torch.save({"state_dict": {}}, path)
-    refused(path, "neither params_ema nor params")
+    refused(path, "holds no weights by name")
     torch.save({"params_ema": {"conv_body_first.0.weight": torch.zeros(16, 3, 1, 1)}}, path)
     refused(path, "is no GFP-GAN of the clean architecture", "GFPGANv1.pth")
     torch.save({"params_ema": {"conv_body_first.weight": torch.zeros(32, 3, 1, 1)}}, path)
@@ -157,6 +160,27 @@ def test_the_published_architecture_is_the_default_one():
         assert GFPGAN().architecture == PUBLISHED
 
 
+def test_the_command_exports_the_published_format_and_refuses_other_widths_in_one_line(
+    saved, tmp_path, capsys, monkeypatch
+):
+    def export(*arguments: object) -> int:
+        return cli.run(cli.build_parser().parse_args(["export", *map(str, arguments)]))
+
+    assert export(saved, "-o", tmp_path / "a.pth") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "'channel_multiplier': 2" in error
+    assert error.count("\n") == 1
+    assert export("-o", tmp_path / "a.pth") == 1
+    assert "idm: has no .pth format" in capsys.readouterr().err
+    assert not (tmp_path / "a.pth").exists()
+    monkeypatch.setattr(weights, "PUBLISHED", TINY)
+    assert export(saved, "-o", tmp_path / "made" / "a.pth") == 0
+    written = torch.load(tmp_path / "made" / "a.pth", weights_only=True)
+    assert written.keys() == {"params_ema"}
+    assert all(torch.equal(weight, written["params_ema"][name]) for name, weight in load_file(saved).items())
+
+
 # Found by its path
 
 
@@ -164,6 +188,8 @@ def test_weights_are_known_by_what_is_in_them(saved, tmp_path):
     assert holds_gfpgan(saved)
     torch.save({"params_ema": {"conv_body_first.weight": torch.zeros(1)}}, tmp_path / "theirs.pth")
     assert holds_gfpgan(tmp_path / "theirs.pth")
+    torch.save({"params_ema": {"conv_body_first.0.weight": torch.zeros(1)}}, tmp_path / "GFPGANv1.pth")
+    assert holds_gfpgan(tmp_path / "GFPGANv1.pth")  # so that whoever names it hears that it cannot be read, and why
     torch.save({"params_ema": {"encoder.weight": torch.zeros(1)}}, tmp_path / "codeformer.pth")
     save_file({"encoder.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     (tmp_path / "broken.pth").write_bytes(b"no")

@@ -6,10 +6,16 @@ from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from idm.data.images import read_image
+from idm.data.ranges import from_uint8
+from idm.data.synthetic import synthetic_face
 from idm.evaluation import identity as identity_module
 from idm.evaluation import metrics
+from idm.evaluation.frechet import frechet_distance
+from idm.evaluation.identity import IdentityNet
 from idm.evaluation.metrics import (
     METRICS,
     MetricName,
@@ -21,6 +27,9 @@ from idm.evaluation.metrics import (
     psnr,
     ssim,
 )
+from idm.evaluation.mobilefacenet import MobileFaceNet
+from idm.evaluation.sets import SetMetric
+from idm.faces.template import ffhq_landmarks
 
 RNG = np.random.default_rng(0)
 HQ = RNG.random((24, 32, 3), np.float32)
@@ -146,7 +155,10 @@ def test_fid_without_the_inception_file_does_not_reach_for_the_network(
     fid = build_metric("fid")
     assert created == [("fid", "cpu")]
     black, white = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)
-    assert fid([white, white, black], [black, black]) == 3 - 2 / 10
+    originals = [fid.describe(image) for image in (black, white)]
+    restored = [fid.describe(white), *originals]
+    assert fid.compare(restored, originals) == 3 - 2 / 10
+    np.testing.assert_array_equal(read_image(restored[0]).rgb, white)
 
 
 def test_identity_wants_square_faces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,17 +243,13 @@ def test_an_infinite_value_makes_the_mean_infinite_not_undefined() -> None:
 
 
 def test_the_frechet_distance_of_faces_is_that_of_their_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network whose features are the mean colour and the size: (mu_a - mu_b)^2 and spreads are known."""
-
-    class Colours:
-        def embed(self, images: list[np.ndarray], landmarks: list[np.ndarray]) -> np.ndarray:
-            assert all(image.dtype == np.float32 and image.max() <= 1 for image in images)
-            assert all(points.shape == (5, 2) and points.max() < 16 for points in landmarks)
-            return np.array([image.mean(axis=(0, 1)) for image in images])
-
-    monkeypatch.setattr(identity_module, "load_identity", lambda weights, device: Colours())
+    torch.manual_seed(0)
+    network = IdentityNet(MobileFaceNet().eval())
+    monkeypatch.setattr(identity_module, "load_identity", lambda weights, device: network)
     frechet = build_metric("frechet")
-    ramp = [np.full((16, 16, 3), value, np.uint8) for value in (0, 51, 102)]
-    shifted = [face + np.uint8(51) for face in ramp]
-    assert frechet(ramp, ramp[::-1]) == pytest.approx(0, abs=1e-9)
-    assert frechet(shifted, ramp) == pytest.approx(3 * 0.2**2)
+    assert isinstance(frechet, SetMetric)
+    faces = [[synthetic_face(seed, i, 48).image for i in range(4)] for seed in (0, 1)]
+    a, b = ([frechet.describe(image) for image in images] for images in faces)
+    embedded = [network.embed([from_uint8(f) for f in images], [ffhq_landmarks(48)] * 4) for images in faces]
+    assert frechet.compare(a, b) == pytest.approx(frechet_distance(*embedded), rel=1e-3)
+    assert frechet.compare(a, a[::-1]) == pytest.approx(0, abs=1e-6)
