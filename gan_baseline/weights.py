@@ -1,7 +1,6 @@
 """Weights of GFP-GAN: the published files, our own, and ours for programs that read the published ones."""
 
 import json
-import pickle
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -88,8 +87,9 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        raise WeightsError(f"{path}: is no whole file of weights ({_first_line(error)})") from error
+    except Exception as error:  # pickle, zipfile, safetensors and torch each have their own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path}: is no whole file of weights ({reason})") from error
     for key in ("params_ema", "params"):
         if isinstance(content, dict) and key in content:
             content = content[key]
@@ -172,10 +172,6 @@ def _difference(network: nn.Module, weights: Mapping[str, Tensor]) -> str | None
         f"{len(wrong)} of {len(wanted)} weights differ, first {first} "
         f"({_shape(found.get(first))} instead of {_shape(wanted.get(first))})"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _shape(shape: torch.Size | None) -> str:

@@ -126,7 +126,14 @@ def claim_folder(config: RunConfig) -> None:
     """Write the resolved configuration into the run's folder, or refuse a folder that holds another run."""
     path = config.output_dir / "config.yaml"
     if path.exists():
-        before, now = (_essence(c) for c in (load_config(path, type(config)), config))
+        try:
+            held = load_config(path, type(config))
+        except ConfigError as error:
+            raise ConfigError(
+                f"output_dir: {config.output_dir} holds a run of another kind or version; choose another output_dir\n"
+                f"{error}"
+            ) from None
+        before, now = _essence(held), _essence(config)
         changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         if changed:
             raise ConfigError(

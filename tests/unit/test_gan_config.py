@@ -16,7 +16,9 @@ from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import Weights
 from gan_baseline.schema import DiscriminatorConfig, GANConfig, GANTrainConfig, GeneratorConfig, LossesConfig
 from idm.build.data import build_recipe
-from idm.config.load import ConfigError, load_config
+from idm.build.run import claim_folder
+from idm.config.load import ConfigError, dump_config, load_config
+from idm.config.schema import IDMConfig
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("gan_*.yaml"))
 SMALLEST = """
@@ -168,6 +170,14 @@ def test_a_run_that_never_looks_at_the_restored_face_is_refused(load):
 def test_stage_zero_needs_a_discriminator(load):
     with pytest.raises(ConfigError, match=r"train needs losses.adversarial"):
         load("prior.name=train", "losses.adversarial=0")
+
+
+def test_a_folder_that_holds_a_run_of_another_kind_is_refused(load, tmp_path):
+    idm = load_config(CONFIGS[0].with_name("faces64.yaml"), IDMConfig)
+    (tmp_path / "config.yaml").write_text(dump_config(idm))
+    with pytest.raises(ConfigError, match=f"^output_dir: {tmp_path} holds a run of another kind or version"):
+        claim_folder(load(f"output_dir={tmp_path}"))
+    assert (tmp_path / "config.yaml").read_text() == dump_config(idm)
 
 
 # Networks that no loss wants

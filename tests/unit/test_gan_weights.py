@@ -133,10 +133,10 @@ def test_another_size_cannot_be_exported(tiny, tmp_path):
 
 def test_a_file_that_is_no_published_gfpgan_is_refused(tmp_path):
     path = tmp_path / "a.pth"
-    path.write_bytes(b"not a zip")
-    refused(path, "is no whole file of weights")
-    path.write_bytes(b"")
-    refused(path, "is no whole file of weights")
+    for content in (b"not a zip", b"bad\n", b"", b"PK\x03\x04"):
+        path.write_bytes(content)
+        refused(path, "is no whole file of weights")
+        assert not holds_gfpgan(path)
     torch.save({"state_dict": {}}, path)
     refused(path, "holds no weights by name")
     torch.save({"params_ema": {"conv_body_first.0.weight": torch.zeros(16, 3, 1, 1)}}, path)
