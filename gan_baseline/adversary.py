@@ -21,12 +21,14 @@ STYLE_WEIGHTS = (0.5, 1.0)  # of the component discriminators' two feature maps 
 
 @dataclass(frozen=True)
 class Adam:
-    """Settings of one network's optimiser; the learning rate is multiplied by ``factor`` from each milestone on."""
+    """Settings of one network's optimiser; the learning rate is multiplied by ``factor`` from each milestone on, and
+    gradients of a norm above ``max_grad_norm`` are scaled down to it."""
 
     learning_rate: float
     betas: tuple[float, float]
     milestones: tuple[int, ...] = ()
     factor: float = 0.5
+    max_grad_norm: float | None = None
 
     def optimizer(self, network: nn.Module, slow: Iterable[nn.Parameter] = ()) -> torch.optim.Adam:
         """Adam for what is trained of a network; the ``slow`` parameters learn at ``SLOW`` times the rate."""
@@ -43,6 +45,13 @@ class Adam:
     def schedule(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate_at(step) * group.get("share", 1.0)
+
+    def step(self, accelerator: Accelerator, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Follow the gradients, if all micro-batches have been seen, and forget them."""
+        if self.max_grad_norm is not None and accelerator.sync_gradients:
+            accelerator.clip_grad_norm_(network.parameters(), self.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
 
 @contextmanager

@@ -128,7 +128,8 @@ def build_components(config: GANConfig, accelerator: Accelerator) -> ComponentAd
 
 
 def build_adam(config: GANConfig, learning_rate: float, betas: tuple[float, float]) -> Adam:
-    return Adam(learning_rate, betas, config.train.milestones, config.train.decay_factor)
+    train = config.train
+    return Adam(learning_rate, betas, train.milestones, train.decay_factor, train.max_grad_norm)
 
 
 def build_learner(

@@ -93,8 +93,7 @@ class AdversarialIteration:
                 for name, value in self._micro_batch(step, next(batches)).items():
                     values[name].append(value.detach())
                 for player in players:
-                    player.optimizer.step()
-                    player.optimizer.zero_grad(set_to_none=True)
+                    player.adam.step(self.accelerator, player.model, player.optimizer)
         self.ema.optimization_step = step  # its decay warms up with the steps
         self.ema.step(self._parameters())
         return {name: torch.stack(each).mean() for name, each in values.items()}

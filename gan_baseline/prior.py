@@ -87,8 +87,7 @@ class PriorIteration:
                 own = self.adversary.own_losses(step, real, fake.detach())
                 self.accelerator.backward(torch.stack(list(own.values())).sum())
                 for player in (self, self.adversary):
-                    player.optimizer.step()
-                    player.optimizer.zero_grad(set_to_none=True)
+                    player.adam.step(self.accelerator, player.model, player.optimizer)
             rows.append({"loss": loss.detach()} | {name: value.detach() for name, value in own.items()})
         self.ema.optimization_step = step
         self.ema.step(self._parameters())

@@ -113,6 +113,9 @@ class GANTrainConfig(TrainConfig):
     """Steps after which every learning rate is multiplied by ``decay_factor``."""
     decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
     """See ``milestones``."""
+    max_grad_norm: Rate | None = None
+    """Gradients of a larger norm, of the generator and of each discriminator, are scaled down to it; null: never, as
+    published. Ours, for plain convolutions: one outlier among the batches can throw them out of all bounds."""
 
 
 class GANConfig(RunConfig):

@@ -133,7 +133,7 @@ def test_the_learners_weights_are_those_of_the_section():
     named = {field.name for field in fields(Weights)}
     rest = {"perceptual_network", "identity_network", "r1", "r1_every", "component_adversarial", "component_style"}
     assert named | rest == set(LossesConfig.model_fields)
-    assert {field.name for field in fields(Adam)} == {"learning_rate", "betas", "milestones", "factor"}
+    assert {field.name for field in fields(Adam)} == {"learning_rate", "betas", "milestones", "factor", "max_grad_norm"}
 
 
 # What cannot work

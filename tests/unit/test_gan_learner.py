@@ -607,3 +607,16 @@ def test_the_published_prior_layout_is_read(tmp_path):
     decoder = fresh_generator().stylegan_decoder
     load_prior(decoder, tmp_path / "prior.pth")
     assert_same(weights_of(decoder), weights_of(prior))
+
+
+@pytest.mark.parametrize(("most", "share"), [(None, 1.0), (10.0, 1.0), (2.0, 0.4)])
+def test_gradients_of_a_large_norm_are_scaled_down_before_adam_sees_them(most: float | None, share: float) -> None:
+    accelerator = Accelerator(cpu=True)
+    adam = Adam(0.1, (0.0, 0.99), max_grad_norm=most)
+    network = torch.nn.Linear(2, 1, bias=False)
+    network, optimizer = accelerator.prepare(network, adam.optimizer(network))
+    network.weight.grad = torch.tensor([[3.0, 4.0]])  # of norm 5
+    adam.step(accelerator, network, optimizer)
+    [state] = optimizer.state.values()
+    torch.testing.assert_close(state["exp_avg_sq"], 0.01 * (share * torch.tensor([[3.0, 4.0]])) ** 2)
+    assert network.weight.grad is None
