@@ -2,9 +2,9 @@
 
 ``python experiments/extrinsic/run.py -o FOLDER [--seeds 0 1 2] [section.key=value ...]``; started again it goes on.
 For each seed: round 0 on spoiled targets, cleaning by it and round 1 on the cleaned ones (one command), round 1 again
-but from round 0's weights, the ceiling (nothing spoiled) and the control (spoiled, twice as many steps). All are
-measured on the same clean held-out faces with frozen degradations; results go to ``FOLDER/results``, the tables are
-made of them by ``table.py``.
+but from round 0's weights, the same with nothing cleaned, the ceiling (nothing spoiled) and the control (spoiled, twice
+as many steps). All are measured on the same clean held-out faces with frozen degradations; results go to
+``FOLDER/results``, the tables are made of them by ``table.py``.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,18 +173,28 @@ def run_seed(seed: int, output: Path, overrides: list[str], num_faces: int | Non
     measure_model(here / "rounds" / "round_1", results / f"round_1_{seed}.json", "round 1", seed)
     measure_targets(here / "rounds" / "clean_0", spoiled, originals, results / f"targets_{seed}.json", seed)
     previous = here / "rounds_previous"
-    for stage in ("round_0", "clean_0"):  # the same, so only round 1 is left to train
-        if not (previous / stage).exists():
-            shutil.copytree(here / "rounds" / stage, previous / f".{stage}")
-            (previous / f".{stage}").rename(previous / stage)
+    _copy(here / "rounds", previous, ("round_0", "clean_0"))  # the same, so only round 1 is left to train
     train(previous, spoiled, seed, [*overrides, "extrinsic.init=previous"])
     measure_model(previous / "round_1", results / f"round_1_previous_{seed}.json", "round 1 from round 0", seed)
+    uncleaned = here / "rounds_uncleaned"
+    _copy(here / "rounds", uncleaned, ("round_0",))
+    nothing_passes = "extrinsic.gate.min_identity=1"
+    train(uncleaned, spoiled, seed, [*overrides, "extrinsic.init=previous", nothing_passes])
+    measure_model(uncleaned / "round_1", results / f"control_previous_{seed}.json", "control from round 0", seed)
     alone = [*overrides, "extrinsic=null"]
     train(here / "ceiling", originals, seed, alone)
     measure_model(here / "ceiling", results / f"ceiling_{seed}.json", "ceiling", seed)
     twice = [f"train.num_steps={2 * num_steps}", f"validation.every={2 * num_steps}"]
     train(here / "control", spoiled, seed, [*alone, *twice])
     measure_model(here / "control", results / f"control_{seed}.json", "control", seed)
+
+
+def _copy(source: Path, target: Path, stages: Sequence[str]) -> None:
+    """Give one experiment the finished stages of another."""
+    for stage in stages:
+        if not (target / stage).exists():
+            shutil.copytree(source / stage, target / f".{stage}")
+            (target / f".{stage}").rename(target / stage)
 
 
 def main() -> None:

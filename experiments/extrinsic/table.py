@@ -22,6 +22,7 @@ ARMS = {
     "round_1_previous": "round 1, from round 0's weights",
     "ceiling": "ceiling (nothing spoiled)",
     "control": "control (spoiled, twice the steps)",
+    "control_previous": "control (spoiled, again from round 0's weights)",
 }
 METRICS = {"psnr": ("PSNR ↑", 2), "ssim": ("SSIM ↑", 4), "identity": ("identity ↑", 4), "sharpness": ("sharpness", 4)}
 KINDS = ("blur", "noise", "jpeg", "mixed", "none")
@@ -67,10 +68,10 @@ def arms_table() -> str:
     return markdown(["trained as", "seeds", *(title for title, _ in METRICS.values())], rows)
 
 
-def differences_table() -> str:
-    """Each arm against round 0 of the same seed."""
-    base, rows = load("round_0"), []
-    for arm, title in list(ARMS.items())[1:]:
+def differences_table(than: str, arms: Sequence[str]) -> str:
+    """Each arm against the arm ``than`` of the same seed."""
+    base, rows = load(than), []
+    for arm in arms:
         scores = load(arm)
         seeds = sorted(base.keys() & scores.keys())
         if not seeds:
@@ -79,9 +80,9 @@ def differences_table() -> str:
         for name, (_, digits) in list(METRICS.items())[:3]:
             paired = np.array([np.subtract(scores[seed][name], base[seed][name]) for seed in seeds])
             cells += [over_seeds(paired.mean(axis=1).tolist(), digits), over_images(paired.mean(axis=0), digits)]
-        rows.append([title, *cells])
+        rows.append([ARMS[arm], *cells])
     header = [f"{METRICS[name][0]}, over {what}" for name in list(METRICS)[:3] for what in ("seeds", "faces")]
-    return markdown(["against round 0", *header], rows)
+    return markdown([f"against {than.replace('_', ' ')}", *header], rows)
 
 
 def targets_table() -> str:
@@ -152,17 +153,17 @@ def quality_table() -> str:
 
 
 def unconditional_table() -> str:
-    path = RESULTS / "unconditional.json"
-    if not path.exists():
-        return "Not run yet."
-    result = json.loads(path.read_text())
+    """Means over the seeds."""
+    files = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("unconditional_[0-9].json"))]
     names = ("frechet", "final_loss", "loss_jump", "mean_gradient", "largest_gradient")
-    rows = [
-        [label, *(f"{row[name]:.4f}" if name in row else "–" for name in names)]
-        for label, row in result["rows"].items()
-    ]
-    header = ["faces", f"{result['distance']} ↓", "final loss", "loss jump", "mean gradient", "largest gradient"]
-    return markdown(header, rows)
+    rows = []
+    for label, first in files[0]["rows"].items():
+        columns = [[file["rows"][label][name] for file in files] if name in first else None for name in names]
+        rows.append([label, len(files), *("–" if column is None else over_seeds(column, 4) for column in columns)])
+    pairs = [[file["rows"][label]["frechet"] for label in ("cleaned", "spoiled")] for file in files]
+    rows.append(["cleaned less spoiled", len(files), over_seeds([a - b for a, b in pairs], 4), *["–"] * 4])
+    header = ["faces", "seeds", f"{files[0]['distance']} ↓"]
+    return markdown([*header, "final loss", "loss jump", "mean gradient", "largest gradient"], rows)
 
 
 def portraits_table() -> str:
@@ -192,7 +193,8 @@ def all_tables() -> str:
         "### The models\n\nMean over the faces; ± is Student's 95 % interval over the seeds.",
         arms_table(),
         "Differences: over seeds as above, over faces a paired bootstrap of the differences averaged over the seeds.",
-        differences_table(),
+        differences_table("round_0", ["round_1", "round_1_previous", "ceiling", "control"]),
+        differences_table("control", ["round_1", "round_1_previous", "ceiling"]),
         "### The training targets\n\nAgainst their unspoiled originals. PSNR is of the mean squared error of all faces "
         "of a kind together, since that of an untouched face is infinite.",
         targets_table(),

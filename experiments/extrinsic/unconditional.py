@@ -105,7 +105,9 @@ def main() -> None:
     rows["originals of the training part"] = {"frechet": frechet_distance(reference, held_out)}
     write_image(output / "generated.png", image_grid(list(zip(*shown, strict=True)), list(sets)))
     about = {"distance": NAME, "num_generated": arguments.num_images, "num_held_out": len(held_out)}
-    write_json(output / "unconditional.json", {**about, "seed": arguments.seed, "rows": rows, **provenance()})
+    write_json(
+        output / f"unconditional_{arguments.seed}.json", {**about, "seed": arguments.seed, "rows": rows, **provenance()}
+    )
 
 
 if __name__ == "__main__":
