@@ -133,7 +133,11 @@ def _preview(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettin
     job.report.longest_side = max(job.report.longest_side, *photo.pixels.shape[:2])
     found = parts.detector.detect(photo.pixels)
     chosen = choose_faces(found, settings.min_face, settings.faces)
-    details |= {"faces_found": len(found), "faces_chosen": chosen}
+    faces = [
+        {"number": number, "box": face.box.round(2).tolist(), "score": round(face.score, 4)}
+        for number, face in enumerate(found)
+    ]
+    details |= {"faces_found": len(found), "faces_chosen": chosen, "faces": faces}
     write_image(job.make_folder(source), draw_faces(photo.pixels, found, chosen))
     return "previewed" if found else "no face"
 

@@ -151,7 +151,14 @@ def test_a_preview_restores_nothing_and_numbers_the_faces(model, astronaut, tmp_
     assert code == 0
     assert "1 previewed" in said
     assert sorted(path.name for path in out.iterdir()) == ["a.preview.png", "preview.json"]
-    assert entry(out, "preview.json")["faces_chosen"] == [0]
+    told = entry(out, "preview.json")
+    assert told["faces_chosen"] == [0]
+    (face,) = told["faces"]
+    assert face["number"] == 0
+    assert face["score"] > 0.8
+    left, top, right, bottom = face["box"]
+    assert 0 < left < right < 260
+    assert 0 < top < bottom < 260
 
 
 @pytest.mark.parametrize(("fidelity", "strength"), [(0, 1), (0.25, 0.75), (0.5, 0.5), (0.97, 0.1), (1, 0.1)])
