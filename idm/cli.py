@@ -67,34 +67,39 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_restore(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", nargs="+", type=Path, help="images, clips (mp4, mov, mkv, webm, avi) or folders")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the results and status.json")
-    parser.add_argument("--aligned", action="store_true", help="inputs are aligned, square faces; results are PNG")
-    parser.add_argument("--seed", type=int, default=0, help="seed of each face's noise (default 0)")
-    parser.add_argument("--skip-existing", action="store_true", help="leave out what is already restored")
-    parser.add_argument("--output-size", choices=["model", "input"], help="with --aligned (default model)")
-    _add_model(parser)
+    parser.usage = "idm restore INPUT [INPUT ...] -o FOLDER [options]"
     parser.add_argument(
-        "--fidelity",
-        type=float,
-        metavar="F",
-        help="in [0, 1]: start from the degraded face and run the last 1 - F of the chain (default: the model's)",
+        "input", nargs="+", type=Path, metavar="INPUT", help="images, clips (mp4, mov, mkv, webm, avi) or folders"
     )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="for the results and status.json"
+    )
+    parser.add_argument("--skip-existing", action="store_true", help="leave out what is already restored")
     _add_detection(parser.add_argument_group("faces in photographs"))
     _add_result(parser.add_argument_group("the restored photograph"))
     _add_trust(parser.add_argument_group("trust"))
     _add_video(parser.add_argument_group("clips"))
+    aligned = parser.add_argument_group("aligned faces")
+    aligned.add_argument("--aligned", action="store_true", help="inputs are aligned, square faces; results are PNG")
+    aligned.add_argument("--output-size", choices=["model", "input"], help="of the results (default model)")
+    model = parser.add_argument_group("the model and its chain")
+    _add_model(model)
+    model.add_argument("--seed", type=int, default=0, help="seed of each face's noise (default 0)")
 
 
 # Options for photographs have no default here, so that one can tell whether they were given.
 
 
 def _add_detection(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--faces", type=_faces, help="all (default), largest, or numbers as 0,2 (see --preview)")
+    group.add_argument(
+        "--faces", type=_faces, metavar="WHICH", help="all (default), largest, or numbers as 0,2 (see --preview)"
+    )
     group.add_argument("--preview", action="store_true", help="only draw the faces found, numbered, into copies")
-    group.add_argument("--min-score", type=float, help="least confidence of the detector (default 0.8)")
+    group.add_argument("--min-score", type=float, metavar="P", help="least confidence of the detector (default 0.8)")
     group.add_argument("--min-face", type=float, metavar="PIXELS", help="smallest face (default 24)")
-    group.add_argument("--detect-side", type=int, metavar="PIXELS", help="longer side of what is searched (1600)")
+    group.add_argument(
+        "--detect-side", type=int, metavar="PIXELS", help="longer side of what is searched (default 1600)"
+    )
     group.add_argument(
         "--detector", choices=["retinaface_mobile0.25", "retinaface_resnet50"], help="default: the first"
     )
@@ -103,20 +108,50 @@ def _add_detection(group: argparse._ArgumentGroup) -> None:
 
 def _add_result(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--upscale", type=float, metavar="S", help="enlarge the whole picture (default 1)")
-    group.add_argument("--background", type=Path, metavar="FILE", help="weights that spandrel loads (default bicubic)")
-    group.add_argument("--format", choices=["same", "png"], help="same: JPEG, WebP, else PNG (default same)")
     group.add_argument(
-        "--color-fix", choices=["none", "mean", "wavelet"], help="tones and colours as given (default wavelet)"
+        "--background",
+        type=Path,
+        metavar="FILE",
+        help="weights of an upscaling network, for spandrel (default bicubic)",
     )
-    group.add_argument("--grayscale", choices=["auto", "keep", "off"], help="restore lightness only (default auto)")
-    group.add_argument("--detail", choices=["auto", "keep", "replace"], help="finer than the model (default auto)")
+    group.add_argument(
+        "--format", choices=["same", "png"], help="same: JPEG and WebP stay, others become PNG (default)"
+    )
+    group.add_argument(
+        "--color-fix",
+        choices=["none", "mean", "wavelet"],
+        help="take colours from the photograph: no, on the whole, or all coarse tones (default wavelet)",
+    )
+    group.add_argument(
+        "--grayscale",
+        choices=["auto", "keep", "off"],
+        help="restore lightness only: if there is no colour, always, or never (default auto)",
+    )
+    group.add_argument(
+        "--detail",
+        choices=["auto", "keep", "replace"],
+        help="finer than the model: keep the photograph's, or none; auto keeps it in large faces (default)",
+    )
 
 
 def _add_trust(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--min-identity", type=float, metavar="C", help="below this cosine the given face is kept")
-    group.add_argument("--samples", type=int, metavar="N", help="restorations of each face (default 1)")
-    group.add_argument("--pick", choices=["identity", "median"], help="what becomes of them (default identity)")
-    group.add_argument("--uncertainty", action="store_true", default=None, help="write where they differ, as PNG")
+    group.add_argument(
+        "--fidelity",
+        type=float,
+        metavar="F",
+        help="in [0, 1]: start from the degraded face and run the last 1 - F of the chain; 0 is all of it, from noise "
+        "(default: the model's)",
+    )
+    group.add_argument(
+        "--min-identity", type=float, metavar="C", help="keep the given face where the restored one's cosine is below C"
+    )
+    group.add_argument("--samples", type=int, metavar="N", help="restore each face N times (default 1)")
+    group.add_argument(
+        "--pick",
+        choices=["identity", "median"],
+        help="of N samples the closest in identity, or each pixel's median (default identity)",
+    )
+    group.add_argument("--uncertainty", action="store_true", default=None, help="write where N samples differ, as PNG")
 
 
 def _add_video(group: argparse._ArgumentGroup) -> None:
@@ -201,7 +236,7 @@ def _add_clean(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def _add_model(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--model",
         "--restorer",
@@ -221,10 +256,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     _add_machine(parser)
 
 
-def _add_machine(parser: argparse.ArgumentParser) -> None:
+def _add_machine(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="faces at once (default 8)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
-    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
+    parser.add_argument(
+        "--precision", choices=["auto", "fp32", "bf16"], default="auto", help="default: bf16 where fast"
+    )
 
 
 def _add_app(parser: argparse.ArgumentParser) -> None:

@@ -23,10 +23,10 @@ from idm.diffusion.samplers import (
     SamplerName,
     Start,
     build_scheduler,
+    chain_of,
     check_chain,
     sample,
     steps_run,
-    strength_of,
 )
 from idm.diffusion.schedule import from_betas
 from idm.export import Graph
@@ -95,7 +95,7 @@ class IDMPipeline(DiffusionPipeline):
             sampler: "langevin", "ddim", "dpmpp_2m" or "unipc".
             num_inference_steps, start_from, strength: see :func:`idm.diffusion.samplers.sample`.
             fidelity: instead of the last two: start from the degraded face and run the last 1 - fidelity of the
-                chain, at least one step. 0 is the whole chain, 1 one step at the lowest noise level.
+                chain, at least one step. 0 is the whole chain, from noise; 1 one step at the lowest noise level.
 
         Raises:
             ValueError: settings that contradict each other, or an impossible chain.
@@ -108,7 +108,7 @@ class IDMPipeline(DiffusionPipeline):
         if fidelity is not None:
             if start_from is not None or strength is not None:
                 raise ValueError("fidelity sets start_from and strength; give it or them")
-            start_from, strength = "degraded", strength_of(fidelity, num_steps)
+            start_from, strength = chain_of(fidelity, num_steps)
         start_from = start_from or self.config.start_from
         strength = self.config.strength if strength is None else strength
         check_chain(scheduler, num_steps=num_steps, start_from=start_from, strength=strength, eta=self.config.eta)
@@ -213,9 +213,10 @@ class IDMPipeline(DiffusionPipeline):
         """Restore one aligned face or several of one size.
 
         Args:
-            image: PIL; h w 3 arrays, uint8 or float in [0, 1]; or 3 h w or b 3 h w tensors in [0, 1].
+            image: PIL; h w 3 or b h w 3 arrays, uint8 or float in [0, 1]; or 3 h w or b 3 h w tensors in [0, 1].
                 Sizes that the network's stride does not divide are padded and cropped, never resized.
-            generator: one for each face, or one for all from which each face's own is seeded.
+            generator: one for each face, or one for all. Then the first face draws as from a copy of it, so that
+                ``idm restore --seed`` gives the same, and it seeds those of the others.
             output_type: a list of PIL images, of h w 3 float arrays in [0, 1], or a b 3 h w tensor in [0, 1].
             return_dict: give the faces as ``.images``, or in a tuple of one.
             callback_on_step_end: called with (pipeline, step from 0, timestep, {"x_0": current estimate, b 3 h w in
@@ -228,8 +229,7 @@ class IDMPipeline(DiffusionPipeline):
         if generator is None:
             generator = torch.Generator().manual_seed(torch.seed())
         if isinstance(generator, torch.Generator):
-            seeds = torch.randint(2**62, (len(lq),), generator=generator, device=generator.device).tolist()
-            generator = [torch.Generator().manual_seed(seed) for seed in seeds]
+            generator = _one_for_each(generator, len(lq))
         num_steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
         total = steps_run(num_steps, self.config.strength if strength is None else strength)
         with self.progress_bar(total=total) as bar:
@@ -279,6 +279,14 @@ class IDMPipeline(DiffusionPipeline):
         return from_diffusion(restored)
 
 
+def _one_for_each(generator: torch.Generator, num_faces: int) -> list[torch.Generator]:
+    """A generator for each face, on the CPU; the given one moves on."""
+    first = generator.clone_state() if generator.device.type == "cpu" else None
+    seeds = torch.randint(2**62, (num_faces,), generator=generator, device=generator.device).tolist()
+    seeded = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return seeded if first is None else [first, *seeded[1:]]
+
+
 def _to_type(restored: Float[Tensor, "b 3 h w"], output_type: str) -> list[PILImage.Image] | list[np.ndarray] | Tensor:
     match output_type:
         case "pt":
@@ -292,9 +300,12 @@ def _to_type(restored: Float[Tensor, "b 3 h w"], output_type: str) -> list[PILIm
 
 def _to_tensor(image: ImageInput | Sequence[ImageInput]) -> Float[Tensor, "b 3 h w"]:
     """One image or several of any accepted kind, as one batch in [0, 1]."""
-    if isinstance(image, Tensor) and image.ndim == 4:
-        return torch.stack([_one_to_tensor(face) for face in image])
-    images = [image] if isinstance(image, ImageInput) else list(image)
+    if isinstance(image, Tensor | np.ndarray) and image.ndim == 4:
+        images: list[ImageInput] = list(image)
+    else:
+        images = [image] if isinstance(image, ImageInput) else list(image)
+    if not images:
+        raise ValueError("there is no face to restore")
     faces = [_one_to_tensor(face) for face in images]
     if len({face.shape for face in faces}) != 1:
         raise ValueError(f"faces must have one size, got {sorted({tuple(face.shape[1:]) for face in faces})}")

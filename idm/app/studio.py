@@ -16,7 +16,7 @@ from torch import Tensor
 
 from idm.data.images import ImageError
 from idm.data.photos import KEPT_SUFFIXES, Photo, read_photo, write_photo
-from idm.diffusion.samplers import steps_run, strength_of
+from idm.diffusion.samplers import Start, chain_of, steps_run
 from idm.evaluation.identity import IdentityNet
 from idm.faces.detect import DetectedFace, Detector, choose_faces
 from idm.photo.restorer import PhotoRestorer, RestoredPhoto
@@ -135,10 +135,10 @@ class Studio:
         num_faces = len(set(order.faces)) * order.samples
         if not isinstance(restorer, IDMPipeline):
             return _Watched(restorer, _Count(num_faces, on_progress)), 1
-        strength = strength_of(order.fidelity, order.num_steps)
+        start_from, strength = chain_of(order.fidelity, order.num_steps)
         batches = math.ceil(num_faces / settings.batch_size)
         count = _Count(batches * steps_run(order.num_steps, strength), on_progress)
-        return _Chain(restorer, order.num_steps, strength, count), settings.batch_size
+        return _Chain(restorer, order.num_steps, start_from, strength, count), settings.batch_size
 
 
 def choose(found: Sequence[DetectedFace]) -> list[int]:
@@ -189,6 +189,7 @@ class _Chain:
 
     pipeline: IDMPipeline
     num_steps: int
+    start_from: Start
     strength: float
     count: _Count
 
@@ -200,7 +201,7 @@ class _Chain:
         (restored,) = self.pipeline(
             lq,
             num_inference_steps=self.num_steps,
-            start_from="degraded",
+            start_from=self.start_from,
             strength=self.strength,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             output_type="pt",

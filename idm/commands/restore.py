@@ -11,7 +11,7 @@ from tqdm import tqdm
 from idm.commands.model import USER_ERRORS, choose_device, load
 from idm.data.encoding import Encoding
 from idm.evaluation.identity import IdentityNet, load_identity
-from idm.faces.detect import MAX_SIDE, MIN_SCORE, FaceDetector, load_detector
+from idm.faces.detect import DETECTOR, LEAST_FACE, MAX_SIDE, MIN_SCORE, FaceDetector, load_detector
 from idm.photo.files import restore_files, restore_photos
 from idm.photo.job import Progress, Report
 from idm.photo.restorer import PhotoRestorer
@@ -24,6 +24,9 @@ _PHOTO_OPTIONS = (
     *(field.name for field in fields(PhotoSettings) if field.name not in ("seed", "batch_size")),
     *("detector", "min_score", "detect_side", "background", "format", "weights_dir", "video_codec", "crf"),
 )
+
+# What is said of a file that was written without a restored face.
+_TOLD = {"no face": "without a face", "not chosen": "with no face chosen", "kept": "kept as given"}
 
 
 def restore_command(arguments: argparse.Namespace) -> int:
@@ -39,10 +42,33 @@ def restore_command(arguments: argparse.Namespace) -> int:
         return 1
     finally:
         bar.close()
-    skipped = f", {len(report.skipped)} already there" if report.skipped else ""
-    done = "previewed" if arguments.preview else "restored"
-    print(f"{len(report.written)} {done}{skipped}, {len(report.failed)} failed -> {arguments.output}")
+    print(_summary(report, arguments))
     return 1 if report.failed else 0
+
+
+def _summary(report: Report, arguments: argparse.Namespace) -> str:
+    """What became of the files and of the faces in them, and what the user may want to do about it."""
+    done = "previewed" if arguments.preview else "restored"
+    counts = [f"{report.states[done]} {done}"]
+    counts += [f"{report.states[state]} {told}" for state, told in _TOLD.items() if report.states[state]]
+    counts += [f"{len(report.skipped)} already there"] if report.skipped else []
+    counts += [f"{len(report.failed)} failed"]
+    lines = [f"{', '.join(counts)} -> {arguments.output}"]
+    if report.faces:
+        kept = f", {report.faces['kept']} kept as given (--min-identity)" if report.faces["kept"] else ""
+        told = arguments.output / "status.json"
+        lines.append(f"faces: {report.faces['restored']} restored{kept}; {told} says what became of each")
+    side = arguments.detect_side or MAX_SIDE
+    if report.longest_side >= 2 * side:
+        least = LEAST_FACE * report.longest_side / side
+        lines.append(
+            f"note: pictures of up to {report.longest_side} px were searched in copies of {side} px, where faces below "
+            f"about {least:.0f} px are missed; --detect-side {report.longest_side} finds them, and is slower"
+        )
+    if report.passed_over:
+        others = ", ".join(f"{number} {suffix or 'without suffix'}" for suffix, number in report.passed_over.items())
+        lines.append(f"note: no pictures that are read here: {others}; convert photographs among them to PNG first")
+    return "\n".join(lines)
 
 
 def _progress(bar: tqdm) -> Progress:
@@ -94,7 +120,7 @@ def _restore_photos(
     upscaler = load_upscaler(arguments.background, device) if arguments.background else Bicubic()
     about["identity"] = "MobileFaceNet" if identity else "not measured: its weights are missing (idm weights)"
     about["background"] = str(arguments.background or "bicubic")
-    about["detector"] = [arguments.detector, arguments.min_score, arguments.detect_side]
+    about["detector"] = [arguments.detector or DETECTOR, detector.min_score, detector.max_side]
     return restore_photos(
         PhotoRestorer(restorer, detector, identity, upscaler),
         arguments.input,
@@ -117,7 +143,7 @@ def _settings(arguments: argparse.Namespace) -> PhotoSettings:
 def _detector(arguments: argparse.Namespace, device: str) -> FaceDetector:
     try:
         return load_detector(
-            arguments.detector or "retinaface_mobile0.25",
+            arguments.detector or DETECTOR,
             arguments.weights_dir,
             device,
             max_side=MAX_SIDE if arguments.detect_side is None else arguments.detect_side,

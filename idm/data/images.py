@@ -83,15 +83,25 @@ def find_images(inputs: Sequence[Path], suffixes: Sequence[str] = READ_SUFFIXES)
 
 
 def _images_below(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    files = [path for path in _files_below(folder) if path.suffix.lower() in suffixes]
+    return sorted(files, key=lambda path: (_natural(path.relative_to(folder).parts), str(path)))
+
+
+def _files_below(folder: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
         raise image_error(error.filename, f"cannot be listed ({error.strerror})", "check its permissions")
 
     files: list[Path] = []
     for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (Path(parent, name) for name in names if not name.startswith("."))
-        files += [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
-    return sorted(files, key=lambda path: (_natural(path.relative_to(folder).parts), str(path)))
+        files += [Path(parent, name) for name in names if not name.startswith(".")]
+    return [path for path in files if path.is_file()]
+
+
+def find_others(inputs: Sequence[Path], suffixes: Sequence[str] = READ_SUFFIXES) -> set[Path]:
+    """The files that :func:`find_images` passes over in folders because of their suffix."""
+    files = {path.absolute() for folder in inputs if folder.is_dir() for path in _files_below(folder)}
+    return {path for path in files if path.suffix.lower() not in suffixes}
 
 
 def _natural(parts: Iterable[str]) -> list[list[str | int]]:

@@ -1,6 +1,7 @@
-"""Photographs: what a photographer wants kept is kept. 8 or 16 bits, grey, transparency, profile, EXIF."""
+"""Photographs: what a photographer wants kept is kept. 8 or 16 bits, grey, transparency, profile, EXIF, XMP, dpi."""
 
 import io
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -11,12 +12,14 @@ import cv2
 import numpy as np
 from jaxtyping import Integer
 from PIL import ExifTags, Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from idm.data.images import MAX_PIXELS, image_error, open_image, write_whole
 
 KEPT_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 _ORIENTATION = 0x0112
+_XMP = "XML:com.adobe.xmp"  # XMP specification, part 3, 1.1.5: the keyword of its iTXt chunk in PNG
 # A TIFF file's directory describes its storage too; these of its tags describe the photograph.
 _TIFF_TAGS = frozenset({270, 271, 272, _ORIENTATION, 282, 283, 296, 305, 306, 315, 33432, 34665, 34853})
 _GREY_TOLERANCE = 3 / 255  # what JPEG and scanners leave in pictures without colour (our choice)
@@ -29,7 +32,8 @@ class Photo:
     ``pixels`` are RGB levels, uint8 or uint16 as in the file; ``alpha`` (0 = clear) has their type. ``is_grey``
     says that the file has one channel of values, and so will have what is written: the three are then equal. Whether a
     colour file shows grey, :func:`looks_grey` says.
-    ``icc_profile`` is the file's own and describes grey values if ``is_grey``. ``exif`` says upright.
+    ``icc_profile`` is the file's own and describes grey values if ``is_grey``. ``exif`` and ``xmp`` say upright.
+    ``dpi`` is the resolution, horizontal and vertical, by which a scan has the size of what was scanned.
     """
 
     pixels: Integer[np.ndarray, "h w 3"]
@@ -37,6 +41,8 @@ class Photo:
     is_grey: bool = False
     icc_profile: bytes | None = None
     exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
 
 
 def looks_grey(pixels: Integer[np.ndarray, "h w 3"]) -> bool:
@@ -62,28 +68,24 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
 
 
 def _to_photo(path: Path, image: Image.Image, name: str) -> Photo:
-    orientation = image.getexif().get(_ORIENTATION, 1)
+    xmp = _upright_xmp(image)  # before exif_transpose takes the orientation out of it
     is_grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
     if image.mode.startswith("I") or image.mode == "F":
-        pixels, alpha = _deep_grey(image, name)
+        pixels, alpha = _upright(_deep_grey(image, name), image)
     elif (deep_is_grey := _deep_channels(path, image)) is not None:
         is_grey = deep_is_grey
-        pixels, alpha = _deep_colour(path, image, name)
+        pixels, alpha = _upright(_deep_colour(path, image, name), image)
     else:
-        upright = ImageOps.exif_transpose(image)  # before EXIF says that it is
-        return _shallow(upright, is_grey, _upright_exif(image))
-    pixels = _upright(pixels, orientation)
-    alpha = None if alpha is None else _upright(alpha, orientation)
-    return Photo(pixels, alpha, is_grey, _profile(image, is_grey), _upright_exif(image))
+        pixels, alpha = _shallow(ImageOps.exif_transpose(image))
+    return Photo(pixels, alpha, is_grey, _profile(image, is_grey), _upright_exif(image), xmp, _dpi(image))
 
 
-def _shallow(image: Image.Image, is_grey: bool, exif: bytes | None) -> Photo:
-    """Eight bits, which PIL reads whatever the kind; ``image`` is upright."""
-    profile = _profile(image, is_grey)
+def _shallow(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """Eight bits, which PIL reads whatever the kind."""
     if image.has_transparency_data:
         rgba = np.asarray(image.convert("RGBA"))
-        return Photo(rgba[..., :3].copy(), rgba[..., 3].copy(), is_grey, profile, exif)
-    return Photo(np.array(image.convert("RGB")), None, is_grey, profile, exif)
+        return rgba[..., :3].copy(), rgba[..., 3].copy()
+    return np.array(image.convert("RGB")), None
 
 
 def _deep_grey(image: Image.Image, name: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -119,8 +121,17 @@ def _deep_colour(path: Path, image: Image.Image, name: str) -> tuple[np.ndarray,
     return np.ascontiguousarray(bgr[..., 2::-1]), bgr[..., 3].copy() if bgr.shape[2] == 4 else None
 
 
-def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
-    """As ImageOps.exif_transpose does for what PIL can hold (Exif 3.0, 4.6.5.1.5)."""
+def _upright(
+    pixels_and_alpha: tuple[np.ndarray, np.ndarray | None], image: Image.Image
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """As ImageOps.exif_transpose does for what PIL can hold."""
+    pixels, alpha = pixels_and_alpha
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    return _turned(pixels, orientation), None if alpha is None else _turned(alpha, orientation)
+
+
+def _turned(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Exif 3.0, 4.6.5.1.5."""
     if orientation in (5, 6, 7, 8):
         values = values.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -143,6 +154,22 @@ def _upright_exif(image: Image.Image) -> bytes | None:
     return exif.tobytes()
 
 
+def _upright_xmp(image: Image.Image) -> bytes | None:
+    xmp = image.info.get("xmp")
+    if not isinstance(xmp, bytes) or not xmp:
+        return None
+    return re.sub(rb"(tiff:Orientation(?:=[\"']|>))[2-8]", rb"\g<1>1", xmp)
+
+
+def _dpi(image: Image.Image) -> tuple[float, float] | None:
+    """The file's resolution, if it is one that all formats can hold."""
+    try:
+        x, y = map(float, image.info.get("dpi", ()))
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (x, y) if 1 < x < 65535 and 1 < y < 65535 else None
+
+
 def _profile(image: Image.Image, is_grey: bool) -> bytes | None:
     # ICC.1:2022, 7.2.6: bytes 16..19 of the header are the colour space that the profile describes.
     profile = image.info.get("icc_profile")
@@ -154,7 +181,8 @@ def _profile(image: Image.Image, is_grey: bool) -> bytes | None:
 
 
 def write_photo(path: Path, photo: Photo, quality: int = 95) -> None:
-    """Write a photograph whole or not at all as JPEG, PNG or WebP, with its profile and EXIF.
+    """Write a photograph whole or not at all as JPEG, PNG or WebP, with its profile, EXIF, XMP and
+    resolution (which WebP holds in EXIF only).
 
     Raises:
         ImageError: a suffix not in ``KEPT_SUFFIXES``, 16 bits in JPEG or WebP, alpha in JPEG, missing folder,
@@ -182,13 +210,18 @@ def _encode(photo: Photo, exif: bytes, suffix: str, quality: int) -> bytes:
     if photo.alpha is not None:
         image.putalpha(Image.fromarray(photo.alpha))
     file = io.BytesIO()
+    xmp = photo.xmp or b""
+    kept = {"icc_profile": photo.icc_profile, "exif": exif}
     match suffix:
         case ".png":
-            image.save(file, "PNG", icc_profile=photo.icc_profile, exif=exif)
+            texts = PngInfo()
+            if xmp:
+                texts.add_itxt(_XMP, xmp)
+            image.save(file, "PNG", **kept, pnginfo=texts, dpi=photo.dpi)
         case ".webp":  # exact: keep the colours under clear pixels
-            image.save(file, "WEBP", icc_profile=photo.icc_profile, exif=exif, quality=quality, exact=True)
+            image.save(file, "WEBP", **kept, xmp=xmp, quality=quality, exact=True)
         case _:
-            image.save(file, "JPEG", icc_profile=photo.icc_profile, exif=exif, quality=quality, subsampling=0)
+            image.save(file, "JPEG", **kept, xmp=xmp, dpi=photo.dpi or (0, 0), quality=quality, subsampling=0)
     return file.getvalue()
 
 
@@ -210,8 +243,13 @@ def _encode_deep(photo: Photo, exif: bytes) -> bytes:
     chunks = [_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))]
     if photo.icc_profile is not None:
         chunks.append(_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(photo.icc_profile)))
+    if photo.dpi is not None:
+        per_metre = [round(dots / 0.0254) for dots in photo.dpi]
+        chunks.append(_chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1)))
     if exif:
         chunks.append(_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
+    if photo.xmp is not None:
+        chunks.append(_chunk(b"iTXt", _XMP.encode() + b"\0\0\0\0\0" + photo.xmp))
     image = b"".join([*compressed, compressor.flush()])
     return b"\x89PNG\r\n\x1a\n" + b"".join([*chunks, _chunk(b"IDAT", image), _chunk(b"IEND", b"")])
 

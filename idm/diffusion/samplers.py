@@ -111,15 +111,16 @@ def steps_run(num_steps: int, strength: float) -> int:
     return max(1, round(strength * num_steps))
 
 
-def strength_of(fidelity: float, num_steps: int) -> float:
-    """The share of a chain from the degraded face that keeps this much of it: 1 - fidelity, and at least one step.
+def chain_of(fidelity: float, num_steps: int) -> tuple[Start, float]:
+    """The start and the strength of a chain that keeps this much of the degraded face: 0 is the whole chain from
+    noise, more the last 1 - fidelity of it, at least one step, from the degraded face.
 
     Raises:
         ValueError: ``fidelity`` outside [0, 1].
     """
     if not 0 <= fidelity <= 1:
         raise ValueError(f"fidelity must lie in [0, 1], got {fidelity}")
-    return max(1 - fidelity, 1 / num_steps)
+    return ("degraded", max(1 - fidelity, 1 / num_steps)) if fidelity else ("noise", 1.0)
 
 
 def check_chain(scheduler: SchedulerMixin, *, num_steps: int, start_from: Start, strength: float, eta: float) -> None:

@@ -21,7 +21,9 @@ _NETWORKS: dict[DetectorName, tuple[str, str]] = {
     "retinaface_mobile0.25": ("mobile0.25", "facexlib/detection_mobilenet0.25_Final.pth"),
     "retinaface_resnet50": ("resnet50", "facexlib/detection_Resnet50_Final.pth"),
 }
+DETECTOR: DetectorName = "retinaface_mobile0.25"
 MAX_SIDE = 1600
+LEAST_FACE = 12  # pixels, in the searched copy, below which faces are missed
 MIN_SCORE = 0.8  # facexlib's default
 
 _LEAST_SIDE = 64  # the network's coarsest features have one value per 32 pixels
@@ -65,7 +67,8 @@ class FaceDetector:
     """Finds faces. Build it with :func:`load_detector`.
 
     A picture whose longer side exceeds ``max_side`` is searched in a copy of that size: memory stays bounded, and
-    faces that are smaller than about 12 pixels in the copy are missed. Faces below ``min_score`` are left out.
+    faces that are smaller than about ``LEAST_FACE`` pixels in the copy are missed. Faces below ``min_score`` are left
+    out.
     """
 
     network: _Network
@@ -104,7 +107,7 @@ def _to_face(row: Float64[np.ndarray, "15"], factors: Float64[np.ndarray, "2"]) 
 
 
 def load_detector(
-    name: DetectorName = "retinaface_mobile0.25",
+    name: DetectorName = DETECTOR,
     weights: Path | None = None,
     device: str = "cpu",
     max_side: int = MAX_SIDE,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from idm.data.encoding import RESULTS, Encoding
-from idm.data.images import READ_SUFFIXES, ImageError, Picture, read_image, resize_image, write_image
+from idm.data.images import READ_SUFFIXES, ImageError, Picture, read_image, resize_image, write_image, write_whole
 from idm.data.photos import KEPT_SUFFIXES, Photo, read_photo, write_photo
 from idm.data.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
 from idm.faces.detect import choose_faces
@@ -49,10 +49,11 @@ def restore_photos(
 ) -> Report:
     """Restore photographs and clips, files or folders, into ``output``; folders keep their structure.
 
-    JPEG, PNG and WebP stay what they are, or all become PNG; other kinds become PNG. A photograph without faces
-    is written too, with the state "no face". One of which a face failed is not written, and counts as failed;
-    whatever goes wrong with one costs no other. What has the suffix of a clip (:data:`idm.data.encoding.RESULTS`) is
-    restored as :func:`idm.photo.clip.restore_clip` says.
+    JPEG, PNG and WebP stay what they are, or all become PNG; other kinds become PNG. What has no face to restore is
+    written too, with the state "no face", "not chosen", or "kept" where the guard refused all faces; where its kind
+    stays and nothing changes, it is copied byte by byte. One of which a face failed is not written, and counts as
+    failed; whatever goes wrong with one costs no other. What has the suffix of a clip
+    (:data:`idm.data.encoding.RESULTS`) is restored as :func:`idm.photo.clip.restore_clip` says.
 
     Args:
         about: what else ``status.json`` should say of the job, such as the model.
@@ -97,7 +98,9 @@ def restore_photos(
 
 def _restore(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
     """Write one photograph and return its state; ``details`` is filled with what is known of it."""
-    done = parts.restore(read_photo(source), settings)
+    photo = read_photo(source)
+    done = parts.restore(photo, settings)
+    job.report.longest_side = max(job.report.longest_side, *photo.pixels.shape[:2])
     details |= {"faces_found": done.num_found, "faces": [asdict(face) for face in done.faces]}
     broken = [f"face {face.number} {face.note}" for face in done.faces if face.state == "failed"]
     if broken:
@@ -107,17 +110,34 @@ def _restore(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettin
         beside = target.with_name(f"{target.stem}.uncertainty.png")
         write_photo(beside, Photo(np.repeat(done.uncertainty[..., None], 3, axis=2), is_grey=True))
         details["uncertainty"] = str(beside)
-    write_photo(target, done.photo)  # last: a file that is there is complete
-    return "restored" if done.faces else "no face"
+    # last: a file that is there is complete
+    if target.suffix == source.suffix and np.array_equal(done.photo.pixels, photo.pixels):
+        write_whole(target, source.read_bytes())
+    else:
+        write_photo(target, done.photo)
+    return _state(job, [face.state for face in done.faces], done.num_found)
+
+
+def _state(job: Job, faces: Sequence[str], num_found: int) -> str:
+    """A file's state from those of its chosen faces, which are counted."""
+    job.report.faces.update(faces)
+    if faces:
+        return "restored" if "restored" in faces else "kept"
+    return "not chosen" if num_found else "no face"
 
 
 def _preview(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
     if _is_clip(source):
         raise ImageError(f"{source}: a preview is of photographs; the faces of a clip are numbered in status.json")
     photo = read_photo(source)
+    job.report.longest_side = max(job.report.longest_side, *photo.pixels.shape[:2])
     found = parts.detector.detect(photo.pixels)
     chosen = choose_faces(found, settings.min_face, settings.faces)
-    details |= {"faces_found": len(found), "faces_chosen": chosen}
+    faces = [
+        {"number": number, "box": face.box.round(2).tolist(), "score": round(face.score, 4)}
+        for number, face in enumerate(found)
+    ]
+    details |= {"faces_found": len(found), "faces_chosen": chosen, "faces": faces}
     write_image(job.make_folder(source), draw_faces(photo.pixels, found, chosen))
     return "previewed" if found else "no face"
 
@@ -147,7 +167,9 @@ def _restore_clip(
     target = job.make_folder(source)
     on_frames = partial(job.progress.on_frames, source)
     details |= restore_clip(parts, source, target, settings, encoding, about=job.settings, on_frames=on_frames)
-    return "restored" if any(person["num_restored"] for person in details["people"]) else "no face"
+    people = details["people"]
+    chosen = [person for person in people if person["num_restored"] or person["num_kept"]]
+    return _state(job, ["restored" if person["num_restored"] else "kept" for person in chosen], len(people))
 
 
 # ------------------------------------------------------------------------------------------- aligned faces

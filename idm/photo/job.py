@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from idm.data.images import READ_SUFFIXES, ImageError, find_images, image_error, write_whole
+from idm.data.images import READ_SUFFIXES, ImageError, find_images, find_others, image_error, write_whole
 
 # Of a job's time, at most this share goes into writing its status.
 _STATUS_SHARE = 0.05
@@ -20,11 +20,19 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass
 class Report:
-    """What became of a job's files."""
+    """What became of a job's files.
+
+    ``states`` counts what was written, and ``faces`` the faces in it, by what became of them. ``passed_over`` counts
+    by suffix the files of folders that are no inputs. ``longest_side`` is that of the largest photograph.
+    """
 
     written: list[Path] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
     failed: list[Exception] = field(default_factory=list)
+    states: Counter[str] = field(default_factory=Counter)
+    faces: Counter[str] = field(default_factory=Counter)
+    passed_over: dict[str, int] = field(default_factory=dict)
+    longest_side: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ def plan(
     suffixes: Sequence[str] = READ_SUFFIXES,
 ) -> dict[Path, Path]:
     """Which file each input becomes: its path within the folder it was found in, with the suffix asked for. In
-    folders, files with one of ``suffixes`` are inputs.
+    folders, files with one of ``suffixes`` are inputs; an output folder in a folder of inputs is none of those.
 
     Raises:
         ImageError: an input does not exist or holds no image, two would become one file, or one be overwritten.
@@ -67,6 +75,8 @@ def plan(
     for given in inputs:
         for source in find_images([given], suffixes):
             inside = source.relative_to(given) if given.is_dir() else Path(source.name)
+            if _is_result(given, inside, output):
+                continue
             target = output / inside.with_suffix(suffix(source))
             if target in taken:  # a.jpg beside a.png
                 target = output / inside.with_name(f"{inside.stem}_{inside.suffix[1:]}{suffix(source)}")
@@ -78,6 +88,12 @@ def plan(
     if overwritten:
         raise ImageError(f"{min(overwritten)}: would be overwritten; choose another output folder")
     return targets
+
+
+def _is_result(given: Path, inside: Path, output: Path) -> bool:
+    """Whether a file lies in the output folder, and that within the folder of inputs."""
+    folder, results = given.resolve(), output.resolve()
+    return folder in results.parents and results in (folder / inside).parents
 
 
 class Job:
@@ -105,7 +121,9 @@ class Job:
         progress: Progress | None = None,
     ) -> None:
         self.todo = plan(inputs, output, suffix, suffixes)
-        self.report = Report()
+        others = (path for path in find_others(inputs, suffixes) if output.absolute() not in path.parents)
+        passed_over = Counter(path.suffix.lower() for path in others)
+        self.report = Report(passed_over=dict(passed_over.most_common()))
         self.path = output / status
         self.settings = dict(settings)
         self.progress = progress or Progress()
@@ -134,6 +152,11 @@ class Job:
         return entries
 
     def __enter__(self) -> "Job":
+        folder = self.path.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise image_error(folder, f"this folder cannot be made ({error.strerror})", "name another") from error
         self.progress.on_start(len(self.todo))
         return self
 
@@ -155,6 +178,7 @@ class Job:
         """A file's output is there."""
         target = self.todo[source]
         self.report.written.append(target)
+        self.report.states[state] += 1
         self._note(source, None, {"state": state, "output": str(target), **details})
 
     def failed(self, source: Path, error: Exception, details: Mapping[str, Any] = _NOTHING) -> None:
@@ -173,13 +197,13 @@ class Job:
 
     def _write_status(self, finished: bool) -> None:
         start = time.monotonic()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         status = {
             "started": self._started,
             "written": _now(),
             "finished": finished,
             "settings": self.settings,
             "counts": dict(sorted(Counter(entry["state"] for entry in self.entries.values()).items())),
+            "passed_over": self.report.passed_over,
             "files": self.entries,
         }
         write_whole(self.path, json.dumps(status, indent=1, ensure_ascii=False).encode())

@@ -19,7 +19,7 @@ from idm.photo.settings import PhotoSettings
 from idm.photo.upscale import Bicubic, Upscaler, bicubic
 from idm.restorer import Restorer
 
-UNCERTAINTY_WHITE = 0.25  # the standard deviation that an uncertainty map shows as white
+UNCERTAINTY_WHITE = 0.1  # the standard deviation that an uncertainty map shows as white (our choice)
 
 
 @dataclass(frozen=True, eq=False)

@@ -102,8 +102,45 @@ def test_a_photograph_without_faces_is_written_and_said_to_have_none(model, tmp_
     Image.new("RGB", (80, 60), "teal").save(tmp_path / "a.bmp")
     code, said, _ = restore(capsys, tmp_path / "a.bmp", "-o", tmp_path / "out", "--model", model, "--upscale", 2)
     assert (code, entry(tmp_path / "out")["state"]) == (0, "no face")
-    assert "1 restored" in said
+    assert said.startswith("0 restored, 1 without a face, 0 failed -> ")
     assert Image.open(tmp_path / "out" / "a.png").size == (160, 120)
+
+
+@pytest.mark.usefixtures("weights")
+def test_a_photograph_in_which_nothing_changes_stays_the_same_file(model, astronaut, tmp_path, capsys) -> None:
+    Image.fromarray(astronaut).save(tmp_path / "face.jpg", quality=80)
+    Image.new("RGB", (80, 60), "teal").save(tmp_path / "none.jpg", quality=80)
+    out = tmp_path / "out"
+    code, said, _ = restore(capsys, tmp_path, "-o", out, "--model", model, "--min-identity", 1)
+    assert code == 0
+    assert said.splitlines()[0] == f"0 restored, 1 without a face, 1 kept as given, 0 failed -> {out}"
+    assert "faces: 0 restored, 1 kept as given (--min-identity); " in said
+    for name in ("face.jpg", "none.jpg"):
+        assert (out / name).read_bytes() == (tmp_path / name).read_bytes()
+    said = restore(capsys, tmp_path / "face.jpg", "-o", out, "--model", model, "--min-face", 500)[1]
+    assert said.startswith("0 restored, 1 with no face chosen, 0 failed")
+    assert (out / "face.jpg").read_bytes() == (tmp_path / "face.jpg").read_bytes()
+    restore(capsys, tmp_path / "face.jpg", "-o", out, "--model", model, "--min-identity", 1, "--upscale", 2)
+    assert Image.open(out / "face.jpg").size == (520, 520)
+    assert "without a face" not in restore(capsys, tmp_path / "face.jpg", "-o", out, "--model", model)[1]
+    assert (out / "face.jpg").read_bytes() != (tmp_path / "face.jpg").read_bytes()
+
+
+@pytest.mark.usefixtures("weights")
+def test_what_may_have_been_missed_is_said(model, tmp_path, capsys) -> None:
+    Image.new("RGB", (400, 60), "teal").save(tmp_path / "a.png")
+    (tmp_path / "b.heic").touch()
+    options = ("-o", tmp_path / "out", "--model", model, "--detect-side", 200)
+    said = restore(capsys, tmp_path, *options)[1]
+    assert "of up to 400 px were searched in copies of 200 px, where faces below about 24 px are missed" in said
+    assert "--detect-side 400" in said
+    assert "1 .heic" in said
+    assert json.loads((tmp_path / "out" / "status.json").read_text())["settings"]["detector"] == [
+        "retinaface_mobile0.25",
+        0.8,
+        200,
+    ]
+    assert "note" not in restore(capsys, tmp_path / "a.png", *options[:-1], 201)[1]
 
 
 @pytest.mark.usefixtures("weights")
@@ -114,14 +151,21 @@ def test_a_preview_restores_nothing_and_numbers_the_faces(model, astronaut, tmp_
     assert code == 0
     assert "1 previewed" in said
     assert sorted(path.name for path in out.iterdir()) == ["a.preview.png", "preview.json"]
-    assert entry(out, "preview.json")["faces_chosen"] == [0]
+    told = entry(out, "preview.json")
+    assert told["faces_chosen"] == [0]
+    (face,) = told["faces"]
+    assert face["number"] == 0
+    assert face["score"] > 0.8
+    left, top, right, bottom = face["box"]
+    assert 0 < left < right < 260
+    assert 0 < top < bottom < 260
 
 
 @pytest.mark.parametrize(("fidelity", "strength"), [(0, 1), (0.25, 0.75), (0.5, 0.5), (0.97, 0.1), (1, 0.1)])
 def test_fidelity_is_the_share_of_the_chain_that_is_not_run_from_the_degraded_face(model, fidelity, strength) -> None:
     options = ["restore", "a.png", "-o", "out", "--model", str(model), "--steps", "10", "--fidelity", str(fidelity)]
     config = load(cli.build_parser().parse_args(options)).restorer.config
-    assert config.start_from == "degraded"
+    assert config.start_from == ("degraded" if fidelity else "noise")
     assert config.strength == pytest.approx(strength)
 
 

@@ -81,6 +81,18 @@ def test_a_preview_draws_the_box_where_the_face_is() -> None:
     assert tuple(draw_faces(picture, [found], [])[200, 100]) == (255, 128, 0)
 
 
+@pytest.mark.parametrize("top", [0.0, 5.0, 150.0])
+def test_the_number_of_a_previewed_face_is_within_the_picture(top: float) -> None:
+    grey = np.full((400, 300, 3), 100, np.uint8)
+    found = DetectedFace(np.array([100.0, top, 180, top + 110]), np.zeros((5, 2)), 0.9)
+    drawn = draw_faces(grey, [found], [0])
+    ys, xs = (drawn.max(axis=2) == 0).nonzero()  # the number's black ground
+    assert len(ys) > 50
+    assert np.ptp(ys) >= 10
+    assert 95 <= xs.min() < xs.max() < 140
+    assert abs(ys.mean() - top) < 20
+
+
 # --- weights
 
 

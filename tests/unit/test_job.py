@@ -114,3 +114,32 @@ def test_inputs_that_are_images_are_never_targets(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(ImageError, match="would be overwritten"):
         Job([tmp_path], tmp_path, settings={})
+
+
+def test_an_output_folder_within_the_inputs_is_no_input(tmp_path: Path) -> None:
+    source = pictures(tmp_path, "a.png", "out/a.png", "out/b/c.png", "outside/d.png", "x/out/e.png")
+    assert {str(path.relative_to(tmp_path)) for path in plan([source], tmp_path / "out")} == {
+        "a.png",
+        "outside/d.png",
+        "x/out/e.png",
+    }
+    assert set(plan([tmp_path / "out" / "b"], tmp_path / "out")) == {tmp_path / "out" / "b" / "c.png"}  # asked for
+
+
+def test_files_that_are_no_inputs_are_counted_by_their_suffix(tmp_path: Path) -> None:
+    source = pictures(tmp_path / "in", "a.png", "b/c.HEIC", "b/d.heic", "notes.txt", ".hidden.raw", "README")
+    with Job([source, source / "b"], tmp_path / "out", settings={}, suffixes=(".png", ".heic")) as job:
+        pass
+    assert job.report.passed_over == {".txt": 1, "": 1}
+    with Job([source, source / "a.png"], tmp_path / "out", settings={}) as job:
+        pass
+    assert next(iter(job.report.passed_over.items())) == (".heic", 2)
+    assert status_of(tmp_path / "out")["passed_over"] == {".heic": 2, ".txt": 1, "": 1}
+    assert Job([tmp_path], tmp_path / "out", settings={}).report.passed_over == job.report.passed_over
+
+
+def test_an_output_that_can_be_no_folder_is_refused_before_any_work(tmp_path: Path) -> None:
+    source, out = pictures(tmp_path / "in", "a.png"), tmp_path / "file"
+    out.touch()
+    with pytest.raises(ImageError, match="file: this folder cannot be made"), Job([source], out, settings={}):
+        pytest.fail("the job began")

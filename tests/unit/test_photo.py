@@ -240,7 +240,7 @@ def test_the_uncertainty_map_is_the_samples_deviation_where_the_face_is() -> Non
     done = restore(Given(0.0, 0.1), PHOTO, settings, FACE)
     assert done.uncertainty is not None
     assert done.uncertainty.shape == (200, 240)
-    assert done.uncertainty[100, 120] == pytest.approx(0.05 / 0.25 * 255, abs=2)
+    assert done.uncertainty[100, 120] == pytest.approx(0.05 / 0.1 * 255, abs=2)
     assert done.uncertainty[5, 5] == 0
     assert restore(Given(0.0, 0.1), PHOTO, as_is(), FACE).uncertainty is None
 

@@ -124,6 +124,53 @@ def test_exif_keeps_camera_time_and_place_and_gets_the_new_size(tmp_path: Path) 
     assert exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
 
 
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/>'
+    b"<tiff:Orientation>6</tiff:Orientation><dc:title>\xc3\x9crgro\xc3\x9fmutter</dc:title></x:xmpmeta>"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "holds_dpi"),
+    [("a.jpg", COLOUR8, True), ("a.webp", COLOUR8, False), ("a.png", COLOUR8, True), ("b.png", COLOUR16, True)],
+    ids=["jpeg", "webp", "png", "png16"],
+)
+def test_titles_and_the_size_on_paper_are_kept_where_others_find_them(
+    tmp_path: Path, name: str, pixels: np.ndarray, holds_dpi: bool
+) -> None:
+    path = tmp_path / name
+    write_photo(path, Photo(pixels, xmp=XMP, dpi=(300.0, 600.0)))
+    with Image.open(path) as image:
+        image.load()
+        assert image.info["xmp"] == XMP
+        assert not holds_dpi or image.info["dpi"] == pytest.approx((300, 600), abs=0.01)
+    back = read_photo(path)
+    assert back.xmp == XMP.replace(b"6", b"1")  # upright, as the pixels now are
+    assert back.pixels.shape == (30, 20, 3)
+    write_photo(path, back)
+    again = read_photo(path)
+    assert again.xmp == back.xmp
+    assert again.pixels.shape == (30, 20, 3)
+    assert again.dpi == back.dpi
+
+
+def test_a_scan_as_tiff_keeps_both_too_and_a_resolution_that_is_none_is_dropped(tmp_path: Path) -> None:
+    Image.fromarray(COLOUR8).save(tmp_path / "a.tif", dpi=(1200, 1200), tiffinfo={700: XMP})
+    photo = read_photo(tmp_path / "a.tif")
+    assert photo.dpi == (1200, 1200)
+    assert photo.xmp is not None
+    assert b"mutter</dc:title>" in photo.xmp
+    assert b"6" not in photo.xmp  # PIL turns a TIFF upright and takes the orientation out of it
+    for dpi in ((1, 1), (0, 0), (70000, 300)):
+        Image.fromarray(COLOUR8).save(tmp_path / "b.png", dpi=dpi)
+        assert read_photo(tmp_path / "b.png").dpi is None
+    plain = read_photo(tmp_path / "b.png")
+    for suffix in (".png", ".jpg"):
+        write_photo(tmp_path / f"c{suffix}", plain)
+        with Image.open(tmp_path / f"c{suffix}") as image:
+            assert not {"xmp", "dpi"} & set(image.info)
+
+
 def test_a_grey_jpeg_stays_one_and_a_cmyk_one_becomes_colour(tmp_path: Path) -> None:
     Image.fromarray(ALPHA8).save(tmp_path / "grey.jpg")
     photo = read_photo(tmp_path / "grey.jpg")

@@ -108,6 +108,7 @@ def test_every_kind_of_image_gives_the_same_face():
         "doubles": array / 255,
         "tensor": face,
         "batch": face[None],
+        "batch of arrays": array[None],
         "list of PIL": [Image.fromarray(array)],
         "list of arrays": [array],
         "tuple of tensors": (face,),
@@ -191,6 +192,11 @@ def test_one_generator_seeds_one_for_each_face():
     together = pipeline(lq, generator=torch.Generator().manual_seed(3), output_type="pt").images
     first = pipeline(lq[:1], generator=torch.Generator().manual_seed(3), output_type="pt").images
     torch.testing.assert_close(first, together[:1], rtol=0, atol=1e-5)
+    by_the_command = pipeline.restore(lq[:1], [3])
+    torch.testing.assert_close(first, by_the_command, rtol=0, atol=0)
+    generator = torch.Generator().manual_seed(3)
+    draws = [pipeline(lq[:1], generator=generator, output_type="pt").images for _ in range(2)]
+    assert (draws[0] - draws[1]).abs().mean() > 1e-3  # it moves on
     twice = pipeline(lq[:1].repeat(2, 1, 1, 1), generator=torch.Generator().manual_seed(3), output_type="pt").images
     assert (twice[0] - twice[1]).abs().mean() > 1e-3
 
@@ -223,13 +229,17 @@ def test_the_output_has_the_size_of_the_input(height, width):
     [
         [faces(1, 16, 16)[0], faces(1, 16, 20)[0]],
         [np.zeros((16, 16, 3), np.uint8), np.zeros((20, 16, 3), np.uint8)],
-        [],
     ],
-    ids=["tensors", "arrays", "none"],
+    ids=["tensors", "arrays"],
 )
 def test_faces_of_different_sizes_are_refused(images):
     with pytest.raises(ValueError, match="one size"):
         make_pipeline()(images)
+
+
+def test_an_empty_list_is_refused():
+    with pytest.raises(ValueError, match="no face to restore"):
+        make_pipeline()([])
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (1, 16, 16), (16, 16, 3), (2, 4, 16, 16), (1, 1, 3, 16, 16)])
@@ -238,7 +248,7 @@ def test_a_tensor_that_is_no_colour_picture_is_refused(shape):
         make_pipeline()(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (16, 16, 4), (16, 16, 1), (1, 16, 16, 3)])
+@pytest.mark.parametrize("shape", [(16, 16), (16, 16, 4), (16, 16, 1), (1, 16, 16, 4), (1, 1, 16, 16, 3)])
 def test_an_array_that_is_no_colour_picture_is_refused(shape):
     with pytest.raises(ValueError, match="expected an h w 3 image"):
         make_pipeline()(np.zeros(shape, np.uint8))
@@ -419,7 +429,7 @@ def test_a_chain_is_changed_where_it_is_asked_and_else_stays():
 def test_fidelity_runs_the_rest_of_a_chain_from_the_degraded_face_and_at_least_one_step(fidelity, strength):
     pipeline = make_pipeline("ddim", num_inference_steps=8)
     pipeline.set_chain(fidelity=fidelity)
-    assert chain_of(pipeline)[2:] == ("degraded", strength)
+    assert chain_of(pipeline)[2:] == ("degraded" if fidelity else "noise", strength)
 
 
 @pytest.mark.parametrize(
