@@ -48,11 +48,11 @@ def prepare_sampling(case: Case, num_faces: int) -> Turn:
 
     def turn(num_steps: int) -> float:
         pipeline.register_to_config(num_inference_steps=num_steps)
-        begin = time.perf_counter()
+        begin = time.process_time()
         for first in range(0, num_faces, BATCH_SIZE):
             batch = x_d[first : first + BATCH_SIZE]
             pipeline.restore(batch, range(len(batch)))
-        return (time.perf_counter() - begin) / num_faces
+        return (time.process_time() - begin) / num_faces
 
     return turn
 
@@ -60,7 +60,7 @@ def prepare_sampling(case: Case, num_faces: int) -> Turn:
 def prepare_cleaning(case: Case, num_faces: int) -> Turn:
     """A whole job: JPEG files in, a parquet shard out."""
     pipeline, faces = prepare(case)
-    identity = load_identity(mirrored=False)  # as idm clean
+    identity = load_identity(mirrored=False, dtype=pipeline.denoiser.dtype)  # as idm clean
 
     def turn(num_steps: int) -> float:
         pipeline.register_to_config(num_inference_steps=num_steps)
@@ -74,10 +74,10 @@ def prepare_cleaning(case: Case, num_faces: int) -> Turn:
                 identity=identity,
                 about={},
             )
-            begin = time.perf_counter()
+            begin = time.process_time()
             job.claim()
             job.run(job.todo(), lambda number: None)
-            return (time.perf_counter() - begin) / num_faces
+            return (time.process_time() - begin) / num_faces
 
     return turn
 

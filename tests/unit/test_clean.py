@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from idm.data.faces import FolderFaces, HuggingFaceFaces, StreamedFaces, SyntheticFaces
+from idm.data.faces import Face, FolderFaces, HuggingFaceFaces, StreamedFaces, SyntheticFaces
 from idm.data.images import write_image
 from idm.evaluation.identity import IdentityNet
 from idm.evaluation.mobilefacenet import MobileFaceNet
@@ -184,6 +184,63 @@ def test_corrupt_files_are_listed_skipped_and_counted_and_odd_names_survive(tmp_
     assert hashes["Zoë 日本.png"] == hashes["duplicate.png"] == pixel_hash(faces[0].image)
 
 
+def test_names_that_are_no_utf_8_or_hold_line_separators_survive_in_the_manifest(tmp_path: Path) -> None:
+    folder, faces = tmp_path / "in", SyntheticFaces(2, 0, SIZE)
+    folder.mkdir()
+    write_image(folder / "two\u2028lines\x85.png", faces[0].image)
+    write_image(folder / os.fsdecode(b"latin-\xe9.png"), faces[1].image)
+    (folder / os.fsdecode(b"broken-\xe9.png")).write_text("no picture")
+    about = {"source": {"path": os.fsdecode(b"in-\xe9")}}
+    summary = run_job(job(tmp_path / "out", source=FolderFaces(folder, SIZE), about=about), ALONE)
+    assert summary["unreadable"] == 1
+    broken, latin, lines = read_manifest(tmp_path / "out")
+    assert "broken-\\xe9.png" in broken.reason
+    assert (latin.id, lines.id) == ("latin-\\xe9.png", "two\u2028lines\x85.png")
+
+
+def test_a_blank_picture_stays_as_it_is_and_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_image(tmp_path / "in" / "black.png", np.zeros((SIZE, SIZE, 3), np.uint8))
+    summary = run_job(job(tmp_path / "out", source=FolderFaces(tmp_path / "in", SIZE)), ALONE)
+    assert summary["reasons"] == {"no better": 1}
+
+
+def test_landmarks_that_cannot_be_aligned_are_listed_with_the_faces_name(tmp_path: Path) -> None:
+    folder, faces = tmp_path / "in", SyntheticFaces(3, 0, SIZE)
+    folder.mkdir()
+    rows = []
+    for i, landmarks in enumerate((faces[0].landmarks.tolist(), [[5, 5]] * 5, [[float("nan")] * 2] * 5)):
+        write_image(folder / f"{i}.png", faces[i].image)
+        rows.append({"file_name": f"{i}.png", "landmarks": landmarks})
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    gate = replace(ANYTHING, min_identity=0.0)
+    changes = {"source": FolderFaces(folder, SIZE), "gate": gate, "identity": Brightness()}
+    summary = run_job(job(tmp_path / "out", **changes), ALONE)
+    assert (summary["unreadable"], summary["accepted"]) == (2, 1)
+    _, coincide, not_a_number = read_manifest(tmp_path / "out")
+    assert coincide.reason.startswith("1.png: landmarks coincide")
+    assert not_a_number.reason.startswith("2.png: landmarks must be finite")
+
+
+def test_faces_are_read_ahead_but_not_all_at_once(tmp_path: Path) -> None:
+    class Counted(SyntheticFaces):
+        read = 0
+
+        def __getitem__(self, index: int) -> Face:
+            self.read += 1
+            return super().__getitem__(index)
+
+    source, seen = Counted(60, 0, SIZE), []
+
+    def note(face: Tensor, seed: int) -> Tensor:
+        seen.append(source.read)
+        return face
+
+    run_job(job(tmp_path, note, source=source, shard_size=60), ALONE)
+    assert source.read == 60
+    assert all(read <= number // 4 * 4 + 4 + 2 * 4 + 1 for number, read in enumerate(seen))
+
+
 def test_a_source_of_nothing_but_corrupt_files_gives_an_empty_set(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_text("no picture")
@@ -321,6 +378,13 @@ def test_a_folder_with_shards_of_something_else_is_refused(tmp_path: Path) -> No
     (tmp_path / "data" / "train-00000-of-00004.parquet").write_text("mine")
     with pytest.raises(CleanError, match="something else"):
         run_job(job(tmp_path), ALONE)
+
+
+def test_a_readme_of_something_else_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(CleanError, match=r"README\.md: belongs to something else"):
+        run_job(job(tmp_path), ALONE)
+    assert content(tmp_path) == {"README.md": b"mine"}
 
 
 def test_too_little_space_is_known_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
