@@ -1,6 +1,6 @@
 """Cleaning: what reading, judging and storing cost on top of plain sampling with the same model and chain.
 
-Seconds are those of the processor, on one thread: what is done beside the sampling counts, other people's work does not.
+Seconds are the processor's, on one thread: what is done beside the sampling counts, other programs' work does not.
 
 ``python experiments/benchmarks/cleaning.py [--rounds N] [--num-faces N] [-o FILE]``; faces and the weights of the
 identity network come from IDM_ASSETS.

@@ -113,7 +113,7 @@ def load_identity(
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{path}: does not hold the weights of MobileFaceNet ({error})") from error
     fold_norms(network.eval().requires_grad_(False))
-    network = network.to(device, dtype, memory_format=torch.channels_last)
+    network = network.to(device, dtype).to(memory_format=torch.channels_last)
     return IdentityNet(network, device, mirrored=mirrored, dtype=dtype)
 
 
