@@ -198,7 +198,8 @@ def all_tables() -> str:
             f"Threads: {loading['machine']['threads']}; load average before: {loading['load_average']}.",
             data_loading_table(loading),
             f"### Cleaning, batch {cleaning['batch_size']}, {cleaning['rounds']} rounds",
-            f"Faces: {cleaning['num_faces']}; threads: {cleaning['machine']['threads']}; load average before: {cleaning['load_average']}.",
+            f"Faces: {cleaning['num_faces']}; threads: {cleaning['machine']['threads']}; "
+            f"load average before: {cleaning['load_average']}.",
             cleaning_table(cleaning),
             f"### GFP-GAN, {gan['image_size']} px, batch {gan['batch_size']}, {gan['rounds']} rounds",
             f"Threads: {gan['machine']['threads']}; load average before: {gan['load_average']}.",
