@@ -50,6 +50,8 @@ def _clean(arguments: argparse.Namespace) -> int:
     for setting in arguments.settings:
         apply_override(raw, setting)
     config = validate(CleaningConfig, raw, "idm clean")
+    if arguments.seed < 0:
+        raise ValueError(f"--seed: must be 0 or above, got {arguments.seed}")
     model = find_model(arguments.model)
     size = load_pipeline(model, torch.device("cpu"), torch.float32).image_size
     described = parse_source(arguments.data)
