@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,11 +20,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from idm.data.faces import Face, FolderFaces, HuggingFaceFaces, StreamedFaces, SyntheticFaces
+from idm.data.faces import FolderFaces, HuggingFaceFaces, StreamedFaces, SyntheticFaces
 from idm.data.images import write_image
 from idm.evaluation.identity import IdentityNet
 from idm.evaluation.mobilefacenet import MobileFaceNet
-from idm.extrinsic.clean import Cleaning, Settings, face_seed, pixel_hash
+from idm.extrinsic.clean import Cleaning, Settings, _ahead, face_seed, pixel_hash
 from idm.extrinsic.gate import Gate
 from idm.extrinsic.job import run_job
 from idm.extrinsic.manifest import finish, read_manifest
@@ -222,23 +223,17 @@ def test_landmarks_that_cannot_be_aligned_are_listed_with_the_faces_name(tmp_pat
     assert not_a_number.reason.startswith("2.png: landmarks must be finite")
 
 
-def test_faces_are_read_ahead_but_not_all_at_once(tmp_path: Path) -> None:
-    class Counted(SyntheticFaces):
-        read = 0
+def test_faces_are_read_ahead_but_not_all_at_once() -> None:
+    class Immediate(Executor):
+        def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+            done: Future[Any] = Future()
+            done.set_result(function(*arguments, **named))
+            return done
 
-        def __getitem__(self, index: int) -> Face:
-            self.read += 1
-            return super().__getitem__(index)
-
-    source, seen = Counted(60, 0, SIZE), []
-
-    def note(face: Tensor, seed: int) -> Tensor:
-        seen.append(source.read)
-        return face
-
-    run_job(job(tmp_path, note, source=source, shard_size=60), ALONE)
-    assert source.read == 60
-    assert all(read <= number // 4 * 4 + 4 + 2 * 4 + 1 for number, read in enumerate(seen))
+    read: list[int] = []
+    for number, (index, _) in enumerate(_ahead(Immediate(), read.append, range(30), 8)):
+        assert index == number
+        assert len(read) == min(number + 9, 30)
 
 
 def test_a_source_of_nothing_but_corrupt_files_gives_an_empty_set(tmp_path: Path) -> None:
