@@ -34,8 +34,12 @@ def share_cores(num_processes: int) -> None:
 
     ``accelerate launch`` sets one thread for a process on a CPU, which leaves all other cores idle.
     """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, usable // num_processes))
+    torch.set_num_threads(max(1, num_usable_cores() // num_processes))
+
+
+def num_usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def quieten_libraries() -> None:

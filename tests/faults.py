@@ -56,8 +56,22 @@ FAULTS = [
     Fault(
         "a shard written in place",
         "idm/extrinsic/shards.py",
-        'draft = path.with_name(f".unfinished-{path.name}")',
+        'draft = path.with_name(f".unfinished-{uuid.uuid4().hex}-{path.name}")',
         "draft = path",
+        "tests/unit/test_clean.py",
+    ),
+    Fault(
+        "a blank picture that divides by zero",
+        "idm/extrinsic/gate.py",
+        "max(before.sharpness, 1e-6)",
+        "before.sharpness",
+        "tests/unit/test_clean.py",
+    ),
+    Fault(
+        "a manifest split at the line separators of names",
+        "idm/extrinsic/manifest.py",
+        "for line in lines]",
+        "for line in lines.read().splitlines()]",
         "tests/unit/test_clean.py",
     ),
     Fault(

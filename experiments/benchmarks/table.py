@@ -156,15 +156,31 @@ def backends_table(result: Result) -> str:
     return f"{markdown(header, rows)}\n\n{about}\n\n{markdown(quality_header, quality_rows)}"
 
 
+def cleaning_table(result: Result) -> str:
+    """Cleaning jobs against plain sampling."""
+    header = ["case", "pixels", "steps", "sampling, s/face", "cleaning, s/face", "overhead (least to greatest)"]
+    rows = [
+        [
+            case["case"],
+            case["pixels"],
+            case["num_steps"],
+            *(f"{case['seconds_per_face'][name]:.4f}" for name in ("sampling", "cleaning")),
+            "{median:.1%} ({min:.1%} to {max:.1%})".format(**case["overhead"]),
+        ]
+        for case in result["cases"]
+    ]
+    return markdown(header, rows)
+
+
 def _speedup(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
 
 
 def all_tables() -> str:
     """Everything between the README's markers."""
-    training, sampling, loading, gan = (
+    training, sampling, loading, cleaning, gan = (
         json.loads((FOLDER / "results" / f"{name}.json").read_text())
-        for name in ("training", "sampling", "data_loading", "gan_generator")
+        for name in ("training", "sampling", "data_loading", "cleaning", "gan_generator")
     )
     machine = training["machine"]
     return "\n\n".join(
@@ -181,6 +197,10 @@ def all_tables() -> str:
             f"### Data loading: images per second, {loading['num_faces']} {loading['faces']}",
             f"Threads: {loading['machine']['threads']}; load average before: {loading['load_average']}.",
             data_loading_table(loading),
+            f"### Cleaning, batch {cleaning['batch_size']}, {cleaning['rounds']} rounds",
+            f"Faces: {cleaning['num_faces']}; threads: {cleaning['machine']['threads']}; "
+            f"load average before: {cleaning['load_average']}.",
+            cleaning_table(cleaning),
             f"### GFP-GAN, {gan['image_size']} px, batch {gan['batch_size']}, {gan['rounds']} rounds",
             f"Threads: {gan['machine']['threads']}; load average before: {gan['load_average']}.",
             gan_table(gan),

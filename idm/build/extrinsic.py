@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
@@ -10,20 +11,23 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from safetensors.torch import load_file
+from tqdm import tqdm
 
 from idm.build.data import build_data
 from idm.build.intrinsic import build_learner
 from idm.build.run import TrainingFaces, build_run, claim_folder
 from idm.config.schema import CleaningConfig, IDMConfig, SamplerConfig
-from idm.data.faces import Cached, FaceSource, Part, StreamedFaces
+from idm.data.faces import Cached, FaceSource, FolderFaces, Part, StreamedFaces
 from idm.data.images import ImageError
 from idm.data.pool import Pool, constant, linear
 from idm.diffusion.samplers import build_scheduler, check_chain
 from idm.diffusion.schedule import from_betas
+from idm.evaluation.identity import WEIGHTS as IDENTITY_WEIGHTS
 from idm.evaluation.identity import load_identity
+from idm.evaluation.weights import find_weights
 from idm.extrinsic.clean import Cleaning, Settings
 from idm.extrinsic.gate import Gate
-from idm.extrinsic.job import run_job
+from idm.extrinsic.job import POLL_SECONDS, run_job
 from idm.extrinsic.manifest import read_manifest
 from idm.extrinsic.rounds import Rounds, Stages
 from idm.extrinsic.shards import cleaned_faces
@@ -72,7 +76,8 @@ def build_cleaning(
 ) -> Cleaning:
     """A cleaning job with the model at a path; ``described`` stands for the source in the job's record."""
     device = build_state().device
-    pipeline = load_pipeline(model, device, inference_dtype(device))
+    dtype = inference_dtype(device)
+    pipeline = load_pipeline(model, device, dtype)
     if config.sampler is not None:
         use_sampler(pipeline, config.sampler)
     gate = Gate(**config.gate.model_dump())
@@ -82,15 +87,27 @@ def build_cleaning(
         output,
         settings=Settings(seed, config.samples, config.batch_size, config.shard_size, config.image_format),
         gate=gate,
-        identity=None if gate.min_identity is None else load_identity(device=str(device), mirrored=False),
-        about={"source": described, "model": describe_model(pipeline, find_model(model))},
+        identity=None if gate.min_identity is None else load_identity(None, str(device), mirrored=False, dtype=dtype),
+        about={"source": {**described, **_files_of(source)}, "model": describe_model(pipeline, find_model(model))},
     )
+
+
+def _files_of(source: FaceSource | StreamedFaces) -> dict[str, str]:
+    """A hash of the names and sizes of a folder's files: another file in an old one's place makes it another source."""
+    if isinstance(source, Cached | Part):
+        return _files_of(source.source)
+    if not isinstance(source, FolderFaces):
+        return {}
+    files = [(path.relative_to(source.folder).as_posix(), path.stat().st_size) for path in source.paths]
+    return {"files": hashlib.sha256(json.dumps(files).encode()).hexdigest()}
 
 
 def build_rounds(config: IDMConfig) -> Rounds:
     """All rounds of an extrinsic iteration, ready to fit."""
     extrinsic = config.extrinsic
     assert extrinsic is not None
+    if extrinsic.gate.min_identity is not None:
+        find_weights(IDENTITY_WEIGHTS)  # missing, it would be noticed after the first training only
     originals, val = build_data(config)
     readable = _readable(originals, config.output_dir)
     stages = Stages(partial(_train, config, originals, readable, val), partial(_clean, config, originals))
@@ -104,14 +121,15 @@ def _readable(originals: FaceSource | StreamedFaces, folder: Path) -> FaceSource
     path, state = folder / "unreadable.json", build_state()
     if state.is_main_process and not path.exists():
         unreadable = {}
-        for index in range(len(originals)):
+        for index in tqdm(range(len(originals)), "looking for unreadable faces", mininterval=10, unit="face"):
             try:
                 originals[index]
             except ImageError as error:
                 unreadable[index] = str(error)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, unreadable)
-    state.wait_for_everyone()
+    while not path.exists():  # which may take longer than a barrier waits
+        time.sleep(POLL_SECONDS)
     left_out = {int(index) for index in json.loads(path.read_text())}
     return Part(originals, [i for i in range(len(originals)) if i not in left_out]) if left_out else originals
 

@@ -50,10 +50,14 @@ def _clean(arguments: argparse.Namespace) -> int:
     for setting in arguments.settings:
         apply_override(raw, setting)
     config = validate(CleaningConfig, raw, "idm clean")
+    if arguments.seed < 0:
+        raise ValueError(f"--seed: must be 0 or above, got {arguments.seed}")
     model = find_model(arguments.model)
     size = load_pipeline(model, torch.device("cpu"), torch.float32).image_size
     described = parse_source(arguments.data)
     source = build_source(described, size, arguments.seed)
+    if arguments.report and isinstance(source, StreamedFaces):
+        raise ValueError("--report: a stream's faces cannot be looked up; clean a source that can be indexed")
     about = {**described.model_dump(mode="json"), "num_images": arguments.num_images}
     if arguments.num_images is not None:
         source = _part(source, arguments.num_images)
@@ -103,8 +107,7 @@ def _part(source: FaceSource | StreamedFaces, num_images: int) -> FaceSource:
 
 def _pictures(job: Cleaning, entries: Sequence[Entry]) -> list[tuple[np.ndarray, np.ndarray]]:
     """x and x* of some faces: exchanged ones from the shards, x* of rejected ones drawn once more."""
-    if isinstance(job.source, StreamedFaces):
-        raise CleanError("--report: a stream's faces cannot be looked up; clean a source that can be indexed")
+    assert not isinstance(job.source, StreamedFaces)  # checked before the work
     wanted = {entry.index for entry in entries if entry.accepted}
     shards = {index // job.settings.shard_size for index in wanted}
     kept = {i: data for number in shards for i, data in read_images(job.paths[number]) if i in wanted}

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 from torch.nn import functional as F
 
-from idm.evaluation.mobilefacenet import FEATURES, HEIGHT, WIDTH, MobileFaceNet
+from idm.evaluation.mobilefacenet import FEATURES, HEIGHT, WIDTH, MobileFaceNet, fold_norms
 from idm.evaluation.weights import find_weights
 from idm.faces.align import warp
 from idm.faces.template import umeyama
@@ -48,12 +48,14 @@ class IdentityNet:
     """A frozen face-recognition network on a device. Build it with :func:`load_identity`.
 
     Without ``mirrored`` the mirror image is left out: half the cost, half the features, other numbers than the tables'.
+    So has a ``dtype`` (the network's) other than float32.
     """
 
     network: MobileFaceNet
     device: str = "cpu"
     batch_size: int = 32
     mirrored: bool = True
+    dtype: torch.dtype = torch.float32
 
     def embed(
         self,
@@ -81,19 +83,21 @@ class IdentityNet:
 
     @torch.inference_mode()
     def _features(self, faces: Float[Tensor, "b 3 112 96"]) -> Float[Tensor, "b d"]:
-        x = ((faces * 255 - 127.5) / 128).to(self.device)
+        x = ((faces * 255 - 127.5) / 128).to(self.device, self.dtype)
         views = [x, x.flip(-1)] if self.mirrored else [x]
-        return F.normalize(torch.cat([self.network(view) for view in views], dim=1), dim=1).float().cpu()
+        return F.normalize(torch.cat([self.network(view) for view in views], dim=1).float(), dim=1).cpu()
 
 
-def load_identity(weights: Path | None = None, device: str = "cpu", mirrored: bool = True) -> IdentityNet:
+def load_identity(
+    weights: Path | None = None, device: str = "cpu", mirrored: bool = True, dtype: torch.dtype = torch.float32
+) -> IdentityNet:
     """The identity network of the tables: MobileFaceNet trained on CASIA-WebFace (research use only).
 
     Args:
         weights: ``mobilefacenet_casia.safetensors`` or its folder; by default searched as
             :func:`idm.evaluation.weights.find_weights` says.
         device: where it runs, such as "cpu" or "cuda:0".
-        mirrored: see :class:`IdentityNet`.
+        mirrored, dtype: see :class:`IdentityNet`.
 
     Raises:
         FileNotFoundError: the file is missing; says where to put it.
@@ -108,7 +112,9 @@ def load_identity(weights: Path | None = None, device: str = "cpu", mirrored: bo
         network.load_state_dict(load_file(path), strict=True)
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{path}: does not hold the weights of MobileFaceNet ({error})") from error
-    return IdentityNet(network.eval().requires_grad_(False).to(device), device, mirrored=mirrored)
+    fold_norms(network.eval().requires_grad_(False))
+    network = network.to(device, dtype).to(memory_format=torch.channels_last)
+    return IdentityNet(network, device, mirrored=mirrored, dtype=dtype)
 
 
 def cosine(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:

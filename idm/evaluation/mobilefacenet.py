@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 HEIGHT, WIDTH, FEATURES = 112, 96, 128
 
@@ -89,3 +90,12 @@ class MobileFaceNet(nn.Module):
         x = self.dw_conv1(self.conv1(faces))
         x = self.conv2(self.blocks(x))
         return self.linear1(self.linear7(x)).flatten(1)
+
+
+def fold_norms(network: MobileFaceNet) -> None:
+    """Put each batch norm of a network in evaluation mode into the convolution before it: the same function, faster."""
+    for block in list(network.modules()):
+        for (name, conv), (next_name, norm) in pairwise(block.named_children()):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(block, name, fuse_conv_bn_eval(conv, norm))
+                setattr(block, next_name, nn.Identity())

@@ -49,7 +49,7 @@ def decide(gate: Gate, before: Quality, after: Quality, identity: float | None) 
             raise ValueError("the gate's min_identity needs a measured identity")
         if not identity >= gate.min_identity:
             return Decision(False, "identity")
-    sharper = after.sharpness / before.sharpness - 1
+    sharper = (after.sharpness - before.sharpness) / max(before.sharpness, 1e-6)  # a blank picture has none
     if not sharper >= -gate.max_sharpness_loss:
         return Decision(False, "softer")
     if not after.noise - before.noise <= gate.max_noise_gain:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from idm.extrinsic.shards import CleanError, Entry, read_entries
+from idm.extrinsic.shards import CleanError, Entry, as_text, read_entries
 from idm.training.checkpoint import write_json, write_text
 
 MANIFEST, SUMMARY, CARD = "manifest.jsonl", "summary.json", "README.md"
@@ -28,7 +28,7 @@ def finish(output: Path, shards: Sequence[Path], about: dict[str, Any]) -> dict[
     lines = (json.dumps(asdict(entry), ensure_ascii=False) for entry in entries)
     write_text(output / MANIFEST, "".join(f"{line}\n" for line in lines))
     summary = summarise(entries)
-    write_text(output / CARD, card(summary, about))
+    write_text(output / CARD, as_text(card(summary, about)))
     write_json(output / SUMMARY, summary)  # last: where it is, the job is finished
     return summary
 
@@ -38,7 +38,8 @@ def read_manifest(output: Path) -> list[Entry]:
     path = output / MANIFEST
     if not path.exists():
         raise CleanError(f"{output}: holds no finished cleaning job ({MANIFEST} is missing)")
-    return [Entry(**json.loads(line)) for line in path.read_text().splitlines()]
+    with path.open() as lines:  # str.splitlines would also split names, at U+2028 for one
+        return [Entry(**json.loads(line)) for line in lines]
 
 
 def summarise(entries: Sequence[Entry]) -> dict[str, Any]:

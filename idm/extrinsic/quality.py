@@ -5,6 +5,7 @@ edges, noise where it is flat, and blockiness on JPEG's grid. All three are our 
 tells spoiled faces from their originals is measured by ``experiments/extrinsic/quality.py``.
 """
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -15,6 +16,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _DX = np.array([[-0.5, 0, 0.5]], np.float32)
 # Immerkaer, Fast Noise Variance Estimation (1996), eq. 3: blind to constants and slopes; unit response to white noise.
 _NOISE_KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
+_STEEPEST, _FLATTEST = 0.2, 0.3  # shares of the pixels
 _BORDER = 2
 _JPEG_BLOCK = 8
 _MIN_SIDE = 3 * _JPEG_BLOCK
@@ -43,11 +45,14 @@ def measure(image: UInt8[np.ndarray, "s s 3"]) -> Quality:
         raise ValueError(f"quality needs sides of {_MIN_SIDE} pixels, got {image.shape[0]} x {image.shape[1]}")
     rgb = image.astype(np.float32)
     luma = rgb @ _LUMA
-    slope_x, slope_y = _slopes(cv2.GaussianBlur(luma, (0, 0), 1.0))
-    steepness = np.hypot(slope_x, slope_y)
+    slope = _slopes(cv2.GaussianBlur(luma, (0, 0), 1.0))
+    steepness = cv2.magnitude(*slope)
+    inside = _inside(steepness)
+    least, most = (inside.size - 1) * _FLATTEST, (inside.size - 1) * (1 - _STEEPEST)
+    ordered = np.partition(inside, (math.floor(least), math.ceil(most)), axis=None)
     return Quality(
-        sharpness=_sharpness(luma, slope_x, slope_y, steepness),
-        noise=_noise(rgb, steepness),
+        sharpness=_sharpness(luma, slope, steepness, inside >= ordered[math.ceil(most)]),
+        noise=_noise(rgb, inside <= ordered[math.floor(least)]),
         blockiness=(_blockiness(luma) + _blockiness(luma.T)) / 2,
     )
 
@@ -56,21 +61,19 @@ def _slopes(luma: Float32[np.ndarray, "h w"]) -> tuple[np.ndarray, np.ndarray]:
     return cv2.filter2D(luma, -1, _DX), cv2.filter2D(luma, -1, _DX.T)
 
 
-def _sharpness(luma: np.ndarray, slope_x: np.ndarray, slope_y: np.ndarray, steepness: np.ndarray) -> float:
-    """Slope of the picture along the blurred picture's gradient, over the steepest fifth of the pixels: noise, which
-    has no direction, cancels."""
+def _sharpness(
+    luma: np.ndarray, slope: tuple[np.ndarray, np.ndarray], steepness: np.ndarray, edges: np.ndarray
+) -> float:
+    """Slope of the picture along the blurred picture's gradient: noise, which has no direction, cancels."""
     fine_x, fine_y = _slopes(luma)
-    along = np.abs(fine_x * slope_x + fine_y * slope_y) / (steepness + 1e-6)
-    along, steepness = _inside(along), _inside(steepness)
-    edges = steepness >= np.quantile(steepness, 0.8)
-    return float(along[edges].mean() / (steepness[edges].mean() + 1e-6))
+    along = np.abs(fine_x * slope[0] + fine_y * slope[1]) / (steepness + 1e-6)
+    return _mean(_inside(along), edges) / (_mean(_inside(steepness), edges) + 1e-6)
 
 
-def _noise(rgb: np.ndarray, steepness: np.ndarray) -> float:
-    """Immerkaer's estimate over the flattest three tenths of the pixels."""
-    steepness = _inside(steepness)
+def _noise(rgb: np.ndarray, flat: np.ndarray) -> float:
+    """Immerkaer's estimate."""
     response = np.abs(_inside(cv2.filter2D(rgb, -1, _NOISE_KERNEL)))
-    return float(np.sqrt(np.pi / 2) * response[steepness <= np.quantile(steepness, 0.3)].mean())
+    return math.sqrt(math.pi / 2) * _mean(response, flat)
 
 
 def _blockiness(luma: np.ndarray) -> float:
@@ -83,3 +86,9 @@ def _blockiness(luma: np.ndarray) -> float:
 
 def _inside(values: np.ndarray) -> np.ndarray:
     return values[_BORDER:-_BORDER, _BORDER:-_BORDER]
+
+
+def _mean(values: np.ndarray, where: np.ndarray) -> float:
+    """Over some pixels and all channels; several times faster than indexing by a mask."""
+    channels = 1 if values.ndim == 2 else values.shape[2]
+    return sum(cv2.mean(values, where.view(np.uint8))) / channels

@@ -6,8 +6,12 @@ lost is written again exactly as it was.
 
 import io
 import json
+import uuid
+import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from idm.data.faces import HuggingFaceFaces, Landmarks
+from idm.runtime import num_usable_cores
 from idm.training.checkpoint import sync
 
 DATA = "data"
@@ -87,15 +92,17 @@ def write_shard(path: Path, faces: Sequence[CleanedFace], unreadable: Sequence[E
     Raises:
         CleanError: it cannot be written, for want of space for one; nothing of it stays.
     """
+    with ThreadPoolExecutor(num_usable_cores()) as threads:
+        images = list(threads.map(partial(_encode, image_format=image_format), faces))
     columns: dict[str, pa.Array] = {
-        "image": pa.array([_encode(face, image_format) for face in faces], _IMAGE),
+        "image": pa.array(images, _IMAGE),
         "landmarks": pa.array([None if f.landmarks is None else f.landmarks.tolist() for f in faces], _LANDMARKS),
     }
     for name, kind in _MANIFEST_TYPES.items():
         columns[name] = pa.array([getattr(face.entry, name) for face in faces], kind)
     about = {"huggingface": _features(), "unreadable": json.dumps([asdict(entry) for entry in unreadable])}
     table = pa.table(columns).replace_schema_metadata(about)
-    draft = path.with_name(f".unfinished-{path.name}")
+    draft = path.with_name(f".unfinished-{uuid.uuid4().hex}-{path.name}")  # its own, if the job runs twice at once
     try:
         pq.write_table(table, draft, compression="none", use_dictionary=False)  # the images are compressed already
         sync(draft)
@@ -130,10 +137,16 @@ def cleaned_faces(output: Path, size: int) -> HuggingFaceFaces:
     return HuggingFaceFaces(dataset, "image", "landmarks", size, "id")
 
 
+def as_text(name: str) -> str:
+    """A file name, or what holds one, as text; bytes that are no UTF-8 are spelt out."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _encode(face: CleanedFace, image_format: str) -> dict[str, Any]:
     file = io.BytesIO()
     if image_format == "png":
-        Image.fromarray(face.image).save(file, "PNG")
+        # Runs alone: on photographs 1 to 2 % larger than zlib's default search, in a third of its time.
+        Image.fromarray(face.image).save(file, "PNG", compress_type=zlib.Z_RLE)
     else:
         Image.fromarray(face.image).save(file, "JPEG", quality=95, subsampling=0)
     return {"bytes": file.getvalue(), "path": f"{face.entry.index:08d}.{image_format}"}

@@ -107,8 +107,9 @@ def _part(
 ) -> tuple[Float32[np.ndarray, "h3 w3 c"], Float64[np.ndarray, "h2 w2 2"]]:
     """The rectangle of the picture within ``reach`` pixels of points (x, y), as floats, and the points within it."""
     limits = np.array([image.shape[1], image.shape[0]])
-    low = (np.floor(points.min(axis=(0, 1))).astype(int) - reach).clip(0, limits - 1)
-    high = (np.ceil(points.max(axis=(0, 1))).astype(int) + reach + 1).clip(low + 1, limits)
+    corners = points[:: max(1, len(points) - 1), :: max(1, points.shape[1] - 1)]  # an affine image of a rectangle
+    low = (np.floor(corners.min(axis=(0, 1))).astype(int) - reach).clip(0, limits - 1)
+    high = (np.ceil(corners.max(axis=(0, 1))).astype(int) + reach + 1).clip(low + 1, limits)
     return np.ascontiguousarray(to_unit(image[low[1] : high[1], low[0] : high[0]])), points - low
 
 

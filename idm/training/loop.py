@@ -276,13 +276,17 @@ class Run:
             self.window, self.window_steps = progress["window"], progress["window_steps"]
             self.window_seconds = progress["window_seconds"]
             self.accelerator.print(f"going on from {found[-1]}")
+        result = self.settings.folder / "metrics.json"  # what a validation writes last
+        published = json.loads(result.read_text())["step"] if result.exists() else -1
         rows = [row for row in read_log(self.log_path) if row["step"] <= self.step]
+        if published < self.step:
+            rows = [row for row in rows if row["step"] < self.step or not row.get("validation")]
+        validated = any(row.get("validation") and row["step"] == self.step for row in rows)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             ckpt.write_text(self.log_path, "".join(json.dumps(row) + "\n" for row in rows))
-        validated = any(row.get("validation") and row["step"] == self.step for row in rows)
         if self.step > 0 and self._due(self.settings.validate_every) and not validated:
-            self._validate()  # killed between the checkpoint and its validation
+            self._validate()  # killed between the checkpoint and the end of its validation
 
     def report(self) -> None:
         """Print how the run ended and where its files are."""

@@ -1,6 +1,7 @@
 """The real command, killed, stopped, resumed and spread over processes."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,20 @@ def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(uninterrupted: Path, tmp
     assert "going on from" in done.stdout
     assert_same_run(folder, uninterrupted)
     assert not list((folder / "checkpoints").glob(".unfinished*"))
+
+
+def test_a_run_killed_between_its_last_log_line_and_its_metrics_still_gets_them(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted, folder)
+    published = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps({**published, "step": 6, "metrics": {}}))  # the validation before
+    done = train(folder)
+    assert done.returncode == 0, done.stderr
+    assert log_of(folder) == log_of(uninterrupted)
+    again = json.loads((folder / "metrics.json").read_text())
+    assert (again["step"], again["metrics"]) == (12, published["metrics"])
 
 
 def test_a_run_told_to_terminate_saves_first_and_goes_on_bit_for_bit(uninterrupted: Path, tmp_path: Path) -> None:

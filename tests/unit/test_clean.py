@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from idm.data.faces import FolderFaces, HuggingFaceFaces, StreamedFaces, Synthet
 from idm.data.images import write_image
 from idm.evaluation.identity import IdentityNet
 from idm.evaluation.mobilefacenet import MobileFaceNet
-from idm.extrinsic.clean import Cleaning, Settings, face_seed, pixel_hash
+from idm.extrinsic.clean import Cleaning, Settings, _ahead, face_seed, pixel_hash
 from idm.extrinsic.gate import Gate
 from idm.extrinsic.job import run_job
 from idm.extrinsic.manifest import finish, read_manifest
@@ -184,6 +185,57 @@ def test_corrupt_files_are_listed_skipped_and_counted_and_odd_names_survive(tmp_
     assert hashes["Zoë 日本.png"] == hashes["duplicate.png"] == pixel_hash(faces[0].image)
 
 
+def test_names_that_are_no_utf_8_or_hold_line_separators_survive_in_the_manifest(tmp_path: Path) -> None:
+    folder, faces = tmp_path / "in", SyntheticFaces(2, 0, SIZE)
+    folder.mkdir()
+    write_image(folder / "two\u2028lines\x85.png", faces[0].image)
+    write_image(folder / os.fsdecode(b"latin-\xe9.png"), faces[1].image)
+    (folder / os.fsdecode(b"broken-\xe9.png")).write_text("no picture")
+    about = {"source": {"path": os.fsdecode(b"in-\xe9")}}
+    summary = run_job(job(tmp_path / "out", source=FolderFaces(folder, SIZE), about=about), ALONE)
+    assert summary["unreadable"] == 1
+    broken, latin, lines = read_manifest(tmp_path / "out")
+    assert "broken-\\xe9.png" in broken.reason
+    assert (latin.id, lines.id) == ("latin-\\xe9.png", "two\u2028lines\x85.png")
+
+
+def test_a_blank_picture_stays_as_it_is_and_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_image(tmp_path / "in" / "black.png", np.zeros((SIZE, SIZE, 3), np.uint8))
+    summary = run_job(job(tmp_path / "out", source=FolderFaces(tmp_path / "in", SIZE)), ALONE)
+    assert summary["reasons"] == {"no better": 1}
+
+
+def test_landmarks_that_cannot_be_aligned_are_listed_with_the_faces_name(tmp_path: Path) -> None:
+    folder, faces = tmp_path / "in", SyntheticFaces(3, 0, SIZE)
+    folder.mkdir()
+    rows = []
+    for i, landmarks in enumerate((faces[0].landmarks.tolist(), [[5, 5]] * 5, [[float("nan")] * 2] * 5)):
+        write_image(folder / f"{i}.png", faces[i].image)
+        rows.append({"file_name": f"{i}.png", "landmarks": landmarks})
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    gate = replace(ANYTHING, min_identity=0.0)
+    changes = {"source": FolderFaces(folder, SIZE), "gate": gate, "identity": Brightness()}
+    summary = run_job(job(tmp_path / "out", **changes), ALONE)
+    assert (summary["unreadable"], summary["accepted"]) == (2, 1)
+    _, coincide, not_a_number = read_manifest(tmp_path / "out")
+    assert coincide.reason.startswith("1.png: landmarks coincide")
+    assert not_a_number.reason.startswith("2.png: landmarks must be finite")
+
+
+def test_faces_are_read_ahead_but_not_all_at_once() -> None:
+    class Immediate(Executor):
+        def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+            done: Future[Any] = Future()
+            done.set_result(function(*arguments, **named))
+            return done
+
+    read: list[int] = []
+    for number, (index, _) in enumerate(_ahead(Immediate(), read.append, range(30), 8)):
+        assert index == number
+        assert len(read) == min(number + 9, 30)
+
+
 def test_a_source_of_nothing_but_corrupt_files_gives_an_empty_set(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_text("no picture")
@@ -321,6 +373,13 @@ def test_a_folder_with_shards_of_something_else_is_refused(tmp_path: Path) -> No
     (tmp_path / "data" / "train-00000-of-00004.parquet").write_text("mine")
     with pytest.raises(CleanError, match="something else"):
         run_job(job(tmp_path), ALONE)
+
+
+def test_a_readme_of_something_else_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(CleanError, match=r"README\.md: belongs to something else"):
+        run_job(job(tmp_path), ALONE)
+    assert content(tmp_path) == {"README.md": b"mine"}
 
 
 def test_too_little_space_is_known_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,7 @@ def test_a_source_that_is_none_is_refused(text: str) -> None:
         (["gate.min_identiti=0.5"], "did you mean 'min_identity'"),
         (["sampler.name=ddim", "sampler.num_steps=5000"], "number of steps"),
         (["sampler={name: ddim, strength: 0.5}"], "start_from='degraded'"),
+        (["--seed", "-1"], "--seed: must be 0 or above"),
         (["--num-images", "9"], "--num-images: 9 of the 8"),
         (["--model", "nowhere"], "nowhere"),
     ],

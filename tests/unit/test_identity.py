@@ -206,7 +206,21 @@ def test_loading_gives_the_saved_network_frozen(tmp_path: Path, random_network: 
     assert not loaded.network.training
     assert not any(parameter.requires_grad for parameter in loaded.network.parameters())
     expected = IdentityNet(random_network).embed([CROP], [IDENTITY_LANDMARKS])
-    np.testing.assert_array_equal(loaded.embed([CROP], [IDENTITY_LANDMARKS]), expected)
+    np.testing.assert_allclose(loaded.embed([CROP], [IDENTITY_LANDMARKS]), expected, rtol=0, atol=1e-5)
+
+
+def test_embeddings_in_bfloat16_are_nearly_those_in_float32(tmp_path: Path, random_network: MobileFaceNet) -> None:
+    from safetensors.torch import save_file
+
+    save_file(random_network.state_dict(), tmp_path / "mobilefacenet_casia.safetensors")
+    faces = [RNG.random((112, 96, 3), np.float32) for _ in range(4)]
+    wide, narrow = (
+        load_identity(tmp_path, mirrored=False, dtype=dtype).embed(faces, [IDENTITY_LANDMARKS] * 4)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert narrow.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(narrow, axis=1), 1, atol=1e-6)
+    assert cosine(wide, narrow).min() > 0.99
 
 
 def test_a_broken_or_foreign_weights_file_is_refused(tmp_path: Path) -> None:

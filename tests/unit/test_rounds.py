@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from idm.build.extrinsic import build_pool
+from idm.build.extrinsic import build_cleaning, build_pool, build_rounds
 from idm.config.load import ConfigError, load_config
-from idm.config.schema import IDMConfig
-from idm.data.faces import Cached, SyntheticFaces
+from idm.config.schema import CleaningConfig, IDMConfig
+from idm.data.faces import Cached, FolderFaces, Part, SyntheticFaces
+from idm.data.images import write_image
 from idm.data.pool import Pool
 from idm.extrinsic.rounds import Rounds, Stages
 from idm.extrinsic.shards import CleanedFace, Entry, shard_path, write_shard
@@ -132,6 +133,39 @@ def test_a_pool_pairs_faces_with_their_originals_where_one_could_not_be_read(tmp
     assert len(pool) == 15
     for index, number in ((3, 3), (4, 5), (14, 15)):
         assert {pool.at(p, index).key for p in range(40)} == {f"synthetic_{s}_{number:06d}" for s in (0, 10)}
+
+
+def test_missing_weights_of_the_gate_are_known_before_the_first_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IDM_HOME", str(tmp_path))
+    monkeypatch.delenv("IDM_ASSETS", raising=False)
+    with pytest.raises(FileNotFoundError, match="mobilefacenet_casia"):
+        build_rounds(config(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_file_in_an_old_ones_place_makes_a_folder_another_source(tmp_path: Path) -> None:
+    from idm.pretrained import BOXED
+
+    faces, folder = SyntheticFaces(3, 0, 32), tmp_path / "in"
+    folder.mkdir()
+    for i in range(2):
+        write_image(folder / f"{i}.png", faces[i].image)
+    settings = CleaningConfig.model_validate({"gate": {"min_identity": None}})
+
+    def about() -> dict[str, Any]:
+        source = Cached(Part(FolderFaces(folder, 32), [0]))
+        return build_cleaning(source, {}, BOXED, tmp_path / "out", settings, 0).about["source"]
+
+    before = about()
+    assert about() == before
+    write_image(folder / "1.png", faces[2].image)
+    assert about() != before
+    write_image(folder / "1.png", faces[1].image)
+    assert about() == before
+    (folder / "1.png").rename(folder / "2.png")
+    assert about() != before
 
 
 @pytest.mark.parametrize(
