@@ -19,13 +19,15 @@ MANIFEST, SUMMARY, CARD = "manifest.jsonl", "summary.json", "README.md"
 def finish(output: Path, shards: Sequence[Path], about: dict[str, Any]) -> dict[str, Any]:
     """Assemble the manifest of all shards, sum it up, and describe the data set; gives the summary.
 
+    Every line of the manifest also names the model that drew x*, by hash, with its sampler.
+
     Raises:
         CleanError: the shards do not hold every face of the source exactly once.
     """
     entries = [entry for shard in shards for entry in read_entries(shard)]
     if [entry.index for entry in entries] != list(range(about["num_faces"])):
         raise CleanError(f"{output}: the shards do not hold every face exactly once; delete the folder and clean anew")
-    lines = (json.dumps(asdict(entry), ensure_ascii=False) for entry in entries)
+    lines = (json.dumps({**asdict(entry), "model": about["model"]}, ensure_ascii=False) for entry in entries)
     write_text(output / MANIFEST, "".join(f"{line}\n" for line in lines))
     summary = summarise(entries)
     write_text(output / CARD, as_text(card(summary, about)))
@@ -39,7 +41,10 @@ def read_manifest(output: Path) -> list[Entry]:
     if not path.exists():
         raise CleanError(f"{output}: holds no finished cleaning job ({MANIFEST} is missing)")
     with path.open() as lines:  # str.splitlines would also split names, at U+2028 for one
-        return [Entry(**json.loads(line)) for line in lines]
+        rows = [json.loads(line) for line in lines]
+    for row in rows:
+        row.pop("model", None)
+    return [Entry(**row) for row in rows]
 
 
 def summarise(entries: Sequence[Entry]) -> dict[str, Any]:

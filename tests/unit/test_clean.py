@@ -265,6 +265,14 @@ def test_a_stream_that_ends_too_early_is_an_error(tmp_path: Path) -> None:
         run_job(job(tmp_path / "b", source=StreamedFaces(streamed, 30, "image", None, SIZE, 0)), ALONE)
 
 
+def test_every_line_of_the_manifest_names_model_and_sampler(tmp_path: Path) -> None:
+    model = {"weights_sha256": "ab" * 32, "sampler": "DDIMScheduler", "num_steps": 4}
+    run_job(job(tmp_path, about={"model": model}), ALONE)
+    lines = (tmp_path / "manifest.jsonl").read_text().splitlines()
+    assert [json.loads(line)["model"] for line in lines] == [model] * 20
+    assert len(read_manifest(tmp_path)) == 20
+
+
 def test_datasets_reads_the_result_with_its_manifest(tmp_path: Path) -> None:
     import datasets
 
