@@ -74,7 +74,7 @@ def prepare_cleaning(case: Case, num_faces: int) -> Turn:
                 settings=Settings(batch_size=BATCH_SIZE, shard_size=num_faces),
                 gate=Gate(),
                 identity=identity,
-                about={},
+                about={"model": None},
             )
             begin = time.process_time()
             job.claim()

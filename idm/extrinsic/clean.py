@@ -59,7 +59,7 @@ class Cleaning:
     """One process's view of a job.
 
     Args:
-        about: what source and model are, as JSON; a folder made with anything else is refused.
+        about: what "source" and "model" are, as JSON; a folder made with anything else is refused.
         identity: None if the gate does without.
     """
 

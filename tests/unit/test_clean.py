@@ -191,7 +191,7 @@ def test_names_that_are_no_utf_8_or_hold_line_separators_survive_in_the_manifest
     write_image(folder / "two\u2028lines\x85.png", faces[0].image)
     write_image(folder / os.fsdecode(b"latin-\xe9.png"), faces[1].image)
     (folder / os.fsdecode(b"broken-\xe9.png")).write_text("no picture")
-    about = {"source": {"path": os.fsdecode(b"in-\xe9")}}
+    about = {"model": "fake", "source": {"path": os.fsdecode(b"in-\xe9")}}
     summary = run_job(job(tmp_path / "out", source=FolderFaces(folder, SIZE), about=about), ALONE)
     assert summary["unreadable"] == 1
     broken, latin, lines = read_manifest(tmp_path / "out")
