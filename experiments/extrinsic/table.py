@@ -82,7 +82,7 @@ def differences_table(than: str, arms: Sequence[str]) -> str:
             cells += [over_seeds(paired.mean(axis=1).tolist(), digits), over_images(paired.mean(axis=0), digits)]
         rows.append([ARMS[arm], *cells])
     header = [f"{METRICS[name][0]}, over {what}" for name in list(METRICS)[:3] for what in ("seeds", "faces")]
-    return markdown([f"against {than.replace('_', ' ')}", *header], rows)
+    return markdown([f"against: {ARMS[than]}", *header], rows)
 
 
 def targets_table() -> str:
@@ -193,8 +193,9 @@ def all_tables() -> str:
         "### The models\n\nMean over the faces; ± is Student's 95 % interval over the seeds.",
         arms_table(),
         "Differences: over seeds as above, over faces a paired bootstrap of the differences averaged over the seeds.",
-        differences_table("round_0", ["round_1", "round_1_previous", "ceiling", "control"]),
-        differences_table("control", ["round_1", "round_1_previous", "ceiling"]),
+        differences_table("round_0", [arm for arm in ARMS if arm != "round_0"]),
+        differences_table("control", ["round_1", "round_1_previous", "ceiling", "control_previous"]),
+        differences_table("control_previous", ["round_1_previous"]),
         "### The training targets\n\nAgainst their unspoiled originals. PSNR is of the mean squared error of all faces "
         "of a kind together, since that of an untouched face is infinite.",
         targets_table(),
