@@ -19,6 +19,14 @@ def test_a_committed_table_is_what_its_files_give(spec: Path) -> None:
     assert spec.with_suffix(".md").read_text() == render(spec)
 
 
+def test_the_table_of_the_readme_is_the_committed_one() -> None:
+    readme = (TABLES[0].parents[2] / "README.md").read_text()
+    shown = readme.partition("<!-- compare128 -->\n")[2].partition("\n\n")[0]
+    table = (TABLES[0].parent / "compare128.md").read_text()
+    assert shown.startswith("| | PSNR")
+    assert f"\n{shown}\n\n" in table
+
+
 def write(folder: Path, name: str, **changes: object) -> str:
     value = {"mean": 24.0, "low": 23.5, "high": 24.5}
     result = {
