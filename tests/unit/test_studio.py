@@ -125,6 +125,26 @@ def test_the_detector_works_for_one_user_at_a_time() -> None:
     assert detector.most_at_work == 1
 
 
+def test_a_restorer_works_for_one_user_at_a_time() -> None:
+    """A pipeline's scheduler counts its steps: two chains through it at once would disturb each other."""
+    at_work: list[int] = []
+    most_at_work = 0
+
+    class Busy(Inverts):
+        def restore(self, lq, seeds):
+            nonlocal most_at_work
+            at_work.append(1)
+            most_at_work = max(most_at_work, len(at_work))
+            time.sleep(0.05)
+            at_work.pop()
+            return lq
+
+    studio = Studio({"busy": Busy()}, KnowsTheFaces(), None, max_pixels=100_000)
+    with ThreadPoolExecutor(4) as users:
+        list(users.map(lambda n: studio.restore(photo_of(n), Order("busy", (0,))), range(4)))
+    assert most_at_work == 1
+
+
 def test_looking_for_faces_does_not_wait_for_somebody_elses_restoration(pipeline: IDMPipeline) -> None:
     started, found = threading.Event(), threading.Event()
 
