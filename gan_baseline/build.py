@@ -9,7 +9,14 @@ from accelerate import Accelerator
 from gan_baseline.adversary import Adam, Adversary, ComponentAdversary
 from gan_baseline.components import ComponentDiscriminators
 from gan_baseline.discriminators import StyleGAN2Discriminator
-from gan_baseline.features import (
+from gan_baseline.gfpgan import GFPGAN
+from gan_baseline.learner import AdversarialIteration, Weights
+from gan_baseline.prior import PriorIteration, load_prior
+from gan_baseline.schema import CheckpointPriorConfig, GANConfig, TrainedPriorConfig
+from gan_baseline.stylegan2 import StyleGAN2Generator
+from idm.build.run import build_run
+from idm.config.load import ConfigError
+from idm.faces.features import (
     Embedding,
     FeatureMaps,
     MobileFaceNetEmbedding,
@@ -18,13 +25,6 @@ from gan_baseline.features import (
     load_mobilefacenet,
     load_vgg19,
 )
-from gan_baseline.gfpgan import GFPGAN
-from gan_baseline.learner import AdversarialIteration, Weights
-from gan_baseline.prior import PriorIteration, load_prior
-from gan_baseline.schema import CheckpointPriorConfig, GANConfig, TrainedPriorConfig
-from gan_baseline.stylegan2 import StyleGAN2Generator
-from idm.build.run import build_run
-from idm.config.load import ConfigError
 from idm.training.loop import Run
 
 

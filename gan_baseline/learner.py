@@ -15,13 +15,13 @@ from torch import Tensor
 
 from gan_baseline import losses
 from gan_baseline.adversary import Adam, Adversary, ComponentAdversary
-from gan_baseline.features import Embedding, FeatureMaps
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.restorer import MODEL, GFPGANRestorer
 from gan_baseline.stylegan2 import draw_noise
 from gan_baseline.weights import load_gfpgan, save_gfpgan
 from idm.data.pairs import Batch
 from idm.data.ranges import from_uint8, to_diffusion
+from idm.faces.features import Embedding, FeatureMaps, feature_l1
 from idm.training.learner import seed_of
 
 Images = Float[Tensor, "b 3 s s"]
@@ -156,7 +156,7 @@ class AdversarialIteration:
             with torch.no_grad():
                 theirs = features(hq, landmarks)
         if w.perceptual:
-            terms["perceptual"] = w.perceptual * losses.feature_l1(ours, theirs, features.layer_weights)
+            terms["perceptual"] = w.perceptual * feature_l1(ours, theirs, features.layer_weights)
         if w.style:
             terms["style"] = w.style * losses.style_l1(ours, theirs, features.layer_weights)
         return terms

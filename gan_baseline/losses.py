@@ -68,12 +68,6 @@ def gram(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c c"]:
     return einsum(flat, flat, "b i n, b j n -> b i j") / (flat.shape[1] * flat.shape[2])
 
 
-def feature_l1(ours: Maps, theirs: Maps, weights: Sequence[float]) -> Float[Tensor, ""]:
-    """Perceptual loss: weighted sum over feature maps of their L1."""
-    pairs = zip(weights, ours, theirs, strict=True)
-    return torch.stack([weight * F.l1_loss(a.float(), b.float()) for weight, a, b in pairs]).sum()
-
-
 def style_l1(ours: Maps, theirs: Maps, weights: Sequence[float], known: Known | None = None) -> Float[Tensor, ""]:
     """Style loss: weighted sum over feature maps of the L1 between their Gram matrices."""
     pairs = zip(weights, ours, theirs, strict=True)

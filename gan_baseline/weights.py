@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 
 from gan_baseline.gfpgan import GFPGAN
+from idm.evaluation.weights import WeightsError, difference, read_weights
 from idm.training.checkpoint import sync
 
 PUBLISHED = {
@@ -22,10 +23,6 @@ PUBLISHED = {
     "sft_half": True,
 }
 """The architecture of v1.2, v1.3 and v1.4."""
-
-
-class WeightsError(ValueError):
-    """Weights cannot be read or written; the message begins with their path."""
 
 
 def load_gfpgan(path: Path) -> GFPGAN:
@@ -76,40 +73,6 @@ def holds_gfpgan(path: Path) -> bool:
     return False
 
 
-def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """The weights of a ``.safetensors`` file, or of one that ``torch.save`` wrote: those under "params_ema" or
-    "params", where there are such.
-
-    Raises:
-        WeightsError: the file is broken or holds something else.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zipfile, safetensors and torch each have their own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path}: is no whole file of weights ({reason})") from error
-    for key in ("params_ema", "params"):
-        if isinstance(content, dict) and key in content:
-            content = content[key]
-            break
-    if not (isinstance(content, dict) and all(isinstance(weight, Tensor) for weight in content.values())):
-        raise WeightsError(f"{path}: holds no weights by name")
-    return content
-
-
-def fill(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Give a network weights that were read from ``path``: all of its, and no others.
-
-    Raises:
-        WeightsError: they are those of another network.
-    """
-    if difference := _difference(network, weights):
-        raise WeightsError(f"{path}: does not hold the weights of this {type(network).__name__}: {difference}")
-    network.load_state_dict(weights)
-
-
 def save_gfpgan(model: GFPGAN, path: Path) -> None:
     """Write weights and architecture to a ``.safetensors`` file, whole or not at all.
 
@@ -154,28 +117,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]
 def _build(path: Path, architecture: dict[str, Any], weights: Mapping[str, Tensor]) -> GFPGAN:
     with torch.device("meta"):
         model = GFPGAN(**architecture)
-    if difference := _difference(model, weights):
-        raise WeightsError(f"{path}: holds another architecture than {architecture}: {difference}")
+    if found := difference(model, weights):
+        raise WeightsError(f"{path}: holds another architecture than {architecture}: {found}")
     model.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)
     return model
-
-
-def _difference(network: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
-    """How names and shapes of weights differ from those of a network; None if they do not."""
-    wanted = {name: weight.shape for name, weight in network.state_dict().items()}
-    found = {name: weight.shape for name, weight in weights.items()}
-    wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-    if not wrong:
-        return None
-    first = wrong[0]
-    return (
-        f"{len(wrong)} of {len(wanted)} weights differ, first {first} "
-        f"({_shape(found.get(first))} instead of {_shape(wanted.get(first))})"
-    )
-
-
-def _shape(shape: torch.Size | None) -> str:
-    return "nothing" if shape is None else "x".join(map(str, shape))
 
 
 def _write(path: Path, suffix: str, write: Callable[[Path], None]) -> None:

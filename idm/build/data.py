@@ -23,16 +23,31 @@ from idm.data.faces import (
     Part,
     StreamedFaces,
     SyntheticFaces,
+    balanced,
 )
-from idm.degradation import PRESETS, Recipe
+from idm.degradation import PRESETS, Mixture, Recipe
 
 
 def build_recipe(config: DegradationConfig) -> Recipe:
     """The preset with what the section, whose fields are the recipe's own, gives instead."""
     try:
-        return replace(PRESETS[config.preset], **config.model_dump(exclude={"preset"}, exclude_none=True))
+        return replace(PRESETS[config.preset], **config.model_dump(exclude={"preset", "mixture"}, exclude_none=True))
     except ValueError as error:
         raise ConfigError(f"degradation: {error}") from None
+
+
+def build_mixture(config: DegradationConfig) -> Recipe | Mixture:
+    """What training faces are degraded by: the recipe, and for their shares the mixture's presets as published but
+    for steps that are left out and the interpolation."""
+    recipe = build_recipe(config)
+    if not config.mixture:
+        return recipe
+    shared = {"skip_probability": config.skip_probability, "bicubic_probability": config.bicubic_probability}
+    try:
+        others = tuple(replace(PRESETS[name], **shared) for name in config.mixture)
+        return Mixture((recipe, *others), tuple(config.mixture.values()))
+    except ValueError as error:
+        raise ConfigError(f"degradation.mixture: {error}") from None
 
 
 def assets_folder() -> Path:
@@ -76,6 +91,10 @@ def build_data(config: RunConfig) -> tuple[FaceSource | StreamedFaces, FaceSourc
     """(faces to train on, faces to validate on); without a source of their own the latter are held out."""
     data, num_val = config.data, config.validation.num_images
     train = build_source(data.source, data.image_size, config.seed)
+    if data.balance_groups:
+        if not isinstance(train, FolderFaces):
+            raise ConfigError("data.balance_groups: needs a folder of faces, whose metadata.jsonl names groups")
+        train = balanced(Cached(train) if data.cache else train, train)
     if data.val_source is not None:
         val = build_source(data.val_source, data.image_size, config.seed)
         assert not isinstance(val, StreamedFaces)
@@ -92,7 +111,7 @@ def build_data(config: RunConfig) -> tuple[FaceSource | StreamedFaces, FaceSourc
         train, val = Part(train, range(held_out)), Part(train, range(held_out, len(train)))
     if data.cache:
         val = Cached(val)
-        train = train if isinstance(train, StreamedFaces) else Cached(train)
+        train = train if isinstance(train, StreamedFaces) or data.balance_groups else Cached(train)
     return train, val
 
 

@@ -1,19 +1,37 @@
 """The intrinsic iteration: network, noise levels, sampler and learner of IDM."""
 
 from functools import partial
-from typing import assert_never
+from pathlib import Path
+from typing import Literal, assert_never
 
 import torch
 from accelerate import Accelerator
 from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from idm.build.run import build_run
-from idm.config.schema import CosineConfig, IDMConfig, LinearConfig, SamplerConfig, ScheduleConfig
+from idm.config.load import ConfigError
+from idm.config.schema import (
+    CosineConfig,
+    FeatureLossConfig,
+    IDMConfig,
+    LinearConfig,
+    LogSigmaConfig,
+    NoiseLevelsConfig,
+    PiecewiseUniformConfig,
+    SamplerConfig,
+    ScheduleConfig,
+    StartAndLogUniformConfig,
+)
 from idm.diffusion import samplers, schedule
-from idm.nn.denoiser import Denoiser
+from idm.evaluation.weights import WeightsError, difference
+from idm.faces.features import FeatureMaps, MobileFaceNetMaps, load_mobilefacenet, load_vgg19
+from idm.nn.denoiser import Denoiser, double_patches
 from idm.pipeline import IDMPipeline
-from idm.training.learner import IntrinsicIteration, Optimisation
+from idm.pretrained import WEIGHTS, ModelError, find_model
+from idm.training.learner import IntrinsicIteration, NoiseLevels, Optimisation
 from idm.training.loop import Run
 
 
@@ -28,8 +46,54 @@ def build_gammas(config: ScheduleConfig) -> Float[Tensor, " T1"]:
             return schedule.linear(config.beta_start, config.beta_end, config.num_steps)
         case CosineConfig():
             return schedule.cosine(config.num_steps, config.offset)
+        case LogSigmaConfig():
+            return schedule.log_sigma(config.sigma_min, config.sigma_max, config.start_sigma, config.num_steps)
         case _:
             assert_never(config)
+
+
+def build_noise_levels(config: NoiseLevelsConfig) -> NoiseLevels:
+    match config:
+        case PiecewiseUniformConfig():
+            return NoiseLevels()
+        case StartAndLogUniformConfig():
+            return NoiseLevels(config.start_share, config.own_estimates)
+        case _:
+            assert_never(config)
+
+
+def build_features(config: FeatureLossConfig) -> FeatureMaps:
+    """The frozen network of a feature loss; ConfigError where its weights are missing or broken."""
+    try:
+        match config.network:
+            case "mobilefacenet":
+                return MobileFaceNetMaps(load_mobilefacenet()).to(memory_format=torch.channels_last)
+            case "vgg19":
+                return load_vgg19().to(memory_format=torch.channels_last)
+            case _:
+                assert_never(config.network)
+    except (FileNotFoundError, WeightsError) as error:
+        raise ConfigError(f"objective.features.network: {error}") from None
+
+
+def initial_weights(path: Path | Literal["bundled"], denoiser: Denoiser) -> dict[str, Tensor]:
+    """The weights of a saved model for a denoiser, patches doubled where it has twice as large ones.
+
+    Raises:
+        ConfigError: the model cannot be loaded, or has another architecture.
+    """
+    try:
+        folder = find_model(None if path == "bundled" else Path(path)) / "denoiser"
+        saved = Denoiser.load_config(folder)
+        weights = load_file(folder / WEIGHTS)
+    except (ModelError, OSError, SafetensorError) as error:
+        raise ConfigError(f"train.init_from: {error}") from None
+    weights = {name: weight.float() for name, weight in weights.items()}
+    if denoiser.config.patch_size == 2 * saved["patch_size"]:
+        weights = double_patches(weights)
+    if found := difference(denoiser, weights):
+        raise ConfigError(f"train.init_from: {path} has another architecture than denoiser: {found}")
+    return weights
 
 
 def build_denoiser(config: IDMConfig) -> Denoiser:
@@ -67,9 +131,12 @@ def build_learner(
     config: IDMConfig, accelerator: Accelerator, initial: dict[str, Tensor] | None = None
 ) -> IntrinsicIteration:
     """The learner; ``initial`` are weights to start from instead of random ones."""
-    train = config.train
+    train, features_config = config.train, config.objective.features
+    features = None if features_config is None else build_features(features_config).to(accelerator.device)
     torch.manual_seed(config.seed)  # the weights' initial values
     denoiser = build_denoiser(config)
+    if initial is None and train.init_from is not None:
+        initial = initial_weights(train.init_from, denoiser)
     if initial is not None:
         denoiser.load_state_dict(initial)
     if train.gradient_checkpointing:
@@ -94,5 +161,8 @@ def build_learner(
             ema_decay=train.ema_decay,
         ),
         seed=config.seed,
+        noise_levels=build_noise_levels(config.objective.noise_levels),
+        features=features,
+        feature_weight=0.0 if features_config is None else features_config.weight,
         make_pipeline=lambda published: build_pipeline(config, published),
     )

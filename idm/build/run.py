@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, parse_flag_from_env
 
-from idm.build.data import build_data, build_recipe
+from idm.build.data import build_data, build_mixture, build_recipe
 from idm.config.load import ConfigError, dump_config, load_config
 from idm.config.schema import RunConfig
 from idm.data.faces import FaceSource, StreamedFaces
@@ -68,7 +68,13 @@ def build_run(
         claim_folder(config)
     accelerator.wait_for_everyone()
     accelerator.init_trackers("idm", config={"config": dump_config(config)})
-    pairing = Pairing(recipe, config.seed, config.data.flip_probability)
+    pairing = Pairing(
+        build_mixture(config.degradation),
+        config.seed,
+        config.data.flip_probability,
+        max_shift=config.data.max_shift,
+        grey_probability=config.data.grey_probability,
+    )
     frozen = FrozenPairs(val, replace(recipe, clean_probability=0.0), config.validation.seed)
     return Run(
         build_learner(accelerator),

@@ -80,22 +80,35 @@ class DataConfig(Section):
     image_size: Annotated[int, Field(ge=16)]
     """Side in pixels to which the aligned faces are resized."""
     flip_probability: Share = 0.5
+    max_shift: Annotated[int, Field(ge=0)] = 0
+    """Faces are moved by up to so many whole pixels each way, so that no pixel always has the same place in a patch."""
+    grey_probability: Share = 0.0
+    """Share of faces that are grey, degraded and clean: a black-and-white portrait must stay one."""
+    balance_groups: bool = False
+    """Faces of rare groups (``group`` in ``metadata.jsonl``) come up to three times in an epoch."""
     cache: bool = True
     """Keep decoded, resized faces in memory (image_size^2 * 3 bytes each)."""
     num_workers: Annotated[int, Field(ge=0)] = 0
     """Processes that prepare batches; 0 prepares them in the training process."""
 
 
+Preset = Literal[
+    "gfpgan", "vqfr", "restoreformer_pp", "codeformer", "codeformer_stage2", "diffbir", "daefr", "difface", "mild"
+]
+
+
 class DegradationConfig(Section):
     """A published preset, and what to change in it. Lengths are in pixels of a 512 px face."""
 
-    preset: Literal[
-        "gfpgan", "vqfr", "restoreformer_pp", "codeformer", "codeformer_stage2", "diffbir", "daefr", "difface", "mild"
-    ] = "gfpgan"
+    preset: Preset = "gfpgan"
     clean_probability: Share = 0.03
     """Share of faces that stay undegraded: a clean face must come back clean."""
     skip_probability: Share = 0.0
     """Blur, downscaling, noise and JPEG are left out, each with this probability."""
+    bicubic_probability: Share = 0.0
+    """Share of faces that are brought back to size by bicubic instead of bilinear interpolation."""
+    mixture: dict[Preset, Share] = {}
+    """Shares of the training faces that are degraded by other presets; the rest is degraded by ``preset``."""
     blur_sigma: Annotated[Length, AfterValidator(_rising)] | None = None
     down: Annotated[Factor, AfterValidator(_rising)] | None = None
     noise_sigma: Annotated[Length, AfterValidator(_rising)] | None = None
@@ -139,13 +152,52 @@ class CosineConfig(Section):
     offset: Annotated[float, Field(gt=0)] = 0.008
 
 
-ScheduleConfig = Annotated[LinearConfig | CosineConfig, Field(discriminator="name")]
+class LogSigmaConfig(Section):
+    """Levels for chains of few steps, see :func:`idm.diffusion.schedule.log_sigma`."""
+
+    name: Literal["log_sigma"] = "log_sigma"
+    sigma_min: Annotated[float, Field(gt=0)] = 0.02
+    sigma_max: Annotated[float, Field(gt=0)] = 1.5
+    start_sigma: Annotated[float, Field(gt=0)] = 100.0
+    num_steps: Annotated[int, Field(ge=3)] = 64
+
+
+ScheduleConfig = Annotated[LinearConfig | CosineConfig | LogSigmaConfig, Field(discriminator="name")]
+
+
+class PiecewiseUniformConfig(Section):
+    """SR3: t uniform over the schedule, gamma uniform between neighbours."""
+
+    name: Literal["piecewise_uniform"] = "piecewise_uniform"
+
+
+class StartAndLogUniformConfig(Section):
+    """A share at the schedule's last level, where a chain starts; the rest log-uniform in sigma below it."""
+
+    name: Literal["start_and_log_uniform"] = "start_and_log_uniform"
+    start_share: Share = 0.5
+    own_estimates: Share = 0.0
+    """Share of the samples below the start whose x_t is made of the model's own estimate instead of x_0."""
+
+
+NoiseLevelsConfig = Annotated[PiecewiseUniformConfig | StartAndLogUniformConfig, Field(discriminator="name")]
+
+
+class FeatureLossConfig(Section):
+    """L1 between feature maps of the estimate of x_0 and of x_0, in a frozen network."""
+
+    network: Literal["mobilefacenet", "vgg19"] = "mobilefacenet"
+    weight: Annotated[float, Field(gt=0)] = 0.1
 
 
 class ObjectiveConfig(Section):
     prediction: Literal["epsilon", "sample", "v"] = "sample"
     p: Literal[1, 2] = 1
     min_snr_clamp: Annotated[float, Field(gt=0)] | None = None
+    noise_levels: NoiseLevelsConfig = PiecewiseUniformConfig()
+    """The distribution of gamma in training."""
+    features: FeatureLossConfig | None = None
+    """A loss beyond pixels."""
 
 
 class ChainConfig(Section):
@@ -198,6 +250,9 @@ class TrainConfig(Section):
 
 
 class IDMTrainConfig(TrainConfig):
+    init_from: Path | Literal["bundled"] | None = None
+    """Weights to start from: a run, a saved pipeline or the bundled model. A model of half the patch size becomes one
+    that sees the faces shrunk to half (:func:`idm.nn.denoiser.double_patches`)."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     decay: Literal["constant", "cosine"] = "cosine"
@@ -354,6 +409,9 @@ class IDMConfig(RunConfig):
                 faults.append(
                     f"denoiser.head_dim: {net.head_dim} does not divide the {width} channels at {side}x{side}"
                 )
+        levels = self.objective.noise_levels
+        if levels.name == "start_and_log_uniform" and levels.own_estimates and self.objective.prediction != "sample":
+            faults.append("objective.noise_levels.own_estimates: needs objective.prediction=sample")
         if net.add_degraded and self.objective.prediction != "sample":
             faults.append(
                 f"denoiser.add_degraded: needs objective.prediction=sample, not {self.objective.prediction}"

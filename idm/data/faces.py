@@ -1,6 +1,7 @@
 """P_X: where faces come from. Every source gives the same thing: square RGB faces of one size, by index."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -67,7 +68,7 @@ class FolderFaces:
     def __init__(self, folder: Path, size: int) -> None:
         self.folder, self.size = folder, size
         self.paths = find_images([folder])
-        self.landmarks = _read_landmarks(folder / "metadata.jsonl")
+        self.landmarks, self.groups = _read_metadata(folder / "metadata.jsonl")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -149,6 +150,18 @@ class Part:
         return self.source[self.indices[index]]
 
 
+def balanced(source: FaceSource, folder: FolderFaces, most: int = 3) -> Part:
+    """The faces of a folder, read from ``source``: those of a rarer group come round(sqrt(largest group / group)) times,
+    at most ``most``.
+
+    Faces without a group form one of their own.
+    """
+    groups = [folder.groups.get(path.relative_to(folder.folder).as_posix()) for path in folder.paths]
+    sizes = Counter(groups)
+    times = {group: min(most, round((max(sizes.values()) / size) ** 0.5)) for group, size in sizes.items()}
+    return Part(source, [index for index, group in enumerate(groups) for _ in range(times[group])])
+
+
 class Cached:
     """Another source's faces, kept in memory once they were read (in each worker process its own)."""
 
@@ -197,15 +210,19 @@ def _fit(picture: Picture, landmarks: Landmarks | None, size: int, name: str, ke
     return Face(resize_image(picture.rgb, (size, size)), landmarks, key)
 
 
-def _read_landmarks(path: Path) -> dict[str, Landmarks]:
+def _read_metadata(path: Path) -> tuple[dict[str, Landmarks], dict[str, str]]:
+    """Landmarks and groups by file name, of those rows that have them."""
+    landmarks: dict[str, Landmarks] = {}
+    groups: dict[str, str] = {}
     if not path.exists():
-        return {}
-    landmarks = {}
+        return landmarks, groups
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         try:
             row = json.loads(line)
             if "landmarks" in row:
                 landmarks[row["file_name"]] = np.asarray(row["landmarks"], np.float32).reshape(5, 2)
+            if row.get("group") is not None:
+                groups[row["file_name"]] = str(row["group"])
         except (ValueError, KeyError, TypeError) as error:
             raise ImageError(f"{path}: line {number} is not a JSON object with file_name and landmarks") from error
-    return landmarks
+    return landmarks, groups

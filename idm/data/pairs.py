@@ -5,7 +5,7 @@ depend on (seed, position) only: not on the process, the worker, or how often th
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
 from typing import Any
@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from idm.data.faces import Face, FaceSource, Landmarks, StreamedFaces
 from idm.data.pool import Pool
 from idm.data.ranges import from_uint8, to_uint8
-from idm.degradation import Recipe, degradation_rng, degrade
+from idm.degradation import Mixture, Recipe, degradation_rng, degrade
+from idm.degradation.ops import to_grey
 
 
 @dataclass(frozen=True)
@@ -51,18 +52,24 @@ class Batch:
 class Pairing:
     """How a face becomes a pair in training."""
 
-    recipe: Recipe
+    recipe: Recipe | Mixture
     seed: int
     flip_probability: float
+    max_shift: int = 0
+    grey_probability: float = 0.0
 
     def __call__(self, face: Face, epoch: int, index: int, position: int) -> Pair:
         rng = degradation_rng(self.seed, epoch, index)
         if rng.random() < self.flip_probability:
             face = mirror(face)
+        if self.max_shift:
+            face = shift(face, *rng.integers(-self.max_shift, self.max_shift, size=2, endpoint=True).tolist())
+        if self.grey_probability and rng.random() < self.grey_probability:
+            face = replace(face, image=to_uint8(to_grey(from_uint8(face.image))))
         return _pair(face, self.recipe, rng, position)
 
 
-def _pair(face: Face, recipe: Recipe, rng: np.random.Generator, position: int) -> Pair:
+def _pair(face: Face, recipe: Recipe | Mixture, rng: np.random.Generator, position: int) -> Pair:
     lq = to_uint8(degrade(from_uint8(face.image), recipe, rng))
     return Pair(face.image, lq, face.landmarks, face.key, position)
 
@@ -74,6 +81,15 @@ def mirror(face: Face) -> Face:
     if landmarks is not None:
         landmarks = landmarks[[1, 0, 2, 4, 3]]
         landmarks[:, 0] = image.shape[1] - 1 - landmarks[:, 0]
+    return Face(image, landmarks, face.key)
+
+
+def shift(face: Face, right: int, down: int) -> Face:
+    """Move a face by whole pixels; the border is repeated."""
+    size, most = len(face.image), max(abs(right), abs(down))
+    padded = np.pad(face.image, ((most, most), (most, most), (0, 0)), mode="edge")
+    image = np.ascontiguousarray(padded[most - down :, most - right :][:size, :size])
+    landmarks = None if face.landmarks is None else face.landmarks + np.float32([right, down])
     return Face(image, landmarks, face.key)
 
 

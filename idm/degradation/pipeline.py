@@ -42,6 +42,7 @@ _NUMBER_LIMITS: Mapping[str, Range] = {
     "jitter_probability": (0.0, 1.0),
     "clean_probability": (0.0, 1.0),
     "skip_probability": (0.0, 1.0),
+    "bicubic_probability": (0.0, 1.0),
 }
 
 
@@ -74,6 +75,8 @@ class Recipe:
     # Blur, downscaling, noise and JPEG are left out, each with this probability: the faults of real photographs
     # often come singly, and a model that never saw noise without JPEG takes it for detail. Our own.
     skip_probability: float = 0.0
+    # Brought back to size by bicubic instead of `enlarge`, as other programs do. Our own.
+    bicubic_probability: float = 0.0
 
     def __post_init__(self) -> None:
         values = asdict(self)
@@ -174,13 +177,36 @@ class Degradation:
     enlarge: ops.Interpolation = "bilinear"
 
 
-def degrade(image: RGB, recipe: Recipe, rng: np.random.Generator) -> RGB:
+@dataclass(frozen=True)
+class Mixture:
+    """Recipes, each for a share of the images; the first one takes what the others leave.
+
+    Raises:
+        ValueError: the shares of the others exceed 1.
+    """
+
+    recipes: tuple[Recipe, ...]
+    shares: tuple[float, ...]  # of all recipes but the first
+
+    def __post_init__(self) -> None:
+        if len(self.shares) != len(self.recipes) - 1 or min(self.shares, default=0.0) < 0 or sum(self.shares) > 1:
+            raise ValueError(f"the shares {self.shares} of {len(self.recipes) - 1} further recipes must add up to <= 1")
+
+    def choose(self, rng: np.random.Generator) -> Recipe:
+        """One of the recipes, by a single uniform."""
+        place = int(np.searchsorted(np.cumsum(self.shares), rng.random(), side="right"))
+        return self.recipes[(place + 1) % len(self.recipes)]
+
+
+def degrade(image: RGB, recipe: Recipe | Mixture, rng: np.random.Generator) -> RGB:
     """Degrade an RGB image in [0, 1]; the result lies on the 8-bit grid and has the same size.
 
     The steps: blur, downscale, noise, JPEG, back to size, colour shift, grey, jitter, 8 bit. A non-square
     image scales blur by its shorter side; a draw of "clean" returns an exact copy. Raises TypeError unless
     `image` is a float32 array, ValueError unless its shape is `h w 3` and its range [0, 1].
     """
+    if isinstance(recipe, Mixture):
+        recipe = recipe.choose(rng)
     return apply_degradation(image, draw_degradation(recipe, rng), rng)
 
 
@@ -198,6 +224,7 @@ def draw_degradation(recipe: Recipe, rng: np.random.Generator) -> Degradation:
 
     skipped = (rng.random(4) < recipe.skip_probability).tolist() if recipe.skip_probability > 0 else [False] * 4
     no_blur, no_down, no_noise, no_jpeg = skipped
+    bicubic = recipe.bicubic_probability > 0 and rng.random() < recipe.bicubic_probability
 
     sigma = _within(recipe.blur_sigma, sigma_x)
     other_sigma = sigma if isotropic < recipe.isotropic_probability else _within(recipe.blur_sigma, sigma_y)
@@ -220,7 +247,7 @@ def draw_degradation(recipe: Recipe, rng: np.random.Generator) -> Degradation:
         ),
         grey=grey < recipe.grey_probability,
         jitter=tuple(jitter[i] for i in np.argsort(order)) if jittered < recipe.jitter_probability else (),
-        enlarge=recipe.enlarge,
+        enlarge="bicubic" if bicubic else recipe.enlarge,
     )
 
 

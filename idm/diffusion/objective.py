@@ -1,13 +1,14 @@
 """The objective: L = E_(x, x_d) E_gamma || f_theta(x_d, x_t, gamma) - target ||_p^p (document A; SR3 eq. 6)."""
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
 from einops import reduce
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from idm.diffusion.process import Image, Prediction, SignalLevel, add_noise, target
+from idm.diffusion.process import Image, Prediction, SignalLevel, add_noise, target, to_x_0
 
 
 @runtime_checkable
@@ -50,10 +51,45 @@ def training_loss(
     prediction: Prediction,
     p: int,
     min_snr_clamp: float | None = None,
+    noised: Image | None = None,
+    estimate_loss: Callable[[Image], Float[Tensor, ""]] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean loss of a batch. All noise arithmetic is float32; only ``f`` sees the caller's autocast."""
-    output = f(x_d=x_d, x_t=add_noise(x_0, eps, gamma), gamma=gamma)
+    """Mean loss of a batch. All noise arithmetic is float32; only ``f`` sees the caller's autocast.
+
+    Args:
+        noised: what x_t is made of instead of x_0, see :func:`own_estimates`.
+        estimate_loss: a further loss of the estimate of x_0 that the output stands for, in [-1, 1], added as it is.
+    """
+    x_t = add_noise(x_0 if noised is None else noised, eps, gamma)
+    output = f(x_d=x_d, x_t=x_t, gamma=gamma)
     loss = p_norm(output, target(prediction, x_0, eps, gamma), p)
     if min_snr_clamp is not None:
         loss = loss * min_snr_weight(prediction, gamma, min_snr_clamp).to(loss.device, torch.float32)
-    return loss.mean()
+    if estimate_loss is None:
+        return loss.mean()
+    return loss.mean() + estimate_loss(to_x_0(prediction, output, x_t, gamma))
+
+
+@torch.no_grad()
+def own_estimates(
+    f: DenoiserFunction,
+    *,
+    x_0: Image,
+    x_d: Image,
+    eps: Image,
+    gamma_start: Float[Tensor, ""],
+    chosen: Bool[Tensor, " b"],
+) -> Image:
+    """x_0, where ``chosen`` replaced by what f_theta, an estimator of x_0, gives for it at the chain's start.
+
+    In sampling x_t is made of estimates, in training of the true x_0; noising estimates in training, too, closes
+    that gap ("exposure bias", Ning et al., arXiv 2308.15321; LPNSR trains on its own estimates as well). With the
+    same ``eps`` the next x_t is the one that DDIM with eta = 0 makes. No gradient flows through the estimate.
+    """
+    if not chosen.any():
+        return x_0
+    start = gamma_start.expand(int(chosen.sum()))
+    x_T = add_noise(x_0[chosen], eps[chosen], start)
+    noised = x_0.clone()
+    noised[chosen] = f(x_d=x_d[chosen], x_t=x_T, gamma=start).float().clamp(-1, 1)
+    return noised

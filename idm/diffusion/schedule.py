@@ -26,6 +26,36 @@ def cosine(num_steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999
     return from_betas((1 - f[1:] / f[:-1]).clamp(max=max_beta))
 
 
+def log_sigma(
+    sigma_min: float = 0.02, sigma_max: float = 1.5, start_sigma: float = 100.0, num_steps: int = 64
+) -> Float[Tensor, " T1"]:
+    """Noise levels for chains of few steps: a start in nearly pure noise, and below it T - 1 levels that are
+    evenly spaced in ln sigma, sigma = sqrt((1 - gamma) / gamma). Our own choice.
+
+    A restoration that starts at ``start_sigma`` sees its face in x_d and little in x_t; the levels between are those
+    at which an estimate of x_0 can still be refined. A chain of n steps with trailing spacing always begins at the
+    start, so a chain of one step is one evaluation there.
+    """
+    if not 0 < sigma_min < sigma_max < start_sigma:
+        raise ValueError(f"need 0 < sigma_min < sigma_max < start_sigma, got {sigma_min}, {sigma_max}, {start_sigma}")
+    if num_steps < 3:
+        raise ValueError(f"need at least 3 steps: the start and both ends of the range below it, got {num_steps}")
+    low, high = math.log(sigma_min), math.log(sigma_max)
+    sigmas = torch.linspace(low, high, num_steps - 1, dtype=torch.float64).exp()
+    sigmas = torch.cat([sigmas.new_zeros(1), sigmas, sigmas.new_full((1,), start_sigma)])
+    return to_gamma(sigmas)
+
+
+def to_gamma(sigma: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """gamma = 1 / (1 + sigma^2): x_t = sqrt(gamma) (x_0 + sigma eps)."""
+    return 1 / (1 + sigma.square())
+
+
+def to_sigma(gamma: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """sigma = sqrt((1 - gamma) / gamma), the inverse of :func:`to_gamma`."""
+    return ((1 - gamma) / gamma).sqrt()
+
+
 def from_betas(betas: Float[Tensor, " T"]) -> Float[Tensor, " T1"]:
     """gamma_t = prod_{i<=t} (1 - beta_i), with gamma_0 = 1 in front."""
     if len(betas) < 1:
@@ -51,3 +81,19 @@ def piecewise_uniform(
     num_steps = len(gammas) - 1
     t = (u_step.double() * num_steps).long().clamp(max=num_steps - 1) + 1
     return gammas[t - 1] + u_within.double() * (gammas[t] - gammas[t - 1])
+
+
+def start_and_log_uniform(
+    gammas: Float[Tensor, " T1"], start_share: float, u_start: Float[Tensor, " b"], u_within: Float[Tensor, " b"]
+) -> Float[Tensor, " b"]:
+    """Draw training noise levels where a chain of few steps needs them (our own choice).
+
+    A share of the samples stands at the chain's start, gamma_T; the others are log-uniform in sigma between the
+    schedule's lowest level, gamma_1, and the last one before the start, gamma_{T-1}.
+    ``u_start`` and ``u_within`` are uniform on [0, 1) and are the only randomness.
+    """
+    if len(gammas) < 3:
+        raise ValueError("a schedule of one step has no level below its start")
+    low, high = to_sigma(gammas[1]).log(), to_sigma(gammas[-2]).log()
+    below = to_gamma((low + u_within.double() * (high - low)).exp())
+    return torch.where(u_start.double() < start_share, gammas[-1], below)

@@ -2,9 +2,17 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+
+class WeightsError(ValueError):
+    """Weights cannot be read or written; the message begins with their path."""
 
 
 @dataclass(frozen=True)
@@ -156,3 +164,55 @@ def missing_weights(filename: str, looked_in: Sequence[Path], put_into: Path) ->
         f"{name}: weights file not found (looked in {places}).{note} "
         f"Put it into {put_into}; nothing is downloaded automatically."
     )
+
+
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """The weights of a ``.safetensors`` file, or of one that ``torch.save`` wrote: those under "params_ema" or
+    "params", where there are such.
+
+    Raises:
+        WeightsError: the file is broken or holds something else.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zipfile, safetensors and torch each have their own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(f"{path}: is no whole file of weights ({reason})") from error
+    for key in ("params_ema", "params"):
+        if isinstance(content, dict) and key in content:
+            content = content[key]
+            break
+    if not (isinstance(content, dict) and all(isinstance(weight, Tensor) for weight in content.values())):
+        raise WeightsError(f"{path}: holds no weights by name")
+    return content
+
+
+def fill(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Give a network weights that were read from ``path``: all of its, and no others.
+
+    Raises:
+        WeightsError: they are those of another network.
+    """
+    if found := difference(network, weights):
+        raise WeightsError(f"{path}: does not hold the weights of this {type(network).__name__}: {found}")
+    network.load_state_dict(weights)
+
+
+def difference(network: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
+    """How names and shapes of weights differ from those of a network; None if they do not."""
+    wanted = {name: weight.shape for name, weight in network.state_dict().items()}
+    found = {name: weight.shape for name, weight in weights.items()}
+    wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if not wrong:
+        return None
+    first = wrong[0]
+    return (
+        f"{len(wrong)} of {len(wanted)} weights differ, first {first} "
+        f"({_shape(found.get(first))} instead of {_shape(wanted.get(first))})"
+    )
+
+
+def _shape(shape: torch.Size | None) -> str:
+    return "nothing" if shape is None else "x".join(map(str, shape))

@@ -1,12 +1,14 @@
 """The denoiser f_theta(x_d, x_t, gamma): a U-Net with attention at its low-resolution levels."""
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -160,3 +162,25 @@ class Denoiser(ModelMixin, ConfigMixin):
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return self._gradient_checkpointing_func(block, *arguments)
         return block(*arguments)
+
+
+def double_patches(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a denoiser with patches of p pixels for one with patches of 2 p and the same feature maps.
+
+    The new denoiser sees every image averaged over 2 x 2 pixels, and gives each of those 4 pixels the old output: on
+    twice the image size it begins as the old one on half of it.
+    """
+    doubled = dict(weights)
+    for name, weight in weights.items():
+        if name == "conv_in.weight" or re.fullmatch(r"injections\.\d+\.weight", name):
+            doubled[name] = _repeat_pixels(weight.movedim(1, 0)).movedim(0, 1) / 4
+        elif name.startswith("conv_out."):
+            doubled[name] = _repeat_pixels(weight)
+    return doubled
+
+
+def _repeat_pixels(weight: Tensor) -> Tensor:
+    """The first axis, p x p pixels of each image channel, as 2 p x 2 p pixels in which each stands four times."""
+    patch = next(p for p in (1, 2, 4, 8) if len(weight) in (3 * p**2, 6 * p**2))  # 3 or, with x_d, 6 channels
+    pixels = rearrange(weight, "(c i j) ... -> c i j ...", i=patch, j=patch)
+    return repeat(pixels, "c i j ... -> (c i two_i j two_j) ...", two_i=2, two_j=2).contiguous()

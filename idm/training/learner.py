@@ -17,9 +17,10 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from idm.data.pairs import Batch
 from idm.data.ranges import to_diffusion
-from idm.diffusion.objective import training_loss
+from idm.diffusion.objective import own_estimates, training_loss
 from idm.diffusion.process import Prediction
-from idm.diffusion.schedule import piecewise_uniform
+from idm.diffusion.schedule import piecewise_uniform, start_and_log_uniform
+from idm.faces.features import FeatureMaps, feature_l1
 from idm.nn.denoiser import Denoiser
 from idm.pipeline import IDMPipeline
 from idm.restorer import Restorer
@@ -84,12 +85,32 @@ class Optimisation:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+@dataclass(frozen=True)
+class NoiseLevels:
+    """The distribution of gamma in training.
+
+    Attributes:
+        start_share: see :func:`~idm.diffusion.schedule.start_and_log_uniform`; None is SR3's piecewise uniform.
+        own_estimates: share of the samples below the start whose x_t is made of the model's own estimate of x_0.
+    """
+
+    start_share: float | None = None
+    own_estimates: float = 0.0
+
+    def draw(self, gammas: Float[Tensor, " T1"], u: Float[Tensor, "3 b"]) -> Float[Tensor, " b"]:
+        """gamma of each sample, from uniforms."""
+        if self.start_share is None:
+            return piecewise_uniform(gammas, u[0], u[1])
+        return start_and_log_uniform(gammas, self.start_share, u[0], u[1])
+
+
 class IntrinsicIteration:
     """Trains a denoiser; a :class:`Learner`.
 
     Args:
         gammas: the noise schedule, see :mod:`idm.diffusion.schedule`.
         seed: from which, with a sample's position, its noise level and noise follow.
+        features: frozen network of a feature loss of weight ``feature_weight``; None for pixels alone.
         make_pipeline: makes the publishable pipeline around a denoiser.
     """
 
@@ -107,8 +128,12 @@ class IntrinsicIteration:
         optimisation: Optimisation,
         seed: int,
         make_pipeline: Callable[[Denoiser], IDMPipeline],
+        noise_levels: NoiseLevels = NoiseLevels(),
+        features: FeatureMaps | None = None,
+        feature_weight: float = 0.0,
     ) -> None:
         self.accelerator, self.optimisation, self.seed = accelerator, optimisation, seed
+        self.noise_levels, self.features, self.feature_weight = noise_levels, features, feature_weight
         self.gammas, self.prediction, self.p, self.min_snr_clamp = gammas, prediction, p, min_snr_clamp
         optimizer = torch.optim.AdamW(
             denoiser.parameters(),
@@ -146,18 +171,41 @@ class IntrinsicIteration:
         device = self.accelerator.device
         x_0, x_d = (to_diffusion(images.to(device).float() / 255) for images in (batch.hq, batch.lq))
         eps, u = training_noise(self.seed, batch.positions, x_0)
+        gamma = self.noise_levels.draw(self.gammas, u)
         torch.manual_seed(seed_of(self.seed, batch.positions[0]))  # dropout takes no generator
         with self.accelerator.autocast():
+            noised = None
+            if self.noise_levels.own_estimates:
+                chosen = (u[2] < self.noise_levels.own_estimates) & (gamma > self.gammas[-1])
+                start = self.gammas[-1]
+                noised = own_estimates(self.model, x_0=x_0, x_d=x_d, eps=eps, gamma_start=start, chosen=chosen)
             return training_loss(
                 self.model,
                 x_0=x_0,
                 x_d=x_d,
                 eps=eps,
-                gamma=piecewise_uniform(self.gammas, *u),
+                gamma=gamma,
                 prediction=self.prediction,
                 p=self.p,
                 min_snr_clamp=self.min_snr_clamp,
+                noised=noised,
+                estimate_loss=self._feature_loss(x_0, batch),
             )
+
+    def _feature_loss(self, x_0: Tensor, batch: Batch) -> Callable[[Tensor], Float[Tensor, ""]] | None:
+        """The weighted feature loss of an estimate of these x_0, in float32."""
+        features = self.features
+        if features is None:
+            return None
+
+        def loss(estimate: Float[Tensor, "b 3 s s"]) -> Float[Tensor, ""]:
+            with torch.autocast(estimate.device.type, enabled=False):
+                with torch.no_grad():
+                    wanted = features(x_0, batch.landmarks)
+                found = features(estimate.float(), batch.landmarks)
+            return self.feature_weight * feature_l1(found, wanted, features.layer_weights)
+
+        return loss
 
     def restorer(self) -> IDMPipeline:
         self._publish()
@@ -193,14 +241,14 @@ class IntrinsicIteration:
 
 def training_noise(
     seed: int, positions: Sequence[int], like: Float[Tensor, "b c h w"]
-) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "2 b"]]:
-    """eps ~ N(0, I) on the images' device, and two uniforms for the noise level, from (seed, position) alone."""
+) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "3 b"]]:
+    """eps ~ N(0, I) on the images' device, and three uniforms for the noise level, from (seed, position) alone."""
     eps, uniforms = torch.empty_like(like), []
     for i, position in enumerate(positions):
         number = seed_of(seed, position)
         generator = torch.Generator(like.device).manual_seed(number)
         eps[i] = torch.randn(like.shape[1:], generator=generator, device=like.device)
-        uniforms.append(torch.rand(2, generator=torch.Generator().manual_seed(number), dtype=torch.float64))
+        uniforms.append(torch.rand(3, generator=torch.Generator().manual_seed(number), dtype=torch.float64))
     return eps, torch.stack(uniforms, dim=1)
 
 

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from gan_baseline.adversary import Adam, Adversary, ComponentAdversary
 from gan_baseline.components import ComponentDiscriminators, component_boxes, crop_components
 from gan_baseline.discriminators import StyleGAN2Discriminator
-from gan_baseline.features import MobileFaceNetEmbedding, MobileFaceNetMaps
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import AdversarialIteration, Weights
 from gan_baseline.losses import gram
@@ -22,6 +21,7 @@ from gan_baseline.stylegan2 import StyleGAN2Generator, draw_noise
 from gan_baseline.weights import WeightsError
 from idm.data.pairs import Batch
 from idm.evaluation.mobilefacenet import MobileFaceNet
+from idm.faces.features import MobileFaceNetEmbedding, MobileFaceNetMaps
 from idm.faces.template import ffhq_landmarks
 from idm.training.learner import Learner, seed_of
 

@@ -3,6 +3,7 @@
 Images are in [-1, 1]. Gradients flow to the images; the networks themselves are never trained.
 """
 
+from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
 from typing import TypeVar
@@ -13,10 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gan_baseline.weights import fill, read_weights
 from idm.evaluation.identity import IDENTITY_LANDMARKS, load_identity
 from idm.evaluation.mobilefacenet import HEIGHT, WIDTH, MobileFaceNet
-from idm.evaluation.weights import find_weights
+from idm.evaluation.weights import fill, find_weights, read_weights
 from idm.faces.align import sampling_grid, scale_of
 from idm.faces.template import ffhq_landmarks, umeyama
 
@@ -25,6 +25,7 @@ ARCFACE_WEIGHTS = "arcface_resnet18.pth"
 
 Images = Float[Tensor, "b 3 s s"]
 Landmarks = Float[Tensor, "b 5 2"]
+Maps = Sequence[Float[Tensor, "b _ _ _"]]
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -218,3 +219,9 @@ FeatureMaps = VGG19 | MobileFaceNetMaps
 
 Embedding = MobileFaceNetEmbedding | ArcFace
 """Gives one vector for each face, for the identity loss."""
+
+
+def feature_l1(ours: Maps, theirs: Maps, weights: Sequence[float]) -> Float[Tensor, ""]:
+    """Perceptual loss: weighted sum over feature maps of their L1."""
+    pairs = zip(weights, ours, theirs, strict=True)
+    return torch.stack([weight * F.l1_loss(a.float(), b.float()) for weight, a, b in pairs]).sum()
