@@ -151,7 +151,7 @@ class Part:
 
 
 def balanced(source: FaceSource, folder: FolderFaces, most: int = 3) -> Part:
-    """The faces of a folder, read from ``source``: those of a rarer group come round(sqrt(largest group / group)) times,
+    """The faces of a folder, read from ``source``. Those of a rarer group come round(sqrt(largest / own size)) times,
     at most ``most``.
 
     Faces without a group form one of their own.
