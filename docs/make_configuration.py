@@ -25,7 +25,7 @@ from gan_baseline.gfpgan import GFPGAN
 from idm.config import schema
 from idm.diffusion.samplers import sample
 from idm.extrinsic.gate import Gate
-from idm.nn.denoiser import Denoiser
+from idm.models.unet import Denoiser
 
 TARGET = Path(__file__).with_name("configuration.md")
 

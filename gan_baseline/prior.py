@@ -18,8 +18,8 @@ from gan_baseline.adversary import Adam, Adversary
 from gan_baseline.stylegan2 import StyleGAN2Generator, draw_noise
 from gan_baseline.weights import fill, read_weights
 from idm.data.pairs import Batch
-from idm.data.ranges import from_uint8, to_diffusion
-from idm.training.checkpoint import list_checkpoints
+from idm.io.ranges import from_uint8, to_diffusion
+from idm.io.run_folder import list_checkpoints
 from idm.training.learner import seed_of
 
 PRIOR = "prior.safetensors"

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gan_baseline.gfpgan import GFPGAN
-from idm.training.checkpoint import sync
+from idm.io.atomic import sync
 
 PUBLISHED = {
     "image_size": 512,

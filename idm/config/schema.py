@@ -106,7 +106,7 @@ class DegradationConfig(Section):
 
 
 class DenoiserConfig(Section):
-    """Arguments of :class:`idm.nn.denoiser.Denoiser`, where they are described."""
+    """Arguments of :class:`idm.models.unet.Denoiser`, where they are described."""
 
     patch_size: Literal[1, 2, 4, 8] = 2
     channels: Annotated[list[Count], Field(min_length=1)] = [64, 128, 256]

@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from idm.data.pairs import Batch
-from idm.data.ranges import to_diffusion
 from idm.diffusion.objective import training_loss
 from idm.diffusion.process import Prediction
 from idm.diffusion.schedule import piecewise_uniform
-from idm.nn.denoiser import Denoiser
-from idm.pipeline import IDMPipeline
-from idm.restorer import Restorer
-from idm.runtime import inference_dtype
+from idm.io.machine import inference_dtype
+from idm.io.ranges import to_diffusion
+from idm.models.unet import Denoiser
+from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.protocol import Restorer
 
 
 @runtime_checkable

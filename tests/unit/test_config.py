@@ -9,12 +9,12 @@ import pytest
 import torch
 import yaml
 
-from idm.build.data import build_recipe
-from idm.build.intrinsic import build_denoiser, build_gammas, build_pipeline
 from idm.config import schema
+from idm.config.assembly.data import build_recipe
+from idm.config.assembly.intrinsic import build_denoiser, build_gammas, build_pipeline
 from idm.config.load import ConfigError, dump_config, load_config
 from idm.degradation import PRESETS
-from idm.nn.denoiser import Denoiser
+from idm.models.unet import Denoiser
 from idm.training.learner import Optimisation
 
 CONFIGS = [

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from gan_baseline import features
 from gan_baseline.features import VGG19, ArcFace, MobileFaceNetEmbedding, MobileFaceNetMaps, face_crops
 from gan_baseline.weights import WeightsError
-from idm.evaluation.identity import WEIGHTS as MOBILEFACENET_WEIGHTS
-from idm.evaluation.identity import align_for_identity
-from idm.evaluation.mobilefacenet import MobileFaceNet
+from idm.faces.mobilefacenet import MobileFaceNet
+from idm.faces.recognition import WEIGHTS as MOBILEFACENET_WEIGHTS
+from idm.faces.recognition import align_for_identity
 from idm.faces.template import ffhq_landmarks
 
 UNKNOWN = torch.full((1, 5, 2), torch.nan)
