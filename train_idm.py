@@ -1,15 +1,15 @@
 """Train IDM: ``accelerate launch train_idm.py --config configs/quickstart.yaml [section.key=value ...]``."""
 
 from idm.config.schema import IDMConfig
-from idm.launch import Fittable, launch
+from idm.training.launch import Fittable, launch
 
 
 def build(config: IDMConfig) -> Fittable:
     if config.extrinsic is not None:
-        from idm.build.extrinsic import build_rounds
+        from idm.config.assembly.extrinsic import build_rounds
 
         return build_rounds(config)
-    from idm.build.intrinsic import build_intrinsic
+    from idm.config.assembly.intrinsic import build_intrinsic
 
     return build_intrinsic(config)
 

@@ -25,7 +25,7 @@ from gan_baseline.gfpgan import GFPGAN
 from idm.config import schema
 from idm.diffusion.samplers import sample
 from idm.extrinsic.gate import Gate
-from idm.nn.denoiser import Denoiser
+from idm.models.unet import Denoiser
 
 TARGET = Path(__file__).with_name("configuration.md")
 
@@ -208,6 +208,8 @@ def _describe(annotation: Any) -> str:
         if all(isinstance(part, type) and issubclass(part, BaseModel) for part in arguments):
             return "one of " + ", ".join(f"`{part.model_fields['name'].default}`" for part in arguments)
         return " or ".join(_describe(part) for part in arguments)
+    if origin is dict:
+        return f"mapping of {_describe(arguments[0])} to {_describe(arguments[1])}"
     if origin is list:
         return f"list of {_describe(arguments[0])}"
     if origin is tuple and arguments[1:] == (...,):

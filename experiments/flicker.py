@@ -19,19 +19,19 @@ import cv2
 import numpy as np
 import torch
 
-from idm.data.ranges import from_uint8, to_uint8
+from idm.apps.photo.face import Subject
+from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.settings import PhotoSettings
 from idm.degradation.kernels import gaussian_taps
-from idm.degradation.ops import add_gaussian_noise, blur, jpeg
+from idm.degradation.steps import add_gaussian_noise, blur, jpeg
 from idm.faces.align import Matrix, apply_matrix, warp
 from idm.faces.detect import DetectedFace, load_detector
 from idm.faces.paste import crop_weights
 from idm.faces.template import ffhq_landmarks, umeyama
 from idm.faces.track import DEGREE, REACH, Sighting, smooth
-from idm.photo.face import Subject
-from idm.photo.restorer import PhotoRestorer
-from idm.photo.settings import PhotoSettings
-from idm.pretrained import load_pipeline
-from idm.runtime import provenance
+from idm.io.machine import provenance
+from idm.io.ranges import from_uint8, to_uint8
+from idm.restorers.saved import load_pipeline
 
 FOLDER = Path(__file__).parent
 RESULT, TABLE = FOLDER / "results" / "flicker.json", FOLDER / "tables" / "flicker.md"

@@ -1,15 +1,18 @@
-"""Put a run's best model into the package: ``python experiments/publish_model.py RUN -o idm/pretrained/NAME``."""
+"""Put a run's best model into the package.
+
+``python experiments/publish_model.py RUN -o idm/restorers/pretrained/NAME``
+"""
 
 import argparse
 from pathlib import Path
 
 import torch
 
-from idm.build.intrinsic import build_pipeline
+from idm.config.assembly.intrinsic import build_pipeline
 from idm.config.load import load_config
 from idm.config.schema import IDMConfig
-from idm.nn.denoiser import Denoiser
-from idm.pretrained import find_model
+from idm.models.unet import Denoiser
+from idm.restorers.saved import find_model
 
 
 def main() -> None:

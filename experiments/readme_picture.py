@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import torch
 
-from idm.data.images import image_grid, write_image
-from idm.data.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
 from idm.degradation import GFPGAN, degradation_rng, degrade
 from idm.faces.template import ffhq_landmarks, umeyama
-from idm.pretrained import load_pipeline
+from idm.io.images import image_grid, write_image
+from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
+from idm.restorers.saved import load_pipeline
 
 # Found once by facexlib's retinaface_mobile0.25: eyes, nose, mouth corners.
 LANDMARKS = np.array([(203.63, 101.13), (247.50, 104.55), (223.26, 129.34), (200.92, 138.40), (245.63, 141.16)])

@@ -14,13 +14,13 @@ from pathlib import Path
 import av
 import numpy as np
 
-from idm.data.encoding import Encoding
+from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.settings import PhotoSettings
+from idm.apps.photo.video import restore_clip
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
-from idm.photo.clip import restore_clip
-from idm.photo.restorer import PhotoRestorer
-from idm.photo.settings import PhotoSettings
-from idm.runtime import provenance
+from idm.io.encoding import Encoding
+from idm.io.machine import provenance
 
 RESULT = Path(__file__).parent / "results" / "video_memory.json"
 HEIGHT, WIDTH = 360, 640

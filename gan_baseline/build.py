@@ -14,7 +14,7 @@ from gan_baseline.learner import AdversarialIteration, Weights
 from gan_baseline.prior import PriorIteration, load_prior
 from gan_baseline.schema import CheckpointPriorConfig, GANConfig, TrainedPriorConfig
 from gan_baseline.stylegan2 import StyleGAN2Generator
-from idm.build.run import build_run
+from idm.config.assembly.run import build_run
 from idm.config.load import ConfigError
 from idm.faces.features import (
     Embedding,
@@ -33,7 +33,7 @@ def build_gan(config: GANConfig) -> Run:
 
     Raises:
         ConfigError: a wanted network's weights or the prior's are missing or wrong, or what
-            :func:`~idm.build.run.build_run` raises.
+            :func:`~idm.config.assembly.run.build_run` raises.
     """
     features, embedding = build_features(config), build_embedding(config)
     match config.prior:

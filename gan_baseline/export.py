@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gan_baseline.gfpgan import GFPGAN
-from idm.export import Graph
+from idm.restorers.export import Graph
 
 
 class Restoration(nn.Module):
@@ -23,7 +23,7 @@ class Restoration(nn.Module):
 
 
 def generator_graph(gfpgan: GFPGAN) -> Graph:
-    """What :func:`idm.export.export_onnx` writes: x_d in [-1, 1] -> faces around [-1, 1], not clipped."""
+    """What :func:`idm.restorers.export.export_onnx` writes: x_d in [-1, 1] -> faces around [-1, 1], not clipped."""
     size = gfpgan.image_size
     x_d = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     metadata = {

@@ -20,8 +20,8 @@ from gan_baseline.restorer import MODEL, GFPGANRestorer
 from gan_baseline.stylegan2 import draw_noise
 from gan_baseline.weights import load_gfpgan, save_gfpgan
 from idm.data.pairs import Batch
-from idm.data.ranges import from_uint8, to_diffusion
 from idm.faces.features import Embedding, FeatureMaps, feature_l1
+from idm.io.ranges import from_uint8, to_diffusion
 from idm.training.learner import seed_of
 
 Images = Float[Tensor, "b 3 s s"]

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from gan_baseline.adversary import Adam, Adversary
 from gan_baseline.stylegan2 import StyleGAN2Generator, draw_noise
 from idm.data.pairs import Batch
-from idm.data.ranges import from_uint8, to_diffusion
-from idm.evaluation.weights import fill, read_weights
-from idm.training.checkpoint import list_checkpoints
+from idm.io.ranges import from_uint8, to_diffusion
+from idm.io.run_folder import list_checkpoints
+from idm.io.weights import fill, read_weights
 from idm.training.learner import seed_of
 
 PRIOR = "prior.safetensors"

@@ -11,17 +11,17 @@ from gan_baseline.export import generator_graph
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.stylegan2 import draw_noise
 from gan_baseline.weights import export_gfpgan, holds_gfpgan, load_gfpgan
-from idm.data.ranges import from_diffusion, to_diffusion
-from idm.export import Graph
-from idm.restorers import Loaded, sha256
-from idm.training.checkpoint import best_checkpoint, list_checkpoints
+from idm.io.ranges import from_diffusion, to_diffusion
+from idm.io.run_folder import best_checkpoint, list_checkpoints
+from idm.restorers.export import Graph
+from idm.restorers.load import Loaded, sha256
 
 MODEL = "gfpgan.safetensors"
 """The publishable model within a checkpoint."""
 
 
 class GFPGANRestorer:
-    """An :class:`idm.restorer.Restorer`. The generator's noise maps follow from each face's seed."""
+    """An :class:`idm.restorers.protocol.Restorer`. The generator's noise maps follow from each face's seed."""
 
     def __init__(self, generator: GFPGAN) -> None:
         self.generator = generator
@@ -31,7 +31,7 @@ class GFPGANRestorer:
         return self.generator.image_size
 
     def graph(self) -> Graph:
-        """The generator for :func:`idm.export.export_onnx`, with its stored noise."""
+        """The generator for :func:`idm.restorers.export.export_onnx`, with its stored noise."""
         return generator_graph(self.generator)
 
     def publish(self, path: Path) -> None:
@@ -71,7 +71,7 @@ def load_restorer(path: Path, device: torch.device, dtype: torch.dtype = torch.f
 
 
 def open_restorer(path: Path, device: torch.device, dtype: torch.dtype) -> Loaded | None:
-    """The entry point by which :func:`idm.restorers.load_restorer` finds GFP-GANs; None for what is none.
+    """The entry point by which :func:`idm.restorers.load.load_restorer` finds GFP-GANs; None for what is none.
 
     Raises:
         WeightsError: it is one, and cannot be loaded.

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from gan_baseline.schema import GANConfig
-from idm.launch import launch
+from idm.training.launch import launch
 
 if TYPE_CHECKING:
     from idm.training.loop import Run

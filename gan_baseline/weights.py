@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gan_baseline.gfpgan import GFPGAN
-from idm.evaluation.weights import WeightsError, difference, read_weights
-from idm.training.checkpoint import sync
+from idm.io.atomic import sync
+from idm.io.weights import WeightsError, difference, read_weights
 
 PUBLISHED = {
     "image_size": 512,

@@ -31,7 +31,7 @@ class Fault:
 
 
 FAULTS = [
-    # ----------------------------------------------------------------------------------------- idm/extrinsic
+    # ---------------------------------------------------------------------------------------------------- idm/extrinsic
     Fault(
         "the gate forgets what x* may lose in sharpness",
         "idm/extrinsic/gate.py",
@@ -90,17 +90,17 @@ FAULTS = [
     ),
     Fault(
         "the pool takes P_X for P_X*",
-        "idm/data/pool.py",
+        "idm/data/mixing.py",
         "source = self.new if drawn <",
         "source = self.old if drawn <",
-        "tests/unit/test_pool.py",
+        "tests/unit/test_mixing.py",
     ),
     Fault(
         "the share rises with positions instead of steps",
-        "idm/data/pool.py",
+        "idm/data/mixing.py",
         "self.share(position // self.batch_size)",
         "self.share(position)",
-        "tests/unit/test_pool.py",
+        "tests/unit/test_mixing.py",
     ),
     Fault(
         "a worse round does not stop the rounds",
@@ -116,7 +116,7 @@ FAULTS = [
         "spread",
         "tests/unit/test_frechet.py",
     ),
-    # ------------------------------------------------------------------------------ idm/diffusion/schedule.py
+    # ---------------------------------------------------------------------------------------- idm/diffusion/schedule.py
     Fault(
         "gamma_0 = 1 forgotten in the training levels",
         "idm/diffusion/schedule.py",
@@ -138,7 +138,7 @@ FAULTS = [
         "* math.pi / 2)",
         "tests/parity/test_diffusion.py",
     ),
-    # ------------------------------------------------------------------------------- idm/diffusion/process.py
+    # ----------------------------------------------------------------------------------------- idm/diffusion/process.py
     Fault(
         "forgotten sqrt in the coefficients",
         "idm/diffusion/process.py",
@@ -167,7 +167,7 @@ FAULTS = [
         "return signal * x_t + noise * output",
         "tests/property/test_diffusion.py",
     ),
-    # ----------------------------------------------------------------------------- idm/diffusion/objective.py
+    # --------------------------------------------------------------------------------------- idm/diffusion/objective.py
     Fault(
         "inverted min-SNR clamp",
         "idm/diffusion/objective.py",
@@ -182,7 +182,7 @@ FAULTS = [
         'target("sample", x_0, eps, gamma), p)',
         "tests/unit/test_objective.py",
     ),
-    # ---------------------------------------------------------------------------- idm/diffusion/schedulers.py
+    # -------------------------------------------------------------------------------------- idm/diffusion/schedulers.py
     Fault(
         "chains begin one step below the noisiest",
         "idm/diffusion/schedulers.py",
@@ -225,7 +225,7 @@ FAULTS = [
         "mean + (1 - alpha) * noise",
         "tests/parity/test_diffusion.py",
     ),
-    # ------------------------------------------------------------------------------ idm/diffusion/samplers.py
+    # ---------------------------------------------------------------------------------------- idm/diffusion/samplers.py
     Fault(
         "x_0 not clipped",
         "idm/diffusion/samplers.py",
@@ -275,101 +275,101 @@ FAULTS = [
         "x = x_d",
         "tests/unit/test_samplers.py",
     ),
-    # --------------------------------------------------------------------------------------- idm/nn/layers.py
+    # --------------------------------------------------------------------------------------------- idm/models/layers.py
     Fault(
         "log-SNR replaced by a constant",
-        "idm/nn/layers.py",
+        "idm/models/layers.py",
         "angles = log_snr[:, None] * frequencies",
         "angles = 0 * log_snr[:, None] * frequencies",
         "tests/property/test_denoiser.py",
     ),
     Fault(
         "noise level embedded as gamma",
-        "idm/nn/layers.py",
+        "idm/models/layers.py",
         "angles = log_snr[:, None] * frequencies",
         "angles = gamma.float()[:, None] * frequencies",
         "tests/unit/test_denoiser.py",
     ),
     Fault(
         "attention without its scale",
-        "idm/nn/layers.py",
+        "idm/models/layers.py",
         "q * q.shape[-1] ** -0.5 @ k.mT",
         "q @ k.mT",
         "tests/property/test_denoiser.py",
     ),
     Fault(
         "norm over the batch",
-        "idm/nn/layers.py",
+        "idm/models/layers.py",
         "return x + h\n",
         "return x + h - h.mean(dim=0)\n",
         "tests/property/test_denoiser.py",
     ),
-    # ------------------------------------------------------------------------- idm/export.py, idm/backends.py
+    # --------------------------------------------------------------- idm/restorers/export.py, idm/restorers/backends.py
     Fault(
         "a graph that gives NaN passes its check",
-        "idm/export.py",
+        "idm/restorers/export.py",
         "if not difference <= TOLERANCE[dtype]:",
         "if difference > TOLERANCE[dtype]:",
         "tests/unit/test_backends.py",
     ),
     Fault(
         "a graph is checked for the batch only that it was traced with",
-        "idm/export.py",
+        "idm/restorers/export.py",
         "for samples in ([0], [0, 1], [1, 0, 1]):",
         "for samples in ([0, 1],):",
         "tests/unit/test_backends.py",
     ),
     Fault(
         "the file is in place before its check",
-        "idm/export.py",
+        "idm/restorers/export.py",
         "        difference = check(graph, run_by_onnxruntime(draft), torch.float32)\n        draft.replace(path)",
         "        draft.replace(path)\n        difference = check(graph, run_by_onnxruntime(path), torch.float32)",
         "tests/unit/test_backends.py",
     ),
     Fault(
         "gamma is embedded in float32",
-        "idm/backends.py",
+        "idm/restorers/backends.py",
         "self._denoiser.embed_gamma(gamma)}",
         "self._denoiser.embed_gamma(gamma.float())}",
         "tests/unit/test_backends.py",
     ),
     Fault(
         "OpenVINO computes in bfloat16, whatever was asked",
-        "idm/backends.py",
+        "idm/restorers/backends.py",
         '"bf16" if dtype == torch.bfloat16 else "f32"',
         '"bf16"',
         "tests/unit/test_backends.py",
     ),
     Fault(
         "the pipeline goes on with PyTorch",
-        "idm/pipeline.py",
+        "idm/restorers/pipeline.py",
         "self.exported or self.denoiser.eval(),",
         "self.denoiser.eval(),",
         "tests/unit/test_backends.py",
     ),
-    # ------------------------------------------------------------------------------------- idm/nn/denoiser.py
+    # ----------------------------------------------------------------------------------------------- idm/models/unet.py
     Fault(
         "condition forgotten",
-        "idm/nn/denoiser.py",
+        "idm/models/unet.py",
         "torch.cat([patches_d, patches], dim=1)",
         "torch.cat([patches, patches], dim=1)",
         "tests/property/test_denoiser.py",
     ),
     Fault(
         "no attention in the decoder",
-        "idm/nn/denoiser.py",
+        "idm/models/unet.py",
         "h = self._run(self.decoder[i], h, embedding)",
         "h = self._run(self.decoder[i][:1], h, embedding)",
         "tests/property/test_denoiser.py",
     ),
     Fault(
         "padding not cropped from the right side",
-        "idm/nn/denoiser.py",
+        "idm/models/unet.py",
         "output = h[..., :height, :width].float()",
         "output = h[..., -height:, -width:].float()",
         "tests/property/test_denoiser.py",
     ),
-    # ------------------------------------------------------------------------------------------ idm/data
+    # --------------------------------------------------------------------------------------------------------- idm/data
     Fault(
         "flip without moving the landmarks",
         "idm/data/pairs.py",
@@ -384,7 +384,7 @@ FAULTS = [
         "landmarks[[0, 1, 2, 3, 4]]",
         "tests/unit/test_data.py",
     ),
-    # ------------------------------------------------------------------------------------------ idm/config
+    # ------------------------------------------------------------------------------------------------------- idm/config
     Fault(
         "unknown keys accepted",
         "idm/config/schema.py",
@@ -406,23 +406,23 @@ FAULTS = [
         "        pass\n",
         "tests/unit/test_config.py",
     ),
-    # ------------------------------------------------------------------------------------- idm/pipeline.py
+    # ---------------------------------------------------------------------------------------- idm/restorers/pipeline.py
     Fault(
         "eta=0 taken for not given",
-        "idm/pipeline.py",
+        "idm/restorers/pipeline.py",
         "eta=defaults.eta if eta is None else eta",
         "eta=eta or defaults.eta",
         "tests/unit/test_pipeline.py",
     ),
-    # ------------------------------------------------------------------------------------ idm/pretrained.py
+    # ------------------------------------------------------------------------------------------- idm/restorers/saved.py
     Fault(
         "shapes of weights not compared",
-        "idm/pretrained.py",
+        "idm/restorers/saved.py",
         "if wanted.get(name) != found.get(name))",
         "if name not in found)",
         "tests/unit/test_pretrained.py",
     ),
-    # -------------------------------------------------------------------------------------- idm/training
+    # ----------------------------------------------------------------------------------------------------- idm/training
     Fault(
         "gradients not cleared",
         "idm/training/learner.py",
@@ -467,22 +467,22 @@ FAULTS = [
     ),
     Fault(
         "the best checkpoint pruned",
-        "idm/training/checkpoint.py",
+        "idm/io/run_folder.py",
         "        if checkpoint != best:\n",
         "        if checkpoint:\n",
         "tests/unit/test_checkpoint.py",
     ),
     Fault(
         "half a checkpoint left after an error",
-        "idm/training/checkpoint.py",
+        "idm/io/run_folder.py",
         "        shutil.rmtree(draft, ignore_errors=True)\n",
         "",
         "tests/unit/test_checkpoint.py",
     ),
-    # ------------------------------------------------------------------------------------------ idm/evaluation
+    # --------------------------------------------------------------------------------------------------- idm/evaluation
     Fault(
         "the clock stops before the faces are there",
-        "idm/evaluation/evaluate.py",
+        "idm/evaluation/engine.py",
         "    restored = restorer.restore(lq, seeds).cpu()\n    seconds = (perf_counter() - begun) / len(seeds)\n",
         "    restored = restorer.restore(lq, seeds)\n    seconds = (perf_counter() - begun) / len(seeds)\n"
         "    restored = restored.cpu()\n",
@@ -495,7 +495,7 @@ FAULTS = [
         "[seed for i in indices]",
         "tests/unit/test_compare.py",
     ),
-    # ---------------------------------------------------------------------------------------- gan_baseline
+    # ----------------------------------------------------------------------------------------------------- gan_baseline
     Fault(
         "the critic of components without its last bias",
         "gan_baseline/discriminators.py",
@@ -643,7 +643,7 @@ FAULTS = [
         "weights_only=False",
         "tests/unit/test_gan_weights.py",
     ),
-    # ------------------------------------------------------------------------- photographs: faces, files, jobs
+    # ---------------------------------------------------------------------------------- photographs: faces, files, jobs
     Fault(
         "a warp's samples half a pixel off",
         "idm/faces/align.py",
@@ -674,28 +674,28 @@ FAULTS = [
     ),
     Fault(
         "enlargement without its half pixel",
-        "idm/photo/restorer.py",
+        "idm/apps/photo/restorer.py",
         "0.5 * factors - 0.5]",
         "0 * factors]",
         "tests/unit/test_photo.py",
     ),
     Fault(
         "the guard the wrong way round",
-        "idm/photo/face.py",
+        "idm/apps/photo/face.py",
         "self.identity >= settings.min_identity",
         "self.identity <= settings.min_identity",
         "tests/unit/test_photo.py",
     ),
     Fault(
         "every sample drawn with one seed",
-        "idm/photo/restorer.py",
+        "idm/apps/photo/restorer.py",
         "(face, settings.seed + k)",
         "(face, settings.seed)",
         "tests/unit/test_photo.py",
     ),
     Fault(
         "a broken face pasted",
-        "idm/photo/face.py",
+        "idm/apps/photo/face.py",
         '            self.failure = f"the restorer gave',
         '            _ = f"the restorer gave',
         "tests/unit/test_photo.py",
@@ -709,26 +709,26 @@ FAULTS = [
     ),
     Fault(
         "two orientations exchanged",
-        "idm/data/photos.py",
+        "idm/io/photos.py",
         "orientation in (2, 3, 6, 7)",
         "orientation in (2, 3, 8, 7)",
         "tests/unit/test_photos.py",
     ),
     Fault(
         "a photograph of which a face failed counted as restored",
-        "idm/photo/files.py",
+        "idm/apps/photo/files.py",
         "    if broken:\n",
         "    if False:\n",
         "tests/e2e/test_photos.py",
     ),
     Fault(
         "what is there done again",
-        "idm/photo/job.py",
+        "idm/apps/photo/job.py",
         "            del self.todo[source]\n",
         "",
         "tests/unit/test_job.py",
     ),
-    # ------------------------------------------------------------------------------------------ gan_baseline/losses.py
+    # ------------------------------------------------------------------------------------------- gan_baseline/losses.py
     Fault(
         "generator's logistic loss with the wrong sign",
         "gan_baseline/losses.py",
@@ -778,7 +778,7 @@ FAULTS = [
         "per_face.mean()",
         "tests/unit/test_gan_losses.py",
     ),
-    # -------------------------------------------------------------------------------------- gan_baseline/components.py
+    # --------------------------------------------------------------------------------------- gan_baseline/components.py
     Fault(
         "eyes swapped",
         "gan_baseline/components.py",
@@ -793,15 +793,15 @@ FAULTS = [
         "centre, half = box[:, :2], box[:, 2:]",
         "tests/unit/test_gan_components.py",
     ),
-    # ---------------------------------------------------------------------------------------- gan_baseline/features.py
+    # ----------------------------------------------------------------------------------------- idm/faces/features.py
     Fault(
         "VGG-19's maps after their ReLU",
-        "gan_baseline/features.py",
+        "idm/faces/features.py",
         "taps.append(len(layers) - 2)",
         "taps.append(len(layers) - 1)",
-        "tests/unit/test_gan_features.py",
+        "tests/unit/test_features.py",
     ),
-    # --------------------------------------------------------------------------------------- gan_baseline/adversary.py
+    # ---------------------------------------------------------------------------------------- gan_baseline/adversary.py
     Fault(
         "R1 without its 1/2",
         "gan_baseline/adversary.py",
@@ -851,7 +851,7 @@ FAULTS = [
         "STYLE_WEIGHTS = (1.0, 0.5)",
         "tests/unit/test_gan_learner.py",
     ),
-    # ----------------------------------------------------------------------------------------- gan_baseline/learner.py
+    # ------------------------------------------------------------------------------------------ gan_baseline/learner.py
     Fault(
         "detach forgotten",
         "gan_baseline/learner.py",
@@ -894,7 +894,7 @@ FAULTS = [
         "seed_of(self.seed, positions[0])) for",
         "tests/unit/test_gan_learner.py",
     ),
-    # ------------------------------------------------------------------------------------------- gan_baseline/build.py
+    # -------------------------------------------------------------------------------------------- gan_baseline/build.py
     Fault(
         "discriminator with the generator's betas",
         "gan_baseline/build.py",
@@ -902,7 +902,7 @@ FAULTS = [
         "train.discriminator_learning_rate, train.betas",
         "tests/unit/test_gan_config.py",
     ),
-    # ------------------------------------------------------------------------------------------- gan_baseline/prior.py
+    # -------------------------------------------------------------------------------------------- gan_baseline/prior.py
     Fault(
         "codes mixed the wrong way round",
         "gan_baseline/prior.py",
@@ -910,7 +910,7 @@ FAULTS = [
         "crossover[:, None])[..., None], second, first)",
         "tests/unit/test_gan_learner.py",
     ),
-    # ------------------------------------------------------------------------------------ idm/faces/track.py
+    # ----------------------------------------------------------------------------------------------- idm/faces/track.py
     Fault(
         "landmarks are smoothed over the past only",
         "idm/faces/track.py",
@@ -939,155 +939,155 @@ FAULTS = [
         "track.is_open = True",
         "tests/unit/test_track.py",
     ),
-    # ------------------------------------------------------------------------------------------- idm/photo/clip.py
+    # ------------------------------------------------------------------------------------------ idm/apps/photo/video.py
     Fault(
         "frames seen by the killed run are seen again",
-        "idm/photo/clip.py",
+        "idm/apps/photo/video.py",
         "if frame.index >= tracker.num_seen:",
         "if frame.index >= 0:",
         "tests/unit/test_video.py",
     ),
     Fault(
         "segments of any job count",
-        "idm/photo/clip.py",
+        "idm/apps/photo/video.py",
         "or owner.read_text() != description:",
         "or False:",
         "tests/unit/test_video.py",
     ),
     Fault(
         "the whole clip is read before the first frame is restored",
-        "idm/photo/clip.py",
+        "idm/apps/photo/video.py",
         "        for frame in frames:\n            pixels",
         "        for frame in list(frames):\n            pixels",
         "tests/unit/test_video.py",
     ),
-    # ----------------------------------------------------------------------------------------- idm/data/video/
+    # ---------------------------------------------------------------------------------------------------- idm/io/video/
     Fault(
         "clips are turned the wrong way",
-        "idm/data/video/read.py",
+        "idm/io/video/read.py",
         "np.rot90(rgb.to_ndarray(), quarters(self.image))",
         "np.rot90(rgb.to_ndarray(), -quarters(self.image))",
         "tests/unit/test_video.py",
     ),
     Fault(
         "values outside faces are converted there and back",
-        "idm/data/video/write.py",
+        "idm/io/video/write.py",
         "new[keep] = old[keep]",
         "pass",
         "tests/unit/test_video.py",
     ),
     Fault(
         "a cut-short clip just ends",
-        "idm/data/video/read.py",
+        "idm/io/video/read.py",
         "if claimed is not None and end < claimed - _SHORT:",
         "if False:",
         "tests/unit/test_video.py",
     ),
     Fault(
         "the turn is lost",
-        "idm/data/video/join.py",
+        "idm/io/video/join.py",
         "        pictures.set_display_matrix(matrix)\n",
         "",
         "tests/unit/test_video.py",
     ),
     Fault(
         "times in the muxer's own units",
-        "idm/data/video/join.py",
+        "idm/io/video/join.py",
         "round(packet.pts * packet.time_base / time_base)",
         "packet.pts",
         "tests/unit/test_video.py",
     ),
-    # ----------------------------------------------------------------------------------------- idm/app/studio.py
+    # ------------------------------------------------------------------------------------------ idm/apps/web/session.py
     Fault(
         "two users in one chain at once",
-        "idm/app/studio.py",
+        "idm/apps/web/session.py",
         "        with self._restoring:\n",
         "        if True:\n",
-        "tests/unit/test_studio.py",
+        "tests/unit/test_session.py",
     ),
     Fault(
         "two users in the detector at once",
-        "idm/app/studio.py",
+        "idm/apps/web/session.py",
         "        with self.lock:\n",
         "        if True:\n",
-        "tests/unit/test_studio.py",
+        "tests/unit/test_session.py",
     ),
     Fault(
         "the limit on pixels forgotten",
-        "idm/app/studio.py",
+        "idm/apps/web/session.py",
         "read_photo(path, self.max_pixels)",
         "read_photo(path)",
-        "tests/unit/test_studio.py",
+        "tests/unit/test_session.py",
     ),
     Fault(
         "fidelity forgotten",
-        "idm/app/studio.py",
+        "idm/apps/web/session.py",
         "strength=self.strength,",
         "strength=1.0,",
-        "tests/unit/test_studio.py",
+        "tests/unit/test_session.py",
     ),
-    # ---------------------------------------------------------------------------------------- idm/app/answers.py
+    # ----------------------------------------------------------------------------------------- idm/apps/web/handlers.py
     Fault(
         "the server's folders in messages",
-        "idm/app/answers.py",
+        "idm/apps/web/handlers.py",
         ".replace(str(path), path.name)",
         "",
         "tests/unit/test_app_server.py",
     ),
     Fault(
         "the seed forgotten",
-        "idm/app/answers.py",
+        "idm/apps/web/handlers.py",
         "int(seed), float(upscale)",
         "0, float(upscale)",
         "tests/unit/test_app_server.py",
     ),
-    # ----------------------------------------------------------------------------------------- idm/app/server.py
+    # ------------------------------------------------------------------------------------------- idm/apps/web/server.py
     Fault(
         "addresses fetched through the file route",
-        "idm/app/server.py",
+        "idm/apps/web/server.py",
         "file=(?!\\w+:).+",
         "file=.+",
         "tests/unit/test_app_server.py",
     ),
     Fault(
         "addresses fetched through calls",
-        "idm/app/server.py",
+        "idm/apps/web/server.py",
         '        return search(json.loads(body or b"null"))',
         "        return False",
         "tests/unit/test_app_server.py",
     ),
     Fault(
         "uploads without limit",
-        "idm/app/server.py",
+        "idm/apps/web/server.py",
         "        elif int(length) > limit:\n",
         "        elif False:\n",
         "tests/unit/test_app_server.py",
     ),
     Fault(
         "the calls' files unchecked, as on a mounted page",
-        "idm/app/server.py",
+        "idm/apps/web/server.py",
         "    page.server.config.timeout_graceful_shutdown = 1",
         "    page.has_launched = False",
         "tests/unit/test_app_server.py",
     ),
     Fault(
         "temporary files left",
-        "idm/app/server.py",
+        "idm/apps/web/server.py",
         "        shutil.rmtree(home, ignore_errors=True)",
         "        pass",
         "tests/unit/test_app_server.py",
     ),
     Fault(
         "examples swept away",
-        "idm/app/server.py",
+        "idm/apps/web/server.py",
         "if path not in kept and path.lstat",
         "if path.lstat",
         "tests/unit/test_app_server.py",
     ),
-    # ------------------------------------------------------------------------------------------- idm/app/look.py
+    # -------------------------------------------------------------------------------------------- idm/apps/web/theme.py
     Fault(
         "names as HTML",
-        "idm/app/look.py",
+        "idm/apps/web/theme.py",
         "{html.escape(order.restorer)}",
         "{order.restorer}",
         "tests/unit/test_app_server.py",

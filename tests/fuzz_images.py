@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from idm.data import images
-from idm.data.images import ImageError, decode_image
-from idm.data.photos import read_photo
+from idm.io import images
+from idm.io.images import ImageError, decode_image
+from idm.io.photos import read_photo
 
 
 def seeds(rng: np.random.Generator) -> list[bytes]:

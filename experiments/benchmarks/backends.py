@@ -20,17 +20,17 @@ from rounds import Turn, speedup, start, take_turns, write_result
 from table import backends_table
 from torch import Tensor
 
-from idm.build.data import assets_folder
-from idm.build.intrinsic import build_denoiser, build_gammas
-from idm.data.faces import FolderFaces, Part, SyntheticFaces
+from idm.config.assembly.data import assets_folder
+from idm.config.assembly.intrinsic import build_denoiser, build_gammas
 from idm.data.pairs import FrozenPairs
-from idm.data.ranges import from_uint8, hwc_to_chw, to_uint8
+from idm.data.sources import FolderFaces, Part, SyntheticFaces
 from idm.degradation import GFPGAN
 from idm.diffusion.samplers import build_scheduler
 from idm.evaluation.metrics import psnr
-from idm.pipeline import IDMPipeline
-from idm.pretrained import load_pipeline
-from idm.runtime import keep_freed_memory, provenance, quieten_libraries, share_cores
+from idm.io.machine import keep_freed_memory, provenance, quieten_libraries, share_cores
+from idm.io.ranges import from_uint8, hwc_to_chw, to_uint8
+from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.saved import load_pipeline
 
 CPU = torch.device("cpu")
 BATCH_SIZES = (1, 8)

@@ -20,15 +20,15 @@ import torch
 from networks import FACES64, FACES128, Case
 from rounds import Turn, start, take_turns, write_result
 
-from idm.build.data import assets_folder
-from idm.build.intrinsic import build_denoiser, build_pipeline
-from idm.data.faces import FolderFaces, Part
-from idm.data.ranges import from_uint8, hwc_to_chw
-from idm.evaluation.identity import load_identity
+from idm.config.assembly.data import assets_folder
+from idm.config.assembly.intrinsic import build_denoiser, build_pipeline
+from idm.data.sources import FolderFaces, Part
 from idm.extrinsic.clean import Cleaning, Settings
 from idm.extrinsic.gate import Gate
-from idm.pipeline import IDMPipeline
-from idm.runtime import inference_dtype, keep_freed_memory, provenance, share_cores
+from idm.faces.recognition import load_identity
+from idm.io.machine import inference_dtype, keep_freed_memory, provenance, share_cores
+from idm.io.ranges import from_uint8, hwc_to_chw
+from idm.restorers.pipeline import IDMPipeline
 
 BATCH_SIZE = 16
 SAMPLING, CLEANING = "sampling", "cleaning"

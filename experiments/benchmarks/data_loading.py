@@ -20,12 +20,12 @@ from rounds import start, take_turns, write_result
 from table import data_loading_table
 from training import BATCH_SIZE, prepare_ours
 
-from idm.build.data import assets_folder, build_recipe
-from idm.data.faces import Cached, FolderFaces, Part
-from idm.data.images import write_image
+from idm.config.assembly.data import assets_folder, build_recipe
 from idm.data.pairs import Pairing, Share, training_batches
+from idm.data.sources import Cached, FolderFaces, Part
 from idm.data.synthetic import synthetic_face
-from idm.runtime import keep_freed_memory, provenance, share_cores
+from idm.io.images import write_image
+from idm.io.machine import keep_freed_memory, provenance, share_cores
 
 FILE_SIZE = 256  # of the JPEGs
 FACES256 = replace(

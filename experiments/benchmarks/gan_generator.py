@@ -20,7 +20,7 @@ from table import gan_table
 from torch import Tensor
 
 from gan_baseline.gfpgan import GFPGAN
-from idm.runtime import keep_freed_memory, provenance, share_cores
+from idm.io.machine import keep_freed_memory, provenance, share_cores
 
 IMAGE_SIZE = 512
 

@@ -15,10 +15,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from idm.build.intrinsic import build_denoiser
+from idm.config.assembly.intrinsic import build_denoiser
 from idm.config.load import load_config
 from idm.config.schema import IDMConfig
-from idm.nn.denoiser import Denoiser
+from idm.models.unet import Denoiser
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ATTENTION_RESOLUTIONS = (32, 16, 8)

@@ -19,9 +19,9 @@ from rounds import Turn, speedup, start, take_turns, write_result
 from table import sampling_table
 from torch import Tensor
 
-from idm.build.intrinsic import build_denoiser, build_gammas
+from idm.config.assembly.intrinsic import build_denoiser, build_gammas
 from idm.diffusion.samplers import build_scheduler, sample
-from idm.runtime import inference_dtype, keep_freed_memory, provenance, share_cores
+from idm.io.machine import inference_dtype, keep_freed_memory, provenance, share_cores
 
 BASELINE, OURS = "diffusers", "idm"
 

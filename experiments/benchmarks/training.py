@@ -20,8 +20,8 @@ from rounds import Turn, speedup, start, take_turns, write_result
 from table import training_table
 from torch import Tensor, nn
 
-from idm.build.intrinsic import build_denoiser
-from idm.runtime import computes_in_bf16, keep_freed_memory, provenance, share_cores
+from idm.config.assembly.intrinsic import build_denoiser
+from idm.io.machine import computes_in_bf16, keep_freed_memory, provenance, share_cores
 
 BATCH_SIZE = 8
 STEPS = 2  # of a turn

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from idm.extrinsic.manifest import read_manifest, summarise
-from idm.runtime import provenance
-from idm.training.checkpoint import write_json
+from idm.io.atomic import write_json
+from idm.io.machine import provenance
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     rounds, again = arguments.experiment / "seed_0" / "rounds", arguments.output / "cleaned_again"
     files = rounds / "clean_0" / "data" / "*.parquet"
     source = f'{{name: huggingface, path: parquet, data_files: "{files}", landmarks_column: landmarks, id_column: id}}'
-    command = [sys.executable, "-m", "idm.cli", "clean", f"--model={rounds / 'round_0'}", f"--data={source}"]
+    command = [sys.executable, "-m", "idm", "clean", f"--model={rounds / 'round_0'}", f"--data={source}"]
     count = f"--num-images={arguments.num_images}"
     chain = ["sampler.name=ddim", "sampler.num_steps=1"]  # as configs/extrinsic64.yaml
     subprocess.run([*command, count, f"--output={again}", *chain], check=True)

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from idm.build.data import assets_folder, evenly
-from idm.data.faces import FolderFaces, Part
-from idm.data.images import write_image
+from idm.config.assembly.data import assets_folder, evenly
+from idm.data.sources import FolderFaces, Part
 from idm.evaluation.metrics import mean_and_interval
 from idm.extrinsic.manifest import read_manifest
-from idm.runtime import provenance
-from idm.training.checkpoint import write_json
+from idm.io.atomic import write_json
+from idm.io.images import write_image
+from idm.io.machine import provenance
 
 SIZE = 128
 CHAINS = {
@@ -73,7 +73,7 @@ def main() -> None:
     rows = {}
     for name, settings in CHAINS.items():
         output = arguments.output / name.replace(" ", "_")
-        command = [sys.executable, "-m", "idm.cli", "clean", f"--data={portraits}", f"--output={output}", "--report"]
+        command = [sys.executable, "-m", "idm", "clean", f"--data={portraits}", f"--output={output}", "--report"]
         subprocess.run([*command, *settings], check=True)
         rows[name] = summarise(output)
         print(name, rows[name], flush=True)

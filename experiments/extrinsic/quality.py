@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from spoil import Spoiling, spoil
 
-from idm.build.data import assets_folder
-from idm.data.faces import FolderFaces
+from idm.config.assembly.data import assets_folder
+from idm.data.sources import FolderFaces
 from idm.extrinsic.quality import Quality, measure
-from idm.runtime import provenance
-from idm.training.checkpoint import write_json
+from idm.io.atomic import write_json
+from idm.io.machine import provenance
 
 LEVELS = {
     "blur": [Spoiling("blur", blur=sigma) for sigma in (0.4, 0.6, 1.0)],

@@ -22,21 +22,21 @@ import numpy as np
 import torch
 from spoil import write_spoiled
 
-from idm.build.data import assets_folder, build_recipe, evenly
+from idm.config.assembly.data import assets_folder, build_recipe, evenly
 from idm.config.load import load_config
 from idm.config.schema import IDMConfig
-from idm.data.faces import FolderFaces, Part
 from idm.data.pairs import FrozenPairs
-from idm.data.ranges import from_uint8
-from idm.evaluation.evaluate import evaluate
-from idm.evaluation.identity import cosine, load_identity
+from idm.data.sources import FolderFaces, Part
+from idm.evaluation.engine import evaluate
 from idm.evaluation.metrics import build_metric
 from idm.extrinsic.manifest import SUMMARY, read_manifest
 from idm.extrinsic.quality import measure
 from idm.extrinsic.shards import cleaned_faces
-from idm.pretrained import load_pipeline
-from idm.runtime import inference_dtype, keep_freed_memory, provenance
-from idm.training.checkpoint import write_json
+from idm.faces.recognition import cosine, load_identity
+from idm.io.atomic import write_json
+from idm.io.machine import inference_dtype, keep_freed_memory, provenance
+from idm.io.ranges import from_uint8
+from idm.restorers.saved import load_pipeline
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "extrinsic64.yaml"

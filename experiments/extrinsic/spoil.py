@@ -12,11 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from idm.build.data import assets_folder
-from idm.data.faces import FaceSource, FolderFaces
-from idm.data.images import write_image
-from idm.data.ranges import from_uint8, to_uint8
-from idm.degradation import kernels, ops
+from idm.config.assembly.data import assets_folder
+from idm.data.sources import FaceSource, FolderFaces
+from idm.degradation import kernels, steps
+from idm.io.images import write_image
+from idm.io.ranges import from_uint8, to_uint8
 
 Kind = Literal["none", "blur", "noise", "jpeg", "mixed"]
 CHANCES: dict[Kind, float] = {"blur": 0.4, "noise": 0.2, "jpeg": 0.2, "mixed": 0.2}
@@ -57,11 +57,11 @@ def spoil(image: np.ndarray, spoiling: Spoiling, rng: np.random.Generator) -> np
     face = from_uint8(image)
     if spoiling.blur > 0:
         sigma = spoiling.blur * image.shape[0] / 64
-        face = ops.blur(face, kernels.gaussian_taps(sigma, max(1, round(4 * sigma))))
+        face = steps.blur(face, kernels.gaussian_taps(sigma, max(1, round(4 * sigma))))
     if spoiling.noise > 0:
-        face = ops.add_gaussian_noise(face, spoiling.noise, rng)
+        face = steps.add_gaussian_noise(face, spoiling.noise, rng)
     if spoiling.jpeg < 100:
-        face = ops.jpeg(face, round(spoiling.jpeg))
+        face = steps.jpeg(face, round(spoiling.jpeg))
     return to_uint8(face)
 
 

@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from idm.data.faces import FaceSource, FolderFaces
-from idm.data.images import image_grid, write_image
-from idm.data.ranges import chw_to_hwc, from_uint8, to_uint8
+from idm.data.sources import FaceSource, FolderFaces
 from idm.evaluation.frechet import NAME, frechet_distance
-from idm.evaluation.identity import load_identity
 from idm.extrinsic.shards import cleaned_faces
+from idm.faces.recognition import load_identity
 from idm.faces.template import ffhq_landmarks
-from idm.pretrained import load_pipeline
-from idm.runtime import inference_dtype, keep_freed_memory, provenance
-from idm.training.checkpoint import write_json
+from idm.io.atomic import write_json
+from idm.io.images import image_grid, write_image
+from idm.io.machine import inference_dtype, keep_freed_memory, provenance
+from idm.io.ranges import chw_to_hwc, from_uint8, to_uint8
+from idm.restorers.saved import load_pipeline
 from idm.training.loop import read_log
 
 ROOT = Path(__file__).parents[2]

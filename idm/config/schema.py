@@ -119,7 +119,7 @@ class DegradationConfig(Section):
 
 
 class DenoiserConfig(Section):
-    """Arguments of :class:`idm.nn.denoiser.Denoiser`, where they are described."""
+    """Arguments of :class:`idm.models.unet.Denoiser`, where they are described."""
 
     patch_size: Literal[1, 2, 4, 8] = 2
     channels: Annotated[list[Count], Field(min_length=1)] = [64, 128, 256]
@@ -157,9 +157,13 @@ class LogSigmaConfig(Section):
 
     name: Literal["log_sigma"] = "log_sigma"
     sigma_min: Annotated[float, Field(gt=0)] = 0.02
+    """Lowest noise level, as sigma = sqrt((1 - gamma) / gamma)."""
     sigma_max: Annotated[float, Field(gt=0)] = 1.5
+    """Highest noise level below the start."""
     start_sigma: Annotated[float, Field(gt=0)] = 100.0
+    """Where every chain starts."""
     num_steps: Annotated[int, Field(ge=3)] = 64
+    """Number of levels, the start among them."""
 
 
 ScheduleConfig = Annotated[LinearConfig | CosineConfig | LogSigmaConfig, Field(discriminator="name")]
@@ -176,6 +180,7 @@ class StartAndLogUniformConfig(Section):
 
     name: Literal["start_and_log_uniform"] = "start_and_log_uniform"
     start_share: Share = 0.5
+    """Share of the samples at the chain's start."""
     own_estimates: Share = 0.0
     """Share of the samples below the start whose x_t is made of the model's own estimate instead of x_0."""
 
@@ -187,7 +192,9 @@ class FeatureLossConfig(Section):
     """L1 between feature maps of the estimate of x_0 and of x_0, in a frozen network."""
 
     network: Literal["mobilefacenet", "vgg19"] = "mobilefacenet"
+    """Frozen network whose maps are compared; its weights are files that the user provides."""
     weight: Annotated[float, Field(gt=0)] = 0.1
+    """Weight of the sum over the maps beside the pixels' loss."""
 
 
 class ObjectiveConfig(Section):
@@ -252,7 +259,7 @@ class TrainConfig(Section):
 class IDMTrainConfig(TrainConfig):
     init_from: Path | Literal["bundled"] | None = None
     """Weights to start from: a run, a saved pipeline or the bundled model. A model of half the patch size becomes one
-    that sees the faces shrunk to half (:func:`idm.nn.denoiser.double_patches`)."""
+    that sees the faces shrunk to half (:func:`idm.models.unet.double_patches`)."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     decay: Literal["constant", "cosine"] = "cosine"

@@ -17,11 +17,11 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from idm.data.faces import Face, FaceSource, Landmarks, StreamedFaces
-from idm.data.pool import Pool
-from idm.data.ranges import from_uint8, to_uint8
+from idm.data.mixing import Pool
+from idm.data.sources import Face, FaceSource, Landmarks, StreamedFaces
 from idm.degradation import Mixture, Recipe, degradation_rng, degrade
-from idm.degradation.ops import to_grey
+from idm.degradation.steps import to_grey
+from idm.io.ranges import from_uint8, to_uint8
 
 
 @dataclass(frozen=True)

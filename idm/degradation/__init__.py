@@ -1,10 +1,10 @@
 """Blind-face-restoration degradations: an image in [0, 1] and a generator in, a worse image out.
 
-`pipeline` holds the recipes and the fixed order of the steps, `ops` the steps one by one, `kernels` the blur
+`recipes` holds the recipes and the fixed order of the steps, `steps` the steps one by one, `kernels` the blur
 kernels. Everything is numpy and OpenCV on the CPU; nothing here knows of configs, files or training.
 """
 
-from idm.degradation.pipeline import (
+from idm.degradation.recipes import (
     CODEFORMER,
     CODEFORMER_STAGE2,
     DAEFR,

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from idm.data.pairs import FrozenPairs, collate
-from idm.data.ranges import from_uint8
-from idm.evaluation.evaluate import Scores, restore_timed, score, summarise_column
+from idm.evaluation.engine import Scores, restore_timed, score, summarise_column
 from idm.evaluation.metrics import PairMetric
 from idm.evaluation.sets import ORIGINAL, SetScores
-from idm.restorer import Restorer
+from idm.io.ranges import from_uint8
+from idm.restorers.protocol import Restorer
 
 DEGRADED, BICUBIC = "degraded", "bicubic"
 
@@ -43,7 +43,7 @@ class Comparison:
 
 
 class Resized:
-    """A :class:`~idm.restorer.Restorer` at another size than its own: faces go in and come out resized.
+    """A :class:`~idm.restorers.protocol.Restorer` at another size than its own: faces go in and come out resized.
 
     Enlarging is bicubic, shrinking is bicubic with antialiasing.
     """

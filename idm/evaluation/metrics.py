@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from idm.evaluation.sets import CleanFID, Frechet, SetMetric
-from idm.evaluation.weights import find_weights, missing_weights
+from idm.io.weights import find_weights, missing_weights
 
 Image01 = Float32[np.ndarray, "_ _ 3"]
 PairMetric = Callable[[Image01, Image01], float]  # (restored, hq)
@@ -123,7 +123,7 @@ def build_metric(
     Args:
         name: a key of ``METRICS``.
         weights_dir: folder of weights files; by default searched as
-            :func:`idm.evaluation.weights.find_weights` says. FID reads pyiqa's own folder in any case.
+            :func:`idm.io.weights.find_weights` says. FID reads pyiqa's own folder in any case.
         device: where networks run, such as "cpu" or "cuda:0".
 
     Raises:
@@ -207,7 +207,7 @@ def _build_lpips(weights_dir: Path | None, device: str) -> PairMetric:
 
 
 def _build_identity(weights_dir: Path | None, device: str) -> PairMetric:
-    from idm.evaluation.identity import cosine, load_identity
+    from idm.faces.recognition import cosine, load_identity
     from idm.faces.template import ffhq_landmarks
 
     network = load_identity(weights_dir, device)
@@ -247,7 +247,7 @@ def _build_niqe(weights_dir: Path | None, device: str) -> SingleMetric:
 
 
 def _build_frechet(weights_dir: Path | None, device: str) -> SetMetric:
-    from idm.evaluation.identity import load_identity
+    from idm.faces.recognition import load_identity
 
     return Frechet(load_identity(weights_dir, device))
 

@@ -9,11 +9,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from idm.data.images import write_image
-from idm.data.ranges import from_uint8
 from idm.evaluation.frechet import frechet_distance
-from idm.evaluation.identity import IdentityNet
+from idm.faces.recognition import IdentityNet
 from idm.faces.template import ffhq_landmarks
+from idm.io.images import write_image
+from idm.io.ranges import from_uint8
 
 ORIGINAL = "original"
 
@@ -83,7 +83,7 @@ class SetScores:
                 self._described[column][name].append(metric.describe(image))
 
     def of(self, column: str) -> dict[str, dict[str, float | None]]:
-        """The column against the originals, by metric, as :func:`idm.evaluation.evaluate.summarise_column` gives it;
+        """The column against the originals, by metric, as :func:`idm.evaluation.engine.summarise_column` gives it;
         there are no intervals."""
         described, originals = self._described[column], self._described[ORIGINAL]
         return {

@@ -21,19 +21,19 @@ import cv2
 import numpy as np
 import torch
 
-from idm.data.faces import Face, FaceSource, StreamedFaces
-from idm.data.images import ImageError, image_error
-from idm.data.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
-from idm.evaluation.identity import IDENTITY_LANDMARKS, IdentityNet, cosine
+from idm.data.sources import Face, FaceSource, StreamedFaces
 from idm.evaluation.metrics import psnr
 from idm.extrinsic.gate import Decision, Gate, decide
 from idm.extrinsic.manifest import CARD, MANIFEST, SUMMARY
 from idm.extrinsic.quality import Quality, measure
 from idm.extrinsic.shards import DATA, CleanedFace, CleanError, Entry, as_text, shard_path, write_shard
+from idm.faces.recognition import IDENTITY_LANDMARKS, IdentityNet, cosine
 from idm.faces.template import ffhq_landmarks, umeyama
-from idm.restorer import Restorer
-from idm.runtime import num_usable_cores
-from idm.training.checkpoint import write_json
+from idm.io.atomic import write_json
+from idm.io.images import ImageError, image_error
+from idm.io.machine import num_usable_cores
+from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
+from idm.restorers.protocol import Restorer
 
 ABOUT = "clean.json"
 

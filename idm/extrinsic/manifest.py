@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from idm.extrinsic.shards import CleanError, Entry, as_text, read_entries
-from idm.training.checkpoint import write_json, write_text
+from idm.io.atomic import write_json, write_text
 
 MANIFEST, SUMMARY, CARD = "manifest.jsonl", "summary.json", "README.md"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from idm.data.images import image_grid, write_image
 from idm.extrinsic.manifest import SUMMARY, read_manifest
 from idm.extrinsic.shards import Entry
-from idm.training.checkpoint import write_text
+from idm.io.atomic import write_text
+from idm.io.images import image_grid, write_image
 
 Pictures = Callable[[Sequence[Entry]], list[tuple[np.ndarray, np.ndarray]]]
 """Gives (x, x*) of each entry."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from idm.training.checkpoint import write_json
+from idm.io.atomic import write_json
 
 TABLE = "rounds.json"
 
@@ -21,7 +21,7 @@ class Stages:
 
     Attributes:
         train: trains round k; gives the metrics it validated with at the end, see
-            :func:`idm.evaluation.evaluate.summarise`.
+            :func:`idm.evaluation.engine.summarise`.
         clean: cleans the originals with what round k trained; gives the job's summary.
     """
 

@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 from jaxtyping import UInt8
 from PIL import Image
 
-from idm.data.faces import HuggingFaceFaces, Landmarks
-from idm.runtime import num_usable_cores
-from idm.training.checkpoint import sync
+from idm.data.sources import HuggingFaceFaces, Landmarks
+from idm.io.atomic import sync
+from idm.io.machine import num_usable_cores
 
 DATA = "data"
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Integer
 
-from idm.evaluation.weights import find_weights
 from idm.faces.align import to_unit
+from idm.io.weights import find_weights
 
 DetectorName = Literal["retinaface_mobile0.25", "retinaface_resnet50"]
 
@@ -117,7 +117,7 @@ def load_detector(
 
     Args:
         weights: its weights file or a folder that holds it; by default searched as
-            :func:`idm.evaluation.weights.find_weights` says.
+            :func:`idm.io.weights.find_weights` says.
 
     Raises:
         FileNotFoundError: the weights are missing; says what they are and where to put them.

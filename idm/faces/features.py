@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from idm.evaluation.identity import IDENTITY_LANDMARKS, load_identity
-from idm.evaluation.mobilefacenet import HEIGHT, WIDTH, MobileFaceNet
-from idm.evaluation.weights import fill, find_weights, read_weights
 from idm.faces.align import sampling_grid, scale_of
+from idm.faces.mobilefacenet import HEIGHT, WIDTH, MobileFaceNet
+from idm.faces.recognition import IDENTITY_LANDMARKS, load_identity
 from idm.faces.template import ffhq_landmarks, umeyama
+from idm.io.weights import fill, find_weights, read_weights
 
 VGG19_WEIGHTS = "vgg19-dcbb9e9d.pth"
 ARCFACE_WEIGHTS = "arcface_resnet18.pth"
@@ -116,14 +116,14 @@ class MobileFaceNetEmbedding(nn.Module):
 
 
 def load_mobilefacenet(weights: Path | None = None) -> MobileFaceNet:
-    """The network of the metric "identity"; raises what :func:`~idm.evaluation.identity.load_identity` raises."""
+    """The network of the metric "identity"; raises what :func:`~idm.faces.recognition.load_identity` raises."""
     return load_identity(weights).network
 
 
 def face_crops(images: Images, landmarks: Landmarks) -> Float[Tensor, "b 3 112 96"]:
     """What MobileFaceNet wants to see: its aligned crop, values (level - 127.5) / 128; differentiable in the images.
 
-    The crop is that of :func:`idm.evaluation.identity.align_for_identity`. A face of unknown landmarks (nan) is taken
+    The crop is that of :func:`idm.faces.recognition.align_for_identity`. A face of unknown landmarks (nan) is taken
     to lie as the FFHQ template does, which is what its alignment means.
     """
     size = images.shape[-1]

@@ -16,15 +16,15 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from idm.data.pairs import Batch
-from idm.data.ranges import to_diffusion
 from idm.diffusion.objective import own_estimates, training_loss
 from idm.diffusion.process import Prediction
 from idm.diffusion.schedule import piecewise_uniform, start_and_log_uniform
 from idm.faces.features import FeatureMaps, feature_l1
-from idm.nn.denoiser import Denoiser
-from idm.pipeline import IDMPipeline
-from idm.restorer import Restorer
-from idm.runtime import inference_dtype
+from idm.io.machine import inference_dtype
+from idm.io.ranges import to_diffusion
+from idm.models.unet import Denoiser
+from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.protocol import Restorer
 
 
 @runtime_checkable

@@ -22,12 +22,13 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
-from idm.data.images import image_grid, write_image
 from idm.data.pairs import Batch, FrozenPairs
-from idm.evaluation.evaluate import Row, evaluate, summarise
+from idm.evaluation.engine import Row, evaluate, summarise
 from idm.evaluation.metrics import PairMetric
-from idm.runtime import provenance
-from idm.training import checkpoint as ckpt
+from idm.io import run_folder
+from idm.io.atomic import write_json, write_text
+from idm.io.images import image_grid, write_image
+from idm.io.machine import provenance
 from idm.training.learner import Learner, Trainable
 
 TERMINATED = 128 + signal.SIGTERM
@@ -135,7 +136,7 @@ class Run:
         if self._due(self.settings.validate_every):
             self._validate()
         if self.accelerator.is_main_process:
-            ckpt.prune(self.checkpoints, self.settings.keep_checkpoints)
+            run_folder.prune(self.checkpoints, self.settings.keep_checkpoints)
         self._tick()
 
     def _tick(self) -> None:
@@ -217,9 +218,9 @@ class Run:
         write_image(folder / "before_after.png", grid)
         self._track_image(grid)
         psnr = summary["psnr"]["restored"]["mean"]
-        saved = self.checkpoints / f"{ckpt.PREFIX}{self.step:08d}"
-        if saved.exists() and psnr > ckpt.best_score(self.checkpoints):
-            ckpt.mark_best(self.checkpoints, self.step, psnr)
+        saved = self.checkpoints / f"{run_folder.PREFIX}{self.step:08d}"
+        if saved.exists() and psnr > run_folder.best_score(self.checkpoints):
+            run_folder.mark_best(self.checkpoints, self.step, psnr)
         result = {
             "step": self.step,
             "num_images": len(rows),
@@ -227,7 +228,7 @@ class Run:
             "metrics": summary,
             **provenance(),
         }
-        ckpt.write_json(folder / "metrics.json", result)
+        write_json(folder / "metrics.json", result)
 
     def _track_image(self, grid: np.ndarray) -> None:
         for tracker in self.accelerator.trackers:
@@ -240,13 +241,13 @@ class Run:
 
     def _save(self) -> None:
         """Write a checkpoint on all processes; it appears when the main one has renamed it."""
-        final = self.checkpoints / f"{ckpt.PREFIX}{self.step:08d}"
+        final = self.checkpoints / f"{run_folder.PREFIX}{self.step:08d}"
         if final.exists():
             return
-        ckpt.write_draft(self.checkpoints, self.step, self._write)
+        run_folder.write_draft(self.checkpoints, self.step, self._write)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            ckpt.finish(self.checkpoints, self.step)
+            run_folder.finish(self.checkpoints, self.step)
         self.accelerator.wait_for_everyone()
 
     def _write(self, draft: Path) -> None:
@@ -260,15 +261,15 @@ class Run:
                 "window_seconds": self.window_seconds,
                 "num_processes": self.accelerator.num_processes,
             }
-            ckpt.write_json(draft / "progress.json", progress)
+            write_json(draft / "progress.json", progress)
 
     def _resume(self) -> None:
         """Load the newest checkpoint, if there is one, and drop what the log says of later steps."""
         if self.accelerator.is_main_process:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            ckpt.prune(self.checkpoints, keep=10**9)
+            run_folder.prune(self.checkpoints, keep=10**9)
         self.accelerator.wait_for_everyone()
-        found = ckpt.list_checkpoints(self.checkpoints)
+        found = run_folder.list_checkpoints(self.checkpoints)
         if found:
             progress = json.loads((found[-1] / "progress.json").read_text())
             self.learner.load(found[-1])
@@ -284,7 +285,7 @@ class Run:
         validated = any(row.get("validation") and row["step"] == self.step for row in rows)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            ckpt.write_text(self.log_path, "".join(json.dumps(row) + "\n" for row in rows))
+            write_text(self.log_path, "".join(json.dumps(row) + "\n" for row in rows))
         if self.step > 0 and self._due(self.settings.validate_every) and not validated:
             self._validate()  # killed between the checkpoint and the end of its validation
 
@@ -299,7 +300,7 @@ class Run:
         for name, columns in result["metrics"].items():
             degraded, restored, gain = (columns[c]["mean"] for c in ("degraded", "restored", "gain"))
             print(f"  {name:5} {degraded:7.3f} degraded -> {restored:7.3f} restored  (gain {gain:+.3f})")
-        best = ckpt.best_checkpoint(self.checkpoints)
+        best = run_folder.best_checkpoint(self.checkpoints)
         for title, path in (
             ("pictures", folder / "before_after.png"),
             ("metrics", folder / "metrics.json"),

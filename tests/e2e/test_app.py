@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from idm.app.examples import write_examples
+from idm.apps.web.examples import write_examples
 
 pytest.importorskip("gradio")
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
@@ -66,7 +66,7 @@ def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def address(assets: Path, temporary: Path) -> Iterator[str]:
     """A running ``idm app``, ended as service managers do; it leaves no file behind."""
     environment = {**os.environ, "IDM_ASSETS": str(assets), "TMPDIR": str(temporary)}
-    command = [sys.executable, "-m", "idm.cli", "app", "--port", str(free_port()), "--max-mb", "2"]
+    command = [sys.executable, "-m", "idm", "app", "--port", str(free_port()), "--max-mb", "2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as app:
         assert app.stdout is not None
         lines = []
@@ -129,7 +129,7 @@ def download(page: Page, selector: str, folder: Path) -> Path:
 
 def restored_by_the_command(assets: Path, photo: Path, folder: Path, *settings: str) -> np.ndarray:
     done = subprocess.run(
-        [sys.executable, "-m", "idm.cli", "restore", str(photo), "-o", str(folder), *settings],
+        [sys.executable, "-m", "idm", "restore", str(photo), "-o", str(folder), *settings],
         env={**os.environ, "IDM_ASSETS": str(assets)},
         capture_output=True,
         text=True,

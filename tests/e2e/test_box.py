@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import torch
 
-from idm.data.images import read_image, write_image
-from idm.data.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
 from idm.degradation import GFPGAN, degradation_rng, degrade
 from idm.evaluation.metrics import psnr
 from idm.faces.template import ffhq_landmarks, umeyama
-from idm.pretrained import BOXED, find_model, load_pipeline
+from idm.io.images import read_image, write_image
+from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
+from idm.restorers.saved import BOXED, find_model, load_pipeline
 
 # scikit-image's astronaut (NASA, public domain): eyes, nose, mouth corners.
 LANDMARKS = np.array([(203.63, 101.13), (247.50, 104.55), (223.26, 129.34), (200.92, 138.40), (245.63, 141.16)])
@@ -52,7 +52,7 @@ def test_it_works_without_a_network_and_in_a_fresh_process(tmp_path: Path) -> No
         [
             sys.executable,
             "-m",
-            "idm.cli",
+            "idm",
             "restore",
             "--aligned",
             str(tmp_path / "face.png"),

@@ -12,16 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
-from idm import cli
-from idm.commands import export as export_module
-from idm.commands import model as model_module
-from idm.data.images import read_image
+from idm.apps.cli import export as export_module
+from idm.apps.cli import main as cli
+from idm.apps.cli import model as model_module
 from idm.data.synthetic import synthetic_face
 from idm.diffusion.samplers import build_scheduler
 from idm.diffusion.schedule import linear
-from idm.nn.denoiser import Denoiser
-from idm.pipeline import IDMPipeline
-from idm.restorers import Loaded
+from idm.io.images import read_image
+from idm.models.unet import Denoiser
+from idm.restorers.load import Loaded
+from idm.restorers.pipeline import IDMPipeline
 
 SIZE = 32
 
@@ -76,7 +76,7 @@ def test_the_commands_give_the_same_faces_with_a_backend_and_report_to_nobody(mo
     home = tmp_path / "home"
     home.mkdir()
     common = ("restore", face, "--aligned", "--model", model, "--precision", "fp32", "-o")
-    command = [sys.executable, "-m", "idm.cli", *map(str, (*common, tmp_path / "openvino", "--backend", "openvino"))]
+    command = [sys.executable, "-m", "idm", *map(str, (*common, tmp_path / "openvino", "--backend", "openvino"))]
     environment = {**os.environ, "HOME": str(home), "MPLCONFIGDIR": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr

@@ -88,7 +88,7 @@ def clean(uninterrupted: Path, output: Path, launcher: list[str]) -> subprocess.
     model = ["--model", str(uninterrupted / "round_0"), "--data", "synthetic:9", "--output", str(output)]
     settings = ["shard_size=2", "batch_size=2", "gate.min_identity=null", *(f"gate.{s}" for s in EVERYTHING)]
     return subprocess.run(
-        [sys.executable, "-m", *launcher, "idm.cli", "clean", *model, *settings],
+        [sys.executable, "-m", *launcher, "idm", "clean", *model, *settings],
         capture_output=True,
         text=True,
         timeout=300,

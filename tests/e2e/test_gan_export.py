@@ -16,7 +16,7 @@ from gan_baseline.weights import save_gfpgan
     reason="the packages of the extra onnxruntime are not installed",
 )
 def test_the_exported_generator_restores_as_the_network_does_with_its_stored_noise(tmp_path) -> None:
-    from idm.export import run_by_onnxruntime
+    from idm.restorers.export import run_by_onnxruntime
 
     torch.manual_seed(0)
     gfpgan = GFPGAN(image_size=16, num_style_feat=8, channel_multiplier=1, num_mlp=1, narrow=1 / 64)
@@ -25,7 +25,7 @@ def test_the_exported_generator_restores_as_the_network_does_with_its_stored_noi
             parameter += 0.1 * torch.randn_like(parameter)  # off their start, where much is zero
     save_gfpgan(gfpgan, tmp_path / "tiny.safetensors")
     path = tmp_path / "gfpgan.onnx"
-    command = [sys.executable, "-m", "idm.cli", "export", str(tmp_path / "tiny.safetensors"), "-o", str(path)]
+    command = [sys.executable, "-m", "idm", "export", str(tmp_path / "tiny.safetensors"), "-o", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "differs from PyTorch by at most" in done.stdout

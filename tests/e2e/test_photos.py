@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from idm import cli
-from idm.commands.model import load
-from idm.data.photos import Photo, read_photo, write_photo
+from idm.apps.cli import main as cli
+from idm.apps.cli.model import load
 from idm.diffusion.samplers import build_scheduler
 from idm.diffusion.schedule import linear
-from idm.nn.denoiser import Denoiser
-from idm.pipeline import IDMPipeline
+from idm.io.photos import Photo, read_photo, write_photo
+from idm.models.unet import Denoiser
+from idm.restorers.pipeline import IDMPipeline
 
 
 @pytest.fixture(scope="module")
@@ -211,9 +211,9 @@ from pathlib import Path
 import numpy as np
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
-from idm.photo.restorer import PhotoRestorer
-from idm.photo.settings import PhotoSettings
-from idm.photo.files import restore_photos
+from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.settings import PhotoSettings
+from idm.apps.photo.files import restore_photos
 
 class Middle:
     def detect(self, pixels):

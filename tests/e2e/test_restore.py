@@ -11,16 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from idm import cli
-from idm.data.images import ImageError, read_image, write_image
+from idm.apps.cli import main as cli
+from idm.apps.photo.files import restore_files
+from idm.apps.photo.job import plan
 from idm.data.synthetic import synthetic_face
 from idm.diffusion.samplers import build_scheduler
 from idm.diffusion.schedule import linear
 from idm.evaluation import metrics
-from idm.nn.denoiser import Denoiser
-from idm.photo.files import restore_files
-from idm.photo.job import plan
-from idm.pipeline import IDMPipeline
+from idm.io.images import ImageError, read_image, write_image
+from idm.models.unet import Denoiser
+from idm.restorers.pipeline import IDMPipeline
 
 SIZE = 32
 
@@ -61,7 +61,7 @@ def faces(tmp_path: Path) -> Path:
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "idm.cli", *map(str, arguments)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "idm", *map(str, arguments)], capture_output=True, text=True, timeout=120
     )
 
 
@@ -171,7 +171,7 @@ def test_a_full_disk_costs_its_file_only_and_the_job_goes_on(model, faces, tmp_p
             raise ImageError(f"{path}: cannot be written (No space left on device)")
         write_image(path, *arguments, **options)
 
-    monkeypatch.setattr("idm.photo.files.write_image", full_once)
+    monkeypatch.setattr("idm.apps.photo.files.write_image", full_once)
     code, out, err = in_process(capsys, "restore", "--aligned", faces, "-o", tmp_path / "out", "--model", model)
     assert code == 1
     assert "No space left" in err
@@ -230,7 +230,7 @@ def test_evaluation_measures_whole_sets_before_and_after(model, tmp_path, capsys
             return float(np.mean(restored) / np.mean(originals))
 
     monkeypatch.setattr(
-        "idm.commands.faces.build_metric", lambda name: {"psnr": metrics.psnr, "frechet": Contrast()}[name]
+        "idm.apps.cli.faces.build_metric", lambda name: {"psnr": metrics.psnr, "frechet": Contrast()}[name]
     )
     common = ("evaluate", "--num-images", 3, "--metrics", "psnr,frechet", "--model", model)
     assert in_process(capsys, *common, "-o", tmp_path)[0] == 0
@@ -252,7 +252,7 @@ def test_two_folders_are_measured_as_sets_too(tmp_path, capsys, monkeypatch) -> 
             return float(np.mean(restored) - np.mean(originals))
 
     known = {"psnr": metrics.psnr, "fid": Brightness()}
-    monkeypatch.setattr("idm.commands.faces.build_metric", known.__getitem__)
+    monkeypatch.setattr("idm.apps.cli.faces.build_metric", known.__getitem__)
     for folder, value in (("hq", 100), ("restored", 110)):
         (tmp_path / folder).mkdir()
         for i in range(2):
@@ -267,7 +267,7 @@ def test_two_folders_are_measured_as_sets_too(tmp_path, capsys, monkeypatch) -> 
     [("frechet", "add one of single faces, such as psnr"), ("psnr,mse", "'mse' is unknown; known: psnr")],
 )
 def test_metrics_that_cannot_be_are_one_line(names, message, model, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("idm.commands.faces.build_metric", lambda name: None)
+    monkeypatch.setattr("idm.apps.cli.faces.build_metric", lambda name: None)
     code, _, err = in_process(capsys, "evaluate", "--metrics", names, "--model", model, "-o", tmp_path / "out")
     assert (code, len(err.splitlines())) == (1, 1)
     assert message in err
@@ -301,8 +301,8 @@ def test_two_folders_are_compared_by_name(tmp_path, capsys) -> None:
 
 def test_help_is_fast_and_imports_nothing_heavy() -> None:
     program = (
-        "import sys, contextlib, idm.cli\n"
-        "with contextlib.suppress(SystemExit): idm.cli.main(['--help'])\n"
+        "import sys, contextlib, idm.apps.cli.main\n"
+        "with contextlib.suppress(SystemExit): idm.apps.cli.main.main(['--help'])\n"
         "heavy = {'torch', 'numpy', 'diffusers', 'pyiqa', 'facexlib', 'lpips', 'cv2'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )
@@ -312,7 +312,7 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
 
 def test_restoring_imports_no_metric_and_no_detector() -> None:
     program = (
-        "import sys, idm.commands.restore\n"
+        "import sys, idm.apps.cli.restore\n"
         "heavy = {'pyiqa', 'facexlib', 'lpips', 'datasets', 'skimage'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from idm import cli
+from idm.apps.cli import main as cli
 from idm.diffusion.samplers import build_scheduler
 from idm.diffusion.schedule import linear
-from idm.nn.denoiser import Denoiser
-from idm.pipeline import IDMPipeline
+from idm.models.unet import Denoiser
+from idm.restorers.pipeline import IDMPipeline
 
 av = pytest.importorskip("av", reason="clips need PyAV: pip install av")
 
@@ -44,12 +44,12 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 import numpy as np, torch
-from idm.data.encoding import Encoding
+from idm.io.encoding import Encoding
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
-from idm.photo.restorer import PhotoRestorer
-from idm.photo.settings import PhotoSettings
-from idm.photo.clip import restore_clip
+from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.settings import PhotoSettings
+from idm.apps.photo.video import restore_clip
 
 class Noise:
     image_size = 16

@@ -11,8 +11,8 @@ from accelerate.state import AcceleratorState, GradientState
 from idm.data.pairs import Batch
 from idm.diffusion.samplers import build_scheduler
 from idm.diffusion.schedule import cosine, linear
-from idm.nn.denoiser import Denoiser
-from idm.pipeline import IDMPipeline
+from idm.models.unet import Denoiser
+from idm.restorers.pipeline import IDMPipeline
 from idm.training.learner import IntrinsicIteration, Optimisation
 
 LOSSES = {

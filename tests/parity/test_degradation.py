@@ -20,7 +20,7 @@ from idm.degradation import (
     degradation_rng,
     draw_degradation,
     kernels,
-    ops,
+    steps,
 )
 
 
@@ -63,20 +63,20 @@ def test_a_kernel_is_the_bivariate_normal_density_of_scipy(sigma_x, sigma_y, rot
 def test_a_square_kernel_filters_as_scipy(radius):
     kernel = kernels.gaussian_kernel(6.0, 2.0, 0.5, radius)
     expected = scipy.ndimage.correlate(scene(), kernel[..., None], mode="mirror")
-    np.testing.assert_allclose(ops.blur(scene(), kernel), expected, atol=2e-6)
+    np.testing.assert_allclose(steps.blur(scene(), kernel), expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("radius", [1, 6, 20, 50])
 def test_taps_filter_as_the_gaussian_filter_of_scipy(radius):
     expected = scipy.ndimage.gaussian_filter(scene(), (6.0, 6.0, 0.0), mode="mirror", radius=(radius, radius, 0))
-    np.testing.assert_allclose(ops.blur(scene(), kernels.gaussian_taps(6.0, radius)), expected, atol=2e-6)
+    np.testing.assert_allclose(steps.blur(scene(), kernels.gaussian_taps(6.0, radius)), expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("size", [(96, 80), (48, 40), (31, 17), (1, 1), (130, 101)])
 def test_resizing_is_that_of_torch_without_antialiasing(size):
     options = {"mode": "bilinear", "align_corners": False, "antialias": False}
     expected = torch.nn.functional.interpolate(to_tensor(scene())[None], size=size, **options)[0]
-    np.testing.assert_allclose(ops.resize(scene(), *size), to_array(expected), atol=1e-5)
+    np.testing.assert_allclose(steps.resize(scene(), *size), to_array(expected), atol=1e-5)
 
 
 @pytest.mark.parametrize("quality", [1, 30, 60, 85, 100])
@@ -85,7 +85,7 @@ def test_jpeg_is_that_of_pillow(name, quality):
     image, file = np.rint(IMAGES[name] * 255).astype(np.uint8), io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling="4:2:0")
     expected = np.asarray(Image.open(file)).astype(np.float32) / 255
-    result = ops.jpeg(IMAGES[name], quality)
+    result = steps.jpeg(IMAGES[name], quality)
     np.testing.assert_allclose(result, expected, atol=2.1 / 255)  # libjpeg and libjpeg-turbo may differ by a level
     assert np.abs(result - expected).mean() < 0.1 / 255
 
@@ -94,17 +94,17 @@ def test_grey_is_that_of_pillow():
     image = IMAGES["noise"]
     expected = np.asarray(Image.fromarray(np.rint(image * 255).astype(np.uint8)).convert("L"))
     for channel in range(3):
-        np.testing.assert_allclose(ops.to_grey(image)[..., channel] * 255, expected, atol=1.5)
+        np.testing.assert_allclose(steps.to_grey(image)[..., channel] * 255, expected, atol=1.5)
 
 
 @pytest.mark.parametrize("name", IMAGES)
 @pytest.mark.parametrize(
     ("ours", "theirs", "strengths"),
     [
-        (ops.adjust_brightness, tvf.adjust_brightness, (0.0, 0.5, 1.0, 1.5)),
-        (ops.adjust_contrast, tvf.adjust_contrast, (0.0, 0.5, 1.0, 1.5)),
-        (ops.adjust_saturation, tvf.adjust_saturation, (0.0, 0.5, 1.0, 1.5)),
-        (ops.adjust_hue, tvf.adjust_hue, (-0.5, -0.1, -0.03, 0.0, 0.1, 0.4)),
+        (steps.adjust_brightness, tvf.adjust_brightness, (0.0, 0.5, 1.0, 1.5)),
+        (steps.adjust_contrast, tvf.adjust_contrast, (0.0, 0.5, 1.0, 1.5)),
+        (steps.adjust_saturation, tvf.adjust_saturation, (0.0, 0.5, 1.0, 1.5)),
+        (steps.adjust_hue, tvf.adjust_hue, (-0.5, -0.1, -0.03, 0.0, 0.1, 0.4)),
     ],
     ids=["brightness", "contrast", "saturation", "hue"],
 )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idm.degradation import PRESETS, Recipe, degradation_rng, degrade, kernels, ops
+from idm.degradation import PRESETS, Recipe, degradation_rng, degrade, kernels, steps
 
 few = settings(max_examples=25)
 
@@ -26,34 +26,34 @@ class Step:
 
 STEPS = {
     "blur, isotropic": Step(
-        lambda image, s, rng: ops.blur(image, kernels.gaussian_taps(s, 8)), 0.0, (0.5, 1.0, 2.0, 4.0)
+        lambda image, s, rng: steps.blur(image, kernels.gaussian_taps(s, 8)), 0.0, (0.5, 1.0, 2.0, 4.0)
     ),
     "blur, anisotropic": Step(
-        lambda image, s, rng: ops.blur(image, kernels.gaussian_kernel(s, s / 2, 0.5, 8)),
+        lambda image, s, rng: steps.blur(image, kernels.gaussian_kernel(s, s / 2, 0.5, 8)),
         0.0,
         (0.5, 1.0, 2.0, 4.0),
     ),
     "downscale": Step(
-        lambda image, s, rng: ops.downscale(image, s), 1.0, (0.7, 1.4, 2.5, 5.0, 12.0), keeps_shape=False
+        lambda image, s, rng: steps.downscale(image, s), 1.0, (0.7, 1.4, 2.5, 5.0, 12.0), keeps_shape=False
     ),
     "down and up": Step(
-        lambda image, s, rng: ops.resize(ops.downscale(image, s), *image.shape[:2]),
+        lambda image, s, rng: steps.resize(steps.downscale(image, s), *image.shape[:2]),
         1.0,
         (2.0, 4.0, 8.0, 16.0),
     ),
-    "noise": Step(ops.add_gaussian_noise, 0.0, (2.0, 5.0, 10.0, 20.0)),
-    "jpeg": Step(lambda image, s, rng: ops.jpeg(image, int(s)), None, (95.0, 60.0, 30.0, 5.0)),
-    "shift": Step(lambda image, s, rng: ops.shift_colour(image, np.float32([s, -s, s])), 0.0, (2.0, 5.0, 10.0, 20.0)),
-    "grey": Step(lambda image, s, rng: ops.to_grey(image), None, (1.0,)),
-    "brightness, less": Step(lambda image, s, rng: ops.adjust_brightness(image, s), 1.0, (0.9, 0.7, 0.5, 0.0)),
-    "brightness, more": Step(lambda image, s, rng: ops.adjust_brightness(image, s), 1.0, (1.1, 1.3, 1.5)),
-    "contrast, less": Step(lambda image, s, rng: ops.adjust_contrast(image, s), 1.0, (0.9, 0.7, 0.5, 0.0)),
-    "contrast, more": Step(lambda image, s, rng: ops.adjust_contrast(image, s), 1.0, (1.1, 1.3, 1.5)),
-    "saturation, less": Step(lambda image, s, rng: ops.adjust_saturation(image, s), 1.0, (0.9, 0.7, 0.5, 0.0)),
-    "saturation, more": Step(lambda image, s, rng: ops.adjust_saturation(image, s), 1.0, (1.1, 1.3, 1.5)),
-    "hue": Step(lambda image, s, rng: ops.adjust_hue(image, s), 0.0, (0.02, 0.05, 0.1, 0.3)),
-    "hue, back": Step(lambda image, s, rng: ops.adjust_hue(image, s), 0.0, (-0.02, -0.05, -0.1, -0.3)),
-    "quantise": Step(lambda image, s, rng: ops.quantise(image), None, (1.0,)),
+    "noise": Step(steps.add_gaussian_noise, 0.0, (2.0, 5.0, 10.0, 20.0)),
+    "jpeg": Step(lambda image, s, rng: steps.jpeg(image, int(s)), None, (95.0, 60.0, 30.0, 5.0)),
+    "shift": Step(lambda image, s, rng: steps.shift_colour(image, np.float32([s, -s, s])), 0.0, (2.0, 5.0, 10.0, 20.0)),
+    "grey": Step(lambda image, s, rng: steps.to_grey(image), None, (1.0,)),
+    "brightness, less": Step(lambda image, s, rng: steps.adjust_brightness(image, s), 1.0, (0.9, 0.7, 0.5, 0.0)),
+    "brightness, more": Step(lambda image, s, rng: steps.adjust_brightness(image, s), 1.0, (1.1, 1.3, 1.5)),
+    "contrast, less": Step(lambda image, s, rng: steps.adjust_contrast(image, s), 1.0, (0.9, 0.7, 0.5, 0.0)),
+    "contrast, more": Step(lambda image, s, rng: steps.adjust_contrast(image, s), 1.0, (1.1, 1.3, 1.5)),
+    "saturation, less": Step(lambda image, s, rng: steps.adjust_saturation(image, s), 1.0, (0.9, 0.7, 0.5, 0.0)),
+    "saturation, more": Step(lambda image, s, rng: steps.adjust_saturation(image, s), 1.0, (1.1, 1.3, 1.5)),
+    "hue": Step(lambda image, s, rng: steps.adjust_hue(image, s), 0.0, (0.02, 0.05, 0.1, 0.3)),
+    "hue, back": Step(lambda image, s, rng: steps.adjust_hue(image, s), 0.0, (-0.02, -0.05, -0.1, -0.3)),
+    "quantise": Step(lambda image, s, rng: steps.quantise(image), None, (1.0,)),
 }
 NO_DEGRADATION = Recipe(blur_sigma=(0.0, 0.0), down=(1.0, 1.0), noise_sigma=(0.0, 0.0), jpeg_quality=None)
 
@@ -155,7 +155,7 @@ def test_every_preset_is_a_function_of_image_and_generator(recipe, index):
 @few
 @given(image=images())
 def test_a_recipe_of_zeros_changes_an_8_bit_image_not_at_all(image):
-    image = ops.quantise(image)
+    image = steps.quantise(image)
     np.testing.assert_array_equal(degrade(image, NO_DEGRADATION, degradation_rng(0, 0, 0)), image)
 
 

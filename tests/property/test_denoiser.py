@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idm.nn.denoiser import Denoiser
-from idm.nn.layers import Attention, attend
+from idm.models.layers import Attention, attend
+from idm.models.unet import Denoiser
 
 ARCHITECTURES = {
     "two levels": {"channels": (8, 16), "num_blocks": (1, 1), "attention_resolutions": (8, 4)},

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from idm.data import images
-from idm.data.images import ImageError, Picture, decode_image, find_images, read_image, write_image
-from idm.data.photos import Photo, read_photo
+from idm.io import images
+from idm.io.images import ImageError, Picture, decode_image, find_images, read_image, write_image
+from idm.io.photos import Photo, read_photo
 
 
 def encoded() -> dict[str, bytes]:

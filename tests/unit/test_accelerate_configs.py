@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 
-from idm.nn import layers
+from idm.models import layers
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))

@@ -24,15 +24,15 @@ pytest.importorskip("gradio")
 
 import httpx
 
-from idm import cli
-from idm.app import look
-from idm.app.server import Service, served, sweep
-from idm.app.studio import Done, Order, Studio
-from idm.data.photos import Photo, read_photo
+from idm.apps.cli import main as cli
+from idm.apps.photo.face import FaceReport
+from idm.apps.photo.restorer import RestoredPhoto
+from idm.apps.web import theme
+from idm.apps.web.server import Service, served, sweep
+from idm.apps.web.session import Done, Order, Studio
 from idm.data.synthetic import synthetic_face
 from idm.faces.detect import DetectedFace
-from idm.photo.face import FaceReport
-from idm.photo.restorer import RestoredPhoto
+from idm.io.photos import Photo, read_photo
 
 FACE = 64
 MAX_MB = 0.2
@@ -417,7 +417,7 @@ def test_a_port_that_is_taken_is_said_to_be_and_leaves_nothing(
 def test_names_in_the_table_of_faces_are_text_and_not_html() -> None:
     face = FaceReport(0, "kept", (1.0, 1.0, 9.0, 9.0), 0.9, 12.0, -0.25, "<img src=x onerror=alert(1)>")
     pixels = np.zeros((12, 12, 3), np.uint8)
-    table = look.faces_table(Done(Order("<b>mine</b>", (0,)), pixels, RestoredPhoto(Photo(pixels), [face], 1)))
+    table = theme.faces_table(Done(Order("<b>mine</b>", (0,)), pixels, RestoredPhoto(Photo(pixels), [face], 1)))
     assert "<b>" not in table
     assert "onerror" in table
     assert "<img src=x" not in table
@@ -428,7 +428,7 @@ def test_names_in_the_table_of_faces_are_text_and_not_html() -> None:
 def test_missing_identity_weights_are_said_to_be_missing() -> None:
     face = FaceReport(0, "restored", (1.0, 1.0, 9.0, 9.0), 0.9, 12.0)
     pixels = np.zeros((12, 12, 3), np.uint8)
-    table = look.faces_table(Done(Order("idm", (0,)), pixels, RestoredPhoto(Photo(pixels), [face], 1)))
+    table = theme.faces_table(Done(Order("idm", (0,)), pixels, RestoredPhoto(Photo(pixels), [face], 1)))
     assert "were not measured" in table
 
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from idm import export
-from idm.backends import ExportedDenoiser
 from idm.diffusion.samplers import build_scheduler, sample
 from idm.diffusion.schedule import linear
 from idm.diffusion.schedulers import DDIMScheduler
-from idm.export import ExportError, Graph, check, export_onnx, run_by_onnxruntime, write_onnx
-from idm.nn.denoiser import Denoiser
-from idm.pipeline import IDMPipeline
-from idm.restorers import describe_pipeline
+from idm.models.unet import Denoiser
+from idm.restorers import export
+from idm.restorers.backends import ExportedDenoiser
+from idm.restorers.export import ExportError, Graph, check, export_onnx, run_by_onnxruntime, write_onnx
+from idm.restorers.load import describe_pipeline
+from idm.restorers.pipeline import IDMPipeline
 
 SIZE = 16
 RUNS = [("onnxruntime", torch.float32, 2), ("openvino", torch.float32, 4), ("openvino", torch.bfloat16, 2)]
@@ -114,7 +114,7 @@ def test_openvino_is_kept_from_reporting_to_its_makers(exported) -> None:
 
 
 def test_what_cannot_work_is_refused_at_once(monkeypatch) -> None:
-    monkeypatch.setattr("idm.backends.write_onnx", lambda *_: pytest.fail("too late"))
+    monkeypatch.setattr("idm.restorers.backends.write_onnx", lambda *_: pytest.fail("too late"))
     with pytest.raises(ExportError, match="onnxruntime computes in fp32 only"):
         ExportedDenoiser(make_denoiser(), "onnxruntime", torch.bfloat16)
     with pytest.raises(ExportError, match=r"float32 on the CPU, not torch\.bfloat16"):

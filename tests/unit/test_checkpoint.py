@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from idm.training import checkpoint as ckpt
+from idm.io import atomic, run_folder
 
 
 def write(folder: Path, step: int, text: str = "weights") -> Path:
-    ckpt.write_draft(folder, step, lambda draft: fill(draft, text))
-    return ckpt.finish(folder, step)
+    run_folder.write_draft(folder, step, lambda draft: fill(draft, text))
+    return run_folder.finish(folder, step)
 
 
 def fill(draft: Path, text: str = "weights") -> None:
@@ -37,25 +37,25 @@ def test_a_finished_checkpoint_holds_what_was_written(tmp_path):
     assert final == tmp_path / "step_00000030"
     assert (final / "pipeline" / "model.bin").read_text() == "the weights"
     assert names(tmp_path) == ["step_00000030"]
-    assert ckpt.step_of(final) == 30
+    assert run_folder.step_of(final) == 30
 
 
 def test_a_draft_is_not_listed(tmp_path):
     write(tmp_path, 10)
-    ckpt.write_draft(tmp_path, 20, fill)
-    assert ckpt.list_checkpoints(tmp_path) == [tmp_path / "step_00000010"]
-    ckpt.finish(tmp_path, 20)
-    assert ckpt.list_checkpoints(tmp_path) == [tmp_path / "step_00000010", tmp_path / "step_00000020"]
+    run_folder.write_draft(tmp_path, 20, fill)
+    assert run_folder.list_checkpoints(tmp_path) == [tmp_path / "step_00000010"]
+    run_folder.finish(tmp_path, 20)
+    assert run_folder.list_checkpoints(tmp_path) == [tmp_path / "step_00000010", tmp_path / "step_00000020"]
 
 
 def test_checkpoints_are_listed_by_number_not_by_letter(tmp_path):
     for step in (100_000_000, 2, 99_999_999):
         write(tmp_path, step)
-    assert [ckpt.step_of(path) for path in ckpt.list_checkpoints(tmp_path)] == [2, 99_999_999, 100_000_000]
+    assert [run_folder.step_of(path) for path in run_folder.list_checkpoints(tmp_path)] == [2, 99_999_999, 100_000_000]
 
 
 def test_no_folder_has_no_checkpoints(tmp_path):
-    assert ckpt.list_checkpoints(tmp_path / "absent") == []
+    assert run_folder.list_checkpoints(tmp_path / "absent") == []
 
 
 @pytest.mark.parametrize(
@@ -68,15 +68,15 @@ def test_a_write_error_leaves_nothing_and_says_why(tmp_path, error):
         fill(draft)
         raise error
 
-    with pytest.raises(ckpt.CheckpointError, match=r"step_00000020: checkpoint not written: .*(No space left|I/O)"):
-        ckpt.write_draft(tmp_path, 20, fail)
+    with pytest.raises(atomic.CheckpointError, match=r"step_00000020: checkpoint not written: .*(No space left|I/O)"):
+        run_folder.write_draft(tmp_path, 20, fail)
     assert names(tmp_path) == ["step_00000010"]
 
 
 def test_a_folder_that_cannot_be_made_is_a_checkpoint_error(tmp_path):
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
-    with pytest.raises(ckpt.CheckpointError, match="not written"):
-        ckpt.write_draft(tmp_path / "checkpoints", 20, fill)
+    with pytest.raises(atomic.CheckpointError, match="not written"):
+        run_folder.write_draft(tmp_path / "checkpoints", 20, fill)
 
 
 def test_a_kill_while_writing_leaves_a_draft_that_the_next_start_removes(tmp_path):
@@ -87,17 +87,17 @@ def test_a_kill_while_writing_leaves_a_draft_that_the_next_start_removes(tmp_pat
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ckpt.write_draft(tmp_path, 20, killed)
-    assert [path.name for path in ckpt.list_checkpoints(tmp_path)] == ["step_00000010"]
-    ckpt.prune(tmp_path, keep=10**9)
+        run_folder.write_draft(tmp_path, 20, killed)
+    assert [path.name for path in run_folder.list_checkpoints(tmp_path)] == ["step_00000010"]
+    run_folder.prune(tmp_path, keep=10**9)
     assert names(tmp_path) == ["step_00000010"]
 
 
 def test_everything_is_on_the_disk_before_the_name_appears(tmp_path, monkeypatch):
     done = []
-    real_sync, real_replace = ckpt.sync, os.replace
-    monkeypatch.setattr(ckpt, "sync", lambda path: (done.append(path.name), real_sync(path)))
-    monkeypatch.setattr(ckpt.os, "replace", lambda a, b: (done.append("RENAME"), real_replace(a, b)))
+    real_sync, real_replace = run_folder.sync, os.replace
+    monkeypatch.setattr(run_folder, "sync", lambda path: (done.append(path.name), real_sync(path)))
+    monkeypatch.setattr(atomic.os, "replace", lambda a, b: (done.append("RENAME"), real_replace(a, b)))
     write(tmp_path, 20)
     before, after = done[: done.index("RENAME")], done[done.index("RENAME") + 1 :]
     assert sorted(before) == [".unfinished-step_00000020", "model.bin", "pipeline", "progress.json"]
@@ -105,10 +105,10 @@ def test_everything_is_on_the_disk_before_the_name_appears(tmp_path, monkeypatch
 
 
 def test_a_disk_that_is_full_only_when_synced_is_a_checkpoint_error(tmp_path, monkeypatch):
-    ckpt.write_draft(tmp_path, 20, fill)
-    monkeypatch.setattr(ckpt.os, "fsync", no_space)
-    with pytest.raises(ckpt.CheckpointError, match="No space left"):
-        ckpt.finish(tmp_path, 20)
+    run_folder.write_draft(tmp_path, 20, fill)
+    monkeypatch.setattr(atomic.os, "fsync", no_space)
+    with pytest.raises(atomic.CheckpointError, match="No space left"):
+        run_folder.finish(tmp_path, 20)
 
 
 # Pruning
@@ -117,30 +117,30 @@ def test_a_disk_that_is_full_only_when_synced_is_a_checkpoint_error(tmp_path, mo
 def test_pruning_keeps_the_newest_and_the_best(tmp_path):
     for step in (10, 20, 30, 40, 50):
         write(tmp_path, step)
-    ckpt.mark_best(tmp_path, 20, 25.5)
-    ckpt.prune(tmp_path, keep=2)
+    run_folder.mark_best(tmp_path, 20, 25.5)
+    run_folder.prune(tmp_path, keep=2)
     assert names(tmp_path) == ["best.json", "step_00000020", "step_00000040", "step_00000050"]
-    ckpt.mark_best(tmp_path, 50, 26.5)
-    ckpt.prune(tmp_path, keep=2)
+    run_folder.mark_best(tmp_path, 50, 26.5)
+    run_folder.prune(tmp_path, keep=2)
     assert names(tmp_path) == ["best.json", "step_00000040", "step_00000050"]
 
 
 def test_pruning_without_a_best_keeps_the_newest(tmp_path):
     for step in (10, 20, 30):
         write(tmp_path, step)
-    ckpt.prune(tmp_path, keep=1)
+    run_folder.prune(tmp_path, keep=1)
     assert names(tmp_path) == ["step_00000030"]
-    ckpt.prune(tmp_path, keep=5)
+    run_folder.prune(tmp_path, keep=5)
     assert names(tmp_path) == ["step_00000030"]
 
 
 def test_the_best_is_remembered_with_its_score(tmp_path):
-    assert ckpt.best_checkpoint(tmp_path) is None
-    assert ckpt.best_score(tmp_path) == float("-inf")
+    assert run_folder.best_checkpoint(tmp_path) is None
+    assert run_folder.best_score(tmp_path) == float("-inf")
     write(tmp_path, 20)
-    ckpt.mark_best(tmp_path, 20, 25.5)
-    assert ckpt.best_checkpoint(tmp_path) == tmp_path / "step_00000020"
-    assert ckpt.best_score(tmp_path) == 25.5
+    run_folder.mark_best(tmp_path, 20, 25.5)
+    assert run_folder.best_checkpoint(tmp_path) == tmp_path / "step_00000020"
+    assert run_folder.best_score(tmp_path) == 25.5
 
 
 # Small files
@@ -148,8 +148,8 @@ def test_the_best_is_remembered_with_its_score(tmp_path):
 
 def test_a_text_is_replaced_as_a_whole(tmp_path):
     path = tmp_path / "log.jsonl"
-    ckpt.write_text(path, "old\n")
-    ckpt.write_text(path, "new\n")
+    atomic.write_text(path, "old\n")
+    atomic.write_text(path, "new\n")
     assert path.read_text() == "new\n"
     assert names(tmp_path) == ["log.jsonl"]
 
@@ -157,7 +157,7 @@ def test_a_text_is_replaced_as_a_whole(tmp_path):
 @pytest.mark.parametrize("where", ["write", "fsync", "replace"])
 def test_a_failed_replacement_leaves_the_old_text_and_no_draft(tmp_path, monkeypatch, where):
     path = tmp_path / "best.json"
-    ckpt.write_text(path, "old\n")
+    atomic.write_text(path, "old\n")
 
     def half(self: Path, text: str) -> None:
         self.write_bytes(text[: len(text) // 2].encode())
@@ -167,26 +167,26 @@ def test_a_failed_replacement_leaves_the_old_text_and_no_draft(tmp_path, monkeyp
         if where == "write":
             patch.setattr(Path, "write_text", half)
         else:
-            patch.setattr(ckpt.os, where, no_space)
-        with pytest.raises(ckpt.CheckpointError, match=r"best\.json: cannot be written \(No space left on device\)"):
-            ckpt.write_text(path, "a new text\n")
+            patch.setattr(atomic.os, where, no_space)
+        with pytest.raises(atomic.CheckpointError, match=r"best\.json: cannot be written \(No space left on device\)"):
+            atomic.write_text(path, "a new text\n")
     assert path.read_text() == "old\n"
     assert names(tmp_path) == ["best.json"]
 
 
 def test_a_text_for_a_folder_that_is_not_there_is_a_checkpoint_error(tmp_path):
-    with pytest.raises(ckpt.CheckpointError, match="cannot be written"):
-        ckpt.write_text(tmp_path / "absent" / "log.jsonl", "")
+    with pytest.raises(atomic.CheckpointError, match="cannot be written"):
+        atomic.write_text(tmp_path / "absent" / "log.jsonl", "")
 
 
 def test_json_is_written_as_json(tmp_path):
-    ckpt.write_json(tmp_path / "a.json", {"psnr": 25.5, "names": ["ü"]})
+    atomic.write_json(tmp_path / "a.json", {"psnr": 25.5, "names": ["ü"]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"psnr": 25.5, "names": ["ü"]}
 
 
 def test_a_folder_that_only_looks_like_a_checkpoint_is_left_alone(tmp_path):
     for name in ("step_00000010", "step_00000010_copy"):
         (tmp_path / name).mkdir()
-    assert [path.name for path in ckpt.list_checkpoints(tmp_path)] == ["step_00000010"]
-    ckpt.prune(tmp_path, 1)
+    assert [path.name for path in run_folder.list_checkpoints(tmp_path)] == ["step_00000010"]
+    run_folder.prune(tmp_path, 1)
     assert (tmp_path / "step_00000010_copy").is_dir()

@@ -20,15 +20,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from idm.data.faces import FolderFaces, HuggingFaceFaces, StreamedFaces, SyntheticFaces
-from idm.data.images import write_image
-from idm.evaluation.identity import IdentityNet
-from idm.evaluation.mobilefacenet import MobileFaceNet
+from idm.data.sources import FolderFaces, HuggingFaceFaces, StreamedFaces, SyntheticFaces
 from idm.extrinsic.clean import Cleaning, Settings, _ahead, face_seed, pixel_hash
 from idm.extrinsic.gate import Gate
 from idm.extrinsic.job import run_job
 from idm.extrinsic.manifest import finish, read_manifest
 from idm.extrinsic.shards import CleanError, cleaned_faces
+from idm.faces.mobilefacenet import MobileFaceNet
+from idm.faces.recognition import IdentityNet
+from idm.io.images import write_image
 
 SIZE = 32
 ANYONE = Gate(min_identity=None)

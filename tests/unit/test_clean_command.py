@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from idm.cli import main
-from idm.commands.clean import parse_source
+from idm.apps.cli.clean import parse_source
+from idm.apps.cli.main import main
 from idm.config.load import ConfigError
 
 TINY = Path(__file__).parents[1] / "e2e" / "tiny.yaml"

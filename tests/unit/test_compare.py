@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from idm.data.faces import SyntheticFaces
 from idm.data.pairs import FrozenPairs
-from idm.data.ranges import from_uint8
+from idm.data.sources import SyntheticFaces
 from idm.degradation import GFPGAN
 from idm.evaluation.compare import Resized, compare, table_rows
-from idm.evaluation.evaluate import evaluate
+from idm.evaluation.engine import evaluate
 from idm.evaluation.metrics import psnr, ssim
-from idm.evaluation.report import render_comparison
 from idm.evaluation.sets import SetScores
+from idm.evaluation.tables import render_comparison
+from idm.io.ranges import from_uint8
 
 METRICS = {"psnr": psnr, "ssim": ssim}
 
@@ -171,7 +171,7 @@ class Clock:
 
 def test_the_seconds_of_a_face_last_until_it_is_on_the_cpu(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("idm.evaluation.evaluate.perf_counter", clock)
+    monkeypatch.setattr("idm.evaluation.engine.perf_counter", clock)
     rows = list(evaluate(OnAGPU(clock), frozen(32, 4), METRICS, indices=range(4), batch_size=2, seed=0))
     assert [row.seconds for row in rows] == [1.5] * 4
     assert [face.measured.seconds for face in compared({"a": OnAGPU(clock)})] == [{"a": 1.5}] * 4 + [{"a": 3.0}]

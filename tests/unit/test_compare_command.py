@@ -10,8 +10,8 @@ import torch
 
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.weights import save_gfpgan
-from idm import cli
-from idm.data.images import read_image
+from idm.apps.cli import main as cli
+from idm.io.images import read_image
 
 
 @pytest.fixture(scope="module")

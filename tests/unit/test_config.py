@@ -9,12 +9,12 @@ import pytest
 import torch
 import yaml
 
-from idm.build.data import build_recipe
-from idm.build.intrinsic import build_denoiser, build_gammas, build_pipeline
 from idm.config import schema
+from idm.config.assembly.data import build_recipe
+from idm.config.assembly.intrinsic import build_denoiser, build_gammas, build_pipeline
 from idm.config.load import ConfigError, dump_config, load_config
 from idm.degradation import PRESETS
-from idm.nn.denoiser import Denoiser
+from idm.models.unet import Denoiser
 from idm.training.learner import Optimisation
 
 CONFIGS = [
@@ -177,7 +177,7 @@ def test_a_choice_owns_its_own_fields_only(faults):
     ("override", "message"),
     [
         ("sampler.name=ddpm", "sampler.name: must be one of 'langevin', 'ddim', 'dpmpp_2m', 'unipc'"),
-        ("schedule.name=quadratic", "schedule.name: must be one of 'linear', 'cosine'"),
+        ("schedule.name=quadratic", "schedule.name: must be one of 'linear', 'cosine', 'log_sigma'"),
         (
             "data.source.name=zip",
             "data.source.name: must be one of 'synthetic', 'folder', 'huggingface', 'assets'",

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from idm.data.faces import Cached, Face, FolderFaces, HuggingFaceFaces, Part, StreamedFaces, SyntheticFaces
-from idm.data.images import ImageError, write_image
 from idm.data.pairs import (
     FrozenPairs,
     IndexedPairs,
@@ -19,7 +17,9 @@ from idm.data.pairs import (
     mirror,
     training_batches,
 )
+from idm.data.sources import Cached, Face, FolderFaces, HuggingFaceFaces, Part, StreamedFaces, SyntheticFaces
 from idm.degradation import GFPGAN
+from idm.io.images import ImageError, write_image
 
 SIZE = 32
 PAIRING = Pairing(GFPGAN, seed=3, flip_probability=0.5)

@@ -17,8 +17,8 @@ from idm.degradation import (
     degrade,
     draw_degradation,
     kernels,
-    ops,
-    pipeline,
+    recipes,
+    steps,
 )
 
 NOTHING = Degradation(
@@ -103,19 +103,19 @@ def test_white_stays_white_under_every_blur_and_never_exceeds_one(radius):
             kernels.gaussian_taps(sigma, radius),
             kernels.gaussian_kernel(sigma, sigma / 2, 0.5, radius),
         ):
-            blurred = ops.blur(white, kernel)
+            blurred = steps.blur(white, kernel)
             assert blurred.max() <= 1
             assert blurred.min() >= 1 - 1e-6
 
 
 @pytest.mark.parametrize(("size", "factor", "expected"), [(100, 3.0, 33), (64, 0.5, 128), (512, 7.9, 64), (8, 30.0, 1)])
 def test_downscaling_gives_the_whole_part_of_the_quotient_and_at_least_one_pixel(size, factor, expected):
-    assert ops.downscale(flat(0.1, 0.2, 0.3, size), factor).shape == (expected, expected, 3)
+    assert steps.downscale(flat(0.1, 0.2, 0.3, size), factor).shape == (expected, expected, 3)
 
 
 def test_noise_has_the_stated_sigma_and_is_independent_between_channels():
     image = flat(0.5, 0.5, 0.5, 256)
-    noise = (ops.add_gaussian_noise(image, 12.0, degradation_rng(0, 0, 0)) - image).reshape(-1, 3) * 255
+    noise = (steps.add_gaussian_noise(image, 12.0, degradation_rng(0, 0, 0)) - image).reshape(-1, 3) * 255
     np.testing.assert_allclose(noise.std(axis=0), 12, rtol=0.01)
     np.testing.assert_allclose(noise.mean(axis=0), 0, atol=0.2)
     np.testing.assert_allclose(np.corrcoef(noise.T), np.eye(3), atol=0.02)
@@ -123,37 +123,37 @@ def test_noise_has_the_stated_sigma_and_is_independent_between_channels():
 
 def test_jpeg_keeps_red_red_and_blue_blue():
     image = flat(0.9, 0.5, 0.1)
-    np.testing.assert_allclose(ops.jpeg(image, 90), image, atol=3 / 255)
+    np.testing.assert_allclose(steps.jpeg(image, 90), image, atol=3 / 255)
 
 
 @pytest.mark.parametrize("quality", [0, 101, -5])
 def test_a_jpeg_quality_outside_one_to_a_hundred_is_refused(quality):
     with pytest.raises(ValueError, match="quality"):
-        ops.jpeg(flat(0.5, 0.5, 0.5), quality)
+        steps.jpeg(flat(0.5, 0.5, 0.5), quality)
 
 
 def test_a_colour_shift_is_in_grey_levels_and_in_the_order_red_green_blue():
-    shifted = ops.shift_colour(flat(0.5, 0.5, 0.99), np.float32([20, -10, 20]))
+    shifted = steps.shift_colour(flat(0.5, 0.5, 0.99), np.float32([20, -10, 20]))
     np.testing.assert_allclose(shifted, flat(0.5 + 20 / 255, 0.5 - 10 / 255, 1.0), atol=1e-6)
 
 
 def test_grey_weighs_red_green_and_blue_as_luma():
     for colour, luma in (((1, 0, 0), 0.299), ((0, 1, 0), 0.587), ((0, 0, 1), 0.114)):
-        np.testing.assert_allclose(ops.to_grey(flat(*map(float, colour))), luma, atol=1e-4)
+        np.testing.assert_allclose(steps.to_grey(flat(*map(float, colour))), luma, atol=1e-4)
 
 
 def test_saturation_zero_is_grey_and_contrast_zero_is_flat_and_brightness_zero_is_black():
     image = np.concatenate([flat(0.9, 0.5, 0.1), flat(0.2, 0.3, 0.4)])
-    assert np.ptp(ops.adjust_saturation(image, 0.0), axis=2).max() < 1e-6
-    assert np.ptp(ops.adjust_contrast(image, 0.0)) == 0
-    assert ops.adjust_brightness(image, 0.0).max() == 0
+    assert np.ptp(steps.adjust_saturation(image, 0.0), axis=2).max() < 1e-6
+    assert np.ptp(steps.adjust_contrast(image, 0.0)) == 0
+    assert steps.adjust_brightness(image, 0.0).max() == 0
 
 
 def test_a_third_of_the_colour_circle_turns_red_into_green():
-    np.testing.assert_allclose(ops.adjust_hue(flat(0.8, 0.2, 0.2), 1 / 3), flat(0.2, 0.8, 0.2), atol=1e-5)
+    np.testing.assert_allclose(steps.adjust_hue(flat(0.8, 0.2, 0.2), 1 / 3), flat(0.2, 0.8, 0.2), atol=1e-5)
 
 
-@pytest.mark.parametrize("adjust", [ops.adjust_brightness, ops.adjust_contrast, ops.adjust_saturation])
+@pytest.mark.parametrize("adjust", [steps.adjust_brightness, steps.adjust_contrast, steps.adjust_saturation])
 def test_a_negative_factor_is_refused(adjust):
     with pytest.raises(ValueError, match="negative"):
         adjust(flat(0.5, 0.5, 0.5), -0.1)
@@ -161,7 +161,7 @@ def test_a_negative_factor_is_refused(adjust):
 
 def test_a_hue_beyond_half_the_circle_is_refused():
     with pytest.raises(ValueError, match="hue"):
-        ops.adjust_hue(flat(0.5, 0.5, 0.5), 0.51)
+        steps.adjust_hue(flat(0.5, 0.5, 0.5), 0.51)
 
 
 # Recipes
@@ -235,7 +235,7 @@ def test_all_impossible_fields_are_named_at_once():
 
 
 def test_every_field_of_a_recipe_has_limits():
-    limited = {**pipeline._RANGE_LIMITS, **pipeline._NUMBER_LIMITS}
+    limited = {**recipes._RANGE_LIMITS, **recipes._NUMBER_LIMITS}
     assert set(limited) == {field.name for field in fields(Recipe)} - {"enlarge"}
 
 
@@ -334,7 +334,7 @@ def test_the_steps_come_in_the_order_of_gfpgan(monkeypatch):
     depth = 0
 
     def record(name):
-        step = getattr(ops, name)
+        step = getattr(steps, name)
 
         def recorded(*arguments):
             nonlocal depth
@@ -348,7 +348,7 @@ def test_the_steps_come_in_the_order_of_gfpgan(monkeypatch):
         return recorded
 
     for name in names:
-        monkeypatch.setattr(ops, name, record(name))
+        monkeypatch.setattr(steps, name, record(name))
     everything = replace(
         NOTHING,
         jpeg_quality=70,
@@ -375,8 +375,8 @@ def test_the_width_of_the_blur_is_the_same_part_of_the_image_at_every_size(size)
 @pytest.mark.parametrize(("shape", "kernel"), [((512, 512), 41), ((64, 64), 7), ((8, 8), 3), ((512, 64), 7)])
 def test_the_kernel_scales_with_the_shorter_side(shape, kernel, monkeypatch):
     sizes = []
-    step = ops.blur
-    monkeypatch.setattr(ops, "blur", lambda image, taps: (sizes.append(taps.shape), step(image, taps))[1])
+    step = steps.blur
+    monkeypatch.setattr(steps, "blur", lambda image, taps: (sizes.append(taps.shape), step(image, taps))[1])
     image = np.zeros((*shape, 3), np.float32)
     apply_degradation(image, replace(NOTHING, sigma_x=3.0, sigma_y=3.0), degradation_rng(0, 0, 0))
     apply_degradation(image, replace(NOTHING, sigma_x=3.0, sigma_y=2.0), degradation_rng(0, 0, 0))

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from idm.nn.denoiser import Denoiser
-from idm.nn.layers import (
+from idm.models.layers import (
     Attention,
     ChannelNorm,
     Downsample,
@@ -18,6 +17,7 @@ from idm.nn.layers import (
     attend,
     zero_init,
 )
+from idm.models.unet import Denoiser
 
 TINY = {
     "image_size": 16,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from idm.data.images import read_image
+from idm.apps.photo.preview import draw_faces
 from idm.faces.detect import DetectedFace, FaceDetector, choose_faces, load_detector, shrink
-from idm.photo.preview import draw_faces
+from idm.io.images import read_image
 
 # What facexlib finds in scikit-image's astronaut at full size.
 ASTRONAUT = np.array([(203.63, 101.13), (247.50, 104.55), (223.26, 129.34), (200.92, 138.40), (245.63, 141.16)])

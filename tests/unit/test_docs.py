@@ -157,7 +157,7 @@ def test_every_dependency_has_its_licence_listed() -> None:
 
 
 def test_every_weights_file_has_its_terms_listed() -> None:
-    from idm.evaluation import weights
+    from idm.io import weights
 
     page = (ROOT / "docs" / "licences.md").read_text()
     assert [name for name in weights.KNOWN if f"`{name}`" not in page] == []

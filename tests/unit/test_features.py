@@ -8,13 +8,13 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from idm.evaluation.identity import WEIGHTS as MOBILEFACENET_WEIGHTS
-from idm.evaluation.identity import align_for_identity
-from idm.evaluation.mobilefacenet import MobileFaceNet
-from idm.evaluation.weights import WeightsError
 from idm.faces import features
 from idm.faces.features import VGG19, ArcFace, MobileFaceNetEmbedding, MobileFaceNetMaps, face_crops
+from idm.faces.mobilefacenet import MobileFaceNet
+from idm.faces.recognition import WEIGHTS as MOBILEFACENET_WEIGHTS
+from idm.faces.recognition import align_for_identity
 from idm.faces.template import ffhq_landmarks
+from idm.io.weights import WeightsError
 
 UNKNOWN = torch.full((1, 5, 2), torch.nan)
 

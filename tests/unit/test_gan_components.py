@@ -11,8 +11,8 @@ from gan_baseline.components import (
     crop_components,
     known_landmarks,
 )
-from idm.data.faces import Face
 from idm.data.pairs import mirror
+from idm.data.sources import Face
 from idm.data.synthetic import synthetic_face
 from idm.faces.template import ffhq_landmarks
 

@@ -15,8 +15,8 @@ from gan_baseline.discriminators import StyleGAN2Discriminator
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import Weights
 from gan_baseline.schema import DiscriminatorConfig, GANConfig, GANTrainConfig, GeneratorConfig, LossesConfig
-from idm.build.data import build_recipe
-from idm.build.run import claim_folder
+from idm.config.assembly.data import build_recipe
+from idm.config.assembly.run import claim_folder
 from idm.config.load import ConfigError, dump_config, load_config
 from idm.config.schema import IDMConfig
 

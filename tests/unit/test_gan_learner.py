@@ -20,8 +20,8 @@ from gan_baseline.restorer import GFPGANRestorer, load_restorer
 from gan_baseline.stylegan2 import StyleGAN2Generator, draw_noise
 from gan_baseline.weights import WeightsError
 from idm.data.pairs import Batch
-from idm.evaluation.mobilefacenet import MobileFaceNet
 from idm.faces.features import MobileFaceNetEmbedding, MobileFaceNetMaps
+from idm.faces.mobilefacenet import MobileFaceNet
 from idm.faces.template import ffhq_landmarks
 from idm.training.learner import Learner, seed_of
 
@@ -503,7 +503,7 @@ def test_the_restorer_maps_ranges_to_and_from_the_network(monkeypatch):
 
 def test_a_run_stands_for_its_best_checkpoint(learner, tmp_path):
     from gan_baseline.restorer import find_gfpgan
-    from idm.training.checkpoint import mark_best
+    from idm.io.run_folder import mark_best
 
     for step in (2, 4):
         (tmp_path / "checkpoints" / f"step_{step:08d}").mkdir(parents=True)

@@ -19,8 +19,8 @@ from gan_baseline.weights import (
     load_gfpgan,
     save_gfpgan,
 )
-from idm import cli
-from idm.restorers import ENTRY_POINTS
+from idm.apps.cli import main as cli
+from idm.restorers.load import ENTRY_POINTS
 
 TINY = {
     "image_size": 16,

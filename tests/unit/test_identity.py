@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from idm.data.images import read_image, resize_image
-from idm.data.ranges import from_uint8
-from idm.evaluation.identity import (
+from idm.faces.mobilefacenet import Bottleneck, MobileFaceNet
+from idm.faces.recognition import (
     IDENTITY_LANDMARKS,
     IdentityNet,
     align_for_identity,
     cosine,
     load_identity,
 )
-from idm.evaluation.mobilefacenet import Bottleneck, MobileFaceNet
-from idm.evaluation.weights import find_weights
 from idm.faces.template import ffhq_landmarks, umeyama
+from idm.io.images import read_image, resize_image
+from idm.io.ranges import from_uint8
+from idm.io.weights import find_weights
 
 RNG = np.random.default_rng(0)
 CROP = RNG.random((112, 96, 3), np.float32)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from idm.data import images
-from idm.data.images import (
+from idm.io import images
+from idm.io.images import (
     ImageError,
     decode_image,
     find_images,
@@ -434,7 +434,7 @@ def test_a_grid_of_ragged_rows_or_several_sizes_or_nothing_is_refused() -> None:
 
 
 def test_reading_images_needs_no_heavy_package() -> None:
-    code = "import sys, idm.data.images; print(*sys.modules)"
+    code = "import sys, idm.io.images; print(*sys.modules)"
     root = Path(__file__).parents[2]
     loaded = subprocess.check_output([sys.executable, "-c", code], cwd=root, text=True).split()
     assert not {"torch", "skimage", "cv2", "scipy", "lpips", "pyiqa"} & set(loaded)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from idm.data.images import ImageError
-from idm.photo.job import Job, Progress, as_preview, plan, same_suffix
+from idm.apps.photo.job import Job, Progress, as_preview, plan, same_suffix
+from idm.io.images import ImageError
 
 
 def pictures(folder: Path, *names: str) -> Path:
@@ -99,9 +99,9 @@ def test_a_status_that_cannot_be_understood_is_not_overwritten_on_resuming(tmp_p
 
 def test_the_status_is_written_often_but_not_at_any_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(1000))  # each look at the clock takes a second, so each write takes one
-    monkeypatch.setattr("idm.photo.job.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("idm.apps.photo.job.time.monotonic", lambda: next(clock))
     writes = []
-    monkeypatch.setattr("idm.photo.job.write_whole", lambda path, data: writes.append(json.loads(data)))
+    monkeypatch.setattr("idm.apps.photo.job.write_whole", lambda path, data: writes.append(json.loads(data)))
     source = pictures(tmp_path / "in", *(f"{i}.png" for i in range(100)))
     with Job([source], tmp_path / "out", settings={}) as job:
         for path in job.todo:

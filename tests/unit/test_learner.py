@@ -14,8 +14,8 @@ from idm.data.pairs import Batch
 from idm.diffusion.objective import training_loss
 from idm.diffusion.samplers import build_scheduler
 from idm.diffusion.schedule import linear, piecewise_uniform
-from idm.nn.denoiser import Denoiser
-from idm.pipeline import IDMPipeline
+from idm.models.unet import Denoiser
+from idm.restorers.pipeline import IDMPipeline
 from idm.training.learner import IntrinsicIteration, Optimisation, training_noise
 
 TINY = {

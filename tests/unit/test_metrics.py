@@ -9,13 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from idm.data.images import read_image
-from idm.data.ranges import from_uint8
 from idm.data.synthetic import synthetic_face
-from idm.evaluation import identity as identity_module
 from idm.evaluation import metrics
 from idm.evaluation.frechet import frechet_distance
-from idm.evaluation.identity import IdentityNet
 from idm.evaluation.metrics import (
     METRICS,
     MetricName,
@@ -27,9 +23,13 @@ from idm.evaluation.metrics import (
     psnr,
     ssim,
 )
-from idm.evaluation.mobilefacenet import MobileFaceNet
 from idm.evaluation.sets import SetMetric
+from idm.faces import recognition as identity_module
+from idm.faces.mobilefacenet import MobileFaceNet
+from idm.faces.recognition import IdentityNet
 from idm.faces.template import ffhq_landmarks
+from idm.io.images import read_image
+from idm.io.ranges import from_uint8
 
 RNG = np.random.default_rng(0)
 HQ = RNG.random((24, 32, 3), np.float32)
@@ -162,16 +162,16 @@ def test_fid_without_the_inception_file_does_not_reach_for_the_network(
 
 
 def test_identity_wants_square_faces(monkeypatch: pytest.MonkeyPatch) -> None:
-    from idm.evaluation import identity
+    from idm.faces import recognition
 
-    monkeypatch.setattr(identity, "load_identity", lambda weights, device: types.SimpleNamespace())
+    monkeypatch.setattr(recognition, "load_identity", lambda weights, device: types.SimpleNamespace())
     with pytest.raises(ValueError, match="square aligned faces, got 24 x 32"):
         build_metric("identity")(HQ, HQ)
 
 
 def test_identity_is_one_for_the_same_face_and_falls_with_blur(assets: Path) -> None:
-    from idm.data.images import read_image, resize_image
-    from idm.data.ranges import from_uint8
+    from idm.io.images import read_image, resize_image
+    from idm.io.ranges import from_uint8
 
     face = read_image(next((assets / "faces256" / "val").glob("portrait_*.jpg"))).rgb
     identity = build_metric("identity", assets / "weights")

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from idm.data.photos import Photo
-from idm.evaluation.identity import IdentityNet
-from idm.evaluation.mobilefacenet import MobileFaceNet
+from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.settings import PhotoSettings
 from idm.faces.align import apply_matrix, invert
 from idm.faces.colour import keep_chroma, match_colour, to_grey
 from idm.faces.detect import DetectedFace
+from idm.faces.mobilefacenet import MobileFaceNet
 from idm.faces.paste import crop_weights
+from idm.faces.recognition import IdentityNet
 from idm.faces.template import ffhq_landmarks
-from idm.photo.restorer import PhotoRestorer
-from idm.photo.settings import PhotoSettings
-from idm.restorer import Restorer
+from idm.io.photos import Photo
+from idm.restorers.protocol import Restorer
 
 SIZE = 32
 RNG = np.random.default_rng(0)

@@ -11,9 +11,9 @@ from PIL import Image
 
 from idm.diffusion.samplers import build_scheduler
 from idm.diffusion.schedule import linear
-from idm.nn.denoiser import Denoiser
-from idm.pipeline import IDMPipeline
-from idm.restorer import Restorer
+from idm.models.unet import Denoiser
+from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.protocol import Restorer
 
 SAMPLERS = ("langevin", "ddim", "dpmpp_2m", "unipc")
 GAMMAS = linear(num_steps=200, beta_end=0.1)
@@ -58,7 +58,7 @@ def as_array(face: torch.Tensor) -> np.ndarray:
 
 FRESH = """
 import sys, torch
-from idm.pipeline import IDMPipeline
+from idm.restorers.pipeline import IDMPipeline
 folder = sys.argv[1]
 for sampler in sys.argv[2:]:
     pipeline = IDMPipeline.from_pretrained(f"{folder}/{sampler}")

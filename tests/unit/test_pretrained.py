@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from idm import pretrained
 from idm.diffusion.samplers import build_scheduler
 from idm.diffusion.schedule import linear
-from idm.nn.denoiser import Denoiser
-from idm.pipeline import IDMPipeline
-from idm.pretrained import ModelError, find_model, load_pipeline
-from idm.training.checkpoint import mark_best
+from idm.io.run_folder import mark_best
+from idm.models.unet import Denoiser
+from idm.restorers import saved as saved_module
+from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.saved import ModelError, find_model, load_pipeline
 
 TINY = {
     "image_size": 16,
@@ -67,9 +67,9 @@ def test_a_run_is_its_best_checkpoint_or_the_newest(saved, tmp_path, best, expec
 
 
 def test_no_path_is_the_model_in_the_box(model, monkeypatch, tmp_path):
-    monkeypatch.setattr(pretrained, "BOXED", model)
+    monkeypatch.setattr(saved_module, "BOXED", model)
     assert find_model(None) == model
-    monkeypatch.setattr(pretrained, "BOXED", tmp_path / "absent")
+    monkeypatch.setattr(saved_module, "BOXED", tmp_path / "absent")
     with pytest.raises(ModelError, match="no such folder"):
         find_model(None)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from idm.data.ranges import chw_to_hwc, from_diffusion, from_uint8, hwc_to_chw, to_diffusion, to_uint8
+from idm.io.ranges import chw_to_hwc, from_diffusion, from_uint8, hwc_to_chw, to_diffusion, to_uint8
 
 LEVELS = np.arange(256, dtype=np.uint8)
 

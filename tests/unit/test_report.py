@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from idm.evaluation.evaluate import summarise
-from idm.evaluation.report import render
-from idm.training.checkpoint import write_json
+from idm.evaluation.engine import summarise
+from idm.evaluation.tables import render
+from idm.io.atomic import write_json
 
 TABLES = sorted((Path(__file__).parents[2] / "experiments" / "tables").glob("*.yaml"))
 

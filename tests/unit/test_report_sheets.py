@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from idm.data.images import read_image
 from idm.extrinsic.manifest import summarise
 from idm.extrinsic.report import choose, write_report
 from idm.extrinsic.shards import Entry
+from idm.io.images import read_image
 
 
 def entry(index: int, reason: str, psnr: float) -> Entry:

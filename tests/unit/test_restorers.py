@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from idm import restorers
-from idm.data.ranges import to_diffusion
-from idm.outside import OutsideModelError, SpandrelRestorer, load_outside
-from idm.pretrained import BOXED, ModelError, is_idm
-from idm.restorer import Restorer
-from idm.restorers import Loaded, load_restorer
+from idm.io.ranges import to_diffusion
+from idm.restorers import load as load_module
+from idm.restorers.load import Loaded, load_restorer
+from idm.restorers.protocol import Restorer
+from idm.restorers.saved import BOXED, ModelError, is_idm
+from idm.restorers.third_party import OutsideModelError, SpandrelRestorer, load_outside
 
 CPU = torch.device("cpu")
 
@@ -113,9 +113,9 @@ def test_an_idm_is_known_by_its_pipeline_and_a_run_by_its_checkpoints(tmp_path):
 
 def test_another_package_opens_the_paths_of_its_own_kind(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
-    entry = EntryPoint("mine", f"{__name__}:open_mine", restorers.ENTRY_POINTS)
+    entry = EntryPoint("mine", f"{__name__}:open_mine", load_module.ENTRY_POINTS)
     monkeypatch.setattr(EntryPoint, "load", lambda self: open_mine)
-    monkeypatch.setattr(restorers, "entry_points", lambda group: [entry] if group == restorers.ENTRY_POINTS else [])
+    monkeypatch.setattr(load_module, "entry_points", lambda group: [entry] if group == load_module.ENTRY_POINTS else [])
     assert load_restorer(tmp_path / "mine", CPU, torch.float32) is MINE
     (tmp_path / "other").mkdir()
     with pytest.raises(ModelError, match="other: holds no model"):

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from idm.build.extrinsic import build_cleaning, build_pool, build_rounds
+from idm.config.assembly.extrinsic import build_cleaning, build_pool, build_rounds
 from idm.config.load import ConfigError, load_config
 from idm.config.schema import CleaningConfig, IDMConfig
-from idm.data.faces import Cached, FolderFaces, Part, SyntheticFaces
-from idm.data.images import write_image
-from idm.data.pool import Pool
+from idm.data.mixing import Pool
+from idm.data.sources import Cached, FolderFaces, Part, SyntheticFaces
 from idm.extrinsic.rounds import Rounds, Stages
 from idm.extrinsic.shards import CleanedFace, Entry, shard_path, write_shard
+from idm.io.images import write_image
 
 TINY = Path(__file__).parents[1] / "e2e" / "tiny.yaml"
 
@@ -146,7 +146,7 @@ def test_missing_weights_of_the_gate_are_known_before_the_first_training(
 
 
 def test_another_file_in_an_old_ones_place_makes_a_folder_another_source(tmp_path: Path) -> None:
-    from idm.pretrained import BOXED
+    from idm.restorers.saved import BOXED
 
     faces, folder = SyntheticFaces(3, 0, 32), tmp_path / "in"
     folder.mkdir()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from idm.apps.photo.upscale import Bicubic, NetworkUpscaler, Upscaler, load_upscaler
 from idm.faces.align import to_unit, warp
-from idm.photo.upscale import Bicubic, NetworkUpscaler, Upscaler, load_upscaler
 
 
 class Repeats:

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 import torch
 
-from idm.data.encoding import Encoding
-from idm.data.images import ImageError
+from idm.apps.photo import files
+from idm.apps.photo.face import Past
+from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.settings import PhotoSettings
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
 from idm.faces.track import REACH
-from idm.photo import files
-from idm.photo.face import Past
-from idm.photo.restorer import PhotoRestorer
-from idm.photo.settings import PhotoSettings
+from idm.io.encoding import Encoding
+from idm.io.images import ImageError
 
 av = pytest.importorskip("av", reason="clips need PyAV: pip install av")
-from idm.data.video.read import Clip, Frame, VideoError  # noqa: E402
-from idm.data.video.write import encoded_format  # noqa: E402
-from idm.photo import clip as clip_module  # noqa: E402
+from idm.apps.photo import video as clip_module  # noqa: E402
+from idm.io.video.read import Clip, Frame, VideoError  # noqa: E402
+from idm.io.video.write import encoded_format  # noqa: E402
 
 SIZE = 16
 HEIGHT, WIDTH = 64, 96
@@ -486,7 +486,7 @@ def test_a_face_that_the_restorer_spoils_fails_the_clip(clip: Path, tmp_path: Pa
 
 
 def test_a_job_restores_photographs_and_clips_and_counts_the_broken_one(clip: Path, tmp_path: Path) -> None:
-    from idm.data.images import write_image
+    from idm.io.images import write_image
 
     folder = tmp_path / "in"
     (folder / "sub").mkdir(parents=True)
@@ -523,7 +523,7 @@ def test_without_pyav_one_message_names_the_extra_before_any_work(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in list(sys.modules):
-        if name == "idm.photo.clip" or name.startswith(("idm.data.video", "av.")):
+        if name == "idm.apps.photo.video" or name.startswith(("idm.io.video", "av.")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "av", None)
     detector = Spot()

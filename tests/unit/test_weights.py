@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from idm import cli
-from idm.evaluation.weights import KNOWN, WeightsFile, flaw
+from idm.apps.cli import main as cli
+from idm.io.weights import KNOWN, WeightsFile, flaw
 
 
 def listing(capsys: pytest.CaptureFixture[str], folder: Path) -> tuple[int, dict[str, str]]:

@@ -1,0 +1,123 @@
+"""``idm clean``: restore a whole data set behind the gate."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from pydantic import BaseModel
+
+from idm.apps.cli.model import USER_ERRORS
+from idm.config.assembly.data import build_source, evenly
+from idm.config.assembly.extrinsic import build_cleaning, build_state
+from idm.config.load import ConfigError, apply_override, load_config, validate
+from idm.config.schema import CleaningConfig, IDMConfig, SourceConfig
+from idm.data.sources import FaceSource, Part, StreamedFaces
+from idm.extrinsic.clean import Cleaning
+from idm.extrinsic.job import run_job
+from idm.extrinsic.report import write_report
+from idm.extrinsic.shards import CleanError, Entry, read_images
+from idm.io.images import decode_image
+from idm.io.machine import keep_freed_memory, share_cores
+from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
+from idm.restorers.saved import find_model, load_pipeline
+
+
+class _Source(BaseModel):
+    source: SourceConfig
+
+
+def clean_command(arguments: argparse.Namespace) -> int:
+    """``idm clean``: 0 if the set is clean, unreadable faces being listed."""
+    try:
+        return _clean(arguments)
+    except (*USER_ERRORS, CleanError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _clean(arguments: argparse.Namespace) -> int:
+    keep_freed_memory()
+    state = build_state()
+    if state.device.type == "cpu":
+        share_cores(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    raw: dict[str, Any] = {}
+    for setting in arguments.settings:
+        apply_override(raw, setting)
+    config = validate(CleaningConfig, raw, "idm clean")
+    if arguments.seed < 0:
+        raise ValueError(f"--seed: must be 0 or above, got {arguments.seed}")
+    model = find_model(arguments.model)
+    size = load_pipeline(model, torch.device("cpu"), torch.float32).image_size
+    described = parse_source(arguments.data)
+    source = build_source(described, size, arguments.seed)
+    if arguments.report and isinstance(source, StreamedFaces):
+        raise ValueError("--report: a stream's faces cannot be looked up; clean a source that can be indexed")
+    about = {**described.model_dump(mode="json"), "num_images": arguments.num_images}
+    if arguments.num_images is not None:
+        source = _part(source, arguments.num_images)
+    job = build_cleaning(source, about, model, arguments.output, config, arguments.seed)
+    summary = run_job(job, state)
+    if not state.is_main_process:
+        return 0
+    if arguments.report:
+        print(f"report: {write_report(arguments.output, lambda entries: _pictures(job, entries))}")
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary["reasons"].items())
+    print(f"{summary['num_faces']} faces: {summary['accepted']} exchanged ({reasons})")
+    print(f"{summary['unreadable']} unreadable, {summary['duplicates']} duplicates -> {arguments.output}")
+    return 0
+
+
+def parse_source(text: str) -> SourceConfig:
+    """What ``--data`` names: assets:SPLIT, synthetic[:N], a configuration file, a ``data.source`` as YAML, or a
+    folder.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if text.endswith((".yaml", ".yml")):
+        return load_config(Path(text), IDMConfig).data.source
+    name, _, detail = text.partition(":")
+    if text.startswith("{"):
+        try:
+            raw = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--data: is not YAML: {error}") from None
+    elif name == "assets":
+        raw = {"name": "assets", "split": detail or "train"}
+    elif name == "synthetic" and (not detail or detail.isdigit()):
+        raw = {"name": "synthetic", **({"num_faces": int(detail)} if detail else {})}
+    else:
+        raw = {"name": "folder", "path": text}
+    return validate(_Source, {"source": raw}, "--data").source
+
+
+def _part(source: FaceSource | StreamedFaces, num_images: int) -> FaceSource:
+    if isinstance(source, StreamedFaces):
+        raise ValueError("--num-images: a stream has its own num_faces")
+    if not 1 <= num_images <= len(source):
+        raise ValueError(f"--num-images: {num_images} of the {len(source)} faces there are")
+    return Part(source, evenly(len(source), num_images))
+
+
+def _pictures(job: Cleaning, entries: Sequence[Entry]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """x and x* of some faces: exchanged ones from the shards, x* of rejected ones drawn once more."""
+    assert not isinstance(job.source, StreamedFaces)  # checked before the work
+    wanted = {entry.index for entry in entries if entry.accepted}
+    shards = {index // job.settings.shard_size for index in wanted}
+    kept = {i: data for number in shards for i, data in read_images(job.paths[number]) if i in wanted}
+    pictures = []
+    for entry in entries:
+        x = job.source[entry.index].image
+        if entry.accepted:
+            pictures.append((x, decode_image(kept[entry.index], entry.id).rgb))
+        else:
+            assert entry.seed is not None
+            restored = job.restorer.restore(hwc_to_chw(from_uint8(x))[None], [entry.seed])
+            pictures.append((x, chw_to_hwc(to_uint8(restored.cpu())[0])))
+    return pictures

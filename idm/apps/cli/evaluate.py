@@ -1,0 +1,131 @@
+"""``idm evaluate``."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from idm.apps.cli.faces import build_faces, build_metrics, build_preset
+from idm.apps.cli.model import USER_ERRORS, load
+from idm.data.pairs import FrozenPairs
+from idm.evaluation.engine import Scores, evaluate, score, summarise, summarise_column
+from idm.evaluation.metrics import METRICS, PairMetric
+from idm.evaluation.sets import ORIGINAL, SetScores
+from idm.io.atomic import write_csv, write_json
+from idm.io.images import ImageError, find_images, image_grid, read_image, write_image
+from idm.io.machine import provenance
+
+SHOWN = 8
+
+
+def evaluate_command(arguments: argparse.Namespace) -> int:
+    """``idm evaluate``: 0 if everything was measured."""
+    try:
+        metrics, set_metrics = build_metrics(arguments.metrics)
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        if arguments.pairs:
+            restored, hq = arguments.pairs
+            return _compare_folders(restored, hq, metrics, SetScores(set_metrics), arguments.output)
+        return _evaluate_model(arguments, metrics, SetScores(set_metrics))
+    except USER_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _evaluate_model(arguments: argparse.Namespace, metrics: dict[str, PairMetric], sets: SetScores) -> int:
+    loaded = load(arguments)
+    faces = build_faces(arguments, loaded.restorer.image_size)
+    pairs = FrozenPairs(faces, build_preset(arguments.preset), arguments.seed)
+    rows = evaluate(
+        loaded.restorer,
+        pairs,
+        metrics,
+        indices=range(len(pairs)),
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+    )
+    scores, seconds = [], []
+    shown: list[dict[str, np.ndarray]] = []
+    for row in tqdm(rows, total=len(pairs), unit="face", disable=not sys.stderr.isatty()):
+        scores.append((row.pair.key, {"degraded": row.degraded_scores, "restored": row.restored_scores}))
+        seconds.append(row.seconds)
+        images = {"degraded": row.pair.lq, "restored": row.restored, ORIGINAL: row.pair.hq}
+        sets.add(images)
+        if len(shown) < SHOWN:  # of thousands of faces the images would not fit in memory
+            shown.append(images)
+    summary = summarise([(row["degraded"], row["restored"]) for _, row in scores])
+    for column in ("degraded", "restored"):
+        for name, value in sets.of(column).items():
+            summary.setdefault(name, {})[column] = value
+    about = {
+        "data": arguments.data,
+        "preset": arguments.preset,
+        "seed": arguments.seed,
+        "model": loaded.about,
+        "seconds_per_image": sum(seconds) / len(seconds),
+    }
+    _write_results(arguments.output, scores, summary, about)
+    write_image(arguments.output / "grid.png", image_grid([list(images.values()) for images in shown], list(shown[0])))
+    return 0
+
+
+def _compare_folders(restored: Path, hq: Path, metrics: dict[str, PairMetric], sets: SetScores, output: Path) -> int:
+    """Measure the images of one folder against those of the same relative name, whatever their suffix, in another."""
+    originals = {path.relative_to(hq).with_suffix(""): path for path in find_images([hq])}
+    scores, num_failed = [], 0
+    for path in find_images([restored]):
+        name = path.relative_to(restored).with_suffix("")
+        try:
+            if name not in originals:
+                raise ImageError(f"{path}: has no counterpart in {hq}")
+            image, original = read_image(path).rgb, read_image(originals[name]).rgb
+            values = score(image, original, metrics)
+        except (ImageError, ValueError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            num_failed += 1
+        else:
+            scores.append((name.as_posix(), {"restored": values}))
+            sets.add({"restored": image, ORIGINAL: original})
+    if not scores:
+        raise ImageError(f"{restored}: nothing in it could be measured")
+    columns = {name: summarise_column([row["restored"][name] for _, row in scores]) for name in metrics}
+    summary = {name: {"restored": value} for name, value in (columns | sets.of("restored")).items()}
+    about = {"restored": str(restored), "hq": str(hq), "failed": num_failed}
+    _write_results(output, scores, summary, about)
+    return 1 if num_failed else 0
+
+
+def _write_results(
+    output: Path, scores: list[tuple[str, dict[str, Scores]]], summary: dict[str, Any], about: dict[str, Any]
+) -> None:
+    """metrics.json, scores.csv, and the means on the screen.
+
+    Args:
+        scores: for each face its name and, by column ("degraded", "restored"), its scores.
+        summary: as of :func:`idm.evaluation.engine.summarise`.
+    """
+    protocol = {name: metric.protocol for name, metric in METRICS.items() if name in summary}
+    write_json(
+        output / "metrics.json",
+        {"num_images": len(scores), "metrics": summary, "protocol": protocol, **about, **provenance()},
+    )
+    _, first = scores[0]
+    header = ["name", *(f"{name}_{column}" for column in first for name in first[column])]
+    lines = ([key, *(value for values in row.values() for value in values.values())] for key, row in scores)
+    write_csv(output / "scores.csv", header, lines)
+    for name, columns in summary.items():
+        print(f"{name:9}" + "".join(f" {column} {_interval(value)}" for column, value in columns.items()))
+    print(f"{len(scores)} faces -> {output}")
+
+
+def _interval(value: dict[str, float | None] | int) -> str:
+    if isinstance(value, int):
+        return str(value)
+    if value["mean"] is None:
+        return "infinite"
+    if value["low"] is None:
+        return f"{value['mean']:.4f}"
+    return f"{value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"

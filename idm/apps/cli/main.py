@@ -1,0 +1,296 @@
+"""The ``idm`` command. Heavy packages are imported by the subcommand that needs them."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a subcommand; exits with 0 if all went well, 1 if anything failed, 2 for a wrong command line."""
+    parsed = build_parser().parse_args(arguments)
+    from idm.io.machine import quieten_libraries
+
+    quieten_libraries()
+
+    try:
+        sys.exit(run(parsed))
+    except KeyboardInterrupt:
+        sys.exit("interrupted; what was finished is whole")
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """What a parsed command line asks for; returns the exit status."""
+    match parsed.command:
+        case "restore":
+            from idm.apps.cli.restore import restore_command
+
+            return restore_command(parsed)
+        case "evaluate":
+            from idm.apps.cli.evaluate import evaluate_command
+
+            return evaluate_command(parsed)
+        case "compare":
+            from idm.apps.cli.compare import compare_command
+
+            return compare_command(parsed)
+        case "weights":
+            from idm.apps.cli.weights import weights_command
+
+            return weights_command(parsed)
+        case "export":
+            from idm.apps.cli.export import export_command
+
+            return export_command(parsed)
+        case "clean":
+            from idm.apps.cli.clean import clean_command
+
+            return clean_command(parsed)
+        case "app":
+            from idm.apps.cli.app import app_command
+
+            return app_command(parsed)
+    raise AssertionError(f"argparse let {parsed.command!r} through")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="idm", description="Restore degraded faces with IDM, and measure it.")
+    parser.add_argument("--version", action=_Version, help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_restore(commands.add_parser("restore", help="restore the faces of photographs and clips, or aligned faces"))
+    _add_evaluate(commands.add_parser("evaluate", help="measure a model on faces, or a folder against another"))
+    _add_compare(commands.add_parser("compare", help="measure several restorers side by side"))
+    _add_weights(commands.add_parser("weights", help="which weights files of others are here, and on what terms"))
+    _add_export(commands.add_parser("export", help="write a model's network as a file for other programs"))
+    _add_clean(commands.add_parser("clean", help="restore a whole data set; what is better takes the old one's place"))
+    _add_app(commands.add_parser("app", help="a web page to restore photographs with, on this machine"))
+    return parser
+
+
+def _add_restore(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "idm restore INPUT [INPUT ...] -o FOLDER [options]"
+    parser.add_argument(
+        "input", nargs="+", type=Path, metavar="INPUT", help="images, clips (mp4, mov, mkv, webm, avi) or folders"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="for the results and status.json"
+    )
+    parser.add_argument("--skip-existing", action="store_true", help="leave out what is already restored")
+    _add_detection(parser.add_argument_group("faces in photographs"))
+    _add_result(parser.add_argument_group("the restored photograph"))
+    _add_trust(parser.add_argument_group("trust"))
+    _add_video(parser.add_argument_group("clips"))
+    aligned = parser.add_argument_group("aligned faces")
+    aligned.add_argument("--aligned", action="store_true", help="inputs are aligned, square faces; results are PNG")
+    aligned.add_argument("--output-size", choices=["model", "input"], help="of the results (default model)")
+    model = parser.add_argument_group("the model and its chain")
+    _add_model(model)
+    model.add_argument("--seed", type=int, default=0, help="seed of each face's noise (default 0)")
+
+
+# Options for photographs have no default here, so that one can tell whether they were given.
+
+
+def _add_detection(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--faces", type=_faces, metavar="WHICH", help="all (default), largest, or numbers as 0,2 (see --preview)"
+    )
+    group.add_argument("--preview", action="store_true", help="only draw the faces found, numbered, into copies")
+    group.add_argument("--min-score", type=float, metavar="P", help="least confidence of the detector (default 0.8)")
+    group.add_argument("--min-face", type=float, metavar="PIXELS", help="smallest face (default 24)")
+    group.add_argument(
+        "--detect-side", type=int, metavar="PIXELS", help="longer side of what is searched (default 1600)"
+    )
+    group.add_argument(
+        "--detector", choices=["retinaface_mobile0.25", "retinaface_resnet50"], help="default: the first"
+    )
+    group.add_argument("--weights-dir", type=Path, metavar="DIR", help="where detector and identity network lie")
+
+
+def _add_result(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--upscale", type=float, metavar="S", help="enlarge the whole picture (default 1)")
+    group.add_argument(
+        "--background",
+        type=Path,
+        metavar="FILE",
+        help="weights of an upscaling network, for spandrel (default bicubic)",
+    )
+    group.add_argument(
+        "--format", choices=["same", "png"], help="same: JPEG and WebP stay, others become PNG (default)"
+    )
+    group.add_argument(
+        "--color-fix",
+        choices=["none", "mean", "wavelet"],
+        help="take colours from the photograph: no, on the whole, or all coarse tones (default wavelet)",
+    )
+    group.add_argument(
+        "--grayscale",
+        choices=["auto", "keep", "off"],
+        help="restore lightness only: if there is no colour, always, or never (default auto)",
+    )
+    group.add_argument(
+        "--detail",
+        choices=["auto", "keep", "replace"],
+        help="finer than the model: keep the photograph's, or none; auto keeps it in large faces (default)",
+    )
+
+
+def _add_trust(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--fidelity",
+        type=float,
+        metavar="F",
+        help="in [0, 1]: start from the degraded face and run the last 1 - F of the chain; 0 is all of it, from noise "
+        "(default: the model's)",
+    )
+    group.add_argument(
+        "--min-identity", type=float, metavar="C", help="keep the given face where the restored one's cosine is below C"
+    )
+    group.add_argument("--samples", type=int, metavar="N", help="restore each face N times (default 1)")
+    group.add_argument(
+        "--pick",
+        choices=["identity", "median"],
+        help="of N samples the closest in identity, or each pixel's median (default identity)",
+    )
+    group.add_argument("--uncertainty", action="store_true", default=None, help="write where N samples differ, as PNG")
+
+
+def _add_video(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--video-codec",
+        choices=["libx264", "libx265", "libvpx-vp9", "libsvtav1", "ffv1"],
+        help="default libx264, in WebM libvpx-vp9; ffv1 is lossless",
+    )
+    group.add_argument("--crf", type=int, metavar="N", help="of the codec, less is better (default 18)")
+
+
+def _faces(text: str) -> str | tuple[int, ...]:
+    if text in ("all", "largest"):
+        return text
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither all, largest nor numbers as 0,2") from None
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="look in this folder only")
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pairs", nargs=2, type=Path, metavar=("RESTORED", "HQ"), help="compare two folders instead")
+    _add_measuring(parser)
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="folder for metrics.json, scores.csv, grid.png"
+    )
+    _add_model(parser)
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "restorers",
+        nargs="+",
+        metavar="LABEL=PATH",
+        help="as --restorer of idm restore, with a label for the table; a name of --restorer may stand alone",
+    )
+    _add_measuring(parser)
+    parser.add_argument("--size", type=int, help="side in pixels of the faces (default: the smallest restorer's)")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="folder for table.md, comparison.json, scores.csv, grid.png"
+    )
+    _add_machine(parser)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", help="as --restorer of idm restore (default: the model in the box)")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="ONNX file, a folder for it, or a GFP-GAN's weights as .pth"
+    )
+
+
+def _add_measuring(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", default="synthetic", help="folder of clean aligned faces, assets:SPLIT, or synthetic (default)"
+    )
+    parser.add_argument("--preset", default="gfpgan", help="degradation preset, or clean for none (default gfpgan)")
+    parser.add_argument(
+        "--metrics", default="psnr,ssim", help="of psnr, ssim, lpips, identity, niqe, frechet, fid (default psnr,ssim)"
+    )
+    parser.add_argument("--num-images", type=int, help="how many faces (default all; 64 synthetic ones)")
+    parser.add_argument("--seed", type=int, default=1234, help="seed of degradations and noise (default 1234)")
+
+
+def _add_clean(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, help="training run or saved pipeline (default: the model in the box)")
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="folder of aligned faces, assets:SPLIT, synthetic[:N], a training configuration, or a data.source such as "
+        "'{name: huggingface, path: parquet, data_files: faces.parquet}'",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the cleaned data set")
+    parser.add_argument("--num-images", type=int, help="how many faces, spread evenly (default all)")
+    parser.add_argument("--seed", type=int, default=0, help="from which each face's noise follows (default 0)")
+    parser.add_argument("--report", action="store_true", help="also make a page of faces before and after")
+    parser.add_argument(
+        "settings", nargs="*", metavar="key=value", help="as in a training's extrinsic section: gate.min_identity=0.7"
+    )
+
+
+def _add_model(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--model",
+        "--restorer",
+        help="training run, saved model, weights file, or a name: idm (the default, in the box), gfpgan, codeformer, "
+        "restoreformer (their published weights, see idm weights)",
+    )
+    parser.add_argument("--sampler", choices=["langevin", "ddim", "dpmpp_2m", "unipc"], help="default: the model's")
+    parser.add_argument("--steps", type=int, help="evaluations of the whole chain (default: the model's)")
+    parser.add_argument("--start-from", choices=["noise", "degraded"], help="where the chain starts")
+    parser.add_argument("--strength", type=float, help="share of the chain to run from degraded, in (0, 1]")
+    parser.add_argument(
+        "--backend",
+        choices=["torch", "onnxruntime", "openvino"],
+        default="torch",
+        help="what runs an IDM's denoiser; the others on a CPU only (default torch)",
+    )
+    _add_machine(parser)
+
+
+def _add_machine(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--batch-size", type=int, default=8, help="faces at once (default 8)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    parser.add_argument(
+        "--precision", choices=["auto", "fp32", "bf16"], default="auto", help="default: bf16 where fast"
+    )
+
+
+def _add_app(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        default=["idm"],
+        metavar="LABEL=PATH",
+        help="restorers to choose from, as --model of idm restore, with a label each; a name of its may stand alone "
+        "(default idm, the one in the box)",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
+    parser.add_argument("--port", type=int, default=7860, help="port to listen on (default 7860)")
+    parser.add_argument("--max-mb", type=float, default=32.0, metavar="MB", help="of an uploaded file (default 32)")
+    parser.add_argument("--max-megapixels", type=float, default=50.0, metavar="MP", help="of a picture (default 50)")
+    parser.add_argument("--queue-size", type=int, default=16, metavar="N", help="who may wait (default 16)")
+    parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="where detector and identity network lie")
+    _add_machine(parser)
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from idm import __version__
+
+        parser.exit(message=f"idm {__version__}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The restorer that a command line asks for, and the errors that are the user's to mend."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from idm.config.load import ConfigError
+from idm.io.atomic import CheckpointError
+from idm.io.images import ImageError
+from idm.io.machine import best_device, inference_dtype, keep_freed_memory, share_cores
+from idm.io.weights import find_weights
+from idm.restorers.load import Loaded, describe_pipeline, load_restorer
+from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.saved import ModelError, find_model
+
+USER_ERRORS = (ConfigError, ModelError, ImageError, CheckpointError, OSError, ValueError)
+
+# Published weights that go by a name.
+NAMED = {"gfpgan": "GFPGANv1.4.pth", "codeformer": "codeformer.pth", "restoreformer": "RestoreFormer.pth"}
+
+
+def load(arguments: argparse.Namespace) -> Loaded:
+    """The restorer named by ``--model``, with the settings of its chain and its backend if it is an IDM."""
+    path, backend = find_restorer(arguments.model), arguments.backend
+    device, dtype = prepare_machine(arguments) if backend == "torch" else _prepare_cpu(arguments)
+    loaded = load_restorer(path, device, dtype if backend == "torch" else torch.float32)
+    asked = {
+        "sampler": arguments.sampler,
+        "num_inference_steps": arguments.steps,
+        "start_from": arguments.start_from,
+        "strength": arguments.strength,
+        "fidelity": getattr(arguments, "fidelity", None),  # of idm restore alone
+    }
+    if not isinstance(loaded.restorer, IDMPipeline):
+        if any(value is not None for value in asked.values()):
+            raise ValueError(f"{path}: has no sampling chain; --sampler, --steps, --fidelity and the like are for IDM")
+        if backend != "torch":
+            raise ValueError(f"{path}: runs with torch only; --backend {backend} is for IDM")
+        return loaded
+    loaded.restorer.set_chain(**asked)
+    loaded.restorer.use_backend(backend, dtype)
+    return Loaded(loaded.restorer, describe_pipeline(loaded.restorer, find_model(path)))
+
+
+def find_restorer(name: str | None) -> Path | None:
+    """The path behind ``--model``: None for the model in the box, a path, or the published weights of that name."""
+    if name is None or name == "idm":
+        return None
+    if name in NAMED and not Path(name).exists():
+        return find_weights(NAMED[name])
+    return Path(name)
+
+
+def load_labelled(
+    given: Sequence[str], machine: tuple[torch.device, torch.dtype], taken: Sequence[str] = ()
+) -> dict[str, Loaded]:
+    """The restorers by label, from arguments LABEL=PATH, or the name of one that ``--restorer`` knows.
+
+    Raises:
+        ValueError: a label that is missing, given twice or in ``taken``; or no path.
+    """
+    loaded: dict[str, Loaded] = {}
+    for one in given:
+        label, equals, path = one.partition("=")
+        if label in (*loaded, *taken, ""):
+            raise ValueError(f"{one!r}: every restorer needs a label of its own, as in gfpgan=runs/gan_faces64")
+        if not path and (equals or label not in ("idm", *NAMED)):
+            raise ValueError(
+                f"{one!r}: give label and path, as in gfpgan=runs/gan_faces64, or one of idm, {', '.join(NAMED)}"
+            )
+        loaded[label] = load_restorer(find_restorer(path if equals else label), *machine)
+    return loaded
+
+
+def prepare_machine(arguments: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
+    """The device and precision that the command line asks for; memory and cores set up for them."""
+    keep_freed_memory()
+    device = choose_device(arguments.device)
+    if device.type == "cpu":
+        share_cores(1)
+    if arguments.batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, got {arguments.batch_size}")
+    return device, {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": inference_dtype(device)}[arguments.precision]
+
+
+def _prepare_cpu(arguments: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
+    """The same for a backend that computes on the CPU only, ONNX Runtime there in float32 only."""
+    if arguments.device not in (None, "cpu"):
+        raise ValueError(f"--backend {arguments.backend} computes on the CPU, not on --device {arguments.device}")
+    device, dtype = prepare_machine(argparse.Namespace(**{**vars(arguments), "device": "cpu"}))
+    automatic = arguments.precision == "auto" and arguments.backend == "onnxruntime"
+    return device, torch.float32 if automatic else dtype
+
+
+def choose_device(name: str | None) -> torch.device:
+    if name is None:
+        return best_device()
+    try:
+        return torch.empty(0, device=name).device
+    except RuntimeError as error:
+        raise ValueError(f"--device: {name!r} cannot be used here ({str(error).splitlines()[0]})") from None

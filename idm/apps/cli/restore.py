@@ -1,0 +1,164 @@
+"""``idm restore``."""
+
+import argparse
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from idm.apps.cli.model import USER_ERRORS, choose_device, load
+from idm.apps.photo.files import restore_files, restore_photos
+from idm.apps.photo.job import Progress, Report
+from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.settings import PhotoSettings
+from idm.apps.photo.upscale import Bicubic, load_upscaler
+from idm.faces.detect import DETECTOR, LEAST_FACE, MAX_SIDE, MIN_SCORE, FaceDetector, load_detector
+from idm.faces.recognition import IdentityNet, load_identity
+from idm.io.encoding import Encoding
+from idm.restorers.protocol import Restorer
+
+# Options that mean something for photographs only; each is None unless given.
+_PHOTO_OPTIONS = (
+    *(field.name for field in fields(PhotoSettings) if field.name not in ("seed", "batch_size")),
+    *("detector", "min_score", "detect_side", "background", "format", "weights_dir", "video_codec", "crf"),
+)
+
+# What is said of a file that was written without a restored face.
+_TOLD = {"no face": "without a face", "not chosen": "with no face chosen", "kept": "kept as given"}
+
+
+def restore_command(arguments: argparse.Namespace) -> int:
+    """``idm restore``: 0 if every file was restored."""
+    bar = tqdm(unit="face" if arguments.aligned else "photo", disable=not sys.stderr.isatty())
+    try:
+        loaded = load(arguments)
+        about: dict[str, Any] = {"restorer": loaded.about}
+        restore = _restore_aligned if arguments.aligned else _restore_photos
+        report = restore(arguments, loaded.restorer, about, _progress(bar))
+    except (*USER_ERRORS, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        bar.close()
+    print(_summary(report, arguments))
+    return 1 if report.failed else 0
+
+
+def _summary(report: Report, arguments: argparse.Namespace) -> str:
+    """What became of the files and of the faces in them, and what the user may want to do about it."""
+    done = "previewed" if arguments.preview else "restored"
+    counts = [f"{report.states[done]} {done}"]
+    counts += [f"{report.states[state]} {told}" for state, told in _TOLD.items() if report.states[state]]
+    counts += [f"{len(report.skipped)} already there"] if report.skipped else []
+    counts += [f"{len(report.failed)} failed"]
+    lines = [f"{', '.join(counts)} -> {arguments.output}"]
+    if report.faces:
+        kept = f", {report.faces['kept']} kept as given (--min-identity)" if report.faces["kept"] else ""
+        told = arguments.output / "status.json"
+        lines.append(f"faces: {report.faces['restored']} restored{kept}; {told} says what became of each")
+    side = arguments.detect_side or MAX_SIDE
+    if report.longest_side >= 2 * side:
+        least = LEAST_FACE * report.longest_side / side
+        lines.append(
+            f"note: pictures of up to {report.longest_side} px were searched in copies of {side} px, where faces below "
+            f"about {least:.0f} px are missed; --detect-side {report.longest_side} finds them, and is slower"
+        )
+    if report.passed_over:
+        others = ", ".join(f"{number} {suffix or 'without suffix'}" for suffix, number in report.passed_over.items())
+        lines.append(f"note: no pictures that are read here: {others}; convert photographs among them to PNG first")
+    return "\n".join(lines)
+
+
+def _progress(bar: tqdm) -> Progress:
+    def on_start(num_files: int) -> None:
+        bar.reset(total=num_files)
+
+    def on_file(path: Path, error: Exception | None) -> None:
+        bar.update()
+        if error is not None:
+            text = str(error) if str(path) in str(error) else f"{path}: {error or type(error).__name__}"
+            tqdm.write(f"error: {text}", file=sys.stderr)
+
+    def on_frames(path: Path, done: int, of: int | None) -> None:
+        bar.set_postfix_str(f"{path.name}: frame {done}{f' of {of}' if of else ''}")
+
+    return Progress(on_start, on_file, on_frames)
+
+
+def _restore_aligned(
+    arguments: argparse.Namespace, restorer: Restorer, about: dict[str, Any], progress: Progress
+) -> Report:
+    given = [name for name in _PHOTO_OPTIONS if getattr(arguments, name) is not None]
+    if given or arguments.preview:
+        option = (given or ["preview"])[0].replace("_", "-")
+        raise ValueError(f"--{option} is for photographs; it does nothing with --aligned")
+    return restore_files(
+        restorer,
+        arguments.input,
+        arguments.output,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+        output_size=arguments.output_size or "model",
+        about=about,
+        skip_existing=arguments.skip_existing,
+        progress=progress,
+    )
+
+
+def _restore_photos(
+    arguments: argparse.Namespace, restorer: Restorer, about: dict[str, Any], progress: Progress
+) -> Report:
+    if arguments.output_size is not None:
+        raise ValueError("--output-size is for aligned faces (--aligned); photographs have --upscale")
+    settings = _settings(arguments)
+    encoding = Encoding(arguments.video_codec, arguments.crf)
+    device = str(choose_device(arguments.device))
+    detector = _detector(arguments, device)
+    identity = _identity(arguments, settings, device)
+    upscaler = load_upscaler(arguments.background, device) if arguments.background else Bicubic()
+    about["identity"] = "MobileFaceNet" if identity else "not measured: its weights are missing (idm weights)"
+    about["background"] = str(arguments.background or "bicubic")
+    about["detector"] = [arguments.detector or DETECTOR, detector.min_score, detector.max_side]
+    return restore_photos(
+        PhotoRestorer(restorer, detector, identity, upscaler),
+        arguments.input,
+        arguments.output,
+        settings,
+        about=about,
+        file_format=arguments.format or "same",
+        encoding=encoding,
+        preview=arguments.preview,
+        skip_existing=arguments.skip_existing,
+        progress=progress,
+    )
+
+
+def _settings(arguments: argparse.Namespace) -> PhotoSettings:
+    asked = {field.name: getattr(arguments, field.name) for field in fields(PhotoSettings)}
+    return PhotoSettings(**{name: value for name, value in asked.items() if value is not None})
+
+
+def _detector(arguments: argparse.Namespace, device: str) -> FaceDetector:
+    try:
+        return load_detector(
+            arguments.detector or DETECTOR,
+            arguments.weights_dir,
+            device,
+            max_side=MAX_SIDE if arguments.detect_side is None else arguments.detect_side,
+            min_score=MIN_SCORE if arguments.min_score is None else arguments.min_score,
+        )
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} Faces that are aligned already need no detector: --aligned") from None
+
+
+def _identity(arguments: argparse.Namespace, settings: PhotoSettings, device: str) -> IdentityNet | None:
+    """The identity network; None, and said so, where it is missing and no setting needs it."""
+    try:
+        return load_identity(arguments.weights_dir, device)
+    except FileNotFoundError as error:
+        if settings.needs_identity:
+            raise
+        print(f"note: identities are not measured. {error}", file=sys.stderr)
+        return None

@@ -1,0 +1,150 @@
+"""One face on its way: aligned, sampled, compared with what it was, and the report of what became of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Float32, Integer
+from torch import Tensor
+
+from idm.apps.photo.settings import PhotoSettings
+from idm.faces.align import Matrix, align_face, apply_matrix, scale_of
+from idm.faces.colour import keep_chroma, match_colour
+from idm.faces.detect import DetectedFace
+from idm.faces.paste import Patch, crop_weights
+from idm.faces.recognition import IdentityNet, cosine
+from idm.io.ranges import chw_to_hwc
+
+Crop = Float32[np.ndarray, "s s 3"]
+
+
+@dataclass(frozen=True)
+class FaceReport:
+    """What became of one face.
+
+    ``state`` is "restored"; "kept": the guard refused the restored face; or "failed", with ``note`` saying why.
+    ``box`` is left, top, right, bottom in pixels of the photograph; ``side`` is that of the aligned square.
+    ``identity`` is the cosine of what was restored to the given face, None where it was not measured.
+    """
+
+    number: int
+    state: Literal["restored", "kept", "failed"]
+    box: tuple[float, ...]
+    score: float
+    side: float = 0.0
+    identity: float | None = None
+    note: str = ""
+
+
+@dataclass
+class Past:
+    """Identity cosines of a face's candidates, summed over the frames of a clip so far: the pick among samples and
+    the guard look at their mean, so that neither jumps. A photograph is the only frame of its own."""
+
+    cosines: list[float] = field(default_factory=list)
+    num_frames: int = 0
+
+    def add(self, cosines: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """The means with this frame's."""
+        before = np.array(self.cosines) if self.num_frames else 0
+        self.cosines = (before + cosines).tolist()
+        self.num_frames += 1
+        return np.array(self.cosines) / self.num_frames
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A face to restore, found by whoever asks for it; ``past`` is brought up to date."""
+
+    number: int
+    found: DetectedFace
+    keeps_chroma: bool
+    past: Past = field(default_factory=Past)
+
+
+class Face:
+    """One face on its way: the aligned crop, its samples, the one that was made of them, or why it failed."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.number = subject.number
+        self.found = subject.found
+        self.keeps_chroma = subject.keeps_chroma
+        self.past = subject.past
+        self.failure = ""
+        self.samples: list[Crop] = []
+        self.identity: float | None = None
+        self.is_used = False
+
+    def align(self, pixels: Integer[np.ndarray, "h w 3"], size: int) -> None:
+        try:
+            self.crop, self.to_crop = align_face(pixels, self.found.landmarks, size)
+        except ValueError as error:
+            self.failure = f"cannot be aligned: {error}"
+
+    def take(self, image: Float[Tensor, "3 s s"]) -> None:
+        """One sample, if it is a picture."""
+        sample = chw_to_hwc(image.float())
+        if not (sample.min() >= -1e-3 and sample.max() <= 1.001):  # false for NaN too
+            self.failure = f"the restorer gave values {sample.min():g}..{sample.max():g} outside [0, 1]"
+        self.samples.append(sample.clip(0, 1))
+
+    def finish(self, settings: PhotoSettings, identity: IdentityNet | None) -> None:
+        """Colours, the pick among the samples, and the guard."""
+        weights = crop_weights(len(self.crop))
+        self.samples = [match_colour(sample, self.crop, weights, settings.color_fix) for sample in self.samples]
+        if self.keeps_chroma:
+            self.samples = [keep_chroma(sample, self.crop) for sample in self.samples]
+        candidates = self.samples
+        if settings.samples > 1 and settings.pick == "median":
+            candidates = [np.median(self.samples, axis=0)]
+        best = 0
+        if identity is not None:
+            cosines = self.past.add(self._compare(candidates, identity))
+            best = int(np.argmax(cosines))
+            self.identity = float(cosines[best])
+        self.restored = candidates[best]
+        self.is_used = settings.min_identity is None or (
+            self.identity is not None and self.identity >= settings.min_identity
+        )
+
+    def _compare(self, candidates: Sequence[Crop], identity: IdentityNet) -> Float[np.ndarray, " n"]:
+        """Identity cosines of restored crops to the given one, all through the same crop."""
+        landmarks = [apply_matrix(self.to_crop, self.found.landmarks)] * (1 + len(candidates))
+        given, *others = identity.embed([self.crop, *candidates], landmarks)
+        return cosine(np.stack([given] * len(others)), np.stack(others))
+
+    @property
+    def side(self) -> float:
+        """Of the aligned square, in pixels of the photograph."""
+        return len(self.crop) / scale_of(self.to_crop)
+
+    def keeps_detail(self, settings: PhotoSettings) -> bool:
+        return settings.detail == "keep" or (settings.detail == "auto" and self.side > len(self.crop))
+
+    def patch(self, to_photo: Matrix, settings: PhotoSettings) -> Patch:
+        to_crop = after(self.to_crop, to_photo)
+        if self.keeps_detail(settings):
+            return Patch(self.restored - self.crop, to_crop, is_change=True)
+        return Patch(self.restored, to_crop)
+
+    def report(self, settings: PhotoSettings) -> FaceReport:
+        box, score = tuple(round(float(x), 2) for x in self.found.box), round(self.found.score, 4)
+        if self.failure:
+            return FaceReport(self.number, "failed", box, score, note=self.failure)
+        side, size = self.side, len(self.crop)
+        note = ""
+        if not self.is_used:
+            note = f"identity {self.identity:.3f} is below {settings.min_identity:g}: the face stays as it was"
+        elif side > size:
+            detail = "its finer detail is the photograph's" if self.keeps_detail(settings) else "it has become soft"
+            note = f"a face of {side:.0f} px was restored at {size} px: {detail}"
+        identity = None if self.identity is None else round(self.identity, 4)
+        return FaceReport(
+            self.number, "restored" if self.is_used else "kept", box, score, round(side, 1), identity, note
+        )
+
+
+def after(second: Matrix, first: Matrix) -> Matrix:
+    """The map that does ``first`` and then ``second``."""
+    return np.column_stack([second[:, :2] @ first[:, :2], apply_matrix(second, first[:, 2])])

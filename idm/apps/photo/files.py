@@ -1,0 +1,247 @@
+"""Restoring files: every one that can be restored is, every one that cannot is named.
+
+PyAV is an optional extra: what needs it is imported where there is a clip.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from idm.apps.photo.job import Job, Progress, Report, as_png, as_preview, same_suffix
+from idm.apps.photo.preview import draw_faces
+from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.settings import PhotoSettings
+from idm.faces.detect import choose_faces
+from idm.io.encoding import RESULTS, Encoding
+from idm.io.images import READ_SUFFIXES, ImageError, Picture, read_image, resize_image, write_image, write_whole
+from idm.io.photos import KEPT_SUFFIXES, Photo, read_photo, write_photo
+from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
+from idm.restorers.protocol import Restorer
+
+MIN_SIDE = 8
+
+
+class FacesFailed(ImageError):
+    """Faces of a photograph could not be restored; nothing was written."""
+
+
+# ------------------------------------------------------------------------------------------- photographs
+
+
+def restore_photos(
+    parts: PhotoRestorer,
+    inputs: Sequence[Path],
+    output: Path,
+    settings: PhotoSettings,
+    *,
+    about: Mapping[str, Any] | None = None,
+    file_format: Literal["same", "png"] = "same",
+    encoding: Encoding | None = None,
+    preview: bool = False,
+    skip_existing: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Restore photographs and clips, files or folders, into ``output``; folders keep their structure.
+
+    JPEG, PNG and WebP stay what they are, or all become PNG; other kinds become PNG. What has no face to restore is
+    written too, with the state "no face", "not chosen", or "kept" where the guard refused all faces; where its kind
+    stays and nothing changes, it is copied byte by byte. One of which a face failed is not written, and counts as
+    failed; whatever goes wrong with one costs no other. What has the suffix of a clip
+    (:data:`idm.io.encoding.RESULTS`) is restored as :func:`idm.apps.photo.video.restore_clip` says.
+
+    Args:
+        about: what else ``status.json`` should say of the job, such as the model.
+        encoding: of clips.
+        preview: do not restore: write pictures with the faces found, their numbers and scores.
+
+    Raises:
+        ImageError: before any work: an input does not exist, holds no image, or would be overwritten.
+        ImportError: before any work: there is a clip, and PyAV is not installed.
+        ValueError: before any work: a clip's file cannot hold what ``encoding`` asks for.
+    """
+    picture_suffix = as_preview if preview else as_png if file_format == "png" else same_suffix(KEPT_SUFFIXES)
+    encoding = encoding or Encoding()
+    said = {**(about or {}), **asdict(settings)}
+    with Job(
+        inputs,
+        output,
+        settings=said,
+        suffix=lambda path: RESULTS.get(path.suffix.lower()) or picture_suffix(path),
+        suffixes=(*READ_SUFFIXES, *RESULTS),
+        status="preview.json" if preview else "status.json",
+        skip_existing=skip_existing,
+        progress=progress,
+    ) as job:
+        _check_clips([target for source, target in job.todo.items() if _is_clip(source)], encoding)
+        for source in job.todo:
+            start = time.monotonic()
+            details: dict[str, Any] = {}
+            try:
+                if preview:
+                    state = _preview(job, source, parts, settings, details)
+                elif _is_clip(source):
+                    state = _restore_clip(job, source, parts, settings, encoding, details)
+                else:
+                    state = _restore(job, source, parts, settings, details)
+            except Exception as error:  # recorded with its traceback, shown, and makes the exit status 1
+                job.failed(source, error, details)
+            else:
+                job.wrote(source, state, details | {"seconds": round(time.monotonic() - start, 3)})
+    return job.report
+
+
+def _restore(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
+    """Write one photograph and return its state; ``details`` is filled with what is known of it."""
+    photo = read_photo(source)
+    done = parts.restore(photo, settings)
+    job.report.longest_side = max(job.report.longest_side, *photo.pixels.shape[:2])
+    details |= {"faces_found": done.num_found, "faces": [asdict(face) for face in done.faces]}
+    broken = [f"face {face.number} {face.note}" for face in done.faces if face.state == "failed"]
+    if broken:
+        raise FacesFailed(f"{source}: {'; '.join(broken)}")
+    target = job.make_folder(source)
+    if done.uncertainty is not None:
+        beside = target.with_name(f"{target.stem}.uncertainty.png")
+        write_photo(beside, Photo(np.repeat(done.uncertainty[..., None], 3, axis=2), is_grey=True))
+        details["uncertainty"] = str(beside)
+    # last: a file that is there is complete
+    if target.suffix == source.suffix and np.array_equal(done.photo.pixels, photo.pixels):
+        write_whole(target, source.read_bytes())
+    else:
+        write_photo(target, done.photo)
+    return _state(job, [face.state for face in done.faces], done.num_found)
+
+
+def _state(job: Job, faces: Sequence[str], num_found: int) -> str:
+    """A file's state from those of its chosen faces, which are counted."""
+    job.report.faces.update(faces)
+    if faces:
+        return "restored" if "restored" in faces else "kept"
+    return "not chosen" if num_found else "no face"
+
+
+def _preview(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
+    if _is_clip(source):
+        raise ImageError(f"{source}: a preview is of photographs; the faces of a clip are numbered in status.json")
+    photo = read_photo(source)
+    job.report.longest_side = max(job.report.longest_side, *photo.pixels.shape[:2])
+    found = parts.detector.detect(photo.pixels)
+    chosen = choose_faces(found, settings.min_face, settings.faces)
+    faces = [
+        {"number": number, "box": face.box.round(2).tolist(), "score": round(face.score, 4)}
+        for number, face in enumerate(found)
+    ]
+    details |= {"faces_found": len(found), "faces_chosen": chosen, "faces": faces}
+    write_image(job.make_folder(source), draw_faces(photo.pixels, found, chosen))
+    return "previewed" if found else "no face"
+
+
+def _is_clip(source: Path) -> bool:
+    return source.suffix.lower() in RESULTS
+
+
+def _check_clips(targets: Sequence[Path], encoding: Encoding) -> None:
+    if targets:
+        from idm.io.video.write import find_encoder
+
+        for target in targets:
+            find_encoder(encoding, target.suffix)
+
+
+def _restore_clip(
+    job: Job,
+    source: Path,
+    parts: PhotoRestorer,
+    settings: PhotoSettings,
+    encoding: Encoding,
+    details: dict[str, Any],
+) -> str:
+    from idm.apps.photo.video import restore_clip
+
+    target = job.make_folder(source)
+    on_frames = partial(job.progress.on_frames, source)
+    details |= restore_clip(parts, source, target, settings, encoding, about=job.settings, on_frames=on_frames)
+    people = details["people"]
+    chosen = [person for person in people if person["num_restored"] or person["num_kept"]]
+    return _state(job, ["restored" if person["num_restored"] else "kept" for person in chosen], len(people))
+
+
+# ------------------------------------------------------------------------------------------- aligned faces
+
+
+def restore_files(
+    restorer: Restorer,
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    seed: int = 0,
+    batch_size: int = 8,
+    output_size: Literal["model", "input"] = "model",
+    about: Mapping[str, Any] | None = None,
+    skip_existing: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Restore aligned faces, files or folders, into PNG files under ``output``; folders keep their structure.
+
+    A face is resized to the restorer's size; the result has that size, or with ``output_size="input"`` the
+    file's own. Transparency and colour profile are kept. Every file is drawn with the same ``seed``, so that its
+    result does not depend on what else is in the job.
+
+    Raises:
+        ImageError: before any work: an input does not exist, holds no image, or would be overwritten.
+    """
+    said = {**(about or {}), "aligned": True, "seed": seed, "output_size": output_size}
+    with Job(inputs, output, settings=said, skip_existing=skip_existing, progress=progress) as job:
+        for batch in _read_batches(job, batch_size):
+            size = restorer.image_size
+            lq = torch.stack([hwc_to_chw(from_uint8(resize_image(p.rgb, (size, size)))) for _, p in batch])
+            restored = restorer.restore(lq, [seed] * len(batch))
+            for (source, picture), image in zip(batch, to_uint8(restored.cpu()), strict=True):
+                try:
+                    _write_face(job.make_folder(source), chw_to_hwc(image), picture, output_size)
+                except ImageError as error:
+                    job.failed(source, error)
+                else:
+                    job.wrote(source)
+    return job.report
+
+
+def _read_batches(job: Job, batch_size: int) -> Iterator[list[tuple[Path, Picture]]]:
+    """Batches of readable faces; the others are reported as failed."""
+    batch: list[tuple[Path, Picture]] = []
+    for source in job.todo:
+        try:
+            batch.append((source, _read_face(source)))
+        except ImageError as error:
+            job.failed(source, error)
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _read_face(path: Path) -> Picture:
+    picture = read_image(path)
+    height, width = picture.rgb.shape[:2]
+    if height != width:
+        raise ImageError(f"{path}: is {width}x{height}; an aligned face is square: align and crop it first")
+    if height < MIN_SIDE:
+        raise ImageError(f"{path}: is {width}x{height}; a face needs at least {MIN_SIDE}x{MIN_SIDE} pixels")
+    return picture
+
+
+def _write_face(path: Path, face: np.ndarray, picture: Picture, output_size: Literal["model", "input"]) -> None:
+    if output_size == "input":
+        height, width = picture.rgb.shape[:2]
+        face = resize_image(face, (height, width))
+    alpha = picture.alpha
+    if alpha is not None:
+        alpha = resize_image(np.repeat(alpha[..., None], 3, axis=2), face.shape[:2])[..., 0]
+    write_image(path, face, alpha=alpha, icc_profile=picture.icc_profile)

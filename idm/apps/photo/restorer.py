@@ -1,0 +1,144 @@
+"""One photograph: its faces are found, aligned, restored, compared with what they were, and put back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from jaxtyping import Integer, UInt8
+
+from idm.apps.photo.face import Face, FaceReport, Subject, after
+from idm.apps.photo.settings import PhotoSettings
+from idm.apps.photo.upscale import Bicubic, Upscaler, bicubic
+from idm.faces.align import Matrix
+from idm.faces.colour import to_grey
+from idm.faces.detect import Detector, choose_faces
+from idm.faces.paste import Patch, paste_faces
+from idm.faces.recognition import IdentityNet
+from idm.io.photos import Photo, looks_grey
+from idm.io.ranges import hwc_to_chw
+from idm.restorers.protocol import Restorer
+
+UNCERTAINTY_WHITE = 0.1  # the standard deviation that an uncertainty map shows as white (our choice)
+
+
+@dataclass(frozen=True, eq=False)
+class RestoredPhoto:
+    """``photo`` is the result and ``faces`` has a report for each face that was chosen; ``num_found`` counts all.
+
+    ``uncertainty``: grey levels, 255 where the samples' standard deviation is ``UNCERTAINTY_WHITE`` or more.
+    """
+
+    photo: Photo
+    faces: list[FaceReport]
+    num_found: int
+    uncertainty: UInt8[np.ndarray, "h w"] | None = None
+
+
+@dataclass(frozen=True)
+class PhotoRestorer:
+    """The parts that photographs are restored with; ``identity`` may be None where no setting needs it."""
+
+    restorer: Restorer
+    detector: Detector
+    identity: IdentityNet | None = None
+    upscaler: Upscaler = field(default_factory=Bicubic)
+
+    def restore(self, photo: Photo, settings: PhotoSettings) -> RestoredPhoto:
+        """Restore the chosen faces of a photograph and put them back; a face that fails is reported, not pasted.
+
+        Raises:
+            ValueError: a chosen number that no face has, or a setting that needs the missing ``identity``.
+        """
+        found = self.detector.detect(photo.pixels)
+        chosen = choose_faces(found, settings.min_face, settings.faces)
+        is_colourless = looks_grey(photo.pixels)
+        keeps_chroma = settings.grayscale == "keep" or (settings.grayscale == "auto" and is_colourless)
+
+        subjects = [Subject(number, found[number], keeps_chroma) for number in chosen]
+        [faces] = self._restore_crops([photo.pixels], [subjects], settings)
+        canvas = self._enlarge(photo.pixels, settings)
+        if keeps_chroma and is_colourless:
+            to_grey(canvas)
+        size, to_photo = canvas.shape[:2], _to_photo(photo.pixels.shape[:2], canvas.shape[:2])
+        paste_faces(canvas, [face.patch(to_photo, settings) for face in faces if face.is_used])
+        alpha = None if photo.alpha is None else bicubic(photo.alpha, size)
+        stays_grey = photo.is_grey and keeps_chroma
+        result = replace(
+            photo,
+            pixels=canvas,
+            alpha=alpha,
+            is_grey=stays_grey,
+            icc_profile=photo.icc_profile if stays_grey == photo.is_grey else None,
+        )
+        uncertainty = _uncertainty(faces, size, to_photo) if settings.uncertainty else None
+        return RestoredPhoto(result, [face.report(settings) for face in faces], len(found), uncertainty)
+
+    def restore_frames(
+        self,
+        frames: Sequence[Integer[np.ndarray, "h w 3"]],
+        subjects: Sequence[Sequence[Subject]],
+        settings: PhotoSettings,
+    ) -> list[tuple[Integer[np.ndarray, "h2 w2 3"], list[FaceReport]]]:
+        """The frames of a clip, each with its given faces restored, and what became of those; restored together,
+        for speed.
+
+        Raises:
+            ValueError: a setting needs the missing ``identity``.
+        """
+        restored = []
+        for pixels, faces in zip(frames, self._restore_crops(frames, subjects, settings), strict=True):
+            canvas = self._enlarge(pixels, settings)
+            to_frame = _to_photo(pixels.shape[:2], canvas.shape[:2])
+            paste_faces(canvas, [face.patch(to_frame, settings) for face in faces if face.is_used])
+            restored.append((canvas, [face.report(settings) for face in faces]))
+        return restored
+
+    def _restore_crops(
+        self,
+        pictures: Sequence[Integer[np.ndarray, "h w 3"]],
+        subjects: Sequence[Sequence[Subject]],
+        settings: PhotoSettings,
+    ) -> list[list[Face]]:
+        if settings.needs_identity and self.identity is None:
+            raise ValueError("samples are picked and faces guarded by identity, which needs the identity network")
+        faces = [[Face(subject) for subject in some] for some in subjects]
+        for pixels, some in zip(pictures, faces, strict=True):
+            for face in some:
+                face.align(pixels, self.restorer.image_size)
+        self._sample([face for some in faces for face in some if not face.failure], settings)
+        for face in (face for some in faces for face in some):
+            if not face.failure:
+                face.finish(settings, self.identity)
+        return faces
+
+    def _enlarge(self, pixels: Integer[np.ndarray, "h w 3"], settings: PhotoSettings) -> Integer[np.ndarray, "h2 w2 3"]:
+        height, width = pixels.shape[:2]
+        return self.upscaler.upscale(pixels, (round(height * settings.upscale), round(width * settings.upscale)))
+
+    def _sample(self, faces: Sequence[Face], settings: PhotoSettings) -> None:
+        """Draw all samples of all faces, in batches that may hold several faces."""
+        wanted = [(face, settings.seed + k) for face in faces for k in range(settings.samples)]
+        for start in range(0, len(wanted), settings.batch_size):
+            batch = wanted[start : start + settings.batch_size]
+            lq = torch.stack([hwc_to_chw(face.crop) for face, _ in batch])
+            restored = self.restorer.restore(lq, [seed for _, seed in batch])
+            for (face, _), image in zip(batch, restored, strict=True):
+                face.take(image)
+
+
+def _to_photo(old: tuple[int, int], new: tuple[int, int]) -> Matrix:
+    """From pixels of the enlarged picture to pixels of the photograph: (u + 0.5) / s - 0.5."""
+    factors = np.array([old[1] / new[1], old[0] / new[0]])
+    return np.column_stack([np.diag(factors), 0.5 * factors - 0.5])
+
+
+def _uncertainty(faces: Sequence[Face], size: tuple[int, int], to_photo: Matrix) -> UInt8[np.ndarray, "h w"]:
+    canvas = np.zeros((*size, 3), np.uint8)
+    patches = []
+    for face in faces:
+        if face.is_used:
+            deviation = np.std(face.samples, axis=0).mean(axis=2, keepdims=True) / UNCERTAINTY_WHITE
+            patches.append(Patch(np.repeat(deviation.clip(0, 1), 3, axis=2), after(face.to_crop, to_photo)))
+    paste_faces(canvas, patches)
+    return canvas[..., 0].copy()

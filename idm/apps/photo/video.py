@@ -1,0 +1,275 @@
+"""A clip: its faces are followed, restored with the same noise in every frame, and put back. Killed, it goes on.
+
+One frame after the other is read, ``reach`` of them ahead, so that memory does not grow with the clip. Every
+``SEGMENT_FRAMES`` frames make a segment, which is there whole, with all that the next one depends on, or not at all.
+"""
+
+import json
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Integer
+
+from idm import __version__
+from idm.apps.photo.face import FaceReport, Past, Subject
+from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.settings import PhotoSettings
+from idm.faces.detect import DetectedFace
+from idm.faces.track import REACH, Tracker
+from idm.io.encoding import Encoding
+from idm.io.images import write_whole
+from idm.io.photos import looks_grey
+from idm.io.video import av
+from idm.io.video.join import join
+from idm.io.video.read import Clip, Frame, video_error
+from idm.io.video.write import SegmentWriter, find_encoder, to_image
+
+SEGMENT_FRAMES = 100  # what a killed job may have to do again (our choice)
+
+Pixels = Integer[np.ndarray, "_ _ 3"]
+
+
+@dataclass
+class Person:
+    """A followed face: the frames it was in, in how many it was restored or kept by the guard, and what was decided
+    when it came, so that nothing flickers. ``identity`` is the mean cosine to the given face."""
+
+    number: int
+    first_frame: int
+    last_frame: int
+    keeps_chroma: bool
+    is_chosen: bool = False
+    num_restored: int = 0
+    num_kept: int = 0
+    identity: float | None = None
+    past: Past = field(default_factory=Past)
+
+    def add(self, frame: int, report: FaceReport) -> None:
+        self.last_frame = frame
+        self.num_restored += report.state == "restored"
+        self.num_kept += report.state == "kept"
+        self.identity = report.identity
+
+    def about(self) -> dict[str, Any]:
+        """For the status file."""
+        told = asdict(self)
+        del told["past"], told["keeps_chroma"], told["is_chosen"]
+        return told
+
+
+@dataclass
+class State:
+    """All that the next frame depends on. ``num_frames`` are done; the clip has no more if ``is_ended``."""
+
+    tracker: Tracker
+    people: dict[int, Person] = field(default_factory=dict)
+    num_frames: int = 0
+    is_ended: bool = False
+    last_duration: int = 0
+    num_moved: int = 0
+
+    def to_json(self) -> str:
+        people = [asdict(person) for person in self.people.values()]
+        return json.dumps(vars(self) | {"tracker": self.tracker.state(), "people": people})
+
+    @classmethod
+    def from_json(cls, text: str) -> "State":
+        state = json.loads(text)
+        people = [Person(**{**person, "past": Past(**person["past"])}) for person in state["people"]]
+        tracker = Tracker.from_state(state["tracker"])
+        return cls(**{**state, "tracker": tracker, "people": {person.number: person for person in people}})
+
+
+# ------------------------------------------------------------------------------------------- the clip
+
+
+def restore_clip(
+    parts: PhotoRestorer,
+    source: Path,
+    target: Path,
+    settings: PhotoSettings,
+    encoding: Encoding,
+    *,
+    about: Mapping[str, Any],
+    segment_frames: int = SEGMENT_FRAMES,
+    on_frames: Callable[[int, int | None], None] = lambda done, of: None,
+) -> dict[str, Any]:
+    """Restore the faces of a clip into ``target``, frame by frame, and say what became of it.
+
+    Frames keep their times, streams of sound and subtitles their packets. Every frame of a face is drawn with the
+    same noise, ``settings.seed`` for all faces: noise then stays even where a face is lost and found again. Numbers of
+    ``settings.faces`` are those of the result's ``people``, counted as they come; "largest" stays with
+    the largest face for as long as it is there.
+
+    Args:
+        about: what else the result depends on, such as the model: segments of an earlier run count only if all
+            this is equal.
+        on_frames: told how many frames are done, and of how many if that is known.
+
+    Raises:
+        VideoError: the clip cannot be read, is broken somewhere, or one of its faces failed. What was done until
+            then stays beside the target, and the next call goes on from there.
+        ValueError: a setting that is for photographs only.
+    """
+    if settings.uncertainty:
+        raise ValueError(f"{source}: maps of uncertainty are for photographs")
+    codec, options = find_encoder(encoding, target.suffix), encoding.options()
+    with Clip(source) as clip:
+        job = {"about": about, "settings": asdict(settings), "encoder": [codec, options], "segment": segment_frames}
+        segments = Segments(target.with_name(f".{target.name}.segments"), job | _circumstances(source))
+        state = segments.state
+        resumed = state.num_frames
+        work = _Work(parts, settings, state)
+        frames = work.follow(clip.frames(start=state.num_frames))
+        while not state.is_ended:
+            end = state.num_frames + segment_frames
+            with SegmentWriter(segments.next_path(), clip, codec, options) as out:
+                while batch := list(islice(frames, min(settings.batch_size, end - state.num_frames))):
+                    for frame, pixels, restored in work.restore(batch, source):
+                        out.add(to_image(frame, pixels, restored, codec))
+                    on_frames(state.num_frames, clip.num_frames)
+            state.is_ended = state.num_frames < end
+            state.last_duration, state.num_moved = clip.last_duration, clip.num_moved
+            if state.num_frames > end - segment_frames:
+                segments.finish()
+    lost = join(source, segments.paths, target, state.last_duration)
+    segments.remove()
+    return _told(state, lost, resumed)
+
+
+def _circumstances(source: Path) -> dict[str, Any]:
+    file = source.stat()
+    return {
+        "source": {"bytes": file.st_size, "modified": file.st_mtime_ns},
+        "reach": REACH,
+        "versions": {"idm": __version__, "av": av.__version__},
+    }
+
+
+def _told(state: State, lost: list[str], resumed: int) -> dict[str, Any]:
+    told: dict[str, Any] = {"frames": state.num_frames, "people": [p.about() for p in state.people.values()]}
+    told |= {"resumed_at_frame": resumed} if resumed else {}
+    told |= {"not_kept": lost} if lost else {}
+    return told | ({"moved_time_stamps": state.num_moved} if state.num_moved else {})
+
+
+@dataclass
+class _Work:
+    """What is done to frames; ``state`` goes with it."""
+
+    parts: PhotoRestorer
+    settings: PhotoSettings
+    state: State
+
+    def follow(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Pixels, dict[int, DetectedFace]]]:
+        """Each frame with its pixels and smoothed faces, when ``reach`` more have been seen."""
+        tracker = self.state.tracker
+        ahead: deque[tuple[Frame, Pixels]] = deque()
+        for frame in frames:
+            pixels = frame.pixels()
+            if frame.index >= tracker.num_seen:  # else it was seen by the run that was killed
+                tracker.see(frame.time, pixels, self.parts.detector.detect(pixels))
+            ahead.append((frame, pixels))
+            if len(ahead) > tracker.reach:
+                first, seen = ahead.popleft()
+                yield first, seen, tracker.faces_at(first.index, first.time)
+        for last, seen in ahead:
+            yield last, seen, tracker.faces_at(last.index, last.time)
+
+    def restore(
+        self, batch: list[tuple[Frame, Pixels, dict[int, DetectedFace]]], source: Path
+    ) -> list[tuple[Frame, Pixels, Pixels]]:
+        """Frames with their pixels before and after.
+
+        Raises:
+            VideoError: a face failed.
+        """
+        subjects = [self._subjects(frame.index, pixels, faces) for frame, pixels, faces in batch]
+        restored = self.parts.restore_frames([pixels for _, pixels, _ in batch], subjects, self.settings)
+        for (frame, _, _), (_, reports) in zip(batch, restored, strict=True):
+            for report in reports:
+                if report.state == "failed":
+                    problem = f"face {report.number} of frame {frame.index} {report.note}"
+                    raise video_error(source, problem, "leave it out with --faces")
+                self.state.people[report.number].add(frame.index, report)
+        self.state.num_frames += len(batch)
+        return [(frame, pixels, after) for (frame, pixels, _), (after, _) in zip(batch, restored, strict=True)]
+
+    def _subjects(self, index: int, pixels: Pixels, faces: dict[int, DetectedFace]) -> list[Subject]:
+        people = self.state.people
+        for number in faces:
+            if number not in people:
+                people[number] = Person(number, index, index, self._keeps_chroma(pixels))
+        chosen = [people[number] for number in self._choose(faces)]
+        for person in chosen:
+            person.is_chosen = True
+        return [Subject(p.number, faces[p.number], p.keeps_chroma, p.past) for p in chosen]
+
+    def _keeps_chroma(self, pixels: Pixels) -> bool:
+        how = self.settings.grayscale
+        return how == "keep" or (how == "auto" and looks_grey(pixels))
+
+    def _choose(self, faces: dict[int, DetectedFace]) -> list[int]:
+        """Whoever was chosen once stays chosen; a size near the least does not make a face flicker."""
+        before = [number for number in faces if self.state.people[number].is_chosen]
+        large = [number for number, face in faces.items() if face.size >= self.settings.min_face]
+        match self.settings.faces:
+            case "all":
+                return [number for number in faces if number in before or number in large]
+            case "largest":
+                return before or sorted(large, key=lambda number: -faces[number].size)[:1]
+            case numbers:
+                return [number for number in faces if number in numbers]
+
+
+# ------------------------------------------------------------------------------------------- what survives a kill
+
+
+class Segments:
+    """A folder of finished segments, each with the state after it. One that another job left is emptied.
+
+    Raises:
+        VideoError: it cannot be written.
+    """
+
+    def __init__(self, folder: Path, job: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.paths: list[Path] = []
+        self.state = State(Tracker())
+        description = json.dumps(job, sort_keys=True)
+        owner = folder / "job.json"
+        if not owner.is_file() or owner.read_text() != description:
+            self.remove()
+            folder.mkdir(parents=True)
+            write_whole(owner, description.encode())
+        for leftover in folder.glob(".*.tmp"):
+            leftover.unlink()
+        for number in count():
+            path = self._path(number)
+            if not (path.is_file() and path.with_suffix(".json").is_file()):
+                break
+            self.paths.append(path)
+        if self.paths:
+            self.state = State.from_json(self.paths[-1].with_suffix(".json").read_text())
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.nut"
+
+    def next_path(self) -> Path:
+        return self._path(len(self.paths))
+
+    def finish(self) -> None:
+        """The segment at :meth:`next_path` is whole; with its state beside it, it counts."""
+        path = self.next_path()
+        write_whole(path.with_suffix(".json"), self.state.to_json().encode())
+        self.paths.append(path)
+
+    def remove(self) -> None:
+        if self.folder.exists():
+            shutil.rmtree(self.folder)

@@ -1,0 +1,120 @@
+"""Faces and degradations."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import assert_never
+
+from idm.config.load import ConfigError
+from idm.config.schema import (
+    AssetsConfig,
+    DegradationConfig,
+    FolderConfig,
+    HuggingFaceConfig,
+    RunConfig,
+    SourceConfig,
+    SyntheticConfig,
+)
+from idm.data.sources import (
+    Cached,
+    FaceSource,
+    FolderFaces,
+    HuggingFaceFaces,
+    Part,
+    StreamedFaces,
+    SyntheticFaces,
+    balanced,
+)
+from idm.degradation import PRESETS, Mixture, Recipe
+
+
+def build_recipe(config: DegradationConfig) -> Recipe:
+    """The preset with what the section, whose fields are the recipe's own, gives instead."""
+    try:
+        return replace(PRESETS[config.preset], **config.model_dump(exclude={"preset", "mixture"}, exclude_none=True))
+    except ValueError as error:
+        raise ConfigError(f"degradation: {error}") from None
+
+
+def build_mixture(config: DegradationConfig) -> Recipe | Mixture:
+    """What training faces are degraded by: the recipe, and for their shares the mixture's presets as published but
+    for steps that are left out and the interpolation."""
+    recipe = build_recipe(config)
+    if not config.mixture:
+        return recipe
+    shared = {"skip_probability": config.skip_probability, "bicubic_probability": config.bicubic_probability}
+    try:
+        others = tuple(replace(PRESETS[name], **shared) for name in config.mixture)
+        return Mixture((recipe, *others), tuple(config.mixture.values()))
+    except ValueError as error:
+        raise ConfigError(f"degradation.mixture: {error}") from None
+
+
+def assets_folder() -> Path:
+    """The folder named by IDM_ASSETS."""
+    named = os.environ.get("IDM_ASSETS")
+    if not named:
+        raise ConfigError(
+            "data.source.name=assets: the environment variable IDM_ASSETS is not set; it names a folder with "
+            "faces256/train, faces256/val and faces256/test (aligned faces and metadata.jsonl)"
+        )
+    return Path(named)
+
+
+def build_source(config: SourceConfig, size: int, seed: int) -> FaceSource | StreamedFaces:
+    match config:
+        case SyntheticConfig():
+            return SyntheticFaces(config.num_faces, config.seed, size)
+        case FolderConfig():
+            return FolderFaces(config.path, size)
+        case AssetsConfig():
+            return FolderFaces(assets_folder() / "faces256" / config.split, size)
+        case HuggingFaceConfig():
+            return _build_hugging_face(config, size, seed)
+        case _:
+            assert_never(config)
+
+
+def _build_hugging_face(config: HuggingFaceConfig, size: int, seed: int) -> FaceSource | StreamedFaces:
+    import datasets
+
+    dataset = datasets.load_dataset(
+        config.path, data_files=config.data_files, split=config.split, streaming=config.streaming
+    )
+    if config.streaming:
+        assert config.num_faces is not None  # checked with the configuration
+        return StreamedFaces(dataset, config.num_faces, config.image_column, config.landmarks_column, size, seed)
+    return HuggingFaceFaces(dataset, config.image_column, config.landmarks_column, size, config.id_column)
+
+
+def build_data(config: RunConfig) -> tuple[FaceSource | StreamedFaces, FaceSource]:
+    """(faces to train on, faces to validate on); without a source of their own the latter are held out."""
+    data, num_val = config.data, config.validation.num_images
+    train = build_source(data.source, data.image_size, config.seed)
+    if data.balance_groups:
+        if not isinstance(train, FolderFaces):
+            raise ConfigError("data.balance_groups: needs a folder of faces, whose metadata.jsonl names groups")
+        train = balanced(Cached(train) if data.cache else train, train)
+    if data.val_source is not None:
+        val = build_source(data.val_source, data.image_size, config.seed)
+        assert not isinstance(val, StreamedFaces)
+        if len(val) < num_val:
+            raise ConfigError(f"validation.num_images: {num_val}, but data.val_source holds {len(val)}")
+        val = Part(val, evenly(len(val), num_val))
+    else:
+        assert not isinstance(train, StreamedFaces)
+        if len(train) <= num_val:
+            raise ConfigError(
+                f"validation.num_images: {num_val} would be held out of data.source, which holds only {len(train)}"
+            )
+        held_out = len(train) - num_val
+        train, val = Part(train, range(held_out)), Part(train, range(held_out, len(train)))
+    if data.cache:
+        val = Cached(val)
+        train = train if isinstance(train, StreamedFaces) or data.balance_groups else Cached(train)
+    return train, val
+
+
+def evenly(total: int, wanted: int) -> list[int]:
+    """``wanted`` indices spread evenly over ``total``."""
+    return [i * total // wanted for i in range(wanted)]

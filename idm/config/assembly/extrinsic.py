@@ -1,0 +1,193 @@
+"""The extrinsic iteration: cleaning jobs, pools and rounds from their sections."""
+
+import hashlib
+import json
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, assert_never
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+from safetensors.torch import load_file
+from tqdm import tqdm
+
+from idm.config.assembly.data import build_data
+from idm.config.assembly.intrinsic import build_learner
+from idm.config.assembly.run import TrainingFaces, build_run, claim_folder
+from idm.config.schema import CleaningConfig, IDMConfig, SamplerConfig
+from idm.data.mixing import Pool, constant, linear
+from idm.data.sources import Cached, FaceSource, FolderFaces, Part, StreamedFaces
+from idm.diffusion.samplers import build_scheduler, check_chain
+from idm.diffusion.schedule import from_betas
+from idm.extrinsic.clean import Cleaning, Settings
+from idm.extrinsic.gate import Gate
+from idm.extrinsic.job import POLL_SECONDS, run_job
+from idm.extrinsic.manifest import read_manifest
+from idm.extrinsic.rounds import Rounds, Stages
+from idm.extrinsic.shards import cleaned_faces
+from idm.faces.recognition import WEIGHTS as IDENTITY_WEIGHTS
+from idm.faces.recognition import load_identity
+from idm.io.atomic import write_json
+from idm.io.images import ImageError
+from idm.io.machine import inference_dtype
+from idm.io.weights import find_weights
+from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.saved import WEIGHTS, find_model, load_pipeline
+
+
+def build_state() -> PartialState:
+    """The processes of a job that trains nothing."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+
+
+def use_sampler(pipeline: IDMPipeline, chain: SamplerConfig) -> None:
+    """Let a pipeline sample by another chain than its own."""
+    gammas = from_betas(torch.tensor(pipeline.scheduler.config.trained_betas, dtype=torch.float64))
+    pipeline.scheduler = build_scheduler(chain.name, gammas)
+    num_steps, start_from, strength = chain.num_steps, chain.start_from, chain.strength
+    eta = chain.eta if chain.name == "ddim" else 0.0
+    check_chain(pipeline.scheduler, num_steps=num_steps, start_from=start_from, strength=strength, eta=eta)
+    pipeline.register_to_config(num_inference_steps=num_steps, start_from=start_from, strength=strength, eta=eta)
+
+
+def describe_model(pipeline: IDMPipeline, folder: Path) -> dict[str, Any]:
+    """What of a model decides its results."""
+    config = pipeline.config
+    return {
+        "weights_sha256": hashlib.sha256((folder / "denoiser" / WEIGHTS).read_bytes()).hexdigest(),
+        "precision": str(pipeline.denoiser.dtype).removeprefix("torch."),
+        "sampler": type(pipeline.scheduler).__name__,
+        "num_steps": config.num_inference_steps,
+        "start_from": config.start_from,
+        "strength": config.strength,
+        "eta": config.eta,
+    }
+
+
+def build_cleaning(
+    source: FaceSource | StreamedFaces,
+    described: dict[str, Any],
+    model: Path,
+    output: Path,
+    config: CleaningConfig,
+    seed: int,
+) -> Cleaning:
+    """A cleaning job with the model at a path; ``described`` stands for the source in the job's record."""
+    device = build_state().device
+    dtype = inference_dtype(device)
+    pipeline = load_pipeline(model, device, dtype)
+    if config.sampler is not None:
+        use_sampler(pipeline, config.sampler)
+    gate = Gate(**config.gate.model_dump())
+    return Cleaning(
+        source,
+        pipeline,
+        output,
+        settings=Settings(seed, config.samples, config.batch_size, config.shard_size, config.image_format),
+        gate=gate,
+        identity=None if gate.min_identity is None else load_identity(None, str(device), mirrored=False, dtype=dtype),
+        about={"source": {**described, **_files_of(source)}, "model": describe_model(pipeline, find_model(model))},
+    )
+
+
+def _files_of(source: FaceSource | StreamedFaces) -> dict[str, str]:
+    """A hash of the names and sizes of a folder's files: another file in an old one's place makes it another source."""
+    if isinstance(source, Cached | Part):
+        return _files_of(source.source)
+    if not isinstance(source, FolderFaces):
+        return {}
+    files = [(path.relative_to(source.folder).as_posix(), path.stat().st_size) for path in source.paths]
+    return {"files": hashlib.sha256(json.dumps(files).encode()).hexdigest()}
+
+
+def build_rounds(config: IDMConfig) -> Rounds:
+    """All rounds of an extrinsic iteration, ready to fit."""
+    extrinsic = config.extrinsic
+    assert extrinsic is not None
+    if extrinsic.gate.min_identity is not None:
+        find_weights(IDENTITY_WEIGHTS)  # missing, it would be noticed after the first training only
+    originals, val = build_data(config)
+    readable = _readable(originals, config.output_dir)
+    stages = Stages(partial(_train, config, originals, readable, val), partial(_clean, config, originals))
+    return Rounds(config.output_dir, extrinsic.rounds, stages, extrinsic.max_validation_loss)
+
+
+def _readable(originals: FaceSource | StreamedFaces, folder: Path) -> FaceSource | StreamedFaces:
+    """The faces that can be read, for round 0; the others, found once, are named in ``unreadable.json``."""
+    if isinstance(originals, StreamedFaces):
+        return originals
+    path, state = folder / "unreadable.json", build_state()
+    if state.is_main_process and not path.exists():
+        unreadable = {}
+        for index in tqdm(range(len(originals)), "looking for unreadable faces", mininterval=10, unit="face"):
+            try:
+                originals[index]
+            except ImageError as error:
+                unreadable[index] = str(error)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, unreadable)
+    while not path.exists():  # which may take longer than a barrier waits
+        time.sleep(POLL_SECONDS)
+    left_out = {int(index) for index in json.loads(path.read_text())}
+    return Part(originals, [i for i in range(len(originals)) if i not in left_out]) if left_out else originals
+
+
+def _train(
+    config: IDMConfig,
+    originals: FaceSource | StreamedFaces,
+    readable: FaceSource | StreamedFaces,
+    val: FaceSource,
+    number: int,
+) -> dict[str, Any]:
+    assert config.extrinsic is not None
+    changes: dict[str, Any] = {"output_dir": config.output_dir / f"round_{number}"}
+    if number == 0:
+        changes["extrinsic"] = None  # a training like any other, and as such in its config.yaml
+    here = config.model_copy(update=changes)
+    result = here.output_dir / "metrics.json"
+    if result.exists() and json.loads(result.read_text())["step"] == config.train.num_steps:
+        claim_folder(here)  # the same run
+    else:
+        initial = None
+        if number > 0 and config.extrinsic.init == "previous":
+            before = find_model(config.output_dir / f"round_{number - 1}")
+            initial = load_file(before / "denoiser" / WEIGHTS)
+        pool = readable if number == 0 else build_pool(config, originals, number)
+        build_run(here, partial(build_learner, here, initial=initial), (pool, val)).fit()
+    return {"metrics": json.loads(result.read_text())["metrics"]}
+
+
+def _clean(config: IDMConfig, originals: FaceSource | StreamedFaces, number: int) -> dict[str, Any]:
+    assert config.extrinsic is not None
+    folder = config.output_dir
+    described = {**config.data.source.model_dump(mode="json"), "image_size": config.data.image_size}
+    model, output = folder / f"round_{number}", folder / f"clean_{number}"
+    return run_job(build_cleaning(originals, described, model, output, config.extrinsic, config.seed), build_state())
+
+
+def build_pool(config: IDMConfig, originals: FaceSource | StreamedFaces, number: int) -> TrainingFaces:
+    """What a later round is trained on: the faces of the cleaning before it, beside those that they replace."""
+    assert config.extrinsic is not None
+    replacement = config.extrinsic.replacement
+    folder = config.output_dir / f"clean_{number - 1}"
+    new: FaceSource = cleaned_faces(folder, config.data.image_size)
+    if config.data.cache:
+        new = Cached(new)
+    if replacement.name == "at_once":
+        return new
+    assert not isinstance(originals, StreamedFaces)  # checked with the configuration
+    readable = [entry.index for entry in read_manifest(folder) if entry.seed is not None]
+    old: FaceSource = Part(originals, readable)
+    match replacement.name:
+        case "mixed":
+            shares = replacement.shares
+            share = constant(shares[min(number, len(shares)) - 1])
+        case "gradual":
+            if number > 1:
+                old = cleaned_faces(config.output_dir / f"clean_{number - 2}", config.data.image_size)
+            share = linear(max(1, round(replacement.over * config.train.num_steps)))
+        case _:
+            assert_never(replacement.name)
+    return Pool(old, new, share, config.train.batch_size, config.seed)

@@ -1,0 +1,168 @@
+"""The intrinsic iteration: network, noise levels, sampler and learner of IDM."""
+
+from functools import partial
+from pathlib import Path
+from typing import Literal, assert_never
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from idm.config.assembly.run import build_run
+from idm.config.load import ConfigError
+from idm.config.schema import (
+    CosineConfig,
+    FeatureLossConfig,
+    IDMConfig,
+    LinearConfig,
+    LogSigmaConfig,
+    NoiseLevelsConfig,
+    PiecewiseUniformConfig,
+    SamplerConfig,
+    ScheduleConfig,
+    StartAndLogUniformConfig,
+)
+from idm.diffusion import samplers, schedule
+from idm.faces.features import FeatureMaps, MobileFaceNetMaps, load_mobilefacenet, load_vgg19
+from idm.io.weights import WeightsError, difference
+from idm.models.unet import Denoiser, double_patches
+from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.saved import WEIGHTS, ModelError, find_model
+from idm.training.learner import IntrinsicIteration, NoiseLevels, Optimisation
+from idm.training.loop import Run
+
+
+def build_intrinsic(config: IDMConfig) -> Run:
+    """One whole training of f_theta, ready to fit; raises what :func:`~idm.config.assembly.run.build_run` raises."""
+    return build_run(config, partial(build_learner, config))
+
+
+def build_gammas(config: ScheduleConfig) -> Float[Tensor, " T1"]:
+    match config:
+        case LinearConfig():
+            return schedule.linear(config.beta_start, config.beta_end, config.num_steps)
+        case CosineConfig():
+            return schedule.cosine(config.num_steps, config.offset)
+        case LogSigmaConfig():
+            return schedule.log_sigma(config.sigma_min, config.sigma_max, config.start_sigma, config.num_steps)
+        case _:
+            assert_never(config)
+
+
+def build_noise_levels(config: NoiseLevelsConfig) -> NoiseLevels:
+    match config:
+        case PiecewiseUniformConfig():
+            return NoiseLevels()
+        case StartAndLogUniformConfig():
+            return NoiseLevels(config.start_share, config.own_estimates)
+        case _:
+            assert_never(config)
+
+
+def build_features(config: FeatureLossConfig) -> FeatureMaps:
+    """The frozen network of a feature loss; ConfigError where its weights are missing or broken."""
+    try:
+        match config.network:
+            case "mobilefacenet":
+                return MobileFaceNetMaps(load_mobilefacenet()).to(memory_format=torch.channels_last)
+            case "vgg19":
+                return load_vgg19().to(memory_format=torch.channels_last)
+            case _:
+                assert_never(config.network)
+    except (FileNotFoundError, WeightsError) as error:
+        raise ConfigError(f"objective.features.network: {error}") from None
+
+
+def initial_weights(path: Path | Literal["bundled"], denoiser: Denoiser) -> dict[str, Tensor]:
+    """The weights of a saved model for a denoiser, patches doubled where it has twice as large ones.
+
+    Raises:
+        ConfigError: the model cannot be loaded, or has another architecture.
+    """
+    try:
+        folder = find_model(None if path == "bundled" else Path(path)) / "denoiser"
+        saved = Denoiser.load_config(folder)
+        weights = load_file(folder / WEIGHTS)
+    except (ModelError, OSError, SafetensorError) as error:
+        raise ConfigError(f"train.init_from: {error}") from None
+    weights = {name: weight.float() for name, weight in weights.items()}
+    if denoiser.config.patch_size == 2 * saved["patch_size"]:
+        weights = double_patches(weights)
+    if found := difference(denoiser, weights):
+        raise ConfigError(f"train.init_from: {path} has another architecture than denoiser: {found}")
+    return weights
+
+
+def build_denoiser(config: IDMConfig) -> Denoiser:
+    net = config.denoiser
+    return Denoiser(
+        image_size=config.data.image_size,
+        patch_size=net.patch_size,
+        channels=net.channels,
+        num_blocks=net.num_blocks,
+        attention_resolutions=net.attention_resolutions,
+        head_dim=net.head_dim,
+        inject_degraded=net.inject_degraded,
+        add_degraded=net.add_degraded,
+        dropout=net.dropout,
+        conditional=net.conditional,
+    )
+
+
+def build_pipeline(config: IDMConfig, denoiser: Denoiser) -> IDMPipeline:
+    chain: SamplerConfig = config.sampler
+    pipeline = IDMPipeline(
+        denoiser,
+        samplers.build_scheduler(chain.name, build_gammas(config.schedule)),
+        prediction=config.objective.prediction,
+        num_inference_steps=chain.num_steps,
+        start_from=chain.start_from,
+        strength=chain.strength,
+        eta=chain.eta if chain.name == "ddim" else 0.0,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def build_learner(
+    config: IDMConfig, accelerator: Accelerator, initial: dict[str, Tensor] | None = None
+) -> IntrinsicIteration:
+    """The learner; ``initial`` are weights to start from instead of random ones."""
+    train, features_config = config.train, config.objective.features
+    features = None if features_config is None else build_features(features_config).to(accelerator.device)
+    torch.manual_seed(config.seed)  # the weights' initial values
+    denoiser = build_denoiser(config)
+    if initial is None and train.init_from is not None:
+        initial = initial_weights(train.init_from, denoiser)
+    if initial is not None:
+        denoiser.load_state_dict(initial)
+    if train.gradient_checkpointing:
+        denoiser.enable_gradient_checkpointing()
+    if train.compile:
+        denoiser.compile()
+    return IntrinsicIteration(
+        denoiser,
+        accelerator,
+        gammas=build_gammas(config.schedule),
+        prediction=config.objective.prediction,
+        p=config.objective.p,
+        min_snr_clamp=config.objective.min_snr_clamp,
+        optimisation=Optimisation(
+            num_steps=train.num_steps,
+            learning_rate=train.learning_rate,
+            warmup_steps=train.warmup_steps,
+            decay=train.decay,
+            betas=train.betas,
+            weight_decay=train.weight_decay,
+            max_grad_norm=train.max_grad_norm,
+            ema_decay=train.ema_decay,
+        ),
+        seed=config.seed,
+        noise_levels=build_noise_levels(config.objective.noise_levels),
+        features=features,
+        feature_weight=0.0 if features_config is None else features_config.weight,
+        make_pipeline=lambda published: build_pipeline(config, published),
+    )

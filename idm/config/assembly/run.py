@@ -1,0 +1,166 @@
+"""A training run, whatever it trains: processes, precision, share of the batch, folder, data and loop."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, parse_flag_from_env
+
+from idm.config.assembly.data import build_data, build_mixture, build_recipe
+from idm.config.load import ConfigError, dump_config, load_config
+from idm.config.schema import RunConfig
+from idm.data.mixing import Pool
+from idm.data.pairs import FrozenPairs, Pairing, Share, training_batches
+from idm.data.sources import FaceSource, StreamedFaces
+from idm.evaluation.metrics import build_metric
+from idm.io.atomic import write_text
+from idm.io.machine import computes_in_bf16, keep_freed_memory, share_cores
+from idm.training.learner import Trainable
+from idm.training.loop import Run, Settings
+
+
+def build_accelerator(config: RunConfig) -> Accelerator:
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    precision = config.train.mixed_precision
+    if precision == "auto":
+        precision = "bf16" if computes_in_bf16(PartialState(cpu=on_cpu).device) else "no"
+    return Accelerator(
+        cpu=on_cpu,  # said aloud, or two processes on a CPU would not find one another
+        mixed_precision=precision,
+        gradient_accumulation_plugin=GradientAccumulationPlugin(
+            num_steps=config.train.accumulation, sync_with_dataloader=False
+        ),
+        log_with=list(config.train.trackers),
+        project_config=ProjectConfiguration(project_dir=str(config.output_dir)),
+    )
+
+
+TrainingFaces = FaceSource | StreamedFaces | Pool
+
+
+def build_run(
+    config: RunConfig,
+    build_learner: Callable[[Accelerator], Trainable],
+    data: tuple[TrainingFaces, FaceSource] | None = None,
+    *,
+    validates: bool = True,
+) -> Run:
+    """All of a training run, ready to fit.
+
+    Args:
+        build_learner: makes what is trained, once processes and precision are known.
+        data: faces to train on and to validate on, instead of those that ``config.data`` names.
+        validates: whether that is a :class:`~idm.training.learner.Learner`, which restores the held-out faces.
+
+    Raises:
+        ConfigError: what can only be known with the data and the processes at hand.
+    """
+    keep_freed_memory()
+    recipe = build_recipe(config.degradation)
+    train, val = data or build_data(config)
+    accelerator = build_accelerator(config)
+    if accelerator.device.type == "cpu":
+        share_cores(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    share = build_share(config, accelerator.num_processes, accelerator.process_index)
+    if accelerator.is_main_process:
+        claim_folder(config)
+    accelerator.wait_for_everyone()
+    accelerator.init_trackers("idm", config={"config": dump_config(config)})
+    pairing = Pairing(
+        build_mixture(config.degradation),
+        config.seed,
+        config.data.flip_probability,
+        max_shift=config.data.max_shift,
+        grey_probability=config.data.grey_probability,
+    )
+    frozen = FrozenPairs(val, replace(recipe, clean_probability=0.0), config.validation.seed)
+    return Run(
+        build_learner(accelerator),
+        accelerator,
+        build_settings(config),
+        batches_from=lambda first: training_batches(
+            train,
+            pairing,
+            share,
+            first=first,
+            num_workers=config.data.num_workers,
+            pin=accelerator.device.type == "cuda",
+        ),
+        validation=frozen if validates else None,
+        metrics={"psnr": build_metric("psnr"), "ssim": build_metric("ssim")},
+    )
+
+
+def build_settings(config: RunConfig) -> Settings:
+    train, validation = config.train, config.validation
+    return Settings(
+        folder=config.output_dir,
+        num_steps=train.num_steps,
+        accumulation=train.accumulation,
+        batch_size=train.batch_size,
+        log_every=train.log_every,
+        checkpoint_every=train.checkpoint_every,
+        keep_checkpoints=train.keep_checkpoints,
+        validate_every=validation.every,
+        num_shown=validation.num_shown,
+        validation_seed=validation.seed,
+    )
+
+
+def build_share(config: RunConfig, world: int, rank: int) -> Share:
+    """Each process's part of the global batch."""
+    train = config.train
+    if train.batch_size % (world * train.accumulation):
+        raise ConfigError(
+            f"train.batch_size: {train.batch_size} does not divide among {world} processes x "
+            f"train.accumulation={train.accumulation}"
+        )
+    return Share(train.batch_size // (world * train.accumulation), rank, world)
+
+
+MAY_CHANGE = {
+    "data": ("cache", "num_workers"),
+    "train": ("log_every", "checkpoint_every", "keep_checkpoints", "trackers", "compile"),
+    "validation": ("every", "num_shown"),
+    "extrinsic": ("rounds",),
+}
+
+
+def claim_folder(config: RunConfig) -> None:
+    """Write the resolved configuration into the run's folder, or refuse a folder that holds another run."""
+    path = config.output_dir / "config.yaml"
+    if path.exists():
+        try:
+            held = load_config(path, type(config))
+        except ConfigError as error:
+            raise ConfigError(
+                f"output_dir: {config.output_dir} holds a run of another kind or version; choose another output_dir\n"
+                f"{error}"
+            ) from None
+        before, now = _essence(held), _essence(config)
+        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        if changed:
+            raise ConfigError(
+                f"output_dir: {config.output_dir} holds a run with another {', '.join(changed)}; "
+                "choose another output_dir, or delete that one to start anew"
+            )
+    try:
+        config.output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output_dir: {config.output_dir} cannot be made ({error.strerror})") from None
+    write_text(path, dump_config(config))
+
+
+def _essence(config: RunConfig) -> dict[str, object]:
+    """What may not change within a run, by dotted key."""
+    sections = config.model_dump(mode="json", exclude={"output_dir"})
+    for section, keys in MAY_CHANGE.items():
+        for key in keys:
+            (sections.get(section) or {}).pop(key, None)  # not every kind of run has each
+    return {
+        f"{name}.{key}" if isinstance(section, dict) else name: value
+        for name, section in sections.items()
+        for key, value in (section.items() if isinstance(section, dict) else [("", section)])
+    }

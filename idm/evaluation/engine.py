@@ -1,0 +1,101 @@
+"""Run a restorer over frozen pairs, measure every face before and after, and sum up."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from idm.data.pairs import FrozenPairs, Pair, collate
+from idm.evaluation.metrics import PairMetric, mean_and_interval
+from idm.io.ranges import chw_to_hwc, from_uint8, to_uint8
+from idm.restorers.protocol import Restorer
+
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One face: its pair, the restored face as 8-bit RGB, and the scores of both against the original."""
+
+    pair: Pair
+    restored: np.ndarray
+    degraded_scores: Scores
+    restored_scores: Scores
+    seconds: float
+
+
+def evaluate(
+    restorer: Restorer,
+    pairs: FrozenPairs,
+    metrics: Mapping[str, PairMetric],
+    *,
+    indices: Sequence[int],
+    batch_size: int,
+    seed: int,
+) -> Iterator[Row]:
+    """Restore and measure the pairs at ``indices``; face i is drawn with seed ``seed + i``.
+
+    Everything is measured on images rounded to 8 bits, as they would be saved.
+
+    Args:
+        metrics: functions (image, hq) -> score by name, from :func:`idm.evaluation.metrics.build_metric`.
+    """
+    for start in range(0, len(indices), batch_size):
+        chosen = indices[start : start + batch_size]
+        batch_pairs = [pairs[i] for i in chosen]
+        faces, seconds = restore_timed(restorer, from_uint8(collate(batch_pairs).lq), [seed + i for i in chosen])
+        for pair, face in zip(batch_pairs, faces, strict=True):
+            yield Row(pair, face, score(pair.lq, pair.hq, metrics), score(face, pair.hq, metrics), seconds)
+
+
+def restore_timed(
+    restorer: Restorer, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]
+) -> tuple[list[UInt8[np.ndarray, "s s 3"]], float]:
+    """Restored faces as 8-bit RGB, and the seconds that each of them took.
+
+    The clock stops when the faces are on the CPU: before that, a GPU may not have computed them yet.
+    """
+    begun = perf_counter()
+    restored = restorer.restore(lq, seeds).cpu()
+    seconds = (perf_counter() - begun) / len(seeds)
+    return [chw_to_hwc(face) for face in to_uint8(restored)], seconds
+
+
+def score(image: np.ndarray, hq: np.ndarray, metrics: Mapping[str, PairMetric]) -> Scores:
+    """All metrics of one 8-bit image against its original."""
+    image01, hq01 = from_uint8(image), from_uint8(hq)
+    return {name: metric(image01, hq01) for name, metric in metrics.items()}
+
+
+def summarise(scores: Sequence[tuple[Scores, Scores]]) -> dict[str, Any]:
+    """Means of (degraded, restored) scores and of their difference, with bootstrap 95 % intervals.
+
+    Returns:
+        {metric: {"degraded": {"mean", "low", "high"}, "restored": ..., "gain": ...}}. Faces whose score is
+        infinite (identical images under PSNR) count in no mean, which is None if all are; their number stands
+        under "infinite".
+    """
+    summary: dict[str, Any] = {}
+    for name in scores[0][0]:
+        columns = {
+            "degraded": [before[name] for before, _ in scores],
+            "restored": [after[name] for _, after in scores],
+            "gain": [after[name] - before[name] for before, after in scores],
+        }
+        summary[name] = {column: summarise_column(values) for column, values in columns.items()}
+        infinite = sum(math.isinf(value) for value in columns["degraded"] + columns["restored"])
+        if infinite:
+            summary[name]["infinite"] = infinite
+    return summary
+
+
+def summarise_column(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and bootstrap 95 % interval of the finite values; None, where there are none."""
+    finite = [value for value in values if math.isfinite(value)]
+    mean, low, high = mean_and_interval(finite) if finite else (None, None, None)
+    return {"mean": mean, "low": low, "high": high}

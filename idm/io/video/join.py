@@ -1,0 +1,147 @@
+"""A clip from its finished segments, with the source's sound, subtitles and descriptions; nothing encoded again."""
+
+import heapq
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.container import OutputContainer
+from av.packet import Packet
+from av.stream import Stream
+
+from idm.io.video.read import Clip, display_matrix, reason, video_error
+from idm.io.video.write import CONTAINERS, appear, describe, writing
+
+_COPIED = ("audio", "subtitle")
+_OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")  # and not of the clip
+
+
+def join(source: Path, segments: Sequence[Path], target: Path, last_duration: int) -> list[str]:
+    """Write a clip whole or not at all.
+
+    Args:
+        segments: as :class:`idm.io.video.write.SegmentWriter` wrote them, in order.
+        last_duration: how long the last frame is shown, in the source's time base.
+
+    Returns:
+        What the source has and the result has not.
+
+    Raises:
+        VideoError: the source's sound is broken, the segments do not fit together, or it cannot be written.
+    """
+    with Clip(source) as clip:
+        matrix = display_matrix(next(clip.frames()).image)
+    suffix = target.suffix.lower()
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with Clip(source) as clip, writing(target):
+            # else the muxer takes another time base, which may not hold the source's times exactly
+            timescale = {"video_track_timescale": str(clip.time_base.denominator)} if suffix in (".mp4", ".mov") else {}
+            with av.open(str(temporary), "w", format=CONTAINERS[suffix], options=timescale) as out:
+                lost = _fill(out, clip, segments, matrix, last_duration)
+            appear(temporary, target)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return lost
+
+
+def _fill(
+    out: OutputContainer, clip: Clip, segments: Sequence[Path], matrix: list[int] | None, last_duration: int
+) -> list[str]:
+    out.metadata.update(_kept(clip.container.metadata))
+    out.set_chapters(clip.container.chapters())
+    copies: dict[int, Stream] = {}
+    lost = []
+    for stream in clip.container.streams:
+        try:
+            copies[stream.index] = _add(out, clip, stream, segments[0], matrix)
+        except ValueError as error:
+            lost.append(f"stream {stream.index}: {error}")
+    pictures = copies.pop(clip.stream.index)
+    shown = ((pictures, packet) for packet in _pictures(segments, clip.time_base, last_duration))
+    heard = ((copies[packet.stream_index], packet) for packet in _others(clip, copies))
+    for stream, packet in heapq.merge(shown, heard, key=lambda pair: _time(pair[1])):
+        packet.stream = stream
+        out.mux_one(packet)
+    return lost
+
+
+def _add(out: OutputContainer, clip: Clip, stream: Stream, segment: Path, matrix: list[int] | None) -> Stream:
+    """The stream's place in the result.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if stream.index == clip.stream.index:
+        with av.open(str(segment)) as first:
+            pictures = out.add_stream_from_template(first.streams.video[0], opaque=True)
+        pictures.time_base = clip.time_base
+        pictures.set_display_matrix(matrix)
+        describe(pictures, clip.stream)
+        copy: Stream = pictures
+    elif stream.type in _COPIED:
+        copy = out.add_stream_from_template(stream)
+    else:
+        raise ValueError(f"{stream.type} is not copied")
+    copy.metadata.update(_kept(stream.metadata))
+    copy.disposition = stream.disposition
+    return copy
+
+
+def _kept(metadata: Mapping[str, str]) -> dict[str, str]:
+    return {
+        key: value
+        for key, value in metadata.items()
+        if key.lower() not in _OF_THE_FILE and not key.startswith("_STATISTICS")
+    }
+
+
+def _pictures(segments: Iterable[Path], time_base: Fraction, last_duration: int) -> Iterator[Packet]:
+    """All frames' packets with times in the source's time base, each as long as until the next one."""
+    before: Packet | None = None
+    header: bytes | None = None
+    for path in segments:
+        with av.open(str(path)) as part:
+            stream = part.streams.video[0]
+            if header is not None and header != stream.codec_context.extradata:
+                raise video_error(path, "is of another encoder than the segments before", "delete their folder")
+            header = stream.codec_context.extradata
+            for packet in part.demux(stream):
+                if packet.pts is None:  # the end of the file
+                    continue
+                pts = round(packet.pts * packet.time_base / time_base)
+                packet.pts, packet.dts, packet.time_base = pts, pts, time_base
+                if before is not None:
+                    before.duration = pts - _stamp(before)
+                    yield before
+                before = packet
+    assert before is not None, "a clip has frames"
+    before.duration = last_duration
+    yield before
+
+
+def _others(clip: Clip, copies: Mapping[int, Stream]) -> Iterator[Packet]:
+    """What is copied of the source, as it is stored."""
+    if not copies:
+        return
+    try:
+        for packet in clip.container.demux([clip.container.streams[index] for index in copies]):
+            if packet.is_corrupt:
+                raise video_error(clip.path, "its sound is corrupt or cut short", "copy it again")
+            if packet.dts is not None:
+                yield packet
+    except (av.FFmpegError, OSError) as error:
+        raise video_error(clip.path, f"its sound is broken ({reason(error)})", "copy it again") from error
+
+
+def _time(packet: Packet) -> Fraction:
+    return _stamp(packet) * packet.time_base
+
+
+def _stamp(packet: Packet) -> int:
+    assert packet.dts is not None, "packets without one are left out where they are read"
+    return packet.dts

@@ -1,0 +1,107 @@
+"""Networks of others: whatever spandrel loads from a weights file the user has.
+
+Spandrel (an optional extra) knows GFPGAN and RestoreFormer. CodeFormer is in the package spandrel_extra_arches,
+because its licence (S-Lab 1.0) is non-commercial; it is used if it is installed.
+"""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor
+
+from idm.io.ranges import from_diffusion, to_diffusion
+
+if TYPE_CHECKING:
+    from spandrel import ImageModelDescriptor
+
+# Networks that compute in [-1, 1] while their spandrel descriptor passes [0, 1] on to them as it is (0.4.2).
+_UNSCALED = ("GFPGAN", "CodeFormer")
+
+
+class OutsideModelError(ValueError):
+    """A weights file cannot be used; the message begins with its path."""
+
+
+class SpandrelRestorer:
+    """A :class:`~idm.restorers.protocol.Restorer` around a face-restoration network that spandrel has loaded.
+
+    Faces go through one by one, each after its own seed, so that a network that draws noise (GFPGAN) gives a face
+    the same result in every batch.
+    """
+
+    image_size = 512  # of all face restorers that spandrel knows
+
+    def __init__(self, descriptor: "ImageModelDescriptor", device: torch.device) -> None:
+        self.descriptor, self.device = descriptor.to(device).eval(), device
+
+    @torch.inference_mode()
+    def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            faces = [self._restore_one(face.to(self.device), seed) for face, seed in zip(lq, seeds, strict=True)]
+        return torch.stack(faces)
+
+    def _restore_one(self, face: Float[Tensor, "3 s s"], seed: int) -> Float[Tensor, "3 s s"]:
+        torch.manual_seed(seed)
+        batch = rearrange(face, "c h w -> 1 c h w")
+        if self.descriptor.architecture.id in _UNSCALED:
+            return from_diffusion(self.descriptor.model(to_diffusion(batch))[0][0])
+        return self.descriptor(batch)[0]
+
+
+def load_outside(path: Path, device: torch.device) -> SpandrelRestorer:
+    """Load a face restorer from a ``.pth`` or ``.safetensors`` file.
+
+    Raises:
+        OutsideModelError: see :func:`load_network`; or the network restores no faces.
+    """
+    network = load_network(path)
+    if network.purpose != "FaceSR":
+        raise OutsideModelError(f"{path}: is a {network.architecture.name} network, which restores no faces")
+    return SpandrelRestorer(network, device)
+
+
+def load_network(path: Path) -> "ImageModelDescriptor":
+    """Load a network that turns pictures into pictures, on the CPU.
+
+    Raises:
+        OutsideModelError: spandrel is not installed, or the file holds no network that it knows.
+    """
+    weights = _read_weights(path)
+    try:
+        import spandrel
+    except ImportError:
+        raise OutsideModelError(f"{path}: needs spandrel: pip install 'idm-face-restoration[spandrel]'") from None
+    _add_codeformer()
+    try:
+        network = spandrel.ModelLoader().load_from_state_dict(spandrel.canonicalize_state_dict(weights))
+    except Exception as error:  # on weights of other kinds spandrel raises whatever it runs into
+        raise OutsideModelError(
+            f"{path}: holds no network that spandrel knows (for CodeFormer, whose licence is non-commercial: "
+            "pip install spandrel_extra_arches)"
+        ) from error
+    if not isinstance(network, spandrel.ImageModelDescriptor):
+        raise OutsideModelError(f"{path}: is a {network.architecture.name} network, which wants more than a picture")
+    return network
+
+
+def _add_codeformer() -> None:
+    try:
+        extra = importlib.import_module("spandrel_extra_arches")
+    except ImportError:
+        return
+    extra.install(ignore_duplicates=True)
+
+
+def _read_weights(path: Path) -> dict[str, Any]:
+    try:
+        return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except Exception as error:  # pickle, zipfile, safetensors and torch each have their own
+        raise OutsideModelError(
+            f"{path}: is no plain weights file of named tensors ({type(error).__name__})"
+        ) from error

@@ -1,0 +1,56 @@
+"""What the training commands share: read the configuration, build, fit, report; one line for a user's mistake."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from idm.config.load import ConfigError, load_config
+from idm.config.schema import RunConfig
+
+Config = TypeVar("Config", bound=RunConfig)
+
+
+class Fittable(Protocol):
+    """A training run, or several in a row."""
+
+    def fit(self) -> None: ...
+
+    def report(self) -> None: ...
+
+
+def launch(description: str, schema: type[Config], build: Callable[[Config], Fittable]) -> None:
+    """Run a training command to its end; exits with status 1 and one message if it cannot be done.
+
+    Args:
+        schema: what the file named by ``--config`` must hold.
+        build: makes the run. It is called once the configuration is sound, and imports what is slow to import.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--config", type=Path, required=True, help="YAML file, see configs/")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings to change")
+    arguments = parser.parse_intermixed_args()
+    try:
+        config = load_config(arguments.config, schema, arguments.overrides)
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
+
+    from idm.io.machine import quieten_libraries
+
+    quieten_libraries()
+
+    from accelerate import PartialState
+
+    from idm.extrinsic.shards import CleanError
+    from idm.io.atomic import CheckpointError
+    from idm.io.images import ImageError
+    from idm.training.loop import TrainingError
+
+    try:
+        run = build(config)
+        run.fit()
+    except (ConfigError, ImageError, CheckpointError, TrainingError, CleanError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    run.report()
+    PartialState().destroy_process_group()

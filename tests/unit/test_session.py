@@ -1,0 +1,265 @@
+"""The logic behind the web page: what it gives, what it refuses, and that its users do not disturb each other."""
+
+import struct
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.settings import PhotoSettings
+from idm.apps.web.session import Order, Studio, choose, save
+from idm.data.synthetic import synthetic_face
+from idm.diffusion.samplers import build_scheduler
+from idm.diffusion.schedule import linear
+from idm.faces.detect import DetectedFace
+from idm.io.images import ImageError
+from idm.io.photos import Photo, read_photo
+from idm.models.unet import Denoiser
+from idm.restorers.pipeline import IDMPipeline
+
+SIZE, FACE = 32, 64  # of the model, and of each drawn face in a photograph
+
+
+class KnowsTheFaces:
+    """Drawn faces stand side by side in the photographs here, so their places are known."""
+
+    def __init__(self) -> None:
+        self.at_work = 0
+        self.most_at_work = 0
+
+    def detect(self, pixels):
+        self.at_work += 1
+        self.most_at_work = max(self.most_at_work, self.at_work)
+        time.sleep(0.005)
+        self.at_work -= 1
+        marks = synthetic_face(0, 0, FACE).landmarks.astype(np.float64)
+        lefts = range(0, pixels.shape[1] - FACE + 1, FACE)
+        return [DetectedFace(np.array([x + 8.0, 8, x + 56, 60]), marks + np.array([x, 0]), 0.9) for x in lefts]
+
+
+class Inverts:
+    """A restorer without a chain."""
+
+    image_size = SIZE
+
+    def restore(self, lq, seeds):
+        return 1 - lq
+
+
+def photo_of(*numbers: int) -> Photo:
+    return Photo(np.concatenate([synthetic_face(0, number, FACE).image for number in numbers], axis=1))
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> IDMPipeline:
+    torch.manual_seed(0)
+    denoiser = Denoiser(
+        SIZE, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
+    )
+    torch.nn.init.normal_(denoiser.conv_out.weight, std=0.05)
+    pipeline = IDMPipeline(denoiser, build_scheduler("ddim", linear()), num_inference_steps=2)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture
+def studio(pipeline: IDMPipeline) -> Studio:
+    return Studio({"idm": pipeline, "inverts": Inverts()}, KnowsTheFaces(), None, max_pixels=100_000)
+
+
+def by_the_command(pipeline: IDMPipeline, photo: Photo, order: Order) -> np.ndarray:
+    """What ``idm restore`` does with these settings: they become the pipeline's own."""
+    before = dict(pipeline.config)
+    pipeline.set_chain(num_inference_steps=order.num_steps, fidelity=order.fidelity)
+    done = PhotoRestorer(pipeline, KnowsTheFaces()).restore(photo, PhotoSettings(seed=order.seed, faces=order.faces))
+    pipeline.register_to_config(**{key: before[key] for key in ("num_inference_steps", "start_from", "strength")})
+    return done.photo.pixels
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        Order("idm", (0,), num_steps=3, fidelity=0.0, seed=0),
+        Order("idm", (0, 1), num_steps=4, fidelity=0.5, seed=7),
+        Order("idm", (1,), num_steps=2, fidelity=1.0, seed=2**32 - 1),
+    ],
+)
+def test_the_page_restores_as_the_command_does_bit_for_bit(studio: Studio, pipeline: IDMPipeline, order: Order) -> None:
+    photo = photo_of(0, 1)
+    done = studio.restore(photo, order)
+    assert np.array_equal(done.result.photo.pixels, by_the_command(pipeline, photo, order))
+    assert not np.array_equal(done.result.photo.pixels, photo.pixels)
+    assert [face.number for face in done.result.faces] == list(order.faces)
+
+
+def test_an_order_leaves_the_shared_pipeline_as_it_was(studio: Studio, pipeline: IDMPipeline) -> None:
+    before = dict(pipeline.config)
+    studio.restore(photo_of(0), Order("idm", (0,), num_steps=5, fidelity=0.4))
+    assert dict(pipeline.config) == before
+
+
+def test_many_users_at_once_get_what_each_would_get_alone(studio: Studio) -> None:
+    jobs = [
+        (photo_of(*range(1 + n % 3)), Order("idm", (n % (1 + n % 3),), num_steps=1 + n % 4, fidelity=0.1 * n, seed=n))
+        for n in range(4)
+    ]
+    alone = [studio.restore(photo, order).result.photo.pixels for photo, order in jobs]
+    with ThreadPoolExecutor(4) as users:
+        together = list(users.map(lambda job: studio.restore(*job).result.photo.pixels, jobs))
+    assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_the_detector_works_for_one_user_at_a_time() -> None:
+    detector = KnowsTheFaces()
+    studio = Studio({"inverts": Inverts()}, detector, None, max_pixels=100_000)
+    with ThreadPoolExecutor(8) as users:
+        list(users.map(studio.find, [photo_of(0)] * 8))
+    assert detector.most_at_work == 1
+
+
+def test_a_restorer_works_for_one_user_at_a_time() -> None:
+    """A pipeline's scheduler counts its steps: two chains through it at once would disturb each other."""
+    at_work: list[int] = []
+    most_at_work = 0
+
+    class Busy(Inverts):
+        def restore(self, lq, seeds):
+            nonlocal most_at_work
+            at_work.append(1)
+            most_at_work = max(most_at_work, len(at_work))
+            time.sleep(0.05)
+            at_work.pop()
+            return lq
+
+    studio = Studio({"busy": Busy()}, KnowsTheFaces(), None, max_pixels=100_000)
+    with ThreadPoolExecutor(4) as users:
+        list(users.map(lambda n: studio.restore(photo_of(n), Order("busy", (0,))), range(4)))
+    assert most_at_work == 1
+
+
+def test_looking_for_faces_does_not_wait_for_somebody_elses_restoration(pipeline: IDMPipeline) -> None:
+    started, found = threading.Event(), threading.Event()
+
+    class Slow(Inverts):
+        def restore(self, lq, seeds):
+            started.set()
+            assert found.wait(10), "the other user's search waited"
+            return lq
+
+    studio = Studio({"slow": Slow()}, KnowsTheFaces(), None, max_pixels=100_000)
+    with ThreadPoolExecutor(1) as user:
+        restoring = user.submit(studio.restore, photo_of(0), Order("slow", (0,)))
+        assert started.wait(10)
+        assert len(studio.find(photo_of(0, 1))) == 2
+        found.set()
+        restoring.result(10)
+
+
+@pytest.mark.parametrize(
+    ("order", "steps"),
+    [
+        (Order("idm", (0, 1, 2), num_steps=4, fidelity=0.5), 2),  # one batch, the last half of the chain
+        (Order("idm", (0, 1, 2), num_steps=4, samples=4), 8),  # 12 faces in batches of 8
+        (Order("inverts", (0, 1, 2)), 3),  # a face each
+    ],
+)
+def test_progress_counts_to_its_end_in_steps_of_one(studio: Studio, order: Order, steps: int) -> None:
+    told: list[tuple[int, int]] = []
+    studio.restore(photo_of(0, 1, 2), order, lambda done, total: told.append((done, total)))
+    assert told == [(n, steps) for n in range(1, steps + 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"restorer": "nobody"}, "there is no restorer 'nobody'; there are idm, inverts"),
+        ({"faces": ()}, "choose at least one face"),
+        ({"faces": (3,)}, "there is no face 3"),
+        ({"fidelity": 1.5}, "fidelity must lie in"),
+        ({"fidelity": float("nan")}, "fidelity must lie in"),
+        ({"num_steps": 0}, "steps"),
+        ({"num_steps": 10**6}, "number of steps"),
+        ({"upscale": 0.5}, "upscale must lie in"),
+        ({"upscale": 6.0}, "would have 0 megapixels, more than the 0.1 allowed; enlarge less"),
+        ({"samples": 0}, "samples"),
+    ],
+)
+def test_an_impossible_order_is_refused_with_what_is_wrong(studio: Studio, change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        studio.restore(photo_of(0), replace(Order("idm", (0,)), **change))
+
+
+def bomb(path: Path, side: int) -> Path:
+    """A PNG of a few kilobytes whose header, truthfully, promises side x side black pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    compressor = zlib.compressobj(9)
+    row = bytes(1 + side // 8)
+    data = b"".join(compressor.compress(row) for _ in range(side)) + compressor.flush()
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+    return path
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = bomb(tmp_path / "bomb.png", 8000)
+    assert path.stat().st_size < 50_000
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("the bomb was decoded"))
+    with pytest.raises(ImageError, match=r"bomb.png: is too large \(8000 x 8000 pixels, the limit is 0.1 megapixels\)"):
+        studio.read(path)
+
+
+def test_what_is_no_picture_or_gone_is_said_to_be_so(studio: Studio, tmp_path: Path) -> None:
+    text = tmp_path / "notes.jpg"
+    text.write_text("not a picture")
+    with pytest.raises(ImageError, match="is not an image of a known kind"):
+        studio.read(text)
+    with pytest.raises(ImageError, match="no longer here"):
+        studio.read(tmp_path / "swept.png")
+
+
+def test_small_faces_are_not_chosen_by_default() -> None:
+    marks = np.zeros((5, 2))
+    faces = [DetectedFace(np.array([0.0, 0, side, side]), marks, 0.9) for side in (80, 25, 20)]
+    assert choose(faces) == [0, 1]
+
+
+def test_before_and_after_have_one_size_and_nothing_else_changes(studio: Studio) -> None:
+    photo = photo_of(0, 1)
+    done = studio.restore(photo, Order("inverts", (1,), upscale=2.0))
+    assert done.before.shape == done.result.photo.pixels.shape == (2 * FACE, 4 * FACE, 3)
+    assert np.array_equal(done.before[:, : 2 * FACE - 8], done.result.photo.pixels[:, : 2 * FACE - 8])
+
+
+def test_the_png_is_lossless_and_the_photographs_own_kind_is_offered_too(studio: Studio, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    Image.fromarray(photo_of(0).pixels).save(tmp_path / "me.jpg", exif=exif)
+    photo = read_photo(tmp_path / "me.jpg")
+    done = studio.restore(photo, Order("inverts", (0,)))
+    files = save(done, tmp_path / "me.jpg", tmp_path)
+    assert [file.name for file in files] == ["me_restored.png", "me_restored.jpg"]
+    assert np.array_equal(np.asarray(Image.open(files[0])), done.result.photo.pixels)
+    assert all(Image.open(file).getexif()[0x010F] == "a camera" for file in files)
+
+
+@pytest.mark.parametrize(("name", "has_alpha"), [("a.png", False), ("a.tif", False), ("a.jpg", True)])
+def test_only_png_is_offered_where_the_own_kind_is_png_or_cannot_hold_the_result(
+    studio: Studio, tmp_path: Path, name: str, has_alpha: bool
+) -> None:
+    photo = photo_of(0)
+    alpha = np.full(photo.pixels.shape[:2], 200, np.uint8) if has_alpha else None
+    done = studio.restore(replace(photo, alpha=alpha), Order("inverts", (0,)))
+    assert [file.name for file in save(done, Path(name), tmp_path)] == ["a_restored.png"]
