@@ -624,7 +624,7 @@ FAULTS = [
     ),
     Fault(
         "gaps filled with whatever is there",
-        "gan_baseline/weights.py",
+        "idm/io/weights.py",
         "wrong = sorted(name for name in wanted.keys() | found.keys()",
         "wrong = sorted(name for name in wanted.keys() & found.keys()",
         "tests/unit/test_gan_weights.py",
@@ -638,7 +638,7 @@ FAULTS = [
     ),
     Fault(
         "pickled code run",
-        "gan_baseline/weights.py",
+        "idm/io/weights.py",
         "weights_only=True",
         "weights_only=False",
         "tests/unit/test_gan_weights.py",

@@ -10,10 +10,20 @@ from scipy import stats
 
 from idm.diffusion.process import add_noise, target, to_eps, to_x_0
 from idm.diffusion.samplers import build_scheduler, sample
-from idm.diffusion.schedule import cosine, from_betas, linear, piecewise_uniform, to_betas
+from idm.diffusion.schedule import (
+    cosine,
+    from_betas,
+    linear,
+    log_sigma,
+    piecewise_uniform,
+    start_and_log_uniform,
+    to_betas,
+    to_gamma,
+    to_sigma,
+)
 
 PREDICTIONS = ("epsilon", "sample", "v")
-SCHEDULES = {"linear": linear(), "cosine": cosine()}
+SCHEDULES = {"linear": linear(), "cosine": cosine(), "log_sigma": log_sigma()}
 SEEDS = st.integers(0, 2**31 - 1)
 
 
@@ -56,7 +66,35 @@ def test_from_betas_inverts_to_betas(betas):
     torch.testing.assert_close(to_betas(from_betas(betas)), betas, rtol=0, atol=4e-16)
 
 
+def test_log_sigma_is_even_in_the_logarithm_of_sigma_below_its_start():
+    sigma = to_sigma(log_sigma(0.05, 0.8, 90.0, num_steps=9))
+    assert sigma[0] == 0
+    assert sigma[-1].item() == pytest.approx(90)
+    assert sigma[1].item() == pytest.approx(0.05)
+    assert sigma[-2].item() == pytest.approx(0.8)
+    steps = sigma[1:-1].log().diff()
+    torch.testing.assert_close(steps, steps[:1].expand_as(steps), rtol=1e-9, atol=0)
+    torch.testing.assert_close(to_gamma(sigma), log_sigma(0.05, 0.8, 90.0, num_steps=9))
+
+
+@pytest.mark.parametrize("arguments", [(0.0, 1.0, 9.0, 8), (1.0, 0.5, 9.0, 8), (0.1, 10.0, 9.0, 8), (0.1, 1.0, 9.0, 2)])
+def test_an_impossible_log_sigma_schedule_is_refused(arguments):
+    with pytest.raises(ValueError, match="need"):
+        log_sigma(*arguments)
+
+
 # Training levels
+
+
+def test_start_and_log_uniform_draws_its_share_at_the_start_and_the_rest_evenly_in_log_sigma():
+    gammas = log_sigma(0.05, 0.8, 90.0, num_steps=9)
+    u_start, u_within = torch.rand(2, 20000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gamma = start_and_log_uniform(gammas, 0.3, u_start, u_within)
+    start = gamma == gammas[-1]
+    assert start.double().mean().item() == pytest.approx(0.3, abs=4 * (0.3 * 0.7 / 20000) ** 0.5)
+    logs = to_sigma(gamma[~start]).log().numpy()
+    low, high = to_sigma(gammas[1]).log().item(), to_sigma(gammas[-2]).log().item()
+    assert stats.kstest(logs, stats.uniform(low, high - low).cdf).pvalue > 1e-3
 
 
 @given(any_schedule(), st.lists(st.tuples(*[st.floats(0, 1, exclude_max=True)] * 2), min_size=1, max_size=20))

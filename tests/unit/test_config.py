@@ -213,7 +213,7 @@ def test_a_choice_without_a_name_is_answered_with_the_known_ones(faults):
         ),
         (
             "objective.zzz=8",
-            "objective.zzz: unknown key; known here: min_snr_clamp, p, prediction",
+            "objective.zzz: unknown key; known here: features, min_snr_clamp, noise_levels, p, prediction",
         ),
     ],
 )

@@ -17,7 +17,7 @@ from idm.models.layers import (
     attend,
     zero_init,
 )
-from idm.models.unet import Denoiser
+from idm.models.unet import Denoiser, double_patches
 
 TINY = {
     "image_size": 16,
@@ -199,3 +199,32 @@ def test_num_blocks_counts_the_residual_blocks_of_encoder_and_decoder():
     denoiser = Denoiser(**{**TINY, "channels": (8, 8, 16), "num_blocks": (1, 3, 2)})
     count = sum(isinstance(module, ResidualBlock) for module in denoiser.modules())
     assert count == (1 + 3 + 2) + (1 + 3)  # the lowest level has no decoder
+
+
+@pytest.mark.parametrize("inject", [False, True])
+def test_doubled_patches_see_the_image_shrunk_to_half(inject):
+    small = randomised(
+        Denoiser(
+            image_size=16,
+            patch_size=2,
+            channels=(16,),
+            num_blocks=(1,),
+            head_dim=16,
+            attention_resolutions=(),
+            inject_degraded=inject,
+        )
+    )
+    large = Denoiser(
+        image_size=32,
+        patch_size=4,
+        channels=(16,),
+        num_blocks=(1,),
+        head_dim=16,
+        attention_resolutions=(),
+        inject_degraded=inject,
+    )
+    large.load_state_dict(double_patches(small.state_dict()))
+    half, twice = inputs(16), inputs(32)
+    half["x_d"], half["x_t"] = (F.avg_pool2d(twice[name], 2) for name in ("x_d", "x_t"))
+    wanted = F.interpolate(small(**half), scale_factor=2, mode="nearest")
+    torch.testing.assert_close(large(**{**twice, "gamma": half["gamma"]}), wanted, rtol=1e-4, atol=1e-5)
