@@ -1,6 +1,6 @@
 """A discriminator with its optimiser: what the generator hears from it, and how it learns."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from gan_baseline import losses
 from idm.diffusion import adversarial
-from idm.diffusion.adversarial import frozen
-from idm.faces.components import ComponentDiscriminators, component_boxes, crop_components, known_landmarks
+from idm.diffusion.adversarial import Known, frozen
+from idm.faces.components import Box, ComponentDiscriminators, crop_components
 from idm.models.critics import StyleGAN2Discriminator
 
 Images = Float[Tensor, "b 3 s s"]
+Boxes = dict[str, Box]
 
 SLOW = 0.01  # of the network from z to w (StyleGAN, arXiv 1812.04948, appendix C)
 STYLE_WEIGHTS = (0.5, 1.0)  # of the component discriminators' two feature maps (GFPGAN, gfpgan_model.py)
@@ -99,7 +100,8 @@ class Adversary:
 
 
 class ComponentAdversary:
-    """The discriminators of eyes and mouth. One optimiser: Adam treats every weight by itself.
+    """The discriminators of eyes and mouth, in boxes as of :func:`idm.faces.components.known_boxes`. One optimiser:
+    Adam treats every weight by itself.
 
     Args:
         adversarial, style: weights of the two losses; 0 leaves the term out.
@@ -117,12 +119,10 @@ class ComponentAdversary:
         self.accelerator, self.adam, self.adversarial, self.style = accelerator, adam, adversarial, style
         self.model, self.optimizer = accelerator.prepare(discriminators, adam.optimizer(discriminators))
 
-    def generator_losses(
-        self, fake: Images, real: Images, landmarks: Float[Tensor, "b 5 2"]
-    ) -> dict[str, Float[Tensor, ""]]:
+    def generator_losses(self, fake: Images, real: Images, known: Known, boxes: Boxes) -> dict[str, Float[Tensor, ""]]:
         """What the generator should lower, weighed, summed over the components."""
         network = self.accelerator.unwrap_model(self.model)
-        known, fake_crops, real_crops = self._crops(fake, real, landmarks)
+        fake_crops, real_crops = crop_components(fake, boxes), crop_components(real, boxes)
         terms = {}
         with frozen(network):
             fakes = network(fake_crops)
@@ -136,16 +136,8 @@ class ComponentAdversary:
                 terms["component_style"] = self.style * torch.stack(each).sum()
         return terms
 
-    def own_losses(self, real: Images, fake: Images, landmarks: Float[Tensor, "b 5 2"]) -> dict[str, Float[Tensor, ""]]:
+    def own_losses(self, real: Images, fake: Images, known: Known, boxes: Boxes) -> dict[str, Float[Tensor, ""]]:
         """What the discriminators should lower; images carry no gradient."""
-        known, fake_crops, real_crops = self._crops(fake, real, landmarks)
-        reals, fakes = self.model(real_crops), self.model(fake_crops)
+        reals, fakes = self.model(crop_components(real, boxes)), self.model(crop_components(fake, boxes))
         each = [adversarial.discriminator_logistic(reals[name][0], fakes[name][0], known) for name in reals]
         return {"component_discriminator": torch.stack(each).sum()}
-
-    def _crops(
-        self, fake: Images, real: Images, landmarks: Float[Tensor, "b 5 2"]
-    ) -> tuple[Float[Tensor, " b"], Mapping[str, Tensor], Mapping[str, Tensor]]:
-        known, landmarks = known_landmarks(landmarks, fake.shape[-1])
-        boxes = component_boxes(landmarks, fake.shape[-1])
-        return known, crop_components(fake, boxes), crop_components(real, boxes)

@@ -12,8 +12,11 @@ from gan_baseline.learner import AdversarialIteration, Weights
 from gan_baseline.prior import PriorIteration, load_prior
 from gan_baseline.schema import CheckpointPriorConfig, GANConfig, TrainedPriorConfig
 from gan_baseline.stylegan2 import StyleGAN2Generator
+from idm.config.assembly.data import build_source
 from idm.config.assembly.run import build_run
 from idm.config.load import ConfigError
+from idm.config.schema import AssetsConfig, FolderConfig, HuggingFaceConfig, SyntheticConfig
+from idm.data.sources import FolderFaces
 from idm.faces.components import ComponentDiscriminators
 from idm.faces.features import (
     Embedding,
@@ -32,9 +35,11 @@ def build_gan(config: GANConfig) -> Run:
     """A whole training of GFP-GAN, ready to fit; a stage zero is run first, or found finished.
 
     Raises:
-        ConfigError: a wanted network's weights or the prior's are missing or wrong, or what
+        ConfigError: the faces have no landmarks for a loss on eyes and mouths, a wanted network's weights or the
+            prior's are missing or wrong, or what
             :func:`~idm.config.assembly.run.build_run` raises.
     """
+    check_landmarks(config)
     features, embedding = build_features(config), build_embedding(config)
     match config.prior:
         case None:
@@ -56,6 +61,30 @@ def build_gan(config: GANConfig) -> Run:
         except (FileNotFoundError, ValueError) as error:
             raise ConfigError(f"prior: {error}") from None
     return build_run(config, partial(build_learner, config, generator, features, embedding))
+
+
+def check_landmarks(config: GANConfig) -> None:
+    """ConfigError if a loss on eyes and mouths would find none in any of the faces."""
+    losses, source = config.losses, config.data.source
+    if not (losses.component_adversarial or losses.component_style):
+        return
+    match source:
+        case SyntheticConfig():
+            return
+        case HuggingFaceConfig():
+            known, remedy = source.landmarks_column is not None, "name their column, data.source.landmarks_column"
+        case FolderConfig() | AssetsConfig():
+            faces = build_source(source, config.data.image_size, config.seed)
+            assert isinstance(faces, FolderFaces)
+            known = faces.has_landmarks
+            remedy = f"put metadata.jsonl with landmarks, or FFHQ's ffhq-dataset-v2.json, into {faces.folder}"
+        case _:
+            assert_never(source)
+    if not known:
+        raise ConfigError(
+            "losses.component_adversarial, component_style: the faces of data.source have no landmarks, so there are "
+            f"no eyes and mouths to look at; {remedy}, or set both weights to 0"
+        )
 
 
 def build_generator(config: GANConfig) -> GFPGAN:

@@ -20,6 +20,7 @@ from gan_baseline.restorer import MODEL, GFPGANRestorer
 from gan_baseline.stylegan2 import draw_noise
 from gan_baseline.weights import load_gfpgan, save_gfpgan
 from idm.data.pairs import Batch
+from idm.faces.components import known_boxes
 from idm.faces.features import Embedding, FeatureMaps, feature_l1
 from idm.io.ranges import from_uint8, to_diffusion
 from idm.training.learner import seed_of
@@ -103,7 +104,8 @@ class AdversarialIteration:
         hq, lq, landmarks = (images.to(self.accelerator.device) for images in (batch.hq, batch.lq, batch.landmarks))
         hq, x_d = to_diffusion(from_uint8(hq)), to_diffusion(from_uint8(lq))
         restored, rgbs = self.model(x_d, self.noise(batch.positions))
-        terms = self.generator_losses(step, restored, rgbs, hq, landmarks)
+        points = None if batch.points is None else batch.points.to(landmarks)
+        terms = self.generator_losses(step, restored, rgbs, hq, landmarks, points)
         loss = torch.stack(list(terms.values())).sum()
         self.accelerator.backward(loss)
         restored = restored.detach()
@@ -111,7 +113,8 @@ class AdversarialIteration:
         if self.adversary is not None:
             critics |= self._backward(self.adversary.own_losses(step, hq, restored))
         if self.components is not None:
-            critics |= self._backward(self.components.own_losses(hq, restored, landmarks))
+            found = known_boxes(landmarks, points, hq.shape[-1])
+            critics |= self._backward(self.components.own_losses(hq, restored, *found))
         return {"loss": loss, **terms, **critics}
 
     def _backward(self, terms: Terms) -> Terms:
@@ -125,6 +128,7 @@ class AdversarialIteration:
         rgbs: list[Float[Tensor, "b 3 _ _"]],
         hq: Images,
         landmarks: Float[Tensor, "b 5 2"],
+        points: Float[Tensor, "b 68 2"] | None = None,
     ) -> Terms:
         """The terms of the generator's loss, weighed; those of weight 0 are not there."""
         w, terms = self.weights, {}
@@ -144,7 +148,7 @@ class AdversarialIteration:
         if self.adversary is not None:
             terms["adversarial"] = w.adversarial * self.adversary.generator_loss(restored)
         if self.components is not None:
-            terms |= self.components.generator_losses(restored, hq, landmarks)
+            terms |= self.components.generator_losses(restored, hq, *known_boxes(landmarks, points, hq.shape[-1]))
         return terms
 
     def _feature_losses(

@@ -40,7 +40,8 @@ class SyntheticConfig(Section):
 
 
 class FolderConfig(Section):
-    """A folder of aligned face images, searched recursively; ``metadata.jsonl`` may give landmarks."""
+    """A folder of aligned face images, searched recursively; ``metadata.jsonl`` or FFHQ's own
+    ``ffhq-dataset-v2.json`` may give landmarks."""
 
     name: Literal["folder"] = "folder"
     path: Path

@@ -97,6 +97,20 @@ def known_landmarks(
     return known.to(landmarks.dtype), torch.where(known[:, None, None], landmarks, template)
 
 
+def known_boxes(
+    landmarks: Float[Tensor, "b 5 2"], points: Float[Tensor, "b 68 2"] | None, image_size: int
+) -> tuple[Float[Tensor, " b"], dict[str, Box]]:
+    """1 for each face with landmarks and 0 for one without (nan), and boxes for all: from its 68 points where they
+    are known, else from its five."""
+    known, landmarks = known_landmarks(landmarks, image_size)
+    boxes = component_boxes(landmarks, image_size)
+    if points is None:
+        return known, boxes
+    exact = points.isfinite().all(dim=2).all(dim=1, keepdim=True)
+    published = component_boxes(points.to(landmarks), image_size)
+    return known, {name: torch.where(exact, published[name], box) for name, box in boxes.items()}
+
+
 class ComponentDiscriminators(nn.Module):
     """The critics of left eye, right eye and mouth, side by side."""
 

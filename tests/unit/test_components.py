@@ -12,6 +12,7 @@ from idm.faces.components import (
     component_boxes,
     crop,
     crop_components,
+    known_boxes,
     known_landmarks,
 )
 from idm.faces.template import ffhq_landmarks
@@ -133,6 +134,22 @@ def test_a_face_without_landmarks_is_known_by_weight_zero_and_stays_finite():
     known, finite = known_landmarks(landmarks, 64)
     assert known.tolist() == [1.0, 0.0]
     torch.testing.assert_close(finite, torch.cat([template(64) + 1, template(64)]))
+
+
+def test_boxes_come_from_68_points_where_they_are_known_and_else_from_five():
+    rng = torch.Generator().manual_seed(0)
+    points = torch.rand(3, 68, 2, generator=rng) * 64
+    points[1:] = torch.nan
+    landmarks = torch.cat([template(64), template(64) + 1, torch.full((1, 5, 2), torch.nan)])
+    known, boxes = known_boxes(landmarks, points, 64)
+    assert known.tolist() == [1.0, 1.0, 0.0]
+    published, five = component_boxes(points[:1], 64), component_boxes(template(64), 64)
+    for name, box in boxes.items():
+        torch.testing.assert_close(box[0], published[name][0])
+        torch.testing.assert_close(box[1], five[name][0] + torch.tensor([1.0, 1.0, 0.0]))
+        torch.testing.assert_close(box[2], five[name][0])
+    _, without = known_boxes(landmarks, None, 64)
+    torch.testing.assert_close(without["mouth"][0], five["mouth"][0])
 
 
 def test_each_component_has_a_critic_of_its_own():
