@@ -1,6 +1,7 @@
 """A discriminator with its optimiser: what the generator hears from it, and how it learns."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +17,8 @@ from idm.models.critics import StyleGAN2Discriminator
 
 Images = Float[Tensor, "b 3 s s"]
 Boxes = dict[str, Box]
+Terms = dict[str, Float[Tensor, ""]]
 
-SLOW = 0.01  # of the network from z to w (StyleGAN, arXiv 1812.04948, appendix C)
 STYLE_WEIGHTS = (0.5, 1.0)  # of the component discriminators' two feature maps (GFPGAN, gfpgan_model.py)
 
 
@@ -32,13 +33,23 @@ class Adam:
     factor: float = 0.5
     max_grad_norm: float | None = None
 
-    def optimizer(self, network: nn.Module, slow: Iterable[nn.Parameter] = ()) -> torch.optim.Adam:
-        """Adam for what is trained of a network; the ``slow`` parameters learn at ``SLOW`` times the rate."""
-        slowed = list(slow)
-        known = {id(parameter) for parameter in slowed}
-        rest = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
-        groups = [{"params": rest, "share": 1.0}, {"params": slowed, "share": SLOW}]
-        return torch.optim.Adam(groups if slowed else rest, lr=self.learning_rate, betas=self.betas, fused=True)
+    def optimizer(self, network: nn.Module, shares: Mapping[str, float] | None = None) -> torch.optim.Adam:
+        """Adam for what is trained of a network.
+
+        Args:
+            shares: by a parameter's name, c in w = c r: it is trained as if r was stored and c r computed with, that
+                is at c times the rate. 1 for names that are not there.
+        """
+        groups: dict[float, list[nn.Parameter]] = defaultdict(list)
+        for name, parameter in network.named_parameters():
+            if parameter.requires_grad:
+                groups[(shares or {}).get(name, 1.0)].append(parameter)
+        return torch.optim.Adam(
+            [{"params": members, "share": c, "eps": 1e-8 / c} for c, members in groups.items()],
+            lr=self.learning_rate,
+            betas=self.betas,
+            fused=True,
+        )
 
     def learning_rate_at(self, step: int) -> float:
         """Of optimiser step ``step``, from 0."""
@@ -46,7 +57,7 @@ class Adam:
 
     def schedule(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate_at(step) * group.get("share", 1.0)
+            group["lr"] = self.learning_rate_at(step) * group["share"]
 
     def step(self, accelerator: Accelerator, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Follow the gradients, if all micro-batches have been seen, and forget them."""
@@ -54,6 +65,11 @@ class Adam:
             accelerator.clip_grad_norm_(network.parameters(), self.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+
+
+def positive(logits: Tensor) -> Float[Tensor, ""]:
+    """The share of logits above 0."""
+    return (logits > 0).float().mean()
 
 
 class Adversary:
@@ -82,12 +98,13 @@ class Adversary:
         with frozen(network):
             return adversarial.generator_logistic(network(fake))
 
-    def own_losses(self, step: int, real: Images, fake: Images) -> dict[str, Float[Tensor, ""]]:
-        """What the discriminator should lower; images carry no gradient."""
-        terms = {"discriminator": adversarial.discriminator_logistic(self.model(real), self.model(fake))}
+    def own_losses(self, step: int, real: Images, fake: Images) -> tuple[Terms, Terms]:
+        """What the discriminator should lower, and how often it is right; images carry no gradient."""
+        of_real, of_fake = self.model(real), self.model(fake)
+        terms = {"discriminator": adversarial.discriminator_logistic(of_real, of_fake)}
         if self.gamma:
             terms["r1"] = self._lazy_r1(real) if (step + 1) % self.r1_every == 0 else real.new_zeros(())
-        return terms
+        return terms, {"real_accuracy": positive(of_real), "fake_accuracy": positive(-of_fake)}
 
     def _lazy_r1(self, real: Images) -> Float[Tensor, ""]:
         """gamma / 2 E |grad D|^2, counted for all the steps between, in float32."""
@@ -136,8 +153,13 @@ class ComponentAdversary:
                 terms["component_style"] = self.style * torch.stack(each).sum()
         return terms
 
-    def own_losses(self, real: Images, fake: Images, known: Known, boxes: Boxes) -> dict[str, Float[Tensor, ""]]:
-        """What the discriminators should lower; images carry no gradient."""
+    def own_losses(self, real: Images, fake: Images, known: Known, boxes: Boxes) -> tuple[Terms, Terms]:
+        """What the discriminators should lower, and how often they are right, all patches of all faces counted; images
+        carry no gradient."""
         reals, fakes = self.model(crop_components(real, boxes)), self.model(crop_components(fake, boxes))
         each = [adversarial.discriminator_logistic(reals[name][0], fakes[name][0], known) for name in reals]
-        return {"component_discriminator": torch.stack(each).sum()}
+        accuracies = {
+            "component_real_accuracy": torch.stack([positive(logits) for logits, _ in reals.values()]).mean(),
+            "component_fake_accuracy": torch.stack([positive(-logits) for logits, _ in fakes.values()]).mean(),
+        }
+        return {"component_discriminator": torch.stack(each).sum()}, accuracies

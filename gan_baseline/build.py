@@ -96,6 +96,7 @@ def build_generator(config: GANConfig) -> GFPGAN:
         num_mlp=net.num_mlp,
         narrow=net.narrow,
         sft_half=net.sft_half,
+        smooth=net.smooth,
     )
 
 
@@ -193,6 +194,7 @@ def build_learner(
         ema_decay=train.ema_decay,
         fix_decoder=config.generator.fix_decoder,
         seed=config.seed,
+        equalised=config.generator.equalised,
     )
 
 
@@ -212,7 +214,7 @@ def build_prior_learner(config: GANConfig, prior: TrainedPriorConfig, accelerato
     net, train = config.generator, config.train
     torch.manual_seed(config.seed)
     generator = StyleGAN2Generator(
-        config.data.image_size, net.num_style_feat, net.channel_multiplier, net.num_mlp, net.narrow
+        config.data.image_size, net.num_style_feat, net.channel_multiplier, net.num_mlp, net.narrow, net.smooth
     )
     adversary = build_adversary(config, accelerator)
     assert adversary is not None  # checked with the configuration
@@ -224,4 +226,5 @@ def build_prior_learner(config: GANConfig, prior: TrainedPriorConfig, accelerato
         ema_decay=train.ema_decay,
         mixing=prior.mixing,
         seed=config.seed,
+        equalised=net.equalised,
     )

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gan_baseline import losses
-from gan_baseline.adversary import Adam, Adversary, ComponentAdversary
+from gan_baseline.adversary import Adam, Adversary, ComponentAdversary, Terms
+from gan_baseline.equalised import factors
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.restorer import MODEL, GFPGANRestorer
 from gan_baseline.stylegan2 import draw_noise
@@ -26,7 +27,6 @@ from idm.io.ranges import from_uint8, to_diffusion
 from idm.training.learner import seed_of
 
 Images = Float[Tensor, "b 3 s s"]
-Terms = dict[str, Float[Tensor, ""]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class AdversarialIteration:
         adversary, components: the discriminators; None where no loss wants them.
         features, embedding: networks of the perceptual and style loss and of the identity loss; None likewise.
         fix_decoder: leave the decoder as it is.
+        equalised: train the generator as if its weights were stored with equalised learning rates.
         seed: from which, with a sample's position, the generator's noise maps follow.
     """
 
@@ -69,6 +70,7 @@ class AdversarialIteration:
         ema_decay: float,
         fix_decoder: bool,
         seed: int,
+        equalised: bool = False,
     ) -> None:
         self.accelerator, self.weights, self.adam, self.seed = accelerator, weights, adam, seed
         self.adversary, self.components = adversary, components
@@ -78,7 +80,9 @@ class AdversarialIteration:
         generator.stylegan_decoder.style_mlp.requires_grad_(False)
         generator.toRGB.requires_grad_(weights.pyramid > 0)
         self.published = copy.deepcopy(generator).to(accelerator.device).eval().requires_grad_(False)
-        self.model, self.optimizer = accelerator.prepare(generator, adam.optimizer(generator))
+        self.model, self.optimizer = accelerator.prepare(
+            generator, adam.optimizer(generator, factors(generator) if equalised else None)
+        )
         self.ema = EMAModel(self._parameters(), decay=ema_decay, foreach=True)
 
     # -------------------------------------------------------------------------------------------- one step
@@ -111,15 +115,15 @@ class AdversarialIteration:
         restored = restored.detach()
         critics: Terms = {}
         if self.adversary is not None:
-            critics |= self._backward(self.adversary.own_losses(step, hq, restored))
+            critics |= self._backward(*self.adversary.own_losses(step, hq, restored))
         if self.components is not None:
             found = known_boxes(landmarks, points, hq.shape[-1])
-            critics |= self._backward(self.components.own_losses(hq, restored, *found))
+            critics |= self._backward(*self.components.own_losses(hq, restored, *found))
         return {"loss": loss, **terms, **critics}
 
-    def _backward(self, terms: Terms) -> Terms:
+    def _backward(self, terms: Terms, accuracies: Terms) -> Terms:
         self.accelerator.backward(torch.stack(list(terms.values())).sum())
-        return terms
+        return terms | accuracies
 
     def generator_losses(
         self,

@@ -14,13 +14,18 @@ Factor = Annotated[float, Field(gt=0)]
 
 
 class GeneratorConfig(Section):
-    """Arguments of :class:`gan_baseline.gfpgan.GFPGAN`, where they are described."""
+    """Arguments of :class:`gan_baseline.gfpgan.GFPGAN`, where they are described, and how it is trained."""
 
     num_style_feat: Count = 512
     channel_multiplier: Count = 1
     num_mlp: Count = 8
     narrow: Factor = 1.0
     sft_half: bool = True
+    smooth: bool = False
+    equalised: bool = True
+    """Train with equalised learning rates, as published: each weight learns at the rate of Adam divided by the square
+    root of its fan-in, more or less (:mod:`gan_baseline.equalised`). False: all at the same rate, of which 2e-3 would
+    be too much."""
     fix_decoder: bool = True
     """Keep the decoder as the prior left it; needs a ``prior``."""
 
@@ -72,9 +77,8 @@ class TrainedPriorConfig(Section):
     name: Literal["train"] = "train"
     num_steps: Count = 800_000
     """Optimiser steps of stage zero."""
-    learning_rate: Rate = 1e-4
-    """Of Adam, for the prior; its network from z to w learns at a hundredth of it. Our own: the published 2e-3 is for
-    equalised weights."""
+    learning_rate: Rate = 2e-3
+    """Of Adam, for the prior; its network from z to w learns at a hundredth of it."""
     mixing: Share = 0.9
     """Share of images whose style codes come from two z."""
 
@@ -86,7 +90,7 @@ class CheckpointPriorConfig(Section):
     path: Path
     """Its weights, in safetensors or as ``torch.save`` wrote them, named as those of
     :class:`gan_baseline.stylegan2.StyleGAN2Generator`; or a run's folder ``prior``. The authors' own file
-    (StyleGAN2_512_Cmul1_FFHQ_B12G4_scratch_800k.pth) is of another form, with equalised learning rates, and refused."""
+    (StyleGAN2_512_Cmul1_FFHQ_B12G4_scratch_800k.pth) resamples smoothly, so it needs ``generator.smooth``."""
 
 
 PriorConfig = Annotated[TrainedPriorConfig | CheckpointPriorConfig, Field(discriminator="name")]
@@ -115,7 +119,7 @@ class GANTrainConfig(TrainConfig):
     """See ``milestones``."""
     max_grad_norm: Rate | None = None
     """Gradients of a larger norm, of the generator and of each discriminator, are scaled down to it; null: never, as
-    published. Ours, for plain convolutions: one outlier among the batches can throw them out of all bounds."""
+    published. Ours, for short runs: it bounds what one outlier among the batches can do."""
 
 
 class GANConfig(RunConfig):

@@ -373,15 +373,15 @@ FAULTS = [
     Fault(
         "flip without moving the landmarks",
         "idm/data/pairs.py",
-        "        landmarks[:, 0] = image.shape[1] - 1 - landmarks[:, 0]\n",
-        "",
+        "np.float32([image.shape[1] - 1, 0]) + np.float32([-1, 1]) * points[order]",
+        "points[order]",
         "tests/unit/test_data.py",
     ),
     Fault(
         "flip without renaming the landmarks",
         "idm/data/pairs.py",
-        "landmarks[[1, 0, 2, 4, 3]]",
-        "landmarks[[0, 1, 2, 3, 4]]",
+        "_MIRRORED_5 = [1, 0, 2, 4, 3]",
+        "_MIRRORED_5 = [0, 1, 2, 3, 4]",
         "tests/unit/test_data.py",
     ),
     # ------------------------------------------------------------------------------------------------------- idm/config
@@ -576,8 +576,8 @@ FAULTS = [
     Fault(
         "nearest neighbours instead of bilinear",
         "gan_baseline/gfpgan.py",
-        "h, skip = upsample(h), upsample(self.skip(x))",
-        "h, skip = F.interpolate(h, scale_factor=2), upsample(self.skip(x))",
+        "h, skip = self.conv2(upsample(h)), upsample(self.skip(x))",
+        "h, skip = self.conv2(F.interpolate(h, scale_factor=2)), upsample(self.skip(x))",
         "tests/parity/test_gan.py",
     ),
     Fault(
@@ -778,6 +778,20 @@ FAULTS = [
         "per_face.mean()",
         "tests/unit/test_adversarial.py",
     ),
+    Fault(
+        "contrast about black instead of the mean",
+        "idm/diffusion/adversarial.py",
+        "return torch.lerp(images.mean(dim=(1, 2, 3), keepdim=True), images, contrast + 0.5)",
+        "return images * (contrast + 0.5)",
+        "tests/unit/test_adversarial.py",
+    ),
+    Fault(
+        "a cutout that never reaches the edge",
+        "idm/diffusion/adversarial.py",
+        "first = torch.tensor(_integers(len(images), length + 1, generator)) - side // 2",
+        "first = torch.tensor(_integers(len(images), length - side + 1, generator))",
+        "tests/unit/test_adversarial.py",
+    ),
     # --------------------------------------------------------------------------------------- idm/faces/components.py
     Fault(
         "eyes swapped",
@@ -800,6 +814,35 @@ FAULTS = [
         "taps.append(len(layers) - 2)",
         "taps.append(len(layers) - 1)",
         "tests/unit/test_features.py",
+    ),
+    # ---------------------------------------------------------------------------------------- gan_baseline/equalised.py
+    Fault(
+        "filters of upsampling convolutions not turned",
+        "gan_baseline/equalised.py",
+        "weight = weight.flip(-1, -2)",
+        "weight = weight.flip(-1)",
+        "tests/unit/test_gan_equalised.py",
+    ),
+    Fault(
+        "gain of the activation forgotten where the branches begin",
+        "gan_baseline/equalised.py",
+        "|condition_(scale|shift)\\.\\d+\\.0\\.",
+        "",
+        "tests/unit/test_gan_equalised.py",
+    ),
+    Fault(
+        "zeros around an image forgotten by smooth resampling",
+        "gan_baseline/stylegan2.py",
+        "return upsample(F.pad(x, (1, 1, 1, 1)))[..., cut:-cut, cut:-cut]",
+        'return upsample(F.pad(x, (1, 1, 1, 1), mode="replicate"))[..., cut:-cut, cut:-cut]',
+        "tests/unit/test_gan_equalised.py",
+    ),
+    Fault(
+        "equalised rates left out",
+        "gan_baseline/adversary.py",
+        'group["lr"] = self.learning_rate_at(step) * group["share"]',
+        'group["lr"] = self.learning_rate_at(step)',
+        "tests/unit/test_gan_equalised.py",
     ),
     # ---------------------------------------------------------------------------------------- gan_baseline/adversary.py
     Fault(

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -171,21 +172,30 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     "params", where there are such.
 
     Raises:
-        WeightsError: the file is broken or holds something else.
+        WeightsError: the file is broken, holds something else, or a weight is not finite.
     """
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content: Any = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
     except Exception as error:  # pickle, zipfile, safetensors and torch each have their own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path}: is no whole file of weights ({reason})") from error
-    for key in ("params_ema", "params"):
-        if isinstance(content, dict) and key in content:
-            content = content[key]
-            break
     if not (isinstance(content, dict) and all(isinstance(weight, Tensor) for weight in content.values())):
         raise WeightsError(f"{path}: holds no weights by name")
+    if nameless := [name for name in content if not isinstance(name, str)]:
+        raise WeightsError(f"{path}: holds no weights by name, the first is called {nameless[0]!r}")
+    if broken := [name for name, weight in content.items() if not torch.isfinite(weight).all()]:
+        raise WeightsError(
+            f"{path}: holds numbers that are not finite, in {len(broken)} of {len(content)} weights, first {broken[0]}"
+        )
+    return content
+
+
+def _unpickle(path: Path) -> Any:
+    """What ``torch.save`` wrote, or the part of it that GFP-GAN's programs read."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("params_ema", "params"):
+        if isinstance(content, dict) and key in content:
+            return content[key]
     return content
 
 
@@ -215,4 +225,6 @@ def difference(network: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
 
 
 def _shape(shape: torch.Size | None) -> str:
-    return "nothing" if shape is None else "x".join(map(str, shape))
+    if shape is None:
+        return "nothing"
+    return "x".join(map(str, shape)) or "a single number"

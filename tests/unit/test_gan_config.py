@@ -134,7 +134,7 @@ def test_each_network_is_trained_with_its_own_settings(load):
 
 def test_the_sections_hold_the_networks_arguments():
     generator = set(inspect.signature(GFPGAN.__init__).parameters) - {"self", "image_size"}
-    assert generator == set(GeneratorConfig.model_fields) - {"fix_decoder"}
+    assert generator == set(GeneratorConfig.model_fields) - {"fix_decoder", "equalised"}
     critic = set(inspect.signature(StyleGAN2Discriminator.__init__).parameters) - {"self", "image_size"}
     assert critic == set(DiscriminatorConfig.model_fields)
 
