@@ -97,10 +97,11 @@ def calibrate(folder: Path, size: int, minutes: float, overrides: dict[str, list
             sys.exit(f"error: {kept} is for {found['core_minutes']} core-minutes, not {minutes}; choose another folder")
         return dict(found["num_steps"])
     first, last = TIMED
+    few = ["train.log_every=1", "validation.num_images=2", "validation.num_shown=2"]
     seconds = {}
     for label, arm in ARMS.items():
         here = folder / "calibration" / label
-        train(arm, here, size, 0, last, ["train.log_every=1", "validation.num_images=2", *overrides[label]])
+        train(arm, here, size, 0, last, [*few, *overrides[label]])
         clock = {row["step"]: row["seconds"] for row in log(here)}
         seconds[label] = (clock[last] - clock[first]) / (last - first)
     num_steps = {label: int(60 * minutes / torch.get_num_threads() / each) for label, each in seconds.items()}
