@@ -24,7 +24,7 @@ def factor(name: str, shape: tuple[int, ...]) -> float:
     """c in w = c r, for the parameter of this name and shape of GFP-GAN or of its StyleGAN2."""
     c = 1.0
     if name.endswith(".weight") and len(shape) > 1 and "constant_input" not in name:
-        c /= sqrt(prod(shape[2:] if "modulated_conv.weight" in name else shape[1:]))
+        c /= sqrt(max(1, prod(shape[2:] if "modulated_conv.weight" in name else shape[1:])))
     if _ACTIVATED.search(name):
         c *= sqrt(2)
     if "style_mlp." in name:
