@@ -20,11 +20,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 import gan_baseline.schema
-from gan_baseline.discriminators import StyleGAN2Discriminator
 from gan_baseline.gfpgan import GFPGAN
 from idm.config import schema
 from idm.diffusion.samplers import sample
 from idm.extrinsic.gate import Gate
+from idm.models.critics import StyleGAN2Discriminator
 from idm.models.unet import Denoiser
 
 TARGET = Path(__file__).with_name("configuration.md")

@@ -1,7 +1,6 @@
 """A discriminator with its optimiser: what the generator hears from it, and how it learns."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gan_baseline import losses
-from gan_baseline.components import ComponentDiscriminators, component_boxes, crop_components, known_landmarks
-from gan_baseline.discriminators import StyleGAN2Discriminator
+from idm.diffusion import adversarial
+from idm.diffusion.adversarial import frozen
+from idm.faces.components import ComponentDiscriminators, component_boxes, crop_components, known_landmarks
+from idm.models.critics import StyleGAN2Discriminator
 
 Images = Float[Tensor, "b 3 s s"]
 
@@ -54,19 +55,6 @@ class Adam:
         optimizer.zero_grad(set_to_none=True)
 
 
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Within, gradients flow through the network and none to it."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
-
-
 class Adversary:
     """The discriminator of whole faces, logistic with lazy R1.
 
@@ -91,11 +79,11 @@ class Adversary:
         """What the generator should lower."""
         network = self.accelerator.unwrap_model(self.model)
         with frozen(network):
-            return losses.generator_logistic(network(fake))
+            return adversarial.generator_logistic(network(fake))
 
     def own_losses(self, step: int, real: Images, fake: Images) -> dict[str, Float[Tensor, ""]]:
         """What the discriminator should lower; images carry no gradient."""
-        terms = {"discriminator": losses.discriminator_logistic(self.model(real), self.model(fake))}
+        terms = {"discriminator": adversarial.discriminator_logistic(self.model(real), self.model(fake))}
         if self.gamma:
             terms["r1"] = self._lazy_r1(real) if (step + 1) % self.r1_every == 0 else real.new_zeros(())
         return terms
@@ -107,7 +95,7 @@ class Adversary:
         def in_float32(images: Images) -> Tensor:  # past the instance's forward, which accelerate runs in autocast
             return StyleGAN2Discriminator.forward(network, images)
 
-        return self.r1_every * self.gamma / 2 * losses.r1(in_float32, real)
+        return self.r1_every * self.gamma / 2 * adversarial.r1(in_float32, real)
 
 
 class ComponentAdversary:
@@ -139,7 +127,7 @@ class ComponentAdversary:
         with frozen(network):
             fakes = network(fake_crops)
             if self.adversarial:
-                each = [losses.generator_logistic(logits, known) for logits, _ in fakes.values()]
+                each = [adversarial.generator_logistic(logits, known) for logits, _ in fakes.values()]
                 terms["component_adversarial"] = self.adversarial * torch.stack(each).sum()
             if self.style:
                 with torch.no_grad():
@@ -152,7 +140,7 @@ class ComponentAdversary:
         """What the discriminators should lower; images carry no gradient."""
         known, fake_crops, real_crops = self._crops(fake, real, landmarks)
         reals, fakes = self.model(real_crops), self.model(fake_crops)
-        each = [losses.discriminator_logistic(reals[name][0], fakes[name][0], known) for name in reals]
+        each = [adversarial.discriminator_logistic(reals[name][0], fakes[name][0], known) for name in reals]
         return {"component_discriminator": torch.stack(each).sum()}
 
     def _crops(

@@ -7,8 +7,6 @@ import torch
 from accelerate import Accelerator
 
 from gan_baseline.adversary import Adam, Adversary, ComponentAdversary
-from gan_baseline.components import ComponentDiscriminators
-from gan_baseline.discriminators import StyleGAN2Discriminator
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import AdversarialIteration, Weights
 from gan_baseline.prior import PriorIteration, load_prior
@@ -16,6 +14,7 @@ from gan_baseline.schema import CheckpointPriorConfig, GANConfig, TrainedPriorCo
 from gan_baseline.stylegan2 import StyleGAN2Generator
 from idm.config.assembly.run import build_run
 from idm.config.load import ConfigError
+from idm.faces.components import ComponentDiscriminators
 from idm.faces.features import (
     Embedding,
     FeatureMaps,
@@ -25,6 +24,7 @@ from idm.faces.features import (
     load_mobilefacenet,
     load_vgg19,
 )
+from idm.models.critics import StyleGAN2Discriminator
 from idm.training.loop import Run
 
 

@@ -10,7 +10,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gan_baseline.stylegan2 import SLOPE, SMALLEST, StyleGAN2Generator, upsample, widths
+from gan_baseline.stylegan2 import StyleGAN2Generator, upsample
+from idm.models.critics import SLOPE, SMALLEST, widths
 
 
 class ResBlock(nn.Module):
@@ -63,7 +64,7 @@ class GFPGAN(nn.Module):
         sft_half: transform the second half of the channels only (channel-split).
 
     Raises:
-        ValueError: a size or widths that are impossible, see :func:`gan_baseline.stylegan2.widths`.
+        ValueError: a size or widths that are impossible, see :func:`idm.models.critics.widths`.
     """
 
     def __init__(

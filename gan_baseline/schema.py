@@ -26,7 +26,7 @@ class GeneratorConfig(Section):
 
 
 class DiscriminatorConfig(Section):
-    """Arguments of :class:`gan_baseline.discriminators.StyleGAN2Discriminator`, where they are described."""
+    """Arguments of :class:`idm.models.critics.StyleGAN2Discriminator`, where they are described."""
 
     channel_multiplier: Count = 1
     narrow: Factor = 1.0
@@ -132,7 +132,7 @@ class GANConfig(RunConfig):
         return [*self._impossible_networks(), *self._impossible_training(), *super().impossible_combinations()]
 
     def _impossible_networks(self) -> list[str]:
-        from gan_baseline.stylegan2 import widths  # here, because a mistyped key need not wait for torch
+        from idm.models.critics import widths  # here, because a mistyped key need not wait for torch
 
         faults = []
         size, losses = self.data.image_size, self.losses

@@ -13,33 +13,10 @@ from einops import repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-SLOPE = 0.2  # of every leaky ReLU
-SMALLEST = 4  # side of the constant input
+from idm.models.critics import SLOPE, SMALLEST, widths
 
 Condition = tuple[Float[Tensor, "b _ _ _"], Float[Tensor, "b _ _ _"]]
 """Scale and shift of one spatial feature transform."""
-
-
-def widths(image_size: int, channel_multiplier: int, narrow: float) -> dict[int, int]:
-    """Channels at every side from 4 to ``image_size``: 512 up to 32 px, then halved from level to level.
-
-    Args:
-        channel_multiplier: factor from 64 px on; 2 in GFP-GAN v1.2 to v1.4, 1 in its paper.
-        narrow: factor of all widths.
-
-    Raises:
-        ValueError: the size is no power of two from 8 on, or a width is odd (GFP-GAN needs halves).
-    """
-    if image_size < 2 * SMALLEST or image_size & (image_size - 1):
-        raise ValueError(f"image_size {image_size} is no power of two from {2 * SMALLEST} on")
-    sides = [2**i for i in range(SMALLEST.bit_length() - 1, image_size.bit_length())]
-    found = {s: int((512 if s <= 32 else channel_multiplier * 16384 // s) * narrow) for s in sides}
-    if odd := {side: width for side, width in found.items() if width < 2 or width % 2}:
-        raise ValueError(
-            f"narrow {narrow} and channel_multiplier {channel_multiplier} give odd or no channels ({odd}, by side); "
-            "choose factors that leave even widths"
-        )
-    return found
 
 
 def noise_sides(image_size: int) -> list[int]:

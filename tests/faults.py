@@ -498,10 +498,10 @@ FAULTS = [
     # ----------------------------------------------------------------------------------------------------- gan_baseline
     Fault(
         "the critic of components without its last bias",
-        "gan_baseline/discriminators.py",
+        "idm/models/critics.py",
         "EqualisedConv2d(256, 1, 3, activate=False)",
         "EqualisedConv2d(256, 1, 3, bias=False, activate=False)",
-        "tests/unit/test_gan_networks.py",
+        "tests/unit/test_critics.py",
     ),
     Fault(
         "demodulation forgotten",
@@ -582,38 +582,38 @@ FAULTS = [
     ),
     Fault(
         "unbiased deviation within a group",
-        "gan_baseline/discriminators.py",
+        "idm/models/critics.py",
         "var(dim=0, unbiased=False)",
         "var(dim=0, unbiased=True)",
-        "tests/unit/test_gan_networks.py",
+        "tests/unit/test_critics.py",
     ),
     Fault(
         "images of a group one after another, values not",
-        "gan_baseline/discriminators.py",
+        "idm/models/critics.py",
         "x[first::num_groups]",
         "x[first * group_size : (first + 1) * group_size]",
-        "tests/unit/test_gan_networks.py",
+        "tests/unit/test_critics.py",
     ),
     Fault(
         "blur of the skip off by a pixel",
-        "gan_baseline/discriminators.py",
+        "idm/models/critics.py",
         "blur(x, padding=1, stride=2)",
         "blur(x, padding=2, stride=2)[..., 1:, 1:]",
-        "tests/unit/test_gan_networks.py",
+        "tests/unit/test_critics.py",
     ),
     Fault(
         "the gain of a biased critic layer misses its bias",
-        "gan_baseline/discriminators.py",
+        "idm/models/critics.py",
         "self.gain * self.bias",
         "1 * self.bias",
-        "tests/unit/test_gan_networks.py",
+        "tests/unit/test_critics.py",
     ),
     Fault(
         "half a gradient to the critic's input",
-        "gan_baseline/discriminators.py",
+        "idm/models/critics.py",
         "self.first(x.contiguous(memory_format=torch.channels_last))",
         "self.first(0.5 * (x + x.detach()))",
-        "tests/unit/test_gan_networks.py",
+        "tests/unit/test_critics.py",
     ),
     Fault(
         "another architecture exported",
@@ -731,31 +731,31 @@ FAULTS = [
     # ------------------------------------------------------------------------------------------- gan_baseline/losses.py
     Fault(
         "generator's logistic loss with the wrong sign",
-        "gan_baseline/losses.py",
-        "return _mean(F.softplus(-fake), known)",
-        "return _mean(F.softplus(fake), known)",
-        "tests/unit/test_gan_losses.py",
+        "idm/diffusion/adversarial.py",
+        "return mean_over_faces(F.softplus(-fake), known)",
+        "return mean_over_faces(F.softplus(fake), known)",
+        "tests/unit/test_adversarial.py",
     ),
     Fault(
         "real and fake exchanged",
-        "gan_baseline/losses.py",
-        "return _mean(F.softplus(-real), known) + _mean(F.softplus(fake), known)",
-        "return _mean(F.softplus(real), known) + _mean(F.softplus(-fake), known)",
-        "tests/unit/test_gan_losses.py",
+        "idm/diffusion/adversarial.py",
+        "return mean_over_faces(F.softplus(-real), known) + mean_over_faces(F.softplus(fake), known)",
+        "return mean_over_faces(F.softplus(real), known) + mean_over_faces(F.softplus(-fake), known)",
+        "tests/unit/test_adversarial.py",
     ),
     Fault(
         "R1 averaged over pixels",
-        "gan_baseline/losses.py",
+        "idm/diffusion/adversarial.py",
         "return gradient.square().sum(dim=(1, 2, 3)).mean()",
         "return gradient.square().mean()",
-        "tests/unit/test_gan_losses.py",
+        "tests/unit/test_adversarial.py",
     ),
     Fault(
         "R1 that cannot be differentiated again",
-        "gan_baseline/losses.py",
+        "idm/diffusion/adversarial.py",
         "create_graph=True)",
         "create_graph=False)",
-        "tests/unit/test_gan_losses.py",
+        "tests/unit/test_adversarial.py",
     ),
     Fault(
         "Gram matrix not normalised",
@@ -773,25 +773,25 @@ FAULTS = [
     ),
     Fault(
         "faces without landmarks counted",
-        "gan_baseline/losses.py",
+        "idm/diffusion/adversarial.py",
         "(per_face if known is None else known * per_face).mean()",
         "per_face.mean()",
-        "tests/unit/test_gan_losses.py",
+        "tests/unit/test_adversarial.py",
     ),
-    # --------------------------------------------------------------------------------------- gan_baseline/components.py
+    # --------------------------------------------------------------------------------------- idm/faces/components.py
     Fault(
         "eyes swapped",
-        "gan_baseline/components.py",
+        "idm/faces/components.py",
         '{"left_eye": left_eye, "right_eye": right_eye, "mouth": mouth}',
         '{"left_eye": right_eye, "right_eye": left_eye, "mouth": mouth}',
-        "tests/unit/test_gan_components.py",
+        "tests/unit/test_components.py",
     ),
     Fault(
         "crops half a pixel off",
-        "gan_baseline/components.py",
+        "idm/faces/components.py",
         "centre, half = box[:, :2] + 0.5, box[:, 2:]",
         "centre, half = box[:, :2], box[:, 2:]",
-        "tests/unit/test_gan_components.py",
+        "tests/unit/test_components.py",
     ),
     # ----------------------------------------------------------------------------------------- idm/faces/features.py
     Fault(
@@ -805,8 +805,8 @@ FAULTS = [
     Fault(
         "R1 without its 1/2",
         "gan_baseline/adversary.py",
-        "self.r1_every * self.gamma / 2 * losses.r1",
-        "self.r1_every * self.gamma * losses.r1",
+        "self.r1_every * self.gamma / 2 * adversarial.r1",
+        "self.r1_every * self.gamma * adversarial.r1",
         "tests/unit/test_gan_learner.py",
     ),
     Fault(
@@ -825,7 +825,7 @@ FAULTS = [
     ),
     Fault(
         "discriminators taught by the generator's loss",
-        "gan_baseline/adversary.py",
+        "idm/diffusion/adversarial.py",
         "    for parameter in trained:\n        parameter.requires_grad_(False)\n",
         "",
         "tests/unit/test_gan_learner.py",

@@ -10,12 +10,12 @@ from accelerate.state import AcceleratorState, GradientState
 from torch.nn import functional as F
 
 from gan_baseline.adversary import Adam, Adversary, ComponentAdversary
-from gan_baseline.components import ComponentDiscriminators
-from gan_baseline.discriminators import StyleGAN2Discriminator
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import AdversarialIteration, Weights
 from idm.data.pairs import Batch
+from idm.faces.components import ComponentDiscriminators
 from idm.faces.template import ffhq_landmarks
+from idm.models.critics import StyleGAN2Discriminator
 
 SIZE = 64
 LOSSES = {

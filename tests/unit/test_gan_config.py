@@ -11,7 +11,6 @@ from accelerate.state import AcceleratorState
 
 from gan_baseline.adversary import Adam
 from gan_baseline.build import build_adam, build_embedding, build_features, build_gan, build_generator, build_learner
-from gan_baseline.discriminators import StyleGAN2Discriminator
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import Weights
 from gan_baseline.schema import DiscriminatorConfig, GANConfig, GANTrainConfig, GeneratorConfig, LossesConfig
@@ -19,6 +18,7 @@ from idm.config.assembly.data import build_recipe
 from idm.config.assembly.run import claim_folder
 from idm.config.load import ConfigError, dump_config, load_config
 from idm.config.schema import IDMConfig
+from idm.models.critics import StyleGAN2Discriminator
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("gan_*.yaml"))
 SMALLEST = """

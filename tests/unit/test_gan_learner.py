@@ -10,8 +10,6 @@ from accelerate.state import AcceleratorState, GradientState
 from torch.nn import functional as F
 
 from gan_baseline.adversary import Adam, Adversary, ComponentAdversary
-from gan_baseline.components import ComponentDiscriminators, component_boxes, crop_components
-from gan_baseline.discriminators import StyleGAN2Discriminator
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import AdversarialIteration, Weights
 from gan_baseline.losses import gram
@@ -20,9 +18,11 @@ from gan_baseline.restorer import GFPGANRestorer, load_restorer
 from gan_baseline.stylegan2 import StyleGAN2Generator, draw_noise
 from gan_baseline.weights import WeightsError
 from idm.data.pairs import Batch
+from idm.faces.components import ComponentDiscriminators, component_boxes, crop_components
 from idm.faces.features import MobileFaceNetEmbedding, MobileFaceNetMaps
 from idm.faces.mobilefacenet import MobileFaceNet
 from idm.faces.template import ffhq_landmarks
+from idm.models.critics import StyleGAN2Discriminator
 from idm.training.learner import Learner, seed_of
 
 SIZE = 32  # the least at which eyes pass the component discriminators
@@ -351,8 +351,11 @@ def test_a_loss_of_weight_zero_is_not_there_and_its_network_never_called(learner
 
     for network in (StyleGAN2Discriminator, ComponentDiscriminators, MobileFaceNet, MobileFaceNetMaps):
         monkeypatch.setattr(network, "forward", never)
-    for name in ("pyramid_l1", "gram", "feature_l1", "style_l1", "r1", "generator_logistic", "discriminator_logistic"):
+    for name in ("pyramid_l1", "gram", "style_l1"):
         monkeypatch.setattr(f"gan_baseline.losses.{name}", never)
+    monkeypatch.setattr("gan_baseline.learner.feature_l1", never)
+    for name in ("r1", "generator_logistic", "discriminator_logistic"):
+        monkeypatch.setattr(f"idm.diffusion.adversarial.{name}", never)
     values = trained.train_step(1, batches())
     assert values.keys() == {"loss", "l1"}
     assert trained.adversary is trained.components is trained.features is trained.embedding is None

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from gan_baseline.discriminators import FacialComponentDiscriminator
 from idm.faces.template import ffhq_landmarks
+from idm.models.critics import FacialComponentDiscriminator
 
 # Side of the crops of a 512 px face (GFPGAN, gfpgan_model.py); of other faces in proportion.
 CROP_512 = {"left_eye": 80, "right_eye": 80, "mouth": 120}

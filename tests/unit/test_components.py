@@ -3,7 +3,10 @@
 import pytest
 import torch
 
-from gan_baseline.components import (
+from idm.data.pairs import mirror
+from idm.data.sources import Face
+from idm.data.synthetic import synthetic_face
+from idm.faces.components import (
     CROP_512,
     ComponentDiscriminators,
     component_boxes,
@@ -11,9 +14,6 @@ from gan_baseline.components import (
     crop_components,
     known_landmarks,
 )
-from idm.data.pairs import mirror
-from idm.data.sources import Face
-from idm.data.synthetic import synthetic_face
 from idm.faces.template import ffhq_landmarks
 
 

@@ -1,19 +1,43 @@
-"""The critics: StyleGAN2's discriminator of whole faces, and GFP-GAN's of eyes and mouths.
+"""The critics: StyleGAN2's discriminator of whole faces, GFP-GAN's of eyes and mouths, and a cheap one of patches.
 
-Weights are standard normal and scaled where they are used (equalised learning rate, Karras et al.,
+Weights of the first two are standard normal and scaled where they are used (equalised learning rate, Karras et al.,
 arXiv 1710.10196, section 4.1). Everything can be differentiated twice, as R1 needs.
 """
 
+from collections.abc import Sequence
 from math import sqrt
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
-from gan_baseline.stylegan2 import SLOPE, SMALLEST, widths
-
+SLOPE = 0.2  # of every leaky ReLU
+SMALLEST = 4  # side of the smallest features of StyleGAN2's networks
 BLUR = (1.0, 3.0, 3.0, 1.0)
+
+
+def widths(image_size: int, channel_multiplier: int, narrow: float) -> dict[int, int]:
+    """Channels at every side from 4 to ``image_size``: 512 up to 32 px, then halved from level to level.
+
+    Args:
+        channel_multiplier: factor from 64 px on; 2 in GFP-GAN v1.2 to v1.4, 1 in its paper.
+        narrow: factor of all widths.
+
+    Raises:
+        ValueError: the size is no power of two from 8 on, or a width is odd (GFP-GAN needs halves).
+    """
+    if image_size < 2 * SMALLEST or image_size & (image_size - 1):
+        raise ValueError(f"image_size {image_size} is no power of two from {2 * SMALLEST} on")
+    sides = [2**i for i in range(SMALLEST.bit_length() - 1, image_size.bit_length())]
+    found = {s: int((512 if s <= 32 else channel_multiplier * 16384 // s) * narrow) for s in sides}
+    if odd := {side: width for side, width in found.items() if width < 2 or width % 2}:
+        raise ValueError(
+            f"narrow {narrow} and channel_multiplier {channel_multiplier} give odd or no channels ({odd}, by side); "
+            "choose factors that leave even widths"
+        )
+    return found
 
 
 class EqualisedConv2d(nn.Module):
@@ -133,6 +157,36 @@ class FacialComponentDiscriminator(nn.Module):
         half = self.conv3(self.conv2(self.conv1(x.contiguous(memory_format=torch.channels_last))))
         quarter = self.conv5(self.conv4(half))
         return self.final_conv(quarter), (half, quarter)
+
+
+class PatchCritic(nn.Module):
+    """Real or generated? Patch by patch, for about 0.7 GFLOP per 256 px face with the default arguments.
+
+    Each square of ``patch_size`` pixels becomes the channels of one pixel. The first 3x3 convolution keeps that
+    size, every further one halves it; leaky ReLU follows each. The last convolution gives the logits. All but the last
+    are spectrally normalised (Miyato et al., arXiv 1802.05957). With the default arguments a logit sees 68 px.
+
+    Args:
+        patch_size: pixels that one convolution step of the first layer spans.
+        channels: outputs of the convolutions before the last.
+    """
+
+    def __init__(self, patch_size: int = 4, channels: Sequence[int] = (96, 128, 192)) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        widths_in = [3 * patch_size**2, *channels[:-1]]
+        self.convs = nn.ModuleList(
+            spectral_norm(nn.Conv2d(channels_in, channels_out, 3, stride=1 if i == 0 else 2, padding=1))
+            for i, (channels_in, channels_out) in enumerate(zip(widths_in, channels, strict=True))
+        )
+        self.final_conv = nn.Conv2d(channels[-1], 1, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b 1 h w"]:
+        """Logits of images in [-1, 1], whose side ``patch_size * 2 ** (len(channels) - 1)`` divides."""
+        h = F.pixel_unshuffle(x, self.patch_size).contiguous(memory_format=torch.channels_last)
+        for conv in self.convs:
+            h = F.leaky_relu(conv(h), SLOPE)
+        return self.final_conv(h)
 
 
 def blur(x: Float[Tensor, "b c h w"], padding: int, stride: int = 1) -> Float[Tensor, "b c h2 w2"]:
