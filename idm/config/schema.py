@@ -206,6 +206,8 @@ class AdversarialConfig(Section):
     """Learning rate of the critic."""
     channels: Annotated[list[Count], Field(min_length=1)] = [96, 128, 192]
     """Widths of the critic's levels."""
+    augment: bool = False
+    """DiffAugment before the critic, for small training sets and long runs."""
 
 
 class ObjectiveConfig(Section):
