@@ -200,10 +200,12 @@ class FeatureLossConfig(Section):
 class AdversarialConfig(Section):
     """A critic of patches, trained beside the denoiser."""
 
-    weight: Annotated[float, Field(gt=0)] = 0.02
+    weight: Annotated[float, Field(gt=0)] = 0.015
     """Weight of the hinge loss of the estimate of x_0."""
-    learning_rate: Annotated[float, Field(gt=0)] = 4e-4
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     """Learning rate of the critic."""
+    r1_gamma: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of R1, the penalty of the critic's gradient at x_0."""
     channels: Annotated[list[Count], Field(min_length=1)] = [96, 128, 192]
     """Widths of the critic's levels."""
     augment: bool = False

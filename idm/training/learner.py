@@ -170,7 +170,7 @@ class IntrinsicIteration:
                 self.optimizer.zero_grad(set_to_none=True)
                 if self.adversary is not None:
                     x_0, (estimate,) = self._to_diffusion(batch.hq), estimates
-                    values = self.adversary.train_step(x_0, estimate, self._augmentation(batch, "critic"))
+                    values = self.adversary.train_step(step, x_0, estimate, self._augmentation(batch, "critic"))
             losses.append(loss.detach())
         self.ema.optimization_step = step  # its decay warms up with the steps
         self.ema.step(self._parameters())

@@ -67,7 +67,7 @@ def build_noise_levels(config: NoiseLevelsConfig) -> NoiseLevels:
 
 def build_adversary(config: AdversarialConfig, patch_size: int) -> Adversary:
     critic = PatchCritic(patch_size=patch_size, channels=config.channels)
-    return Adversary(critic, weight=config.weight, learning_rate=config.learning_rate, augment=config.augment)
+    return Adversary(critic, **config.model_dump(include={"weight", "learning_rate", "r1_gamma", "augment"}))
 
 
 def build_features(config: FeatureLossConfig) -> FeatureMaps:
