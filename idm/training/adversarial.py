@@ -50,8 +50,15 @@ class Adversary:
         with frozen(critic):
             return self.weight * hinge_generator(critic(self._seen(estimate, generator)).float())
 
-    def train_step(self, step: int, real: Images, fake: Images, generator: torch.Generator) -> dict[str, Tensor]:
-        """Step number ``step`` of the critic on x_0 and on estimates of it, in [-1, 1]; gives scalars for the log."""
+    def train_step(
+        self, step: int, real: Images | None, fake: Images | None, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Step number ``step`` of the critic on x_0 and on estimates of it, in [-1, 1]; gives scalars for the log.
+
+        Without any images it does nothing.
+        """
+        if real is None or fake is None:
+            return {}
         with self.accelerator.autocast():
             logits_real, logits_fake = (
                 self.critic(self._seen(images, generator)).float() for images in (real, fake.detach())

@@ -105,6 +105,14 @@ class NoiseLevels:
         return start_and_log_uniform(gammas, self.start_share, u[0], u[1])
 
 
+@dataclass
+class Judged:
+    """What the critic is trained on in one micro-batch: faces, and estimates of them, in [-1, 1]; None of each."""
+
+    real: Float[Tensor, "b 3 s s"] | None = None
+    fake: Float[Tensor, "b 3 s s"] | None = None
+
+
 class IntrinsicIteration:
     """Trains a denoiser; a :class:`Learner`.
 
@@ -158,9 +166,9 @@ class IntrinsicIteration:
             group["lr"] = self.optimisation.learning_rate_at(step)
         losses, values = [], {}
         for _ in range(self.accelerator.gradient_accumulation_steps):
-            batch, estimates = next(batches), []
+            batch, judged = next(batches), Judged()
             with self.accelerator.accumulate(self.model):
-                loss = self.loss(batch, estimates.append)
+                loss = self.loss(batch, judged)
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
                     grad_norm = self.accelerator.clip_grad_norm_(
@@ -169,17 +177,17 @@ class IntrinsicIteration:
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
                 if self.adversary is not None:
-                    x_0, (estimate,) = self._to_diffusion(batch.hq), estimates
-                    values = self.adversary.train_step(step, x_0, estimate, self._augmentation(batch, "critic"))
+                    rng = self._augmentation(batch, "critic")
+                    values = self.adversary.train_step(step, judged.real, judged.fake, rng)
             losses.append(loss.detach())
         self.ema.optimization_step = step  # its decay warms up with the steps
         self.ema.step(self._parameters())
         return {"loss": torch.stack(losses).mean(), "grad_norm": torch.as_tensor(grad_norm), **values}
 
-    def loss(self, batch: Batch, on_estimate: Callable[[Tensor], object] | None = None) -> Float[Tensor, ""]:
+    def loss(self, batch: Batch, judged: "Judged | None" = None) -> Float[Tensor, ""]:
         """The objective on one micro-batch, its randomness a function of (seed, positions).
 
-        ``on_estimate`` is called with the estimates of x_0, where a loss of theirs is part of the objective.
+        ``judged`` takes what the critic is to be trained on.
         """
         x_0, x_d = self._to_diffusion(batch.hq), self._to_diffusion(batch.lq)
         eps, u = training_noise(self.seed, batch.positions, x_0)
@@ -201,20 +209,23 @@ class IntrinsicIteration:
                 p=self.p,
                 min_snr_clamp=self.min_snr_clamp,
                 noised=noised,
-                estimate_loss=self._estimate_loss(x_0, batch, on_estimate),
+                estimate_loss=self._estimate_loss(x_0, gamma, batch, judged),
             )
 
     def _estimate_loss(
-        self, x_0: Tensor, batch: Batch, on_estimate: Callable[[Tensor], object] | None
+        self, x_0: Tensor, gamma: Tensor, batch: Batch, judged: "Judged | None"
     ) -> Callable[[Tensor], Float[Tensor, ""]] | None:
-        """The losses of an estimate of x_0 beyond its pixels: features, in float32, and the critic's."""
+        """The losses of an estimate of x_0 beyond its pixels: features, in float32, and the critic's.
+
+        The critic judges what is refined, below the chain's start. At the start, where x_t is noise, the estimate stays
+        the mean of what x_d may show; so a chain goes from the mean to a likely face.
+        """
         features, adversary = self.features, self.adversary
+        refined = (gamma > self.gammas[-1]).to(x_0.device)
         if features is None and adversary is None:
             return None
 
         def loss(estimate: Float[Tensor, "b 3 s s"]) -> Float[Tensor, ""]:
-            if on_estimate is not None:
-                on_estimate(estimate.detach())
             total = estimate.new_zeros(())
             if features is not None:
                 with torch.autocast(estimate.device.type, enabled=False):
@@ -222,8 +233,10 @@ class IntrinsicIteration:
                         wanted = features(x_0, batch.landmarks)
                     found = features(estimate.float(), batch.landmarks)
                 total = total + self.feature_weight * feature_l1(found, wanted, features.layer_weights)
-            if adversary is not None:
-                total = total + adversary.generator_loss(estimate, self._augmentation(batch, "denoiser"))
+            if adversary is not None and refined.any():
+                if judged is not None:
+                    judged.real, judged.fake = x_0[refined], estimate[refined].detach()
+                total = total + adversary.generator_loss(estimate[refined], self._augmentation(batch, "denoiser"))
             return total
 
         return loss
