@@ -168,7 +168,7 @@ def run_seed(seed: int, output: Path, overrides: list[str], num_faces: int | Non
     results.mkdir(exist_ok=True)
     num_steps = load_config(CONFIG, IDMConfig, overrides).train.num_steps
 
-    train(here / "rounds", spoiled, seed, overrides)
+    train(here / "rounds", spoiled, seed, [*overrides, "extrinsic.init=scratch"])
     measure_model(here / "rounds" / "round_0", results / f"round_0_{seed}.json", "round 0", seed)
     measure_model(here / "rounds" / "round_1", results / f"round_1_{seed}.json", "round 1", seed)
     measure_targets(here / "rounds" / "clean_0", spoiled, originals, results / f"targets_{seed}.json", seed)

@@ -198,6 +198,21 @@ class FeatureLossConfig(Section):
     """Weight of the sum over the maps beside the pixels' loss."""
 
 
+class AdversarialConfig(Section):
+    """A critic of patches, trained beside the denoiser."""
+
+    weight: Annotated[float, Field(gt=0)] = 0.015
+    """Weight of the hinge loss of the estimate of x_0."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    """Learning rate of the critic."""
+    r1_gamma: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of R1, the penalty of the critic's gradient at x_0."""
+    channels: Annotated[list[Count], Field(min_length=1)] = [96, 128, 192]
+    """Widths of the critic's levels."""
+    augment: bool = False
+    """DiffAugment before the critic, for small training sets and long runs."""
+
+
 class ObjectiveConfig(Section):
     prediction: Literal["epsilon", "sample", "v"] = "sample"
     p: Literal[1, 2] = 1
@@ -206,6 +221,8 @@ class ObjectiveConfig(Section):
     """The distribution of gamma in training."""
     features: FeatureLossConfig | None = None
     """A loss beyond pixels."""
+    adversarial: AdversarialConfig | None = None
+    """An adversarial loss, for the finish of a trained model."""
 
 
 class ChainConfig(Section):
@@ -334,7 +351,8 @@ class CleaningConfig(Section):
     """Faces of a file of the result; so many each process may have to restore again after a kill."""
     image_format: Literal["png", "jpg"] = "png"
     """Lossless PNG, or JPEG of quality 95 without chroma subsampling."""
-    gate: GateConfig = GateConfig()
+    gate: GateConfig | None = GateConfig()
+    """Which x* take the place of x; null: all of them, as document A writes it."""
 
 
 class ExtrinsicConfig(CleaningConfig):
@@ -343,6 +361,9 @@ class ExtrinsicConfig(CleaningConfig):
     rounds: Count = 1
     init: Literal["scratch", "previous"] = "scratch"
     """Where f_theta* starts: new weights, or those of the round before."""
+    condition_on: Literal["original", "cleaned"] = "original"
+    """What a later round degrades to get x_d: the originals x, so that only the targets differ ("the only difference
+    between learning f_theta and f_theta* is the target distribution", document A), or the cleaned faces x*."""
     replacement: ReplacementConfig = AtOnceConfig()
     max_validation_loss: Annotated[float, Field(ge=0)] = 0.1
     """How much worse a round may validate than the one before, in dB of PSNR; more ends the rounds."""
@@ -447,4 +468,6 @@ class IDMConfig(RunConfig):
         faults = [] if chain is None else self._impossible_chain("extrinsic.sampler", chain)
         if source.name == "huggingface" and source.streaming and replacement != "at_once":
             faults.append(f"extrinsic.replacement.name: {replacement} needs a data.source that can be indexed")
+        if source.name == "huggingface" and source.streaming and self.extrinsic.condition_on == "original":
+            faults.append("extrinsic.condition_on: original needs a data.source that can be indexed; set it to cleaned")
         return faults

@@ -4,7 +4,7 @@ A *position* counts the samples of a whole run. The face at a position, its mirr
 depend on (seed, position) only: not on the process, the worker, or how often the run was interrupted.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
@@ -71,23 +71,26 @@ class Pairing:
         if self.max_shift:
             face = shift(face, *rng.integers(-self.max_shift, self.max_shift, size=2, endpoint=True).tolist())
         if self.grey_probability and rng.random() < self.grey_probability:
-            face = replace(face, image=to_uint8(to_grey(from_uint8(face.image))))
+            face = _on_images(face, lambda image: to_uint8(to_grey(from_uint8(image))))
         return _pair(face, self.recipe, rng, position)
 
 
 def _pair(face: Face, recipe: Recipe | Mixture, rng: np.random.Generator, position: int) -> Pair:
-    lq = to_uint8(degrade(from_uint8(face.image), recipe, rng))
+    source = face.image if face.original is None else face.original
+    lq = to_uint8(degrade(from_uint8(source), recipe, rng))
     return Pair(face.image, lq, face.landmarks, face.key, position, face.points)
 
 
 def mirror(face: Face) -> Face:
     """Flip left and right; what was the left eye in the image becomes the right one."""
-    image = np.ascontiguousarray(face.image[:, ::-1])
+    width = face.image.shape[1]
 
     def mirrored(points: np.ndarray | None, order: list[int]) -> np.ndarray | None:
-        return None if points is None else np.float32([image.shape[1] - 1, 0]) + np.float32([-1, 1]) * points[order]
+        return None if points is None else np.float32([width - 1, 0]) + np.float32([-1, 1]) * points[order]
 
-    return Face(image, mirrored(face.landmarks, _MIRRORED_5), face.key, mirrored(face.points, _MIRRORED_68))
+    flipped = _on_images(face, lambda image: np.ascontiguousarray(image[:, ::-1]))
+    landmarks, points = mirrored(face.landmarks, _MIRRORED_5), mirrored(face.points, _MIRRORED_68)
+    return replace(flipped, landmarks=landmarks, points=points)
 
 
 _MIRRORED_5 = [1, 0, 2, 4, 3]
@@ -105,10 +108,19 @@ _MIRRORED_68 = [
 def shift(face: Face, right: int, down: int) -> Face:
     """Move a face by whole pixels; the border is repeated."""
     size, most = len(face.image), max(abs(right), abs(down))
-    padded = np.pad(face.image, ((most, most), (most, most), (0, 0)), mode="edge")
-    image = np.ascontiguousarray(padded[most - down :, most - right :][:size, :size])
+
+    def moved(image: np.ndarray) -> np.ndarray:
+        padded = np.pad(image, ((most, most), (most, most), (0, 0)), mode="edge")
+        return np.ascontiguousarray(padded[most - down :, most - right :][:size, :size])
+
     landmarks, points = (None if p is None else p + np.float32([right, down]) for p in (face.landmarks, face.points))
-    return Face(image, landmarks, face.key, points)
+    return replace(_on_images(face, moved), landmarks=landmarks, points=points)
+
+
+def _on_images(face: Face, change: Callable[[np.ndarray], np.ndarray]) -> Face:
+    """The same change of a face's target and of what is degraded."""
+    original = None if face.original is None else change(face.original)
+    return replace(face, image=change(face.image), original=original)
 
 
 class FrozenPairs(Dataset[Pair]):

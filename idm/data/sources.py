@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -29,12 +29,14 @@ class Face:
             pixels with pixel centres at integers; None if unknown.
         key: a name that is unique in its source.
         points: the 68 points of iBUG from which ``landmarks`` follow, where the source has them.
+        original: the image whose degradation is the condition x_d, if it is not ``image``, the target.
     """
 
     image: UInt8[np.ndarray, "s s 3"]
     landmarks: Landmarks | None
     key: str
     points: Points68 | None = None
+    original: UInt8[np.ndarray, "s s 3"] | None = None
 
 
 @runtime_checkable
@@ -177,6 +179,25 @@ def balanced(source: FaceSource, folder: FolderFaces, most: int = 3) -> Part:
     sizes = Counter(groups)
     times = {group: min(most, round((max(sizes.values()) / size) ** 0.5)) for group, size in sizes.items()}
     return Part(source, [index for index, group in enumerate(groups) for _ in range(times[group])])
+
+
+class OnOriginals:
+    """Cleaned faces as targets, and the faces they were made of as what is degraded: (D(x), x*) instead of (D(x*), x*).
+
+    Args:
+        cleaned, originals: the same faces in the same order.
+    """
+
+    def __init__(self, cleaned: FaceSource, originals: FaceSource) -> None:
+        if len(cleaned) != len(originals):
+            raise ValueError(f"{len(cleaned)} cleaned faces, but {len(originals)} originals")
+        self.cleaned, self.originals = cleaned, originals
+
+    def __len__(self) -> int:
+        return len(self.cleaned)
+
+    def __getitem__(self, index: int) -> Face:
+        return replace(self.cleaned[index], original=self.originals[index].image)
 
 
 class Cached:

@@ -27,6 +27,16 @@ def discriminator_logistic(real: PerFace, fake: PerFace, known: Known | None = N
     return mean_over_faces(F.softplus(-real), known) + mean_over_faces(F.softplus(fake), known)
 
 
+def hinge_generator(fake: PerFace) -> Float[Tensor, ""]:
+    """Loss of the generator against a hinge critic: -E D(fake) (Miyato et al., arXiv 1802.05957, eq. 17)."""
+    return -fake.mean()
+
+
+def hinge_critic(real: PerFace, fake: PerFace) -> Float[Tensor, ""]:
+    """E max(0, 1 - D(real)) + E max(0, 1 + D(fake)) (Miyato et al., arXiv 1802.05957, eq. 16, negated)."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
 def r1(discriminator: Callable[[Tensor], Tensor], real: Float[Tensor, "b 3 s s"]) -> Float[Tensor, ""]:
     """E |grad D(real)|^2, to be differentiated again (Mescheder et al., arXiv 1801.04406, eq. 9, without gamma / 2)."""
     real = real.detach().requires_grad_(True)

@@ -60,6 +60,7 @@ class Cleaning:
 
     Args:
         about: what "source" and "model" are, as JSON; a folder made with anything else is refused.
+        gate: None accepts every x*.
         identity: None if the gate does without.
     """
 
@@ -70,7 +71,7 @@ class Cleaning:
         output: Path,
         *,
         settings: Settings,
-        gate: Gate,
+        gate: Gate | None,
         identity: IdentityNet | None,
         about: dict[str, Any],
     ) -> None:
@@ -81,7 +82,7 @@ class Cleaning:
             **about,
             "num_faces": num_faces,
             "image_size": restorer.image_size,
-            "gate": asdict(gate),
+            "gate": None if gate is None else asdict(gate),
             "settings": asdict(settings),
         }
         starts = range(0, num_faces, settings.shard_size)

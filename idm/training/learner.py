@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -25,6 +25,7 @@ from idm.io.ranges import to_diffusion
 from idm.models.unet import Denoiser
 from idm.restorers.pipeline import IDMPipeline
 from idm.restorers.protocol import Restorer
+from idm.training.adversarial import Adversary
 
 
 @runtime_checkable
@@ -104,6 +105,14 @@ class NoiseLevels:
         return start_and_log_uniform(gammas, self.start_share, u[0], u[1])
 
 
+@dataclass
+class Judged:
+    """What the critic is trained on in one micro-batch: faces, and estimates of them, in [-1, 1]; None of each."""
+
+    real: Float[Tensor, "b 3 s s"] | None = None
+    fake: Float[Tensor, "b 3 s s"] | None = None
+
+
 class IntrinsicIteration:
     """Trains a denoiser; a :class:`Learner`.
 
@@ -111,6 +120,7 @@ class IntrinsicIteration:
         gammas: the noise schedule, see :mod:`idm.diffusion.schedule`.
         seed: from which, with a sample's position, its noise level and noise follow.
         features: frozen network of a feature loss of weight ``feature_weight``; None for pixels alone.
+        adversary: a critic that is trained beside the denoiser.
         make_pipeline: makes the publishable pipeline around a denoiser.
     """
 
@@ -131,6 +141,7 @@ class IntrinsicIteration:
         noise_levels: NoiseLevels = NoiseLevels(),
         features: FeatureMaps | None = None,
         feature_weight: float = 0.0,
+        adversary: Adversary | None = None,
     ) -> None:
         self.accelerator, self.optimisation, self.seed = accelerator, optimisation, seed
         self.noise_levels, self.features, self.feature_weight = noise_levels, features, feature_weight
@@ -143,6 +154,9 @@ class IntrinsicIteration:
             fused=True,
         )
         self.model, self.optimizer = accelerator.prepare(denoiser, optimizer)
+        self.adversary = adversary
+        if adversary is not None:
+            adversary.prepare(accelerator)
         self.ema = EMAModel(self._parameters(), decay=optimisation.ema_decay, foreach=True, model_cls=Denoiser)
         published = Denoiser.from_config(denoiser.config).to(accelerator.device)
         self.pipeline = make_pipeline(published.requires_grad_(False))
@@ -150,10 +164,11 @@ class IntrinsicIteration:
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
         for group in self.optimizer.param_groups:
             group["lr"] = self.optimisation.learning_rate_at(step)
-        losses = []
+        losses, values = [], {}
         for _ in range(self.accelerator.gradient_accumulation_steps):
+            batch, judged = next(batches), Judged()
             with self.accelerator.accumulate(self.model):
-                loss = self.loss(next(batches))
+                loss = self.loss(batch, judged)
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
                     grad_norm = self.accelerator.clip_grad_norm_(
@@ -161,15 +176,20 @@ class IntrinsicIteration:
                     )
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
+                if self.adversary is not None:
+                    rng = self._augmentation(batch, "critic")
+                    values = self.adversary.train_step(step, judged.real, judged.fake, rng)
             losses.append(loss.detach())
         self.ema.optimization_step = step  # its decay warms up with the steps
         self.ema.step(self._parameters())
-        return {"loss": torch.stack(losses).mean(), "grad_norm": torch.as_tensor(grad_norm)}
+        return {"loss": torch.stack(losses).mean(), "grad_norm": torch.as_tensor(grad_norm), **values}
 
-    def loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """The objective on one micro-batch, its randomness a function of (seed, positions)."""
-        device = self.accelerator.device
-        x_0, x_d = (to_diffusion(images.to(device).float() / 255) for images in (batch.hq, batch.lq))
+    def loss(self, batch: Batch, judged: "Judged | None" = None) -> Float[Tensor, ""]:
+        """The objective on one micro-batch, its randomness a function of (seed, positions).
+
+        ``judged`` takes what the critic is to be trained on.
+        """
+        x_0, x_d = self._to_diffusion(batch.hq), self._to_diffusion(batch.lq)
         eps, u = training_noise(self.seed, batch.positions, x_0)
         gamma = self.noise_levels.draw(self.gammas, u)
         torch.manual_seed(seed_of(self.seed, batch.positions[0]))  # dropout takes no generator
@@ -189,23 +209,44 @@ class IntrinsicIteration:
                 p=self.p,
                 min_snr_clamp=self.min_snr_clamp,
                 noised=noised,
-                estimate_loss=self._feature_loss(x_0, batch),
+                estimate_loss=self._estimate_loss(x_0, gamma, batch, judged),
             )
 
-    def _feature_loss(self, x_0: Tensor, batch: Batch) -> Callable[[Tensor], Float[Tensor, ""]] | None:
-        """The weighted feature loss of an estimate of these x_0, in float32."""
-        features = self.features
-        if features is None:
+    def _estimate_loss(
+        self, x_0: Tensor, gamma: Tensor, batch: Batch, judged: "Judged | None"
+    ) -> Callable[[Tensor], Float[Tensor, ""]] | None:
+        """The losses of an estimate of x_0 beyond its pixels: features, in float32, and the critic's.
+
+        The critic judges what is refined, below the chain's start. At the start, where x_t is noise, the estimate stays
+        the mean of what x_d may show; so a chain goes from the mean to a likely face.
+        """
+        features, adversary = self.features, self.adversary
+        refined = (gamma > self.gammas[-1]).to(x_0.device)
+        if features is None and adversary is None:
             return None
 
         def loss(estimate: Float[Tensor, "b 3 s s"]) -> Float[Tensor, ""]:
-            with torch.autocast(estimate.device.type, enabled=False):
-                with torch.no_grad():
-                    wanted = features(x_0, batch.landmarks)
-                found = features(estimate.float(), batch.landmarks)
-            return self.feature_weight * feature_l1(found, wanted, features.layer_weights)
+            total = estimate.new_zeros(())
+            if features is not None:
+                with torch.autocast(estimate.device.type, enabled=False):
+                    with torch.no_grad():
+                        wanted = features(x_0, batch.landmarks)
+                    found = features(estimate.float(), batch.landmarks)
+                total = total + self.feature_weight * feature_l1(found, wanted, features.layer_weights)
+            if adversary is not None and refined.any():
+                if judged is not None:
+                    judged.real, judged.fake = x_0[refined], estimate[refined].detach()
+                total = total + adversary.generator_loss(estimate[refined], self._augmentation(batch, "denoiser"))
+            return total
 
         return loss
+
+    def _to_diffusion(self, images: UInt8[Tensor, "b 3 s s"]) -> Float[Tensor, "b 3 s s"]:
+        return to_diffusion(images.to(self.accelerator.device).float() / 255)
+
+    def _augmentation(self, batch: Batch, role: Literal["critic", "denoiser"]) -> torch.Generator:
+        """The generator of the critic's augmentation, from (seed, position) alone."""
+        return torch.Generator().manual_seed(seed_of(self.seed, batch.positions[0]) + (role == "critic"))
 
     def restorer(self) -> IDMPipeline:
         self._publish()

@@ -1,6 +1,7 @@
 """Sources of faces, and how faces become pairs."""
 
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,7 +20,16 @@ from idm.data.pairs import (
     shift,
     training_batches,
 )
-from idm.data.sources import Cached, Face, FolderFaces, HuggingFaceFaces, Part, StreamedFaces, SyntheticFaces
+from idm.data.sources import (
+    Cached,
+    Face,
+    FolderFaces,
+    HuggingFaceFaces,
+    Part,
+    StreamedFaces,
+    SyntheticFaces,
+    balanced,
+)
 from idm.degradation import GFPGAN
 from idm.faces.template import five_of_68
 from idm.io.images import ImageError, write_image
@@ -214,6 +224,47 @@ def test_points_move_with_the_face_and_come_with_its_batch() -> None:
     np.testing.assert_array_equal(batch.points[0], points)
     assert batch.points[1].isnan().all()
     assert collate([pairing(plain, 0, 0, 0)]).points is None
+
+
+def test_shifting_moves_image_and_landmarks_by_whole_pixels_and_repeats_the_border() -> None:
+    image = np.arange(5 * 5 * 3, dtype=np.uint8).reshape(5, 5, 3)
+    landmarks = np.array([[1, 2], [3, 3], [2, 2], [1, 4], [3, 4]], np.float32)
+    moved = shift(Face(image, landmarks, "f"), 2, -1)
+    np.testing.assert_array_equal(moved.image[:4, 2:], image[1:, :3])
+    np.testing.assert_array_equal(moved.image[:4, 0], image[1:, 0])
+    np.testing.assert_array_equal(moved.image[4, 2:], image[4, :3])
+    np.testing.assert_array_equal(moved.landmarks, landmarks + np.float32([2, -1]))
+
+
+def test_the_original_is_degraded_and_moves_as_its_target_does() -> None:
+    rng = np.random.default_rng(0)
+    target, original = (rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8) for _ in range(2))
+    nothing = replace(GFPGAN, clean_probability=1.0)
+    face = Face(target, None, "f", original=original)
+    for seed in range(8):
+        pair = Pairing(nothing, seed, 0.5, max_shift=2, grey_probability=0.5)(face, 0, 0, 0)
+        alone = Pairing(nothing, seed, 0.5, max_shift=2, grey_probability=0.5)(Face(original, None, "f"), 0, 0, 0)
+        np.testing.assert_array_equal(pair.lq, alone.hq)
+        assert not np.array_equal(pair.hq, pair.lq)
+
+
+def test_grey_pairs_are_grey_on_both_sides() -> None:
+    source = SyntheticFaces(1, seed=0, size=SIZE)
+    pair = Pairing(replace(GFPGAN, clean_probability=1.0), 0, 0.0, grey_probability=1.0)(source[0], 0, 0, 0)
+    for image in (pair.hq, pair.lq):
+        assert (image.max(axis=2) == image.min(axis=2)).all()
+
+
+def test_rare_groups_come_more_often_in_an_epoch(tmp_path: Path) -> None:
+    rows = []
+    for index, group in enumerate(["a"] * 9 + ["b"] * 2 + [None]):
+        write_image(tmp_path / f"{index:02d}.png", np.full((SIZE, SIZE, 3), index, np.uint8))
+        rows.append(json.dumps({"file_name": f"{index:02d}.png", "group": group}))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
+    folder = FolderFaces(tmp_path, SIZE)
+    keys = [balanced(folder, folder)[i].key for i in range(len(balanced(folder, folder)))]
+    counts = [keys.count(f"{index:02d}.png") for index in range(12)]
+    assert counts == [1] * 9 + [2] * 2 + [3]  # sqrt(9 / 2) = 2.1, sqrt(9 / 1) = 3
 
 
 def test_half_of_the_faces_are_mirrored() -> None:

@@ -50,6 +50,11 @@ def test_the_gate_takes_what_is_better_in_one_thing_and_worse_in_none(
     assert decide(GATE, X, after, identity) == Decision(reason == "better", reason)
 
 
+def test_without_a_gate_every_x_star_is_taken() -> None:
+    worst = Quality(sharpness=0.1, noise=50.0, blockiness=9.0)
+    assert decide(None, X, worst, None) == Decision(True, "no gate")
+
+
 def test_not_a_number_never_passes_the_gate() -> None:
     nan = float("nan")
     assert decide(GATE, X, sharper(0.05), nan).reason == "identity"

@@ -18,7 +18,7 @@ from idm.config.assembly.intrinsic import build_learner
 from idm.config.assembly.run import TrainingFaces, build_run, claim_folder
 from idm.config.schema import CleaningConfig, IDMConfig, SamplerConfig
 from idm.data.mixing import Pool, constant, linear
-from idm.data.sources import Cached, FaceSource, FolderFaces, Part, StreamedFaces
+from idm.data.sources import Cached, FaceSource, FolderFaces, OnOriginals, Part, StreamedFaces
 from idm.diffusion.samplers import build_scheduler, check_chain
 from idm.diffusion.schedule import from_betas
 from idm.extrinsic.clean import Cleaning, Settings
@@ -80,14 +80,15 @@ def build_cleaning(
     pipeline = load_pipeline(model, device, dtype)
     if config.sampler is not None:
         use_sampler(pipeline, config.sampler)
-    gate = Gate(**config.gate.model_dump())
+    gate = None if config.gate is None else Gate(**config.gate.model_dump())
+    compared = gate is not None and gate.min_identity is not None
     return Cleaning(
         source,
         pipeline,
         output,
         settings=Settings(seed, config.samples, config.batch_size, config.shard_size, config.image_format),
         gate=gate,
-        identity=None if gate.min_identity is None else load_identity(None, str(device), mirrored=False, dtype=dtype),
+        identity=load_identity(None, str(device), mirrored=False, dtype=dtype) if compared else None,
         about={"source": {**described, **_files_of(source)}, "model": describe_model(pipeline, find_model(model))},
     )
 
@@ -106,7 +107,7 @@ def build_rounds(config: IDMConfig) -> Rounds:
     """All rounds of an extrinsic iteration, ready to fit."""
     extrinsic = config.extrinsic
     assert extrinsic is not None
-    if extrinsic.gate.min_identity is not None:
+    if extrinsic.gate is not None and extrinsic.gate.min_identity is not None:
         find_weights(IDENTITY_WEIGHTS)  # missing, it would be noticed after the first training only
     originals, val = build_data(config)
     readable = _readable(originals, config.output_dir)
@@ -175,11 +176,16 @@ def build_pool(config: IDMConfig, originals: FaceSource | StreamedFaces, number:
     new: FaceSource = cleaned_faces(folder, config.data.image_size)
     if config.data.cache:
         new = Cached(new)
-    if replacement.name == "at_once":
+    if replacement.name == "at_once" and config.extrinsic.condition_on == "cleaned":
         return new
     assert not isinstance(originals, StreamedFaces)  # checked with the configuration
     readable = [entry.index for entry in read_manifest(folder) if entry.seed is not None]
-    old: FaceSource = Part(originals, readable)
+    x: FaceSource = Part(originals, readable)
+    old, on_original = x, config.extrinsic.condition_on == "original"
+    if on_original:
+        new = OnOriginals(new, x)
+    if replacement.name == "at_once":
+        return new
     match replacement.name:
         case "mixed":
             shares = replacement.shares
@@ -187,6 +193,7 @@ def build_pool(config: IDMConfig, originals: FaceSource | StreamedFaces, number:
         case "gradual":
             if number > 1:
                 old = cleaned_faces(config.output_dir / f"clean_{number - 2}", config.data.image_size)
+                old = OnOriginals(old, x) if on_original else old
             share = linear(max(1, round(replacement.over * config.train.num_steps)))
         case _:
             assert_never(replacement.name)

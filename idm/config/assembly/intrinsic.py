@@ -14,6 +14,7 @@ from torch import Tensor
 from idm.config.assembly.run import build_run
 from idm.config.load import ConfigError
 from idm.config.schema import (
+    AdversarialConfig,
     CosineConfig,
     FeatureLossConfig,
     IDMConfig,
@@ -28,9 +29,11 @@ from idm.config.schema import (
 from idm.diffusion import samplers, schedule
 from idm.faces.features import FeatureMaps, MobileFaceNetMaps, load_mobilefacenet, load_vgg19
 from idm.io.weights import WeightsError, difference
+from idm.models.critics import PatchCritic
 from idm.models.unet import Denoiser, double_patches
 from idm.restorers.pipeline import IDMPipeline
 from idm.restorers.saved import WEIGHTS, ModelError, find_model
+from idm.training.adversarial import Adversary
 from idm.training.learner import IntrinsicIteration, NoiseLevels, Optimisation
 from idm.training.loop import Run
 
@@ -60,6 +63,11 @@ def build_noise_levels(config: NoiseLevelsConfig) -> NoiseLevels:
             return NoiseLevels(config.start_share, config.own_estimates)
         case _:
             assert_never(config)
+
+
+def build_adversary(config: AdversarialConfig, patch_size: int) -> Adversary:
+    critic = PatchCritic(patch_size=patch_size, channels=config.channels)
+    return Adversary(critic, **config.model_dump(include={"weight", "learning_rate", "r1_gamma", "augment"}))
 
 
 def build_features(config: FeatureLossConfig) -> FeatureMaps:
@@ -139,6 +147,8 @@ def build_learner(
         initial = initial_weights(train.init_from, denoiser)
     if initial is not None:
         denoiser.load_state_dict(initial)
+    adversarial = config.objective.adversarial
+    adversary = None if adversarial is None else build_adversary(adversarial, config.denoiser.patch_size)
     if train.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
     if train.compile:
@@ -163,6 +173,7 @@ def build_learner(
         seed=config.seed,
         noise_levels=build_noise_levels(config.objective.noise_levels),
         features=features,
+        adversary=adversary,
         feature_weight=0.0 if features_config is None else features_config.weight,
         make_pipeline=lambda published: build_pipeline(config, published),
     )
