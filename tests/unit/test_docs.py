@@ -140,7 +140,7 @@ def settings() -> set[str]:
     known: set[str] = set()
     for schema in (IDMConfig, GANConfig):
         for section, path in page._tree(schema, ""):
-            known |= {f"{path}.{name}" if path else name for name in section.model_fields}
+            known |= {f"{path}.{name}" if path else name for name in page.fields_of(section)}
     return known
 
 
