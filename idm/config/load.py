@@ -100,11 +100,11 @@ def validate(schema: type[Schema], raw: dict[str, Any], where: str) -> Schema:
 
 
 def _describe(schema: type[BaseModel], fault: Any) -> str:
-    keys = [str(part) for part in _without_tags(schema, fault["loc"])]
-    path = ".".join(keys)
+    keys = _without_tags(schema, fault["loc"])
+    path = ".".join(map(str, keys))
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _fields_at(schema, fault["loc"][:-1])
-        close = difflib.get_close_matches(keys[-1], known, n=1)
+        close = difflib.get_close_matches(str(keys[-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(known))}"
         return f"{path}: unknown key; {hint}"
     if fault["type"] == "missing":
