@@ -98,6 +98,7 @@ PriorConfig = Annotated[TrainedPriorConfig | CheckpointPriorConfig, Field(discri
 
 class GANTrainConfig(TrainConfig):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.5 ** (32 / 10_000)
+    """As for IDM. The published decay is constant."""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
     """"auto" is bf16 where the processor computes in it, else no. There is no fp16: one loss scale cannot serve
     several optimisers."""
@@ -126,11 +127,15 @@ class GANConfig(RunConfig):
     """Everything that ``gan_baseline.train`` needs."""
 
     generator: GeneratorConfig = GeneratorConfig()
+    """The network that restores."""
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    """The network that judges whole faces; those of eyes and mouth have no settings."""
     losses: LossesConfig = LossesConfig()
+    """The losses and their weights."""
     prior: PriorConfig | None = None
     """Where the decoder's weights come from; null: it begins untrained."""
     train: GANTrainConfig
+    """Optimisation, logging and checkpoints."""
 
     def impossible_combinations(self) -> list[str]:
         return [*self._impossible_networks(), *self._impossible_training(), *super().impossible_combinations()]

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from idm.degradation import AnyStep, PresetName
+
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -36,7 +38,9 @@ class SyntheticConfig(Section):
 
     name: Literal["synthetic"] = "synthetic"
     num_faces: Count = 4096
+    """How many faces there are."""
     seed: int = 0
+    """Another seed gives other faces."""
 
 
 class FolderConfig(Section):
@@ -45,6 +49,7 @@ class FolderConfig(Section):
 
     name: Literal["folder"] = "folder"
     path: Path
+    """The folder."""
 
 
 class HuggingFaceConfig(Section):
@@ -53,15 +58,22 @@ class HuggingFaceConfig(Section):
 
     name: Literal["huggingface"] = "huggingface"
     path: str
+    """First argument of `load_dataset`."""
     data_files: str | list[str] | None = None
+    """File or files, globs included, for a format name as `path`."""
     split: str = "train"
+    """Split of the data set."""
     image_column: str = "image"
+    """Column of images."""
     landmarks_column: str | None = None
+    """Column of five (x, y) points in pixels of the image: left eye, right eye, nose, left and right mouth corner
+    as seen in the image."""
     id_column: str | None = None
     """Names of the faces; without it their numbers stand for them."""
     streaming: bool = False
     """Read without storing; needs ``num_faces``, the faces that make an epoch."""
     num_faces: Count | None = None
+    """Number of faces in an epoch; required with `streaming`, and only allowed there."""
 
 
 class AssetsConfig(Section):
@@ -69,6 +81,7 @@ class AssetsConfig(Section):
 
     name: Literal["assets"] = "assets"
     split: Literal["train", "val", "test"] = "train"
+    """Folder below `faces256`."""
 
 
 SourceConfig = Annotated[SyntheticConfig | FolderConfig | HuggingFaceConfig | AssetsConfig, Field(discriminator="name")]
@@ -78,9 +91,11 @@ class DataConfig(Section):
     source: SourceConfig
     """P_X: the faces to train on. Without ``val_source`` the last ``validation.num_images`` are held out of it."""
     val_source: SourceConfig | None = None
+    """The faces to validate on."""
     image_size: Annotated[int, Field(ge=16)]
     """Side in pixels to which the aligned faces are resized."""
     flip_probability: Share = 0.5
+    """Share of training faces that are mirrored."""
     max_shift: Annotated[int, Field(ge=0)] = 0
     """Faces are moved by up to so many whole pixels each way, so that no pixel always has the same place in a patch."""
     grey_probability: Share = 0.0
@@ -93,27 +108,29 @@ class DataConfig(Section):
     """Processes that prepare batches; 0 prepares them in the training process."""
 
 
-Preset = Literal[
-    "gfpgan", "vqfr", "restoreformer_pp", "codeformer", "codeformer_stage2", "diffbir", "daefr", "difface", "mild"
-]
-
-
 class DegradationConfig(Section):
     """A published preset, and what to change in it. Lengths are in pixels of a 512 px face."""
 
-    preset: Preset = "gfpgan"
+    preset: PresetName = "gfpgan"
+    """Published recipe; see `idm.degradation.presets`."""
     clean_probability: Share = 0.03
     """Share of faces that stay undegraded: a clean face must come back clean."""
     skip_probability: Share = 0.0
     """Blur, downscaling, noise and JPEG are left out, each with this probability."""
     bicubic_probability: Share = 0.0
     """Share of faces that are brought back to size by bicubic instead of bilinear interpolation."""
-    mixture: dict[Preset, Share] = {}
+    mixture: dict[PresetName, Share] = {}
     """Shares of the training faces that are degraded by other presets; the rest is degraded by ``preset``."""
+    steps: list[Annotated[AnyStep, Field(discriminator="name")]] | None = None
+    """Steps in place of the preset's."""
     blur_sigma: Annotated[Length, AfterValidator(_rising)] | None = None
+    """Range of the sigma of Gaussian blur, in place of the preset's; likewise below."""
     down: Annotated[Factor, AfterValidator(_rising)] | None = None
+    """Range of the factor by which the face is shrunk; below 1 enlarges."""
     noise_sigma: Annotated[Length, AfterValidator(_rising)] | None = None
+    """Gaussian noise, range of sigma, in units of 1/255."""
     jpeg_quality: Annotated[Quality, AfterValidator(_rising)] | None = None
+    """Range of the JPEG quality, within 1 to 100."""
 
 
 # --------------------------------------------------------------------------------------------- network
@@ -141,8 +158,11 @@ class LinearConfig(Section):
 
     name: Literal["linear"] = "linear"
     beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    """The first beta."""
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 1e-2
+    """The last beta."""
     num_steps: Count = 2000
+    """T, the number of noise levels."""
 
 
 class CosineConfig(Section):
@@ -150,7 +170,9 @@ class CosineConfig(Section):
 
     name: Literal["cosine"] = "cosine"
     num_steps: Count = 1000
+    """T, the number of noise levels."""
     offset: Annotated[float, Field(gt=0)] = 0.008
+    """The offset s of their eq. 17."""
 
 
 class LogSigmaConfig(Section):
@@ -215,8 +237,11 @@ class AdversarialConfig(Section):
 
 class ObjectiveConfig(Section):
     prediction: Literal["epsilon", "sample", "v"] = "sample"
+    """What f_theta gives: the noise, the clean face, or v."""
     p: Literal[1, 2] = 1
+    """Exponent of the loss: 1 absolute, 2 squared difference."""
     min_snr_clamp: Annotated[float, Field(gt=0)] | None = None
+    """Clamp of min-SNR weights (arXiv 2303.09556); null for equal weights."""
     noise_levels: NoiseLevelsConfig = PiecewiseUniformConfig()
     """The distribution of gamma in training."""
     features: FeatureLossConfig | None = None
@@ -264,10 +289,14 @@ class TrainConfig(Section):
     accumulation: Count = 1
     """Micro-batches per optimiser step in each process."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the average of the weights, which is what is validated and published. It rises to this value as (1 +
+    step) / (10 + step), with step counted from 0, and is 0 in the first step."""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """"auto" is bf16 where the processor computes in it, else no."""
     log_every: Count = 20
+    """Steps between lines of the log."""
     checkpoint_every: Count = 500
+    """Steps between checkpoints."""
     keep_checkpoints: Count = 2
     """How many of the newest checkpoints stay, besides the best one."""
     trackers: list[str] = ["tensorboard"]
@@ -279,19 +308,28 @@ class IDMTrainConfig(TrainConfig):
     """Weights to start from: a run, a saved pipeline or the bundled model. A model of half the patch size becomes one
     that sees the faces shrunk to half (:func:`idm.models.unet.double_patches`)."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """Peak learning rate of AdamW."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """Steps over which the learning rate rises from zero."""
     decay: Literal["constant", "cosine"] = "cosine"
     """Learning rate after the warm-up: constant, or a half cosine down to zero at ``num_steps``."""
     betas: tuple[Share, Share] = (0.9, 0.99)
+    """AdamW's betas."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's weight decay."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients with a larger norm are scaled down to it."""
     gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
     compile: bool = False
+    """Compile the network with `torch.compile`."""
 
 
 class ValidationConfig(Section):
     every: Count = 500
+    """Steps between validations."""
     num_images: Count = 64
+    """Faces to validate on."""
     num_shown: Count = 8
     """Faces in the before/after grid."""
     seed: int = 1234
@@ -359,12 +397,14 @@ class ExtrinsicConfig(CleaningConfig):
     """Train, clean the originals with what was trained, train on them anew: ``rounds`` times."""
 
     rounds: Count = 1
+    """Number of cleanings, each followed by a training on the cleaned faces."""
     init: Literal["scratch", "previous"] = "scratch"
     """Where f_theta* starts: new weights, or those of the round before."""
     condition_on: Literal["original", "cleaned"] = "original"
     """What a later round degrades to get x_d: the originals x, so that only the targets differ ("the only difference
     between learning f_theta and f_theta* is the target distribution", document A), or the cleaned faces x*."""
     replacement: ReplacementConfig = AtOnceConfig()
+    """How P_X* replaces P_X."""
     max_validation_loss: Annotated[float, Field(ge=0)] = 0.1
     """How much worse a round may validate than the one before, in dB of PSNR; more ends the rounds."""
 
@@ -376,11 +416,16 @@ class RunConfig(Section):
     """What every run has, whatever it trains."""
 
     output_dir: Path
+    """The run's folder. A run that is started again in the same folder resumes."""
     seed: int = 0
+    """Seed of the initial weights, the order of the faces, the degradations and the noise."""
     data: DataConfig
+    """Faces."""
     degradation: DegradationConfig = DegradationConfig()
+    """How a clean face becomes a degraded one."""
     train: TrainConfig
     validation: ValidationConfig = ValidationConfig()
+    """Held-out faces with frozen degradations."""
 
     def impossible_combinations(self) -> list[str]:
         """What is well formed field by field and cannot work together."""
@@ -409,10 +454,15 @@ class IDMConfig(RunConfig):
     """Everything that train_idm.py needs."""
 
     denoiser: DenoiserConfig = DenoiserConfig()
+    """The network."""
     schedule: ScheduleConfig = LinearConfig()
+    """Noise levels."""
     objective: ObjectiveConfig = ObjectiveConfig()
+    """The loss."""
     sampler: SamplerConfig = DDIMConfig()
+    """The chain that restores a face, in validation and in the published model."""
     train: IDMTrainConfig
+    """Optimisation, logging and checkpoints."""
     extrinsic: ExtrinsicConfig | None = None
     """Rounds of the extrinsic iteration; without them one training is all."""
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from idm.data.mixing import Pool
 from idm.data.sources import Face, FaceSource, Landmarks, Points68, StreamedFaces
 from idm.degradation import Mixture, Recipe, degradation_rng, degrade
-from idm.degradation.steps import to_grey
+from idm.degradation.operations import to_grey
 from idm.io.ranges import from_uint8, to_uint8
 
 

@@ -1,7 +1,5 @@
 """Several restorers on the same faces: rows, sizes, seeds and seconds."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -9,6 +7,8 @@ import torch
 from idm.data.pairs import FrozenPairs
 from idm.data.sources import SyntheticFaces
 from idm.degradation import GFPGAN
+from idm.degradation.operations import Interpolation
+from idm.degradation.steps import Resize
 from idm.evaluation.compare import Resized, compare, table_rows
 from idm.evaluation.engine import evaluate
 from idm.evaluation.metrics import psnr, ssim
@@ -32,8 +32,8 @@ class Brighter:
         return torch.stack([(face + seed / 1e3).clamp(0, 1) for face, seed in zip(lq, seeds, strict=True)])
 
 
-def frozen(size: int, num_faces: int = 5, **changes) -> FrozenPairs:
-    return FrozenPairs(SyntheticFaces(num_faces, 3, size), replace(GFPGAN, **changes), 7)
+def frozen(size: int, num_faces: int = 5, enlarge: Interpolation = "bilinear") -> FrozenPairs:
+    return FrozenPairs(SyntheticFaces(num_faces, 3, size), GFPGAN.change(Resize, interpolation=enlarge), 7)
 
 
 def compared(restorers, size=32):

@@ -2,7 +2,7 @@
 
 import inspect
 import typing
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,8 @@ from idm.config.assembly.data import build_recipe
 from idm.config.assembly.intrinsic import build_denoiser, build_gammas, build_pipeline
 from idm.config.load import ConfigError, dump_config, load_config
 from idm.degradation import PRESETS
+from idm.degradation.further_steps import MotionBlur
+from idm.degradation.steps import Blur, Downscale, Jpeg, Resize
 from idm.models.unet import Denoiser
 from idm.training.learner import Optimisation
 
@@ -86,6 +88,40 @@ def test_there_are_configurations():
 def test_every_preset_can_be_chosen_and_no_other():
     annotation = schema.DegradationConfig.model_fields["preset"].annotation
     assert set(typing.get_args(annotation)) == set(PRESETS)
+
+
+def test_a_recipe_is_the_preset_with_the_sections_changes(load):
+    config = load("degradation={preset: mild, down: [2, 3], jpeg_quality: [30, 90], skip_probability: 0.1}").degradation
+    changed = PRESETS["mild"].change(Downscale, factor=(2.0, 3.0)).change(Jpeg, quality=(30.0, 90.0))
+    assert build_recipe(config) == replace(changed, clean_probability=0.03, skip_probability=0.1)
+
+
+def test_steps_of_a_list_take_the_place_of_the_presets(load):
+    steps = "[{name: blur, sigma: [1, 2]}, {name: motion_blur, probability: 0.5}, {name: resize}]"
+    recipe = build_recipe(load(f"degradation.steps={steps}", "degradation.blur_sigma=[3, 4]").degradation)
+    assert recipe.steps == (Blur((3.0, 4.0)), MotionBlur(0.5), Resize())
+    with pytest.raises(ConfigError, match=r"degradation\.down: the recipe has no step Downscale"):
+        build_recipe(load(f"degradation.steps={steps}", "degradation.down=[3, 4]").degradation)
+
+
+@pytest.mark.parametrize(
+    ("steps", "fault"),
+    [
+        (
+            "[{name: blur, sigma: [2, 1]}]",
+            "degradation.steps.0: Value error, impossible Blur: sigma must be an ordered",
+        ),
+        (
+            "[{name: resize}, {name: blur, sigmo: [1, 2]}]",
+            "degradation.steps.1.sigmo: unknown key; did you mean 'sigma'?",
+        ),
+        ("[{name: blurr}]", "degradation.steps.0.name: must be one of 'blur', 'downscale', "),
+        ("[{sigma: [1, 2]}]", "degradation.steps.0.name: must be one of 'blur', 'downscale', "),
+        ("[{name: jpeg, quality: [x, 2]}]", "degradation.steps.0.quality.0: Input should be a valid number"),
+    ],
+)
+def test_a_fault_in_a_list_of_steps_is_named_with_its_place(faults, steps, fault):
+    assert any(found.startswith(fault) for found in faults(f"degradation.steps={steps}"))
 
 
 def test_the_denoiser_section_holds_the_denoisers_arguments():
@@ -421,6 +457,7 @@ def test_a_dumped_configuration_loads_as_itself(path, tmp_path):
             "denoiser.add_degraded=false",
         ],
         ["degradation={preset: mild, blur_sigma: [0.5, 2], jpeg_quality: [30, 90]}"],
+        ["degradation.steps=[{name: sinc}, {name: shaped_blur, shape: plateau, sigma: [1, 2], beta: [1, 2]}]"],
         ["data.val_source={name: folder, path: '007'}", "data.source={name: folder, path: 'no'}"],
         (["data.source={name: folder, path: '1e5'}"]),
     ],

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from tqdm import tqdm
 from idm.apps.cli.faces import build_faces, build_metrics, build_preset
 from idm.apps.cli.model import USER_ERRORS, load_labelled, prepare_machine
 from idm.data.pairs import FrozenPairs
+from idm.degradation.steps import Resize
 from idm.evaluation.compare import BICUBIC, DEGRADED, Measured, compare, table_rows
 from idm.evaluation.metrics import METRICS
 from idm.evaluation.sets import ORIGINAL, SetScores
@@ -35,7 +35,7 @@ def compare_command(arguments: argparse.Namespace) -> int:
         comparisons = compare(
             {label: one.restorer for label, one in loaded.items()},
             FrozenPairs(faces, recipe, arguments.seed),
-            FrozenPairs(faces, replace(recipe, enlarge="bicubic"), arguments.seed),
+            FrozenPairs(faces, recipe.change(Resize, interpolation="bicubic"), arguments.seed),
             metrics,
             batch_size=arguments.batch_size,
             seed=arguments.seed,
