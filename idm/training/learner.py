@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -23,8 +23,9 @@ from idm.faces.features import FeatureMaps, feature_l1
 from idm.io.machine import inference_dtype
 from idm.io.ranges import to_diffusion
 from idm.models.unet import Denoiser
-from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.idm import IDM
 from idm.restorers.protocol import Restorer
+from idm.restorers.saved import save_idm
 
 
 @runtime_checkable
@@ -127,7 +128,7 @@ class IntrinsicIteration:
         min_snr_clamp: float | None,
         optimisation: Optimisation,
         seed: int,
-        make_pipeline: Callable[[Denoiser], IDMPipeline],
+        make_pipeline: Callable[[Denoiser], IDM],
         noise_levels: NoiseLevels = NoiseLevels(),
         features: FeatureMaps | None = None,
         feature_weight: float = 0.0,
@@ -143,8 +144,8 @@ class IntrinsicIteration:
             fused=True,
         )
         self.model, self.optimizer = accelerator.prepare(denoiser, optimizer)
-        self.ema = EMAModel(self._parameters(), decay=optimisation.ema_decay, foreach=True, model_cls=Denoiser)
-        published = Denoiser.from_config(denoiser.config).to(accelerator.device)
+        self.ema = EMAModel(self._parameters(), decay=optimisation.ema_decay, foreach=True)
+        published = Denoiser(**asdict(denoiser.config)).to(accelerator.device)
         self.pipeline = make_pipeline(published.requires_grad_(False))
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
@@ -207,7 +208,7 @@ class IntrinsicIteration:
 
         return loss
 
-    def restorer(self) -> IDMPipeline:
+    def restorer(self) -> IDM:
         self._publish()
         self.pipeline.denoiser.type(inference_dtype(self.accelerator.device))
         return self.pipeline
@@ -216,7 +217,7 @@ class IntrinsicIteration:
         self.accelerator.save_state(str(folder), safe_serialization=True)
         self._publish()
         if self.accelerator.is_main_process:
-            self.pipeline.save_pretrained(folder / self.model_name, safe_serialization=True)
+            save_idm(self.pipeline, folder / self.model_name)
 
     def load(self, folder: Path) -> None:
         self.accelerator.load_state(str(folder))
