@@ -1,6 +1,5 @@
 """Every shipped configuration loads, and every fault has a message of its own that names its place."""
 
-import inspect
 import typing
 from dataclasses import fields
 from pathlib import Path
@@ -15,7 +14,7 @@ from idm.config.assembly.intrinsic import build_denoiser, build_gammas, build_id
 from idm.config.load import ConfigError, dump_config, load_config
 from idm.degradation import PRESETS
 from idm.diffusion.chain import SAMPLER_NAMES, Chain
-from idm.models.unet import Denoiser
+from idm.models.unet import Architecture
 from idm.training.learner import Optimisation
 
 CONFIGS = [
@@ -90,12 +89,13 @@ def test_every_preset_can_be_chosen_and_no_other():
 
 
 def test_the_denoiser_section_holds_the_denoisers_arguments():
-    arguments = set(inspect.signature(Denoiser.__init__).parameters) - {
-        "self",
-        "image_size",
-        "image_channels",
-    }
+    arguments = {field.name for field in fields(Architecture)} - {"image_size", "image_channels"}
     assert set(schema.DenoiserConfig.model_fields) == arguments
+
+
+def test_a_sampler_section_holds_the_fields_of_a_chain():
+    arguments = {field.name for field in fields(Chain)} - {"sampler"} | {"name"}
+    assert set(schema.ChainConfig.model_fields) == arguments
 
 
 def test_the_train_section_holds_the_fields_of_the_optimisation():
