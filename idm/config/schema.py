@@ -210,18 +210,17 @@ class ObjectiveConfig(Section):
 
 
 class ChainConfig(Section):
-    """Fields of :class:`idm.diffusion.chain.Chain`, where they are described."""
+    """How faces are sampled, see :class:`idm.diffusion.chain.Chain`."""
 
     name: SamplerName
+    """The sampler."""
     num_steps: Count = 10
     start_from: Start = "noise"
     strength: Annotated[float, Field(gt=0, le=1)] = 1.0
     eta: Share = 0.0
     """Share of fresh noise, for ddim only."""
     spacing: Spacing = "even"
-    """Where the levels lie between the schedule's start and end; levels takes those of ``levels``."""
     levels: tuple[Annotated[float, Field(gt=0)], ...] = ()
-    """Noise levels sigma = sqrt((1 - gamma) / gamma), falling, one for each step."""
 
     def build(self) -> Chain:
         """The chain, which checks itself: ValueError."""

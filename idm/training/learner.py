@@ -9,7 +9,6 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 import torch
 from accelerate import Accelerator
-from diffusers.training_utils import EMAModel
 from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
@@ -144,6 +143,8 @@ class IntrinsicIteration:
             fused=True,
         )
         self.model, self.optimizer = accelerator.prepare(denoiser, optimizer)
+        from diffusers.training_utils import EMAModel  # seconds to import, for what trains only
+
         self.ema = EMAModel(self._parameters(), decay=optimisation.ema_decay, foreach=True)
         published = Denoiser(**asdict(denoiser.config)).to(accelerator.device)
         self.pipeline = make_pipeline(published.requires_grad_(False))

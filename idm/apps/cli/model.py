@@ -12,7 +12,7 @@ from idm.io.weights import find_weights
 from idm.restorers.idm import IDM
 from idm.restorers.load import Loaded, describe, load_restorer
 
-USER_ERRORS = (OSError, ValueError, CheckpointError)  # those of configurations, models and images are ValueErrors
+USER_ERRORS = (OSError, ValueError, CheckpointError, ImportError)  # models, images and configurations: ValueErrors
 
 # Published weights that go by a name.
 NAMED = {"gfpgan": "GFPGANv1.4.pth", "codeformer": "codeformer.pth", "restoreformer": "RestoreFormer.pth"}
