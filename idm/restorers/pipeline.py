@@ -128,12 +128,13 @@ class IDMPipeline(DiffusionPipeline):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | Path,
+        pretrained_model_name_or_path: str | Path | None = None,
         *,
         torch_dtype: torch.dtype = torch.float32,
         **hub: Any,
     ) -> "IDMPipeline":
-        """Load a pipeline from a folder or a hub repository, from safetensors files only.
+        """Load a pipeline from a folder or a hub repository, from safetensors files only; without either the bundled
+        model.
 
         Args:
             hub: for a repository, as of ``huggingface_hub.snapshot_download``: revision, token, cache_dir, ...
@@ -141,8 +142,8 @@ class IDMPipeline(DiffusionPipeline):
         Raises:
             ModelError: as :func:`idm.restorers.saved.load_idm`, which the commands load by.
         """
-        folder = Path(pretrained_model_name_or_path)
-        if not folder.is_dir():
+        folder = None if pretrained_model_name_or_path is None else Path(pretrained_model_name_or_path)
+        if folder is not None and not folder.is_dir():
             from huggingface_hub import snapshot_download
 
             name = str(pretrained_model_name_or_path)
@@ -199,7 +200,7 @@ class IDMPipeline(DiffusionPipeline):
 
         Args:
             image: PIL; h w 3 or b h w 3 arrays, uint8 or float in [0, 1]; or 3 h w or b 3 h w tensors in [0, 1].
-                Sizes that the network's stride does not divide are padded and cropped, never resized.
+                They must have the model's size: one that was trained at another size would damage them.
             generator: one for each face, or one for all. Then the first face draws as from a copy of it, so that
                 ``idm restore --seed`` gives the same, and it seeds those of the others.
             output_type: a list of PIL images, of h w 3 float arrays in [0, 1], or a b 3 h w tensor in [0, 1].
@@ -209,9 +210,14 @@ class IDMPipeline(DiffusionPipeline):
                 the schedule's nearest to the step's level.
 
         Raises:
-            ValueError: for faces of different sizes, or settings that a chain refuses.
+            ValueError: for faces of different sizes or not of the model's, or settings that a chain refuses.
         """
         lq = _to_tensor(image)
+        size, (height, width) = self.image_size, lq.shape[-2:]
+        if (height, width) != (size, size):
+            raise ValueError(
+                f"this model restores aligned faces of {size} x {size} px, got {height} x {width}: resize them first"
+            )
         if generator is None:
             generator = torch.Generator().manual_seed(torch.seed())
         if isinstance(generator, torch.Generator):

@@ -237,11 +237,14 @@ def test_the_global_generator_is_left_alone():
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 16), (13, 22), (5, 9), (32, 20)])
-def test_the_output_has_the_size_of_the_input(height, width):
+def test_the_model_itself_gives_the_size_of_the_input_and_the_pipeline_takes_its_own_size_only(height, width):
     pipeline, lq = make_pipeline(), faces(2, height, width)
-    restored = pipeline(lq, generator=generators(3, 4), output_type="pt").images
-    assert restored.shape == (2, 3, height, width)
-    assert pipeline(as_array(lq[0]), output_type="pil").images[0].size == (width, height)
+    assert pipeline.idm.sample(lq, generators(3, 4)).shape == (2, 3, height, width)
+    if (height, width) == (16, 16):
+        assert pipeline(as_array(lq[0]), output_type="pil").images[0].size == (width, height)
+    else:
+        with pytest.raises(ValueError, match=f"aligned faces of 16 x 16 px, got {height} x {width}: resize them"):
+            pipeline(lq)
 
 
 @pytest.mark.parametrize(
@@ -375,6 +378,19 @@ def test_the_class_is_found_in_the_package_and_torch_is_not_imported_for_it():
     assert idm.IDMPipeline is IDMPipeline
     code = "import sys, idm; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_it_moves_to_another_precision_and_shows_its_components():
+    pipeline = make_pipeline().to(torch.bfloat16)
+    assert pipeline.denoiser.dtype == torch.bfloat16
+    assert set(pipeline.components) == {"denoiser", "scheduler"}
+    assert pipeline.restore(faces(1), [3]).dtype == torch.float32
+
+
+def test_without_a_name_it_is_the_bundled_model():
+    pipeline = IDMPipeline.from_pretrained()
+    assert pipeline.image_size == 128
+    assert pipeline.chain == Chain("ddim", 4)
 
 
 def test_without_a_dictionary_the_faces_come_in_a_tuple():
