@@ -72,7 +72,7 @@ def half_log_snr(gamma: float) -> float:
 # x(lambda + h) = sqrt(1 - gamma')/sqrt(1 - gamma) x(lambda) + sqrt(gamma') (1 - e^-h) D
 def follow(x: Image, D: Image, gamma: float, gamma_next: float) -> Image:
     """The probability flow from ``gamma`` to ``gamma_next``, solved exactly for an estimate of x_0 that stays D
-    (DPM-Solver++, arXiv 2211.01095, eq. 9). DDIM with eta = 0 is this with D = x_0."""
+    (DPM-Solver++, arXiv 2211.01095, section 4). DDIM with eta = 0 is this with D = x_0."""
     h = half_log_snr(gamma_next) - half_log_snr(gamma)
     return math.sqrt((1 - gamma_next) / (1 - gamma)) * x - math.sqrt(gamma_next) * math.expm1(-h) * D
 
@@ -94,7 +94,7 @@ def dpmpp_2m(estimate: Estimate, x: Image, gammas: Sequence[float], **_: object)
 
 
 def unipc(estimate: Estimate, x: Image, gammas: Sequence[float], **_: object) -> Image:
-    """UniPC of order 2 with B(h) = e^-h - 1 (Zhao et al., arXiv 2302.04867, algorithms 7 and 8): the step of
+    """UniPC of order 2 with B(h) = e^-h - 1 (Zhao et al., arXiv 2302.04867, multistep, data prediction): the step of
     :func:`dpmpp_2m` predicts x, and the estimate that it leads to corrects x."""
     x_0 = estimate(x, gammas[0])
     slope, h_before = torch.zeros_like(x_0), None
@@ -110,7 +110,7 @@ def unipc(estimate: Estimate, x: Image, gammas: Sequence[float], **_: object) ->
 
 
 def corrector_weights(h: float, h_before: float | None) -> tuple[float, float]:
-    """UniC's weights: a of the difference before, stretched to h, and b of the new one (arXiv 2302.04867, eq. 9).
+    """UniC's weights: a of the difference before, stretched to h, and b of the new one.
 
     With B = e^-h - 1 they solve a + b = -1/h - 1/B and -(h_before / h) a + b = 2/h^2 + (2/h - 1)/B.
     The first step has the new difference only, with b = 1/2.
