@@ -23,10 +23,10 @@ from pydantic_core import PydanticUndefined
 import gan_baseline.schema
 from gan_baseline.gfpgan import GFPGAN
 from idm.config import schema
-from idm.diffusion.samplers import sample
+from idm.diffusion.chain import Chain
 from idm.extrinsic.gate import Gate
 from idm.models.critics import StyleGAN2Discriminator
-from idm.models.unet import Denoiser
+from idm.models.unet import Architecture
 
 TARGET = Path(__file__).with_name("configuration.md")
 
@@ -54,7 +54,7 @@ Sections that are not listed here are those above. Defaults are the published on
 """
 
 # Where else settings are described: the function or class that takes them.
-DESCRIBED_BY = {"DenoiserConfig": Denoiser, "ChainConfig": sample, "DDIMConfig": sample, "GateConfig": Gate} | {
+DESCRIBED_BY = {"DenoiserConfig": Architecture, "ChainConfig": Chain, "GateConfig": Gate} | {
     "GeneratorConfig": GFPGAN,
     "DiscriminatorConfig": StyleGAN2Discriminator,
 }
@@ -111,7 +111,7 @@ def _choices(annotation: Any) -> Iterator[type]:
 def _section(section: type, path: str) -> str:
     tag = fields_of(section).get("name")
     title = f"`{path}`" if path else "The run"
-    if tag is not None:
+    if tag is not None and not tag.is_required():
         title += f" with `name: {tag.default}`"
     lines = [f"## {title}", ""]
     if section.__doc__:
@@ -191,7 +191,7 @@ def _default(field: FieldInfo) -> str:
     assert field.default is not PydanticUndefined
     if isinstance(field.default, BaseModel):
         tag = type(field.default).model_fields.get("name")
-        return f"`{tag.default}`, its defaults" if tag else "its defaults"
+        return f"`{field.default.name}`, its defaults" if tag else "its defaults"
     return f"`{_yaml(field.default)}`"
 
 

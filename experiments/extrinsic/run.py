@@ -36,7 +36,7 @@ from idm.faces.recognition import cosine, load_identity
 from idm.io.atomic import write_json
 from idm.io.machine import inference_dtype, keep_freed_memory, provenance
 from idm.io.ranges import from_uint8
-from idm.restorers.saved import load_pipeline
+from idm.restorers.saved import load_idm
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "extrinsic64.yaml"
@@ -75,7 +75,7 @@ def measure_model(run: Path, result: Path, arm: str, seed: int) -> None:
     device = torch.device("cpu")
     rows = list(
         evaluate(
-            load_pipeline(run, device, inference_dtype(device)),
+            load_idm(run, device, inference_dtype(device)),
             pairs,
             {name: build_metric(name) for name in ("psnr", "ssim", "identity")},
             indices=range(len(pairs)),

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from idm.degradation import AnyStep, PresetName
+from idm.diffusion.chain import Chain, SamplerName, Spacing, Start
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -251,29 +252,21 @@ class ObjectiveConfig(Section):
 
 
 class ChainConfig(Section):
+    """How faces are sampled, see :class:`idm.diffusion.chain.Chain`."""
+
+    name: SamplerName
+    """The sampler."""
     num_steps: Count = 10
-    start_from: Literal["noise", "degraded"] = "noise"
+    start_from: Start = "noise"
     strength: Annotated[float, Field(gt=0, le=1)] = 1.0
-
-
-class LangevinConfig(ChainConfig):
-    name: Literal["langevin"] = "langevin"
-
-
-class DDIMConfig(ChainConfig):
-    name: Literal["ddim"] = "ddim"
     eta: Share = 0.0
+    """Share of fresh noise, for ddim only."""
+    spacing: Spacing = "even"
+    levels: tuple[Annotated[float, Field(gt=0)], ...] = ()
 
-
-class DPMPP2MConfig(ChainConfig):
-    name: Literal["dpmpp_2m"] = "dpmpp_2m"
-
-
-class UniPCConfig(ChainConfig):
-    name: Literal["unipc"] = "unipc"
-
-
-SamplerConfig = Annotated[LangevinConfig | DDIMConfig | DPMPP2MConfig | UniPCConfig, Field(discriminator="name")]
+    def build(self) -> Chain:
+        """The chain, which checks itself: ValueError."""
+        return Chain(sampler=self.name, **self.model_dump(exclude={"name"}))
 
 
 # -------------------------------------------------------------------------------------------- training
@@ -379,7 +372,7 @@ ReplacementConfig = Annotated[AtOnceConfig | GradualConfig | MixedConfig, Field(
 class CleaningConfig(Section):
     """How x* = f_theta(x) is drawn, judged and stored."""
 
-    sampler: SamplerConfig | None = None
+    sampler: ChainConfig | None = None
     """How x* is drawn; without it as the model samples."""
     samples: Count = 1
     """How many x* are drawn for each face; the accepted one with the best identity counts."""
@@ -459,7 +452,7 @@ class IDMConfig(RunConfig):
     """Noise levels."""
     objective: ObjectiveConfig = ObjectiveConfig()
     """The loss."""
-    sampler: SamplerConfig = DDIMConfig()
+    sampler: ChainConfig = ChainConfig(name="ddim")
     """The chain that restores a face, in validation and in the published model."""
     train: IDMTrainConfig
     """Optimisation, logging and checkpoints."""
@@ -503,12 +496,14 @@ class IDMConfig(RunConfig):
             faults.append("schedule.beta_start: is above schedule.beta_end")
         return faults
 
-    def _impossible_chain(self, where: str, chain: SamplerConfig) -> list[str]:
+    def _impossible_chain(self, where: str, chain: ChainConfig) -> list[str]:
         faults = []
         if chain.num_steps > self.schedule.num_steps:
             faults.append(f"{where}.num_steps: {chain.num_steps} exceeds the schedule's {self.schedule.num_steps}")
-        if chain.start_from == "noise" and chain.strength != 1:
-            faults.append(f"{where}.strength: below 1 needs {where}.start_from=degraded")
+        try:
+            chain.build()
+        except ValueError as error:
+            faults.append(f"{where}: {error}")
         return faults
 
     def _impossible_rounds(self) -> list[str]:

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from diffusers.training_utils import EMAModel
 from jaxtyping import Float, UInt8
 from safetensors.torch import load_file
 from torch import Tensor
@@ -23,8 +22,9 @@ from idm.faces.features import FeatureMaps, feature_l1
 from idm.io.machine import inference_dtype
 from idm.io.ranges import to_diffusion
 from idm.models.unet import Denoiser
-from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.idm import IDM
 from idm.restorers.protocol import Restorer
+from idm.restorers.saved import save_idm
 from idm.training.adversarial import Adversary
 
 
@@ -137,7 +137,7 @@ class IntrinsicIteration:
         min_snr_clamp: float | None,
         optimisation: Optimisation,
         seed: int,
-        make_pipeline: Callable[[Denoiser], IDMPipeline],
+        make_pipeline: Callable[[Denoiser], IDM],
         noise_levels: NoiseLevels = NoiseLevels(),
         features: FeatureMaps | None = None,
         feature_weight: float = 0.0,
@@ -157,8 +157,10 @@ class IntrinsicIteration:
         self.adversary = adversary
         if adversary is not None:
             adversary.prepare(accelerator)
-        self.ema = EMAModel(self._parameters(), decay=optimisation.ema_decay, foreach=True, model_cls=Denoiser)
-        published = Denoiser.from_config(denoiser.config).to(accelerator.device)
+        from diffusers.training_utils import EMAModel  # seconds to import, for what trains only
+
+        self.ema = EMAModel(self._parameters(), decay=optimisation.ema_decay, foreach=True)
+        published = Denoiser(**asdict(denoiser.config)).to(accelerator.device)
         self.pipeline = make_pipeline(published.requires_grad_(False))
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
@@ -248,7 +250,7 @@ class IntrinsicIteration:
         """The generator of the critic's augmentation, from (seed, position) alone."""
         return torch.Generator().manual_seed(seed_of(self.seed, batch.positions[0]) + (role == "critic"))
 
-    def restorer(self) -> IDMPipeline:
+    def restorer(self) -> IDM:
         self._publish()
         self.pipeline.denoiser.type(inference_dtype(self.accelerator.device))
         return self.pipeline
@@ -257,7 +259,7 @@ class IntrinsicIteration:
         self.accelerator.save_state(str(folder), safe_serialization=True)
         self._publish()
         if self.accelerator.is_main_process:
-            self.pipeline.save_pretrained(folder / self.model_name, safe_serialization=True)
+            save_idm(self.pipeline, folder / self.model_name)
 
     def load(self, folder: Path) -> None:
         self.accelerator.load_state(str(folder))

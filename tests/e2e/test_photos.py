@@ -15,11 +15,12 @@ from PIL import ExifTags, Image
 
 from idm.apps.cli import main as cli
 from idm.apps.cli.model import load
-from idm.diffusion.samplers import build_scheduler
+from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
 from idm.io.photos import Photo, read_photo, write_photo
 from idm.models.unet import Denoiser
-from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.idm import IDM
+from idm.restorers.saved import save_idm
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)
     folder = tmp_path_factory.mktemp("model")
-    IDMPipeline(denoiser, build_scheduler("ddim", linear()), num_inference_steps=2).save_pretrained(folder)
+    save_idm(IDM(denoiser, linear(), chain=Chain("ddim", 2)), folder)
     return folder
 
 

@@ -15,12 +15,13 @@ from idm.apps.cli import main as cli
 from idm.apps.photo.files import restore_files
 from idm.apps.photo.job import plan
 from idm.data.synthetic import synthetic_face
-from idm.diffusion.samplers import build_scheduler
+from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
 from idm.evaluation import metrics
 from idm.io.images import ImageError, read_image, write_image
 from idm.models.unet import Denoiser
-from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.idm import IDM
+from idm.restorers.saved import save_idm
 
 SIZE = 32
 
@@ -34,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)
     folder = tmp_path_factory.mktemp("model")
-    IDMPipeline(denoiser, build_scheduler("ddim", linear()), num_inference_steps=2).save_pretrained(folder)
+    save_idm(IDM(denoiser, linear(), chain=Chain("ddim", 2)), folder)
     return folder
 
 

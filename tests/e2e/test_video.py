@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from idm.apps.cli import main as cli
-from idm.diffusion.samplers import build_scheduler
+from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
 from idm.models.unet import Denoiser
-from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.idm import IDM
+from idm.restorers.saved import save_idm
 
 av = pytest.importorskip("av", reason="clips need PyAV: pip install av")
 
@@ -106,7 +107,7 @@ def test_the_command_restores_a_clip_and_names_a_broken_one(
     )
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)
     model = tmp_path / "model"
-    IDMPipeline(denoiser, build_scheduler("ddim", linear()), num_inference_steps=2).save_pretrained(model)
+    save_idm(IDM(denoiser, linear(), chain=Chain("ddim", 2)), model)
     portrait = astronaut()[:280, 80:380]
     folder = tmp_path / "in"
     folder.mkdir()

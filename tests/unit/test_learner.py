@@ -12,10 +12,10 @@ from accelerate.state import AcceleratorState, GradientState
 
 from idm.data.pairs import Batch
 from idm.diffusion.objective import training_loss
-from idm.diffusion.samplers import build_scheduler
 from idm.diffusion.schedule import linear, piecewise_uniform
 from idm.models.unet import Denoiser
-from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.idm import IDM
+from idm.restorers.saved import load_idm
 from idm.training.learner import IntrinsicIteration, Optimisation, training_noise
 
 TINY = {
@@ -56,7 +56,7 @@ def learner():
             denoiser or fresh_denoiser(),
             Accelerator(cpu=True, mixed_precision="no", gradient_accumulation_steps=accumulation),
             gammas=GAMMAS,
-            make_pipeline=lambda published: IDMPipeline(published, build_scheduler("ddim", GAMMAS)),
+            make_pipeline=lambda published: IDM(published, GAMMAS),
             **{**settings, **change},
         )
 
@@ -305,7 +305,7 @@ def test_publishing_in_bfloat16_does_not_round_what_is_saved(learner, monkeypatc
     trained.train_step(0, batches())
     assert trained.restorer().denoiser.dtype == torch.bfloat16
     trained.save(tmp_path)
-    saved = IDMPipeline.from_pretrained(tmp_path / "pipeline")
+    saved = load_idm(tmp_path / "pipeline", torch.device("cpu"), torch.float32)
     assert_same(weights(saved.denoiser), list(trained.ema.shadow_params))
 
 

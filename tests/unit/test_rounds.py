@@ -188,7 +188,7 @@ def test_another_file_in_an_old_ones_place_makes_a_folder_another_source(tmp_pat
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["extrinsic.sampler={name: ddim, num_steps: 4, strength: 0.5}"], "extrinsic.sampler.strength"),
+        (["extrinsic.sampler={name: ddim, num_steps: 4, strength: 0.5}"], "extrinsic.sampler: strength"),
         (["extrinsic.sampler={name: ddim, num_steps: 5000}"], "extrinsic.sampler.num_steps"),
         (["extrinsic.gate.min_identiti=0.5"], "did you mean 'min_identity'"),
         (["denoiser.conditional=false"], "denoiser.add_degraded"),

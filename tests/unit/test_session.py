@@ -17,13 +17,13 @@ from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.web.session import Order, Studio, choose, save
 from idm.data.synthetic import synthetic_face
-from idm.diffusion.samplers import build_scheduler
+from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
 from idm.faces.detect import DetectedFace
 from idm.io.images import ImageError
 from idm.io.photos import Photo, read_photo
 from idm.models.unet import Denoiser
-from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.idm import IDM
 
 SIZE, FACE = 32, 64  # of the model, and of each drawn face in a photograph
 
@@ -59,28 +59,26 @@ def photo_of(*numbers: int) -> Photo:
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> IDMPipeline:
+def pipeline() -> IDM:
     torch.manual_seed(0)
     denoiser = Denoiser(
-        SIZE, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
+        image_size=SIZE, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
     )
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.05)
-    pipeline = IDMPipeline(denoiser, build_scheduler("ddim", linear()), num_inference_steps=2)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return IDM(denoiser, linear(), chain=Chain("ddim", 2))
 
 
 @pytest.fixture
-def studio(pipeline: IDMPipeline) -> Studio:
+def studio(pipeline: IDM) -> Studio:
     return Studio({"idm": pipeline, "inverts": Inverts()}, KnowsTheFaces(), None, max_pixels=100_000)
 
 
-def by_the_command(pipeline: IDMPipeline, photo: Photo, order: Order) -> np.ndarray:
+def by_the_command(pipeline: IDM, photo: Photo, order: Order) -> np.ndarray:
     """What ``idm restore`` does with these settings: they become the pipeline's own."""
-    before = dict(pipeline.config)
-    pipeline.set_chain(num_inference_steps=order.num_steps, fidelity=order.fidelity)
+    before = pipeline.chain
+    pipeline.chain = before.changed(num_steps=order.num_steps, fidelity=order.fidelity)
     done = PhotoRestorer(pipeline, KnowsTheFaces()).restore(photo, PhotoSettings(seed=order.seed, faces=order.faces))
-    pipeline.register_to_config(**{key: before[key] for key in ("num_inference_steps", "start_from", "strength")})
+    pipeline.chain = before
     return done.photo.pixels
 
 
@@ -92,7 +90,7 @@ def by_the_command(pipeline: IDMPipeline, photo: Photo, order: Order) -> np.ndar
         Order("idm", (1,), num_steps=2, fidelity=1.0, seed=2**32 - 1),
     ],
 )
-def test_the_page_restores_as_the_command_does_bit_for_bit(studio: Studio, pipeline: IDMPipeline, order: Order) -> None:
+def test_the_page_restores_as_the_command_does_bit_for_bit(studio: Studio, pipeline: IDM, order: Order) -> None:
     photo = photo_of(0, 1)
     done = studio.restore(photo, order)
     assert np.array_equal(done.result.photo.pixels, by_the_command(pipeline, photo, order))
@@ -100,10 +98,10 @@ def test_the_page_restores_as_the_command_does_bit_for_bit(studio: Studio, pipel
     assert [face.number for face in done.result.faces] == list(order.faces)
 
 
-def test_an_order_leaves_the_shared_pipeline_as_it_was(studio: Studio, pipeline: IDMPipeline) -> None:
-    before = dict(pipeline.config)
+def test_an_order_leaves_the_shared_pipeline_as_it_was(studio: Studio, pipeline: IDM) -> None:
+    before = pipeline.chain
     studio.restore(photo_of(0), Order("idm", (0,), num_steps=5, fidelity=0.4))
-    assert dict(pipeline.config) == before
+    assert pipeline.chain == before
 
 
 def test_many_users_at_once_get_what_each_would_get_alone(studio: Studio) -> None:
@@ -145,7 +143,7 @@ def test_a_restorer_works_for_one_user_at_a_time() -> None:
     assert most_at_work == 1
 
 
-def test_looking_for_faces_does_not_wait_for_somebody_elses_restoration(pipeline: IDMPipeline) -> None:
+def test_looking_for_faces_does_not_wait_for_somebody_elses_restoration(pipeline: IDM) -> None:
     started, found = threading.Event(), threading.Event()
 
     class Slow(Inverts):

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from idm.diffusion.chain import SAMPLER_NAMES, SPACINGS
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a subcommand; exits with 0 if all went well, 1 if anything failed, 2 for a wrong command line."""
@@ -243,8 +245,10 @@ def _add_model(parser: argparse._ActionsContainer) -> None:
         help="training run, saved model, weights file, or a name: idm (the default, in the box), gfpgan, codeformer, "
         "restoreformer (their published weights, see idm weights)",
     )
-    parser.add_argument("--sampler", choices=["langevin", "ddim", "dpmpp_2m", "unipc"], help="default: the model's")
+    parser.add_argument("--sampler", choices=SAMPLER_NAMES, help="default: the model's")
     parser.add_argument("--steps", type=int, help="evaluations of the whole chain (default: the model's)")
+    spacings = [name for name in SPACINGS if name != "levels"]  # explicit ones are part of a model
+    parser.add_argument("--spacing", choices=spacings, help="placing of the chain's levels (default: the model's)")
     parser.add_argument("--start-from", choices=["noise", "degraded"], help="where the chain starts")
     parser.add_argument("--strength", type=float, help="share of the chain to run from degraded, in (0, 1]")
     parser.add_argument(

@@ -6,16 +6,13 @@ from pathlib import Path
 
 import torch
 
-from idm.config.load import ConfigError
 from idm.io.atomic import CheckpointError
-from idm.io.images import ImageError
 from idm.io.machine import best_device, inference_dtype, keep_freed_memory, share_cores
 from idm.io.weights import find_weights
-from idm.restorers.load import Loaded, describe_pipeline, load_restorer
-from idm.restorers.pipeline import IDMPipeline
-from idm.restorers.saved import ModelError, find_model
+from idm.restorers.idm import IDM
+from idm.restorers.load import Loaded, describe, load_restorer
 
-USER_ERRORS = (ConfigError, ModelError, ImageError, CheckpointError, OSError, ValueError)
+USER_ERRORS = (OSError, ValueError, CheckpointError, ImportError)  # models, images and configurations: ValueErrors
 
 # Published weights that go by a name.
 NAMED = {"gfpgan": "GFPGANv1.4.pth", "codeformer": "codeformer.pth", "restoreformer": "RestoreFormer.pth"}
@@ -28,20 +25,22 @@ def load(arguments: argparse.Namespace) -> Loaded:
     loaded = load_restorer(path, device, dtype if backend == "torch" else torch.float32)
     asked = {
         "sampler": arguments.sampler,
-        "num_inference_steps": arguments.steps,
+        "num_steps": arguments.steps,
         "start_from": arguments.start_from,
         "strength": arguments.strength,
+        "spacing": arguments.spacing,
         "fidelity": getattr(arguments, "fidelity", None),  # of idm restore alone
     }
-    if not isinstance(loaded.restorer, IDMPipeline):
+    if not isinstance(loaded.restorer, IDM):
         if any(value is not None for value in asked.values()):
             raise ValueError(f"{path}: has no sampling chain; --sampler, --steps, --fidelity and the like are for IDM")
         if backend != "torch":
             raise ValueError(f"{path}: runs with torch only; --backend {backend} is for IDM")
         return loaded
-    loaded.restorer.set_chain(**asked)
-    loaded.restorer.use_backend(backend, dtype)
-    return Loaded(loaded.restorer, describe_pipeline(loaded.restorer, find_model(path)))
+    idm = loaded.restorer
+    idm.chain = idm.chain.changed(**asked)
+    idm.use_backend(backend, dtype)
+    return Loaded(idm, describe(idm))
 
 
 def find_restorer(name: str | None) -> Path | None:

@@ -37,7 +37,7 @@ def restore_command(arguments: argparse.Namespace) -> int:
         about: dict[str, Any] = {"restorer": loaded.about}
         restore = _restore_aligned if arguments.aligned else _restore_photos
         report = restore(arguments, loaded.restorer, about, _progress(bar))
-    except (*USER_ERRORS, ImportError) as error:
+    except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
