@@ -18,8 +18,8 @@ from gan_baseline.adversary import Adam, Adversary
 from gan_baseline.stylegan2 import StyleGAN2Generator, draw_noise
 from idm.data.pairs import Batch
 from idm.io.ranges import from_uint8, to_diffusion
-from idm.io.run_folder import list_checkpoints
-from idm.io.weights import fill, read_weights
+from idm.io.run_folder import damage, list_checkpoints
+from idm.io.weights import WeightsError, fill, read_weights
 from idm.training.learner import seed_of
 
 PRIOR = "prior.safetensors"
@@ -134,4 +134,6 @@ def load_prior(decoder: StyleGAN2Generator, path: Path) -> None:
     file = checkpoints[-1] / PRIOR if checkpoints else path
     if not file.is_file():
         raise FileNotFoundError(f"{path}: is neither a weights file nor a stage zero with a checkpoint")
+    if fault := damage(file.parent, file.name):
+        raise WeightsError(f"{file}: is damaged: {fault}")
     fill(decoder, read_weights(file), file)

@@ -1,6 +1,5 @@
 """Any restorer from its path: an IDM, one that another installed package provides, or a weights file for spandrel."""
 
-import hashlib
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from idm.io.run_folder import sha256
 from idm.restorers.pipeline import IDMPipeline
 from idm.restorers.protocol import Restorer
 from idm.restorers.saved import BOXED, WEIGHTS, ModelError, find_model, is_idm, load_pipeline
@@ -81,8 +81,3 @@ def describe_pipeline(pipeline: IDMPipeline, folder: Path) -> dict[str, Setting]
         "start_from": config.start_from,
         "strength": config.strength,
     }
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

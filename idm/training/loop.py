@@ -26,7 +26,7 @@ from idm.data.pairs import Batch, FrozenPairs
 from idm.evaluation.engine import Row, evaluate, summarise
 from idm.evaluation.metrics import PairMetric
 from idm.io import run_folder
-from idm.io.atomic import write_json, write_text
+from idm.io.atomic import CheckpointError, write_json, write_text
 from idm.io.images import image_grid, write_image
 from idm.io.machine import provenance
 from idm.training.learner import Learner, Trainable
@@ -219,8 +219,8 @@ class Run:
         self._track_image(grid)
         psnr = summary["psnr"]["restored"]["mean"]
         saved = self.checkpoints / f"{run_folder.PREFIX}{self.step:08d}"
-        if saved.exists() and psnr > run_folder.best_score(self.checkpoints):
-            run_folder.mark_best(self.checkpoints, self.step, psnr)
+        if saved.exists():
+            self._mark_if_best(self.step, psnr)
         result = {
             "step": self.step,
             "num_images": len(rows),
@@ -264,15 +264,22 @@ class Run:
             write_json(draft / "progress.json", progress)
 
     def _resume(self) -> None:
-        """Load the newest checkpoint, if there is one, and drop what the log says of later steps."""
+        """Load the newest intact checkpoint, if there is one, and drop what the log says of later steps."""
         if self.accelerator.is_main_process:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self._set_damaged_aside()
             run_folder.prune(self.checkpoints, keep=10**9)
         self.accelerator.wait_for_everyone()
         found = run_folder.list_checkpoints(self.checkpoints)
         if found:
             progress = json.loads((found[-1] / "progress.json").read_text())
-            self.learner.load(found[-1])
+            try:
+                self.learner.load(found[-1])
+            except Exception as error:  # of a checkpoint without hashes; torch and safetensors have errors of their own
+                raise CheckpointError(
+                    f"{found[-1]}: cannot be loaded ({error}); delete it, and the same command goes on from the "
+                    "checkpoint before it"
+                ) from error
             self.step, self.seconds = progress["step"], progress["seconds"]
             self.window, self.window_steps = progress["window"], progress["window_steps"]
             self.window_seconds = progress["window_seconds"]
@@ -288,6 +295,33 @@ class Run:
             write_text(self.log_path, "".join(json.dumps(row) + "\n" for row in rows))
         if self.step > 0 and self._due(self.settings.validate_every) and not validated:
             self._validate()  # killed between the checkpoint and the end of its validation
+
+    def _set_damaged_aside(self) -> None:
+        """Take damaged checkpoints out of the way of the newest intact one, and mark the best one anew."""
+        intact, damaged = run_folder.newest_intact(self.checkpoints)
+        for checkpoint, fault in damaged.items():
+            print(f"{checkpoint} is damaged: {fault}", file=sys.stderr)
+        if damaged and intact is None:
+            raise CheckpointError(
+                f"{self.checkpoints}: none of the {len(damaged)} checkpoints is intact; delete the folder to start anew"
+            )
+        for checkpoint in damaged:
+            print(f"{checkpoint} is kept as {run_folder.set_aside(checkpoint).name}", file=sys.stderr)
+        try:
+            best = run_folder.best_checkpoint(self.checkpoints)
+        except CheckpointError:
+            best = self.checkpoints
+        if best is None or best in run_folder.list_checkpoints(self.checkpoints):
+            return
+        run_folder.unmark_best(self.checkpoints)
+        for row in read_log(self.log_path):
+            saved = self.checkpoints / f"{run_folder.PREFIX}{row['step']:08d}"
+            if row.get("validation") and saved.exists():
+                self._mark_if_best(row["step"], row["psnr_restored"])
+
+    def _mark_if_best(self, step: int, psnr: float) -> None:
+        if psnr > run_folder.best_score(self.checkpoints):
+            run_folder.mark_best(self.checkpoints, step, psnr)
 
     def report(self) -> None:
         """Print how the run ended and where its files are."""
