@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from gan_baseline import losses
 from gan_baseline.components import ComponentDiscriminators, component_boxes, crop_components, known_landmarks
 from gan_baseline.discriminators import StyleGAN2Discriminator
+from idm.training.updates import update
 
 Images = Float[Tensor, "b 3 s s"]
 
@@ -46,12 +48,11 @@ class Adam:
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate_at(step) * group.get("share", 1.0)
 
-    def step(self, accelerator: Accelerator, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Follow the gradients, if all micro-batches have been seen, and forget them."""
-        if self.max_grad_norm is not None and accelerator.sync_gradients:
-            accelerator.clip_grad_norm_(network.parameters(), self.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    def step(
+        self, accelerator: Accelerator, network: nn.Module, optimizer: AcceleratedOptimizer
+    ) -> Float[Tensor, ""] | None:
+        """See :func:`idm.training.updates.update`."""
+        return update(accelerator, network, optimizer, self.max_grad_norm)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from idm.io.ranges import from_uint8, to_diffusion
 from idm.io.run_folder import damage, list_checkpoints
 from idm.io.weights import WeightsError, fill, read_weights
 from idm.training.learner import seed_of
+from idm.training.updates import average
 
 PRIOR = "prior.safetensors"
 
@@ -72,6 +73,7 @@ class PriorIteration:
             prior, adam.optimizer(prior, slow=generator.style_mlp.parameters())
         )
         self.ema = EMAModel(self._parameters(), decay=ema_decay, foreach=True)
+        self.skipped = torch.zeros((), device=accelerator.device)
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
         for player in (self, self.adversary):
@@ -86,12 +88,18 @@ class PriorIteration:
                 self.accelerator.backward(loss)
                 own = self.adversary.own_losses(step, real, fake.detach())
                 self.accelerator.backward(torch.stack(list(own.values())).sum())
-                for player in (self, self.adversary):
+                norms = [
                     player.adam.step(self.accelerator, player.model, player.optimizer)
+                    for player in (self, self.adversary)
+                ]
             rows.append({"loss": loss.detach()} | {name: value.detach() for name, value in own.items()})
-        self.ema.optimization_step = step
-        self.ema.step(self._parameters())
+        updated = torch.stack([torch.isfinite(norm) for norm in norms if norm is not None])
+        average(self.ema, self._parameters(), step, updated[0])
+        self.skipped = (~updated.all()).float()
         return {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}
+
+    def weights(self) -> list[Tensor]:
+        return [*self._parameters(), *self.adversary.model.parameters(), *self.ema.shadow_params]
 
     def draw(self, positions: list[int]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """z, crossover and noise maps, from (seed, position) alone."""

@@ -20,6 +20,10 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix(PREFIX))
 
 
+def checkpoint_of(folder: Path, step: int) -> Path:
+    return folder / f"{PREFIX}{step:08d}"
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """All complete checkpoints, oldest first."""
     complete = (path for path in folder.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit())
@@ -37,7 +41,7 @@ def finish(folder: Path, step: int) -> Path:
     Raises:
         CheckpointError: it could not be forced to the disk; it then does not count.
     """
-    draft, final = unfinished(folder, step), folder / f"{PREFIX}{step:08d}"
+    draft, final = unfinished(folder, step), checkpoint_of(folder, step)
     try:
         files = sorted(path for path in draft.rglob("*") if path.is_file())
         hashes = {path.relative_to(draft).as_posix(): sha256(path) for path in files}
@@ -91,7 +95,9 @@ def newest_intact(folder: Path) -> tuple[Path | None, dict[Path, str]]:
 
 def _unreadable_progress(checkpoint: Path) -> str | None:
     try:
-        return None if "step" in json.loads((checkpoint / "progress.json").read_bytes()) else "progress.json has no step"
+        return (
+            None if "step" in json.loads((checkpoint / "progress.json").read_bytes()) else "progress.json has no step"
+        )
     except (OSError, ValueError, TypeError) as error:
         return f"progress.json cannot be read ({error})"
 
@@ -120,7 +126,7 @@ def best_checkpoint(folder: Path) -> Path | None:
         CheckpointError: the mark cannot be read.
     """
     held = _read_best(folder)
-    return None if held is None else folder / f"{PREFIX}{held['step']:08d}"
+    return None if held is None else checkpoint_of(folder, held["step"])
 
 
 def best_score(folder: Path, metric: str = "psnr", worst: float = -math.inf) -> float:

@@ -9,6 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from diffusers.training_utils import EMAModel
 from jaxtyping import Float
 from safetensors.torch import load_file
@@ -25,17 +26,30 @@ from idm.io.ranges import to_diffusion
 from idm.models.unet import Denoiser
 from idm.restorers.pipeline import IDMPipeline
 from idm.restorers.protocol import Restorer
+from idm.training.updates import average, update
 
 
 @runtime_checkable
 class Trainable(Protocol):
-    """What a training run trains. The run knows steps, data, time and files; the trainable knows the method."""
+    """What a training run trains. The run knows steps, data, time and files; the trainable knows the method.
+
+    Attributes:
+        optimizer: of the network that is published, whose learning rate is logged.
+        skipped: 1 if an update of the last step was left out, since a gradient was not finite; else 0.
+    """
+
+    optimizer: AcceleratedOptimizer
+    skipped: Float[Tensor, ""]
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
         """Optimiser step number ``step`` (from 0); takes as many micro-batches as it accumulates.
 
-        Gives scalars for the log, "loss" among them.
+        Gives what :meth:`idm.training.log.Window.add` takes, "loss" among it, on the device: nothing waits for it.
         """
+        ...
+
+    def weights(self) -> list[Tensor]:
+        """All weights that are trained, and their averages: none is ever saved that is not finite."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -146,28 +160,32 @@ class IntrinsicIteration:
         self.ema = EMAModel(self._parameters(), decay=optimisation.ema_decay, foreach=True, model_cls=Denoiser)
         published = Denoiser.from_config(denoiser.config).to(accelerator.device)
         self.pipeline = make_pipeline(published.requires_grad_(False))
+        self.skipped = torch.zeros((), device=accelerator.device)
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
         for group in self.optimizer.param_groups:
             group["lr"] = self.optimisation.learning_rate_at(step)
-        losses = []
+        losses: list[Tensor] = []
+        levels: list[dict[str, Tensor]] = []
         for _ in range(self.accelerator.gradient_accumulation_steps):
             with self.accelerator.accumulate(self.model):
-                loss = self.loss(next(batches))
+                loss = self.loss(next(batches), levels)
                 self.accelerator.backward(loss)
-                if self.accelerator.sync_gradients:
-                    grad_norm = self.accelerator.clip_grad_norm_(
-                        self.model.parameters(), self.optimisation.max_grad_norm
-                    )
-                self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=True)
+                grad_norm = update(self.accelerator, self.model, self.optimizer, self.optimisation.max_grad_norm)
             losses.append(loss.detach())
-        self.ema.optimization_step = step  # its decay warms up with the steps
-        self.ema.step(self._parameters())
-        return {"loss": torch.stack(losses).mean(), "grad_norm": torch.as_tensor(grad_norm)}
+        assert grad_norm is not None
+        updated = torch.isfinite(grad_norm)
+        average(self.ema, self._parameters(), step, updated)
+        by_level = {name: torch.stack([each[name] for each in levels]).sum(dim=0) for name in levels[0]}
+        self.skipped = (~updated).float()
+        return {"loss": torch.stack(losses).mean(), "grad_norm": grad_norm, **by_level}
 
-    def loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """The objective on one micro-batch, its randomness a function of (seed, positions)."""
+    def loss(self, batch: Batch, levels: list[dict[str, Tensor]] | None = None) -> Float[Tensor, ""]:
+        """The objective on one micro-batch, its randomness a function of (seed, positions).
+
+        Args:
+            levels: takes what :func:`by_noise_level` says of it.
+        """
         device = self.accelerator.device
         x_0, x_d = (to_diffusion(images.to(device).float() / 255) for images in (batch.hq, batch.lq))
         eps, u = training_noise(self.seed, batch.positions, x_0)
@@ -190,6 +208,7 @@ class IntrinsicIteration:
                 min_snr_clamp=self.min_snr_clamp,
                 noised=noised,
                 estimate_loss=self._feature_loss(x_0, batch),
+                report=None if levels is None else lambda losses: levels.append(by_noise_level(losses, gamma)),
             )
 
     def _feature_loss(self, x_0: Tensor, batch: Batch) -> Callable[[Tensor], Float[Tensor, ""]] | None:
@@ -211,6 +230,9 @@ class IntrinsicIteration:
         self._publish()
         self.pipeline.denoiser.type(inference_dtype(self.accelerator.device))
         return self.pipeline
+
+    def weights(self) -> list[Tensor]:
+        return [*self._parameters(), *self.ema.shadow_params]
 
     def save(self, folder: Path) -> None:
         self.accelerator.save_state(str(folder), safe_serialization=True)
@@ -237,6 +259,20 @@ class IntrinsicIteration:
 
     def _parameters(self) -> list[torch.nn.Parameter]:
         return list(self.accelerator.unwrap_model(self.model).parameters())
+
+
+LEVELS = (0.1, 0.5, 2.0)
+"""Limits between the noise levels, as sigma = sqrt((1 - gamma) / gamma), by which the loss is logged."""
+
+
+def by_noise_level(losses: Float[Tensor, " b"], gamma: Float[Tensor, " b"]) -> dict[str, Float[Tensor, " 2"]]:
+    """(sum, count) of the losses of the samples in each range of noise levels."""
+    sigma = ((1 - gamma) / gamma).sqrt()
+    bins = torch.bucketize(sigma, torch.tensor(LEVELS, dtype=sigma.dtype, device=sigma.device))
+    member = torch.nn.functional.one_hot(bins, len(LEVELS) + 1).to(losses.device, losses.dtype)
+    totals = torch.stack([member.T * losses, member.T], dim=2).sum(dim=1)  # no product of matrices: autocast rounds it
+    limits = [f"{limit:g}" for limit in (0.0, *LEVELS, math.inf)]
+    return {f"loss_sigma_{low}_{high}": total for low, high, total in zip(limits, limits[1:], totals, strict=False)}
 
 
 def training_noise(

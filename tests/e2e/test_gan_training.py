@@ -59,7 +59,7 @@ def test_a_run_writes_what_it_promises(uninterrupted: Path) -> None:
     assert [row["step"] for row in rows if "loss" in row] == list(range(1, 7))
     assert [row["step"] for row in rows if row.get("validation")] == [3, 6]
     terms = {"l1", "pyramid", "adversarial", "component_adversarial", "component_style"}
-    assert rows[0].keys() == {"step", "loss", "discriminator", "r1", "component_discriminator", *terms}
+    assert rows[0].keys() == {"step", "loss", "learning_rate", "discriminator", "r1", "component_discriminator", *terms}
     assert rows[0]["loss"] == pytest.approx(sum(rows[0][name] for name in terms), rel=1e-5)
 
 
