@@ -25,6 +25,7 @@ from idm.io.images import image_grid, write_image
 from idm.io.machine import provenance
 from idm.training.learner import Learner, Trainable
 from idm.training.log import Window, append_row, read_log, record_settings, write_rows
+from idm.training.recovery import mark_best_anew, set_damaged_aside
 from idm.training.stop import StopSignals
 from idm.training.updates import all_finite
 from idm.training.validation import Validation
@@ -255,7 +256,9 @@ class Run:
         """Load the newest intact checkpoint, if there is one, and drop what the log says of later steps."""
         if self.accelerator.is_main_process:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            self._set_damaged_aside()
+            set_damaged_aside(self.checkpoints)
+            if self.validation is not None:
+                mark_best_anew(self.checkpoints, self.validation, read_log(self.log_path))
             run_folder.prune(self.checkpoints, keep=10**9)
         self.accelerator.wait_for_everyone()
         found = run_folder.list_checkpoints(self.checkpoints)
@@ -287,33 +290,6 @@ class Run:
         self.step, self.seconds = progress["step"], progress["seconds"]
         self.window.load(progress)
         self.accelerator.print(f"going on from {checkpoint}")
-
-    def _set_damaged_aside(self) -> None:
-        """Take damaged checkpoints out of the way of the newest intact one, and mark the best one anew."""
-        intact, damaged = run_folder.newest_intact(self.checkpoints)
-        for checkpoint, fault in damaged.items():
-            print(f"{checkpoint} is damaged: {fault}", file=sys.stderr)
-        if damaged and intact is None:
-            raise CheckpointError(
-                f"{self.checkpoints}: none of the {len(damaged)} checkpoints is intact; delete the folder to start anew"
-            )
-        for checkpoint in damaged:
-            print(f"{checkpoint} is kept as {run_folder.set_aside(checkpoint).name}", file=sys.stderr)
-        if self.validation is None or self._knows_best(self.validation.best):
-            return
-        run_folder.unmark_best(self.checkpoints)
-        for row in read_log(self.log_path):
-            if row.get("validation"):
-                score = row.get(f"{self.validation.best}_restored")
-                self.validation.mark_if_best(self.checkpoints, row["step"], score)
-
-    def _knows_best(self, metric: str) -> bool:
-        """Whether the mark of the best checkpoint can be read, is by this metric, and the checkpoint is there."""
-        try:
-            best, score = run_folder.best_checkpoint(self.checkpoints), run_folder.best_score(self.checkpoints, metric)
-        except CheckpointError:
-            return False
-        return best is None or (best.exists() and abs(score) < float("inf"))
 
     # ------------------------------------------------------------------------------------------ the end
 

@@ -25,6 +25,7 @@ class Counter:
     def __init__(self, skips: tuple[int, ...] = (), spoils: tuple[int, ...] = ()) -> None:
         self.weight, self.skips, self.spoils = torch.zeros(1), skips, spoils
         self.optimizer = torch.optim.SGD([self.weight], lr=0.25)
+        self.skipped = torch.zeros(())
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, torch.Tensor]:
         self.skipped = torch.tensor(float(step in self.skips))
@@ -72,9 +73,7 @@ def saved(folder: Path) -> list[str]:
 
 
 def test_the_counter_can_be_trained():
-    learner = Counter()
-    learner.train_step(0, iter(()))
-    assert isinstance(learner, Trainable)
+    assert isinstance(Counter(), Trainable)
 
 
 # Damage

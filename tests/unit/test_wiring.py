@@ -257,7 +257,7 @@ def folders(tmp_path_factory) -> dict[str, str]:
 
 
 def load(path: Path, overrides: list[str], folders: dict[str, str]) -> IDMConfig:
-    path.write_text(BASE.replace("OUT", str(path.parent / "out")))
+    path.write_text(BASE.replace("OUT", str(path.with_suffix(""))))
     for name, folder in folders.items():
         overrides = [override.replace(name, folder) for override in overrides]
     return load_config(path, IDMConfig, overrides)
@@ -308,6 +308,8 @@ def built(config: IDMConfig, steps: int = 2) -> dict[str, Any]:
         "batches": [digest(each) for each in seen],
         "network": {**denoiser.config},
         "initial weights": begun,
+        "noise": learner.seed,
+        "gammas": digest(learner.gammas),
         "losses": [value["loss"].item() for value in values],
         "weights": digest([weight.detach() for weight in denoiser.state_dict().values()]),
         "averages": digest([shadow.clone() for shadow in learner.ema.shadow_params]),
@@ -316,8 +318,10 @@ def built(config: IDMConfig, steps: int = 2) -> dict[str, Any]:
         "pipeline": {**learner.pipeline.config},
         "scheduler": (type(learner.pipeline.scheduler).__name__, digest({**learner.pipeline.scheduler.config})),
         "features": type(learner.features).__name__,
-        "validation": (len(validation.pairs), digest([pair.hq, pair.lq]), validation.seed),
-        "metrics": (sorted(validation.metrics), sorted(validation.set_metrics), validation.best),
+        "held-out": (len(validation.pairs), digest([pair.hq, pair.lq])),
+        "validation seed": validation.seed,
+        "metrics": (sorted(validation.metrics), sorted(validation.set_metrics)),
+        "best": validation.best,
         "settings": {k: v for k, v in asdict(settings).items() if k not in ("folder", "recorded")},
         "trackers": [tracker.name for tracker in learner.accelerator.trackers],
     }
