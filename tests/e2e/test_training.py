@@ -209,7 +209,7 @@ def test_a_signal_to_the_launcher_stops_the_trainer_which_saves_first(tmp_path: 
     launcher = subprocess.Popen(
         [*launch, *command(folder, *endless)[1:]], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while not (folder / "log.jsonl").exists() or not log_of(folder):
         assert launcher.poll() is None
         assert time.monotonic() < deadline

@@ -108,12 +108,12 @@ def test_trackers_are_told_the_settings_as_flat_pairs(load):
 
 
 def test_the_metric_that_decides_must_be_among_those_that_are_measured(load):
-    with pytest.raises(ConfigError, match="validation.best: ssim is not among validation.metrics"):
+    with pytest.raises(ConfigError, match=r"validation.best: ssim is not among validation.metrics"):
         load("validation.metrics=[psnr]", "validation.best=ssim")
 
 
 def test_rounds_need_the_metrics_by_which_they_are_compared(load):
-    with pytest.raises(ConfigError, match="validation.metrics: rounds are compared by psnr and ssim"):
+    with pytest.raises(ConfigError, match=r"validation.metrics: rounds are compared by psnr and ssim"):
         load(ROUNDS, "validation.metrics=[psnr]")
 
 
@@ -121,7 +121,7 @@ def test_a_metric_without_its_weights_is_a_fault_of_the_configuration(load, monk
     monkeypatch.setenv("IDM_HOME", str(tmp_path))
     monkeypatch.delenv("IDM_ASSETS", raising=False)
     for name in ("identity", "frechet"):
-        with pytest.raises(ConfigError, match="^validation.metrics: "):
+        with pytest.raises(ConfigError, match=r"^validation.metrics: "):
             build_validation(load(f"validation.metrics=[psnr, {name}]"), FrozenPairs.__new__(FrozenPairs))
 
 
