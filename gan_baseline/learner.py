@@ -175,7 +175,7 @@ class AdversarialIteration:
         self._publish()
         return GFPGANRestorer(self.published)
 
-    def weights(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor]:
         critics = [player.model for player in (self.adversary, self.components) if player is not None]
         learnt = [parameter for critic in critics for parameter in critic.parameters()]
         return [*self._parameters(), *learnt, *self.ema.shadow_params]

@@ -98,7 +98,7 @@ class PriorIteration:
         self.skipped = (~updated.all()).float()
         return {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}
 
-    def weights(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor]:
         return [*self._parameters(), *self.adversary.model.parameters(), *self.ema.shadow_params]
 
     def draw(self, positions: list[int]) -> tuple[Tensor, Tensor, list[Tensor]]:

@@ -48,7 +48,7 @@ class Trainable(Protocol):
         """
         ...
 
-    def weights(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor]:
         """All weights that are trained, and their averages: none is ever saved that is not finite."""
         ...
 
@@ -231,7 +231,7 @@ class IntrinsicIteration:
         self.pipeline.denoiser.type(inference_dtype(self.accelerator.device))
         return self.pipeline
 
-    def weights(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor]:
         return [*self._parameters(), *self.ema.shadow_params]
 
     def save(self, folder: Path) -> None:

@@ -227,7 +227,7 @@ class Run:
         """Write a checkpoint on all processes; it appears when the main one has renamed it."""
         if run_folder.checkpoint_of(self.checkpoints, self.step).exists():
             return
-        if not all_finite(self.learner.weights()):
+        if not all_finite(self.learner.tensors()):
             raise TrainingError(
                 f"weights or their averages are not finite at step {self.step}, and are not saved. The newest "
                 f"checkpoint in {self.checkpoints} is sound: start the same command with a lower train.learning_rate, "

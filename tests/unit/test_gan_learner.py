@@ -533,7 +533,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_of_its_network(learner, p
     assert (distance(list(trained.ema.shadow_params), average) == 0) == (player == "generator")
     trained.train_step(2, source)
     assert trained.skipped == 0
-    assert all(torch.isfinite(weight).all() for weight in trained.weights())
+    assert all(torch.isfinite(weight).all() for weight in trained.tensors())
     assert distance(weights_of(network), before) > 0
 
 

@@ -349,20 +349,20 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_the_next_step_is_take
             assert all(torch.equal(value, optimizer[index][name]) for name, value in state.items())
     trained.train_step(2, source)
     assert trained.skipped == 0
-    assert all(torch.isfinite(weight).all() for weight in trained.weights())
+    assert all(torch.isfinite(weight).all() for weight in trained.tensors())
     assert any(not torch.equal(a, b) for a, b in zip(weights(trained.model), before, strict=True))
 
 
 def test_weights_and_averages_are_told_when_they_are_not_finite(learner):
     trained = learner()
-    assert all_finite(trained.weights())
+    assert all_finite(trained.tensors())
     for tensor in (next(trained.model.parameters()), trained.ema.shadow_params[-1]):
         with torch.no_grad():
             held = tensor.view(-1)[0].clone()
             tensor.view(-1)[0] = math.inf
-            assert not all_finite(trained.weights())
+            assert not all_finite(trained.tensors())
             tensor.view(-1)[0] = held
-    assert all_finite(trained.weights())
+    assert all_finite(trained.tensors())
 
 
 # The loss by noise level

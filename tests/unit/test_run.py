@@ -34,7 +34,7 @@ class Counter:
         self.weight += math.nan if step in self.spoils else 1
         return {"loss": self.weight[0].clone(), "level": torch.tensor([3.0, 2.0])}
 
-    def weights(self) -> list[torch.Tensor]:
+    def tensors(self) -> list[torch.Tensor]:
         return [self.weight]
 
     def save(self, folder: Path) -> None:

@@ -17,7 +17,8 @@ from idm.config.schema import RunConfig
 from idm.data.mixing import Pool
 from idm.data.pairs import FrozenPairs, Pairing, Share, training_batches
 from idm.data.sources import FaceSource, StreamedFaces
-from idm.evaluation.metrics import build_metric
+from idm.evaluation.metrics import PairMetric, build_metric
+from idm.evaluation.sets import SetMetric
 from idm.io.atomic import write_text
 from idm.io.lock import FolderInUse, lock_folder
 from idm.io.machine import computes_in_bf16, keep_freed_memory, share_cores
@@ -104,7 +105,9 @@ def build_run(
 
 
 def build_validation(config: RunConfig, pairs: FrozenPairs) -> Validation:
-    wanted, single, whole = config.validation, {}, {}
+    wanted = config.validation
+    single: dict[str, PairMetric] = {}
+    whole: dict[str, SetMetric] = {}
     try:
         for name in wanted.metrics:
             match name:
