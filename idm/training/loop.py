@@ -99,7 +99,7 @@ class Run:
         self._resume()
         settings = self.settings
         batches = self.batches_from(self.step * settings.accumulation)
-        bar = tqdm(
+        self.bar = tqdm(
             total=settings.num_steps,
             initial=self.step,
             unit="step",
@@ -113,14 +113,14 @@ class Run:
                 values = self.learner.train_step(self.step, batches)
                 self.step += 1
                 self.window.add(values, self.learner.skipped)
-                bar.update()
+                self.bar.update()
                 if self._due(settings.log_every):
-                    self._log_progress(bar)
+                    self._log_progress()
                 if self._due(settings.validate_every) or self._due(settings.checkpoint_every):
                     self._save_and_validate()
                 if self._stopping(signals):
-                    self._stop(bar, signals)
-            bar.close()
+                    self._stop(signals)
+            self.bar.close()
             if settings.num_steps == 0:  # nothing to train: still show what the untrained model does
                 self._save_and_validate()
         for tracker in self.accelerator.trackers:
@@ -151,7 +151,7 @@ class Run:
 
     # ------------------------------------------------------------------------------------------ the log
 
-    def _log_progress(self, bar: "tqdm[Any]") -> None:
+    def _log_progress(self) -> None:
         """Write the means since the last line."""
         values, skipped = self.window.means(self.accelerator), int(self.window.skipped.item())
         self._tock()
@@ -160,8 +160,8 @@ class Run:
         values["learning_rate"] = float(self.learner.optimizer.param_groups[0]["lr"])
         self.window.clear()
         loss = f"{values['loss']:.4f}" if "loss" in values else "not finite"
-        bar.set_postfix(loss=loss, img_s=f"{values['images_per_second']:.1f}", refresh=False)
-        counts = {"skipped_updates": skipped} if skipped else {}
+        self.bar.set_postfix(loss=loss, img_s=f"{values['images_per_second']:.1f}", refresh=False)
+        counts = {"skipped_updates": float(skipped)} if skipped else {}
         self._log({"step": self.step, "seconds": round(self.seconds, 3), **counts, **values})
 
     def _require_updates(self) -> None:
@@ -177,7 +177,7 @@ class Run:
     def _log(self, row: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
             append_row(self.log_path, row)
-        scalars = {name: float(value) for name, value in row.items() if name not in ("step", "validation")}
+        scalars = {name: value for name, value in row.items() if isinstance(value, float)}
         self.accelerator.log(scalars, step=self.step)
 
     # ------------------------------------------------------------------------------------------ validation
@@ -323,10 +323,10 @@ class Run:
             self.accelerator.set_trigger()
         return self.accelerator.check_trigger()
 
-    def _stop(self, bar: "tqdm[Any]", signals: StopSignals) -> None:
+    def _stop(self, signals: StopSignals) -> None:
         self._tock()
         self._save()
-        bar.close()
+        self.bar.close()
         self.accelerator.print(f"stopped and saved at step {self.step}; the same command goes on from there")
         self.accelerator.end_training()
         raise SystemExit(128 + (signals.received or 15))
