@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from idm.diffusion import adversarial
 from idm.diffusion.adversarial import Known, frozen
 from idm.faces.components import Box, ComponentDiscriminators, crop_components
 from idm.models.critics import StyleGAN2Discriminator
+from idm.training.updates import update
 
 Images = Float[Tensor, "b 3 s s"]
 Boxes = dict[str, Box]
@@ -59,12 +61,11 @@ class Adam:
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate_at(step) * group["share"]
 
-    def step(self, accelerator: Accelerator, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Follow the gradients, if all micro-batches have been seen, and forget them."""
-        if self.max_grad_norm is not None and accelerator.sync_gradients:
-            accelerator.clip_grad_norm_(network.parameters(), self.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    def step(
+        self, accelerator: Accelerator, network: nn.Module, optimizer: AcceleratedOptimizer
+    ) -> Float[Tensor, ""] | None:
+        """See :func:`idm.training.updates.update`."""
+        return update(accelerator, network, optimizer, self.max_grad_norm)
 
 
 def positive(logits: Tensor) -> Float[Tensor, ""]:

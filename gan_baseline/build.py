@@ -1,6 +1,7 @@
 """Where a :class:`~gan_baseline.schema.GANConfig` becomes networks, learners and runs."""
 
 from functools import partial
+from pathlib import Path
 from typing import assert_never
 
 import torch
@@ -10,8 +11,10 @@ from gan_baseline.adversary import Adam, Adversary, ComponentAdversary
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import AdversarialIteration, Weights
 from gan_baseline.prior import PriorIteration, load_prior
+from gan_baseline.restorer import find_gfpgan
 from gan_baseline.schema import CheckpointPriorConfig, GANConfig, TrainedPriorConfig
 from gan_baseline.stylegan2 import StyleGAN2Generator
+from gan_baseline.weights import load_gfpgan
 from idm.config.assembly.data import build_source
 from idm.config.assembly.run import build_run
 from idm.config.load import ConfigError
@@ -27,6 +30,7 @@ from idm.faces.features import (
     load_mobilefacenet,
     load_vgg19,
 )
+from idm.io.weights import fill
 from idm.models.critics import StyleGAN2Discriminator
 from idm.training.loop import Run
 
@@ -60,6 +64,8 @@ def build_gan(config: GANConfig) -> Run:
             load_prior(generator.stylegan_decoder, path)
         except (FileNotFoundError, ValueError) as error:
             raise ConfigError(f"prior: {error}") from None
+    if config.train.init_from is not None:
+        begin_from(config.train.init_from, generator)
     return build_run(config, partial(build_learner, config, generator, features, embedding))
 
 
@@ -85,6 +91,15 @@ def check_landmarks(config: GANConfig) -> None:
             "losses.component_adversarial, component_style: the faces of data.source have no landmarks, so there are "
             f"no eyes and mouths to look at; {remedy}, or set both weights to 0"
         )
+
+
+def begin_from(path: Path, generator: GFPGAN) -> None:
+    """Give a generator the weights of another; ConfigError where they are missing, damaged or another network's."""
+    try:
+        file = find_gfpgan(path)
+        fill(generator, load_gfpgan(file).state_dict(), file)
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigError(f"train.init_from: {error}") from None
 
 
 def build_generator(config: GANConfig) -> GFPGAN:

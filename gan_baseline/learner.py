@@ -25,6 +25,7 @@ from idm.faces.components import known_boxes
 from idm.faces.features import Embedding, FeatureMaps, feature_l1
 from idm.io.ranges import from_uint8, to_diffusion
 from idm.training.learner import seed_of
+from idm.training.updates import average
 
 Images = Float[Tensor, "b 3 s s"]
 
@@ -84,6 +85,7 @@ class AdversarialIteration:
             generator, adam.optimizer(generator, factors(generator) if equalised else None)
         )
         self.ema = EMAModel(self._parameters(), decay=ema_decay, foreach=True)
+        self.skipped = torch.zeros((), device=accelerator.device)
 
     # -------------------------------------------------------------------------------------------- one step
 
@@ -97,10 +99,10 @@ class AdversarialIteration:
             with self.accelerator.accumulate(*(player.model for player in players)):
                 for name, value in self._micro_batch(step, next(batches)).items():
                     values[name].append(value.detach())
-                for player in players:
-                    player.adam.step(self.accelerator, player.model, player.optimizer)
-        self.ema.optimization_step = step  # its decay warms up with the steps
-        self.ema.step(self._parameters())
+                norms = [player.adam.step(self.accelerator, player.model, player.optimizer) for player in players]
+        updated = torch.stack([torch.isfinite(norm) for norm in norms if norm is not None])
+        average(self.ema, self._parameters(), step, updated[0])
+        self.skipped = (~updated.all()).float()
         return {name: torch.stack(each).mean() for name, each in values.items()}
 
     def _micro_batch(self, step: int, batch: Batch) -> Terms:
@@ -180,6 +182,11 @@ class AdversarialIteration:
     def restorer(self) -> GFPGANRestorer:
         self._publish()
         return GFPGANRestorer(self.published)
+
+    def tensors(self) -> list[Tensor]:
+        critics = [player.model for player in (self.adversary, self.components) if player is not None]
+        learnt = [parameter for critic in critics for parameter in critic.parameters()]
+        return [*self._parameters(), *learnt, *self.ema.shadow_params]
 
     def save(self, folder: Path) -> None:
         self.accelerator.save_state(str(folder), safe_serialization=True)

@@ -19,9 +19,10 @@ from gan_baseline.equalised import SLOW, factors, fold, is_equalised
 from gan_baseline.stylegan2 import StyleGAN2Generator, draw_noise
 from idm.data.pairs import Batch
 from idm.io.ranges import from_uint8, to_diffusion
-from idm.io.run_folder import list_checkpoints
+from idm.io.run_folder import damage, list_checkpoints
 from idm.io.weights import WeightsError, fill, read_weights
 from idm.training.learner import seed_of
+from idm.training.updates import average
 
 PRIOR = "prior.safetensors"
 
@@ -76,6 +77,7 @@ class PriorIteration:
             prior, adam.optimizer(prior, factors(prior) if equalised else slow)
         )
         self.ema = EMAModel(self._parameters(), decay=ema_decay, foreach=True)
+        self.skipped = torch.zeros((), device=accelerator.device)
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
         for player in (self, self.adversary):
@@ -90,12 +92,18 @@ class PriorIteration:
                 self.accelerator.backward(loss)
                 own, accuracies = self.adversary.own_losses(step, real, fake.detach())
                 self.accelerator.backward(torch.stack(list(own.values())).sum())
-                for player in (self, self.adversary):
+                norms = [
                     player.adam.step(self.accelerator, player.model, player.optimizer)
-            rows.append({"loss": loss.detach()} | {name: v.detach() for name, v in (own | accuracies).items()})
-        self.ema.optimization_step = step
-        self.ema.step(self._parameters())
+                    for player in (self, self.adversary)
+                ]
+            rows.append({"loss": loss.detach()} | {name: value.detach() for name, value in (own | accuracies).items()})
+        updated = torch.stack([torch.isfinite(norm) for norm in norms if norm is not None])
+        average(self.ema, self._parameters(), step, updated[0])
+        self.skipped = (~updated.all()).float()
         return {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}
+
+    def tensors(self) -> list[Tensor]:
+        return [*self._parameters(), *self.adversary.model.parameters(), *self.ema.shadow_params]
 
     def draw(self, positions: list[int]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """z, crossover and noise maps, from (seed, position) alone."""
@@ -139,6 +147,8 @@ def load_prior(decoder: StyleGAN2Generator, path: Path) -> None:
     file = checkpoints[-1] / PRIOR if checkpoints else path
     if not file.is_file():
         raise FileNotFoundError(f"{path}: is neither a weights file nor a stage zero with a checkpoint")
+    if fault := damage(file.parent, file.name):
+        raise WeightsError(f"{file}: is damaged: {fault}")
     weights = read_weights(file)
     if is_equalised(weights):
         if not decoder.smooth:

@@ -102,6 +102,9 @@ class GANTrainConfig(TrainConfig):
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
     """"auto" is bf16 where the processor computes in it, else no. There is no fp16: one loss scale cannot serve
     several optimisers."""
+    init_from: Path | None = None
+    """Weights for the whole generator to start from, instead of untrained ones and the prior: a run of this trainer,
+    one of its checkpoints, or a file of GFP-GAN's weights."""
     learning_rate: Rate = 2e-3
     """Of Adam, for the generator."""
     discriminator_learning_rate: Rate = 2e-3
@@ -150,8 +153,10 @@ class GANConfig(RunConfig):
                 widths(size, net.channel_multiplier, net.narrow)
             except ValueError as error:
                 faults.append(f"{name}, data.image_size: {error}")
-        if self.generator.fix_decoder and self.prior is None:
+        if self.generator.fix_decoder and self.prior is None and self.train.init_from is None:
             faults.append("generator.fix_decoder: an untrained decoder must be trained; set a prior, or false")
+        if self.prior is not None and self.train.init_from is not None:
+            faults.append("train.init_from: the prior would have no effect; leave out one of them")
         if self.prior is not None and self.prior.name == "train" and not losses.adversarial:
             faults.append("prior.name: train needs losses.adversarial, whose discriminator and r1 it uses")
         if (losses.component_adversarial or losses.component_style) and size < 32:

@@ -27,7 +27,7 @@ from idm.io.images import image_grid, write_image
 from idm.io.machine import inference_dtype, keep_freed_memory, provenance
 from idm.io.ranges import chw_to_hwc, from_uint8, to_uint8
 from idm.restorers.saved import load_idm
-from idm.training.loop import read_log
+from idm.training.log import read_log
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "unconditional64.yaml"

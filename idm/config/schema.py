@@ -272,6 +272,9 @@ class ChainConfig(Section):
 # -------------------------------------------------------------------------------------------- training
 
 
+Tracker = Literal["tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio"]
+
+
 class TrainConfig(Section):
     """What every training has, whatever it trains."""
 
@@ -292,8 +295,8 @@ class TrainConfig(Section):
     """Steps between checkpoints."""
     keep_checkpoints: Count = 2
     """How many of the newest checkpoints stay, besides the best one."""
-    trackers: list[str] = ["tensorboard"]
-    """accelerate's tracker names; a JSONL log is always written."""
+    trackers: list[Tracker] = ["tensorboard"]
+    """Where metrics go besides the JSONL log, which is always written; each is a package of that name."""
 
 
 class IDMTrainConfig(TrainConfig):
@@ -318,6 +321,9 @@ class IDMTrainConfig(TrainConfig):
     """Compile the network with `torch.compile`."""
 
 
+ValidationMetric = Literal["psnr", "ssim", "lpips", "identity", "frechet"]
+
+
 class ValidationConfig(Section):
     every: Count = 500
     """Steps between validations."""
@@ -327,6 +333,10 @@ class ValidationConfig(Section):
     """Faces in the before/after grid."""
     seed: int = 1234
     """Seed of the frozen degradations and of the sampler's noise."""
+    metrics: Annotated[list[ValidationMetric], Field(min_length=1)] = ["psnr", "ssim"]
+    """What the restored faces are measured by; identity, frechet and lpips need weights that the user provides."""
+    best: ValidationMetric = "psnr"
+    """The metric that decides which checkpoint is the best."""
 
 
 # ------------------------------------------------------------------------------------- extrinsic iteration
@@ -430,6 +440,8 @@ class RunConfig(Section):
             )
         if self.validation.num_shown > self.validation.num_images:
             faults.append("validation.num_shown: exceeds validation.num_images")
+        if self.validation.best not in self.validation.metrics:
+            faults.append(f"validation.best: {self.validation.best} is not among validation.metrics")
         source, val_source = self.data.source, self.data.val_source
         if source.name == "huggingface" and source.streaming != (source.num_faces is not None):
             faults.append("data.source.num_faces: is needed with streaming, where no length is known, and only there")
@@ -511,6 +523,8 @@ class IDMConfig(RunConfig):
             return []
         chain, source, replacement = self.extrinsic.sampler, self.data.source, self.extrinsic.replacement.name
         faults = [] if chain is None else self._impossible_chain("extrinsic.sampler", chain)
+        if not {"psnr", "ssim"} <= set(self.validation.metrics):
+            faults.append("validation.metrics: rounds are compared by psnr and ssim, which must be among them")
         if source.name == "huggingface" and source.streaming and replacement != "at_once":
             faults.append(f"extrinsic.replacement.name: {replacement} needs a data.source that can be indexed")
         if source.name == "huggingface" and source.streaming and self.extrinsic.condition_on == "original":

@@ -1,6 +1,5 @@
 """Any restorer from its path: an IDM, one that another installed package provides, or a weights file for spandrel."""
 
-import hashlib
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from idm.io.run_folder import sha256
 from idm.restorers.idm import IDM
 from idm.restorers.protocol import Restorer
 from idm.restorers.saved import BOXED, ModelError, is_idm, load_idm
@@ -71,8 +71,3 @@ def describe(model: IDM) -> dict[str, Setting]:
     assert model.origin is not None
     folder = model.origin.folder
     return {"name": "the model in the box" if folder == BOXED else folder.as_posix(), **model.metadata()}
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

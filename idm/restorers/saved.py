@@ -17,7 +17,8 @@ from torch import Tensor
 from idm.diffusion.chain import SCHEDULERS, Chain, sampler_of, scheduler_settings
 from idm.diffusion.process import Prediction
 from idm.diffusion.schedule import from_betas, to_betas
-from idm.io.run_folder import best_checkpoint, list_checkpoints
+from idm.io.atomic import CheckpointError
+from idm.io.run_folder import best_checkpoint, damage, list_checkpoints
 from idm.io.weights import difference
 from idm.models.unet import Architecture, Denoiser
 from idm.restorers.card import model_card
@@ -38,7 +39,11 @@ def is_idm(path: Path) -> bool:
 
 
 def find_model(path: Path | None) -> Path:
-    """The pipeline folder that a path stands for: itself, a run's best (or newest) checkpoint; None: the box."""
+    """The pipeline folder that a path stands for: itself, a run's best (or newest) checkpoint; None: the box.
+
+    Raises:
+        ModelError: there is none, or its files are not as the run wrote them.
+    """
     if path is None:
         path = BOXED
     if not path.is_dir():
@@ -48,7 +53,12 @@ def find_model(path: Path | None) -> Path:
         complete = list_checkpoints(checkpoints)
         if not complete:
             raise ModelError(f"{path}: this run has no checkpoint yet")
-        path = (best_checkpoint(checkpoints) or complete[-1]) / "pipeline"
+        try:
+            path = (best_checkpoint(checkpoints) or complete[-1]) / "pipeline"
+        except CheckpointError as error:
+            raise ModelError(str(error)) from None
+    if fault := damage(path.parent, f"{path.name}/"):
+        raise ModelError(f"{path}: is damaged: {fault}; name the pipeline folder of another checkpoint")
     if not (path / "model_index.json").is_file():
         raise ModelError(f"{path}: is no saved IDM pipeline (model_index.json is missing)")
     return path

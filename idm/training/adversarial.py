@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from idm.diffusion.adversarial import diff_augment, frozen, hinge_critic, hinge_generator, r1
 from idm.models.critics import PatchCritic
+from idm.training.updates import update
 
 Images = Float[Tensor, "b 3 s s"]
 
@@ -66,8 +67,7 @@ class Adversary:
             loss = hinge_critic(logits_real, logits_fake)
         penalised = step % self.r1_every == 0
         self.accelerator.backward(loss + self._penalty(real) if penalised else loss)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        update(self.accelerator, self.critic, self.optimizer, max_grad_norm=None)
         return {
             "critic_loss": loss.detach(),
             "critic_real_accuracy": (logits_real > 0).float().mean(),

@@ -9,6 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from jaxtyping import Float, UInt8
 from safetensors.torch import load_file
 from torch import Tensor
@@ -26,17 +27,30 @@ from idm.restorers.idm import IDM
 from idm.restorers.protocol import Restorer
 from idm.restorers.saved import save_idm
 from idm.training.adversarial import Adversary
+from idm.training.updates import average, update
 
 
 @runtime_checkable
 class Trainable(Protocol):
-    """What a training run trains. The run knows steps, data, time and files; the trainable knows the method."""
+    """What a training run trains. The run knows steps, data, time and files; the trainable knows the method.
+
+    Attributes:
+        optimizer: of the network that is published, whose learning rate is logged.
+        skipped: 1 if an update of the last step was left out, since a gradient was not finite; else 0.
+    """
+
+    optimizer: AcceleratedOptimizer
+    skipped: Float[Tensor, ""]
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
         """Optimiser step number ``step`` (from 0); takes as many micro-batches as it accumulates.
 
-        Gives scalars for the log, "loss" among them.
+        Gives what :meth:`idm.training.log.Window.add` takes, "loss" among it, on the device: nothing waits for it.
         """
+        ...
+
+    def tensors(self) -> list[Tensor]:
+        """All weights that are trained, and their averages: none is ever saved that is not finite."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -162,34 +176,39 @@ class IntrinsicIteration:
         self.ema = EMAModel(self._parameters(), decay=optimisation.ema_decay, foreach=True)
         published = Denoiser(**asdict(denoiser.config)).to(accelerator.device)
         self.pipeline = make_pipeline(published.requires_grad_(False))
+        self.skipped = torch.zeros((), device=accelerator.device)
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
         for group in self.optimizer.param_groups:
             group["lr"] = self.optimisation.learning_rate_at(step)
-        losses, values = [], {}
+        losses: list[Tensor] = []
+        levels: list[dict[str, Tensor]] = []
+        critic: dict[str, Tensor] = {}
         for _ in range(self.accelerator.gradient_accumulation_steps):
             batch, judged = next(batches), Judged()
             with self.accelerator.accumulate(self.model):
-                loss = self.loss(batch, judged)
+                loss = self.loss(batch, levels, judged)
                 self.accelerator.backward(loss)
-                if self.accelerator.sync_gradients:
-                    grad_norm = self.accelerator.clip_grad_norm_(
-                        self.model.parameters(), self.optimisation.max_grad_norm
-                    )
-                self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=True)
+                grad_norm = update(self.accelerator, self.model, self.optimizer, self.optimisation.max_grad_norm)
                 if self.adversary is not None:
                     rng = self._augmentation(batch, "critic")
-                    values = self.adversary.train_step(step, judged.real, judged.fake, rng)
+                    critic = self.adversary.train_step(step, judged.real, judged.fake, rng)
             losses.append(loss.detach())
-        self.ema.optimization_step = step  # its decay warms up with the steps
-        self.ema.step(self._parameters())
-        return {"loss": torch.stack(losses).mean(), "grad_norm": torch.as_tensor(grad_norm), **values}
+        assert grad_norm is not None
+        updated = torch.isfinite(grad_norm)
+        average(self.ema, self._parameters(), step, updated)
+        by_level = {name: torch.stack([each[name] for each in levels]).sum(dim=0) for name in levels[0]}
+        self.skipped = (~updated).float()
+        return {"loss": torch.stack(losses).mean(), "grad_norm": grad_norm, **by_level, **critic}
 
-    def loss(self, batch: Batch, judged: "Judged | None" = None) -> Float[Tensor, ""]:
+    def loss(
+        self, batch: Batch, levels: list[dict[str, Tensor]] | None = None, judged: "Judged | None" = None
+    ) -> Float[Tensor, ""]:
         """The objective on one micro-batch, its randomness a function of (seed, positions).
 
-        ``judged`` takes what the critic is to be trained on.
+        Args:
+            levels: takes what :func:`by_noise_level` says of it.
+            judged: takes what the critic is to be trained on.
         """
         x_0, x_d = self._to_diffusion(batch.hq), self._to_diffusion(batch.lq)
         eps, u = training_noise(self.seed, batch.positions, x_0)
@@ -212,6 +231,7 @@ class IntrinsicIteration:
                 min_snr_clamp=self.min_snr_clamp,
                 noised=noised,
                 estimate_loss=self._estimate_loss(x_0, gamma, batch, judged),
+                report=None if levels is None else lambda losses: levels.append(by_noise_level(losses, gamma)),
             )
 
     def _estimate_loss(
@@ -255,6 +275,10 @@ class IntrinsicIteration:
         self.pipeline.denoiser.type(inference_dtype(self.accelerator.device))
         return self.pipeline
 
+    def tensors(self) -> list[Tensor]:
+        critic = [] if self.adversary is None else list(self.adversary.critic.parameters())
+        return [*self._parameters(), *self.ema.shadow_params, *critic]
+
     def save(self, folder: Path) -> None:
         self.accelerator.save_state(str(folder), safe_serialization=True)
         self._publish()
@@ -280,6 +304,20 @@ class IntrinsicIteration:
 
     def _parameters(self) -> list[torch.nn.Parameter]:
         return list(self.accelerator.unwrap_model(self.model).parameters())
+
+
+LEVELS = (0.1, 0.5, 2.0)
+"""Limits between the noise levels, as sigma = sqrt((1 - gamma) / gamma), by which the loss is logged."""
+
+
+def by_noise_level(losses: Float[Tensor, " b"], gamma: Float[Tensor, " b"]) -> dict[str, Float[Tensor, " 2"]]:
+    """(sum, count) of the losses of the samples in each range of noise levels."""
+    sigma = ((1 - gamma) / gamma).sqrt()
+    bins = torch.bucketize(sigma, torch.tensor(LEVELS, dtype=sigma.dtype, device=sigma.device))
+    member = torch.nn.functional.one_hot(bins, len(LEVELS) + 1).to(losses.device, losses.dtype)
+    totals = torch.stack([member.T * losses, member.T], dim=2).sum(dim=1)  # no product of matrices: autocast rounds it
+    limits = [f"{limit:g}" for limit in (0.0, *LEVELS, math.inf)]
+    return {f"loss_sigma_{low}_{high}": total for low, high, total in zip(limits, limits[1:], totals, strict=False)}
 
 
 def training_noise(

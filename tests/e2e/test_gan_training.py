@@ -61,7 +61,7 @@ def test_a_run_writes_what_it_promises(uninterrupted: Path) -> None:
     terms = {"l1", "pyramid", "adversarial", "component_adversarial", "component_style"}
     accuracies = {f"{critic}{side}_accuracy" for critic in ("", "component_") for side in ("real", "fake")}
     critics = {"discriminator", "r1", "component_discriminator", *accuracies}
-    assert rows[0].keys() == {"step", "loss", *critics, *terms}
+    assert rows[0].keys() == {"step", "loss", "learning_rate", *critics, *terms}
     assert all(0 <= row[name] <= 1 for row in rows if "loss" in row for name in accuracies)
     assert rows[0]["loss"] == pytest.approx(sum(rows[0][name] for name in terms), rel=1e-5)
 

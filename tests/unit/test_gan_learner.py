@@ -10,13 +10,15 @@ from accelerate.state import AcceleratorState, GradientState
 from torch.nn import functional as F
 
 from gan_baseline.adversary import Adam, Adversary, ComponentAdversary
+from gan_baseline.build import begin_from
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import AdversarialIteration, Weights
 from gan_baseline.losses import gram
 from gan_baseline.prior import PriorIteration, load_prior
 from gan_baseline.restorer import GFPGANRestorer, load_restorer
 from gan_baseline.stylegan2 import StyleGAN2Generator, draw_noise
-from gan_baseline.weights import WeightsError
+from gan_baseline.weights import WeightsError, save_gfpgan
+from idm.config.load import ConfigError
 from idm.data.pairs import Batch
 from idm.faces.components import ComponentDiscriminators, component_boxes, crop_components
 from idm.faces.features import MobileFaceNetEmbedding, MobileFaceNetMaps
@@ -520,6 +522,38 @@ def test_a_run_stands_for_its_best_checkpoint(learner, tmp_path):
     assert find_gfpgan(newest) == newest / "gfpgan.safetensors"
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         find_gfpgan(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("player", ["generator", "adversary", "components"])
+def test_a_gradient_that_is_not_finite_changes_nothing_of_its_network(learner, player):
+    trained, source = learner(), batches()
+    trained.train_step(0, source)
+    network = trained.model if player == "generator" else getattr(trained, player).model
+    before, average = weights_of(network), copy.deepcopy(list(trained.ema.shadow_params))
+    spoilt = [p for p in network.parameters() if p.requires_grad][-1]
+    hook = spoilt.register_hook(lambda gradient: gradient * torch.nan)
+    trained.train_step(1, source)
+    hook.remove()
+    assert trained.skipped == 1
+    assert distance(weights_of(network), before) == 0
+    assert (distance(list(trained.ema.shadow_params), average) == 0) == (player == "generator")
+    trained.train_step(2, source)
+    assert trained.skipped == 0
+    assert all(torch.isfinite(weight).all() for weight in trained.tensors())
+    assert distance(weights_of(network), before) > 0
+
+
+def test_a_training_begins_from_the_weights_of_another(tmp_path):
+    donor = noisy_generator()
+    save_gfpgan(donor, tmp_path / "gfpgan.safetensors")
+    for path in (tmp_path, tmp_path / "gfpgan.safetensors"):
+        generator = fresh_generator()
+        begin_from(path, generator)
+        assert distance(weights_of(generator), weights_of(donor)) == 0
+    with pytest.raises(ConfigError, match=r"^train.init_from: .*absent"):
+        begin_from(tmp_path / "absent", fresh_generator())
+    with pytest.raises(ConfigError, match=r"^train.init_from: "):
+        begin_from(tmp_path, fresh_generator(narrow=1 / 32))
 
 
 # Stage zero

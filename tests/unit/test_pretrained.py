@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
+from idm.io import run_folder
 from idm.io.run_folder import mark_best
 from idm.models.unet import Denoiser
 from idm.restorers import saved as saved_module
@@ -67,6 +68,22 @@ def test_a_run_is_its_best_checkpoint_or_the_newest(saved, tmp_path, best, expec
     if best:
         mark_best(tmp_path / "checkpoints", best, 25.0)
     assert find_model(tmp_path) == tmp_path / "checkpoints" / f"step_{expected:08d}" / "pipeline"
+
+
+def test_a_damaged_checkpoint_of_a_run_is_refused_with_the_file_and_what_to_do(saved, tmp_path):
+    checkpoints = tmp_path / "checkpoints"
+    run_folder.write_draft(checkpoints, 10, lambda draft: shutil.copytree(saved, draft / "pipeline"))
+    final = run_folder.finish(checkpoints, 10)
+    assert find_model(tmp_path) == find_model(final / "pipeline") == final / "pipeline"
+    weights = bytearray((final / "pipeline" / WEIGHTS).read_bytes())
+    weights[-3] ^= 1  # still a whole file of the right shapes
+    (final / "pipeline" / WEIGHTS).write_bytes(weights)
+    for path in (tmp_path, final / "pipeline"):
+        with pytest.raises(ModelError, match=r"pipeline: is damaged: pipeline/denoiser/diff.* is not as .* another"):
+            load(path)
+    (checkpoints / "best.json").write_text("{")
+    with pytest.raises(ModelError, match=r"best\.json: cannot be read"):
+        find_model(tmp_path)
 
 
 def test_no_path_is_the_model_in_the_box(model, monkeypatch, tmp_path):

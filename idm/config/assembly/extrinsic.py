@@ -81,6 +81,8 @@ def build_rounds(config: IDMConfig) -> Rounds:
     assert extrinsic is not None
     if extrinsic.gate is not None and extrinsic.gate.min_identity is not None:
         find_weights(IDENTITY_WEIGHTS)  # missing, it would be noticed after the first training only
+    if build_state().is_main_process:
+        claim_folder(config)
     originals, val = build_data(config)
     readable = _readable(originals, config.output_dir)
     stages = Stages(partial(_train, config, originals, readable, val), partial(_clean, config, originals))
