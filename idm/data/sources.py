@@ -59,7 +59,8 @@ class SyntheticFaces:
 class FolderFaces:
     """The images of a folder and its subfolders, sorted by path.
 
-    ``metadata.jsonl`` beside them, one object a line with ``file_name`` and ``landmarks``, is optional.
+    ``metadata.jsonl`` beside them, one object a line with ``file_name`` and ``landmarks``, ``group`` and ``source``, is
+    optional.
 
     Raises:
         ImageError: if the folder holds no image; on access, for a file that is no square image.
@@ -68,7 +69,7 @@ class FolderFaces:
     def __init__(self, folder: Path, size: int) -> None:
         self.folder, self.size = folder, size
         self.paths = find_images([folder])
-        self.landmarks, self.groups = _read_metadata(folder / "metadata.jsonl")
+        self.landmarks, self.groups, self.origins = _read_metadata(folder / "metadata.jsonl")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -210,12 +211,13 @@ def _fit(picture: Picture, landmarks: Landmarks | None, size: int, name: str, ke
     return Face(resize_image(picture.rgb, (size, size)), landmarks, key)
 
 
-def _read_metadata(path: Path) -> tuple[dict[str, Landmarks], dict[str, str]]:
-    """Landmarks and groups by file name, of those rows that have them."""
+def _read_metadata(path: Path) -> tuple[dict[str, Landmarks], dict[str, str], dict[str, str]]:
+    """Landmarks, groups and sources by file name, of those rows that have them."""
     landmarks: dict[str, Landmarks] = {}
     groups: dict[str, str] = {}
+    origins: dict[str, str] = {}
     if not path.exists():
-        return landmarks, groups
+        return landmarks, groups, origins
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         try:
             row = json.loads(line)
@@ -223,6 +225,8 @@ def _read_metadata(path: Path) -> tuple[dict[str, Landmarks], dict[str, str]]:
                 landmarks[row["file_name"]] = np.asarray(row["landmarks"], np.float32).reshape(5, 2)
             if row.get("group") is not None:
                 groups[row["file_name"]] = str(row["group"])
+            if row.get("source") is not None:
+                origins[row["file_name"]] = str(row["source"])
         except (ValueError, KeyError, TypeError) as error:
             raise ImageError(f"{path}: line {number} is not a JSON object with file_name and landmarks") from error
-    return landmarks, groups
+    return landmarks, groups, origins

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from idm.data.pairs import Batch, FrozenPairs
 from idm.evaluation.engine import Row, evaluate, summarise
-from idm.evaluation.metrics import PairMetric
+from idm.evaluation.metric import PairMetric
 from idm.io import run_folder
 from idm.io.atomic import write_json, write_text
 from idm.io.images import image_grid, write_image

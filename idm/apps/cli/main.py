@@ -190,12 +190,27 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         "restorers",
         nargs="+",
         metavar="LABEL=PATH",
-        help="as --restorer of idm restore, with a label for the table; a name of --restorer may stand alone",
+        help="as --restorer of idm restore, with a label for the table; a name of --restorer may stand alone; "
+        "@STEPS at the end sets the steps of an IDM's chain: idm@1 idm@4",
     )
     _add_measuring(parser)
     parser.add_argument("--size", type=int, help="side in pixels of the faces (default: the smallest restorer's)")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="folder for table.md, comparison.json, scores.csv, grid.png"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help="folder for table.md, comparison.json, scores.csv, differences.csv, grid.png; the same command resumes a "
+        "comparison that was stopped",
+    )
+    parser.add_argument(
+        "--real", metavar="DATA", help="other real faces, as --data, for a row of the metrics of whole sets"
+    )
+    parser.add_argument(
+        "--no-stranger", action="store_true", help="leave out the row of strangers, each face's most similar other one"
+    )
+    parser.add_argument(
+        "--breakdown", action="store_true", help="tables by source, group and strength of degradation, too"
     )
     _add_machine(parser)
 
@@ -213,8 +228,12 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--preset", default="gfpgan", help="degradation preset, or clean for none (default gfpgan)")
     parser.add_argument(
-        "--metrics", default="psnr,ssim", help="of psnr, ssim, lpips, identity, niqe, frechet, fid (default psnr,ssim)"
+        "--metrics",
+        default="psnr,ssim",
+        metavar="NAMES",
+        help="separated by commas (default psnr,ssim); see --list-metrics",
     )
+    parser.add_argument("--list-metrics", action=_ListMetrics, help="print all metrics with their protocols and exit")
     parser.add_argument("--num-images", type=int, help="how many faces (default all; 64 synthetic ones)")
     parser.add_argument("--seed", type=int, default=1234, help="seed of degradations and noise (default 1234)")
 
@@ -290,6 +309,16 @@ class _Version(argparse.Action):
         from idm import __version__
 
         parser.exit(message=f"idm {__version__}\n")
+
+
+class _ListMetrics(argparse.Action):
+    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from idm.apps.cli.faces import list_metrics
+
+        parser.exit(message=list_metrics() + "\n")
 
 
 if __name__ == "__main__":

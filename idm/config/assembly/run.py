@@ -14,7 +14,7 @@ from idm.config.schema import RunConfig
 from idm.data.mixing import Pool
 from idm.data.pairs import FrozenPairs, Pairing, Share, training_batches
 from idm.data.sources import FaceSource, StreamedFaces
-from idm.evaluation.metrics import build_metric
+from idm.evaluation.pixels import psnr, ssim
 from idm.io.atomic import write_text
 from idm.io.machine import computes_in_bf16, keep_freed_memory, share_cores
 from idm.training.learner import Trainable
@@ -89,7 +89,7 @@ def build_run(
             pin=accelerator.device.type == "cuda",
         ),
         validation=frozen if validates else None,
-        metrics={"psnr": build_metric("psnr"), "ssim": build_metric("ssim")},
+        metrics={"psnr": psnr, "ssim": ssim},
     )
 
 
