@@ -30,7 +30,7 @@ class Inception:
         self._known: dict[bytes, np.ndarray] = {}
 
     def __call__(self, image: Image8) -> Float32[np.ndarray, " 2048"]:
-        key = hashlib.blake2b(np.ascontiguousarray(image)).digest() + str(image.shape).encode()
+        key = hashlib.blake2b(image.tobytes()).digest() + str(image.shape).encode()
         if key not in self._known:
             self._known[key] = self._describe(image)
         return self._known[key]

@@ -64,4 +64,4 @@ class KeptFaces:
 
 
 def _digest(pair: Pair) -> str:
-    return hashlib.sha256(np.ascontiguousarray(pair.lq).tobytes() + np.ascontiguousarray(pair.hq).tobytes()).hexdigest()
+    return hashlib.sha256(pair.lq.tobytes() + pair.hq.tobytes()).hexdigest()

@@ -1,6 +1,6 @@
 """Means with intervals, and differences of paired scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,9 @@ def summarise_column(values: Sequence[float]) -> dict[str, float | None]:
     return {"mean": mean, "low": low, "high": high, "n": len(values)}
 
 
-def paired_differences(columns: dict[str, dict[str, Sequence[float]]], labels: Sequence[str]) -> list[dict[str, Any]]:
+def paired_differences(
+    columns: Mapping[str, Mapping[str, Sequence[float]]], labels: Sequence[str]
+) -> list[dict[str, Any]]:
     """The mean difference a - b of the scores of the same faces, with its interval, for every two labels.
 
     Args:

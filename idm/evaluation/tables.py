@@ -14,6 +14,9 @@ import yaml
 from idm.evaluation.metrics import METRICS
 from idm.evaluation.sets import REAL, STRANGER
 
+Table = tuple[list[str], list[list[str]]]  # header, rows
+DIFFERENCES = "Paired differences over the same faces; an interval without 0 supports a difference."
+
 
 def render(spec_path: Path) -> str:
     """The Markdown of one table.
@@ -53,18 +56,33 @@ def _render_rows(spec: dict[str, Any], folder: Path) -> str:
 def render_comparison(result: dict[str, Any]) -> str:
     """The Markdown tables of a comparison.json: a row for each method on the same faces, and for every two restorers
     their paired differences."""
-    names = _names(result)
-    header = ["", *map(_title, names), "seconds per face", "parameters"]
-    lines = _markdown(header, [_comparison_row(row, names) for row in result["rows"]])
-    lines += ["", f"{_interval_of(result)}; seconds: median, in batches of {result['batch_size']}.", ""]
+    lines = [*_markdown(*comparison_table(result)), "", interval_note(result), ""]
     if result.get("differences"):
-        lines += [*_render_differences(result), ""]
-    lines += _notes(result, names)
-    lines += [f"- {line}" for line in _provenance([result])]
-    lines += [
-        f"- All at {result['size']} px, preset `{result['preset']}`; a restorer of another size gets the face resized."
-    ]
+        lines += [DIFFERENCES, "", *_markdown(*differences_table(result)), ""]
+    lines += [f"- {line}" for line in notes(result)]
     return "\n".join(lines) + "\n"
+
+
+def comparison_table(result: dict[str, Any]) -> Table:
+    """A row for each method."""
+    names = _names(result)
+    rows = [_comparison_row(row, names) for row in result["rows"]]
+    return ["", *map(_title, names), "seconds per face", "parameters"], rows
+
+
+def differences_table(result: dict[str, Any]) -> Table:
+    """A row for every two restorers."""
+    names = list(result["differences"][0]["metrics"])
+    rows = [
+        [f"{row['a']} − {row['b']}", str(row["metrics"][names[0]]["n"])]
+        + [_cell(row["metrics"][name]) for name in names]
+        for row in result["differences"]
+    ]
+    return ["", "faces", *map(_title, names)], rows
+
+
+def interval_note(result: dict[str, Any]) -> str:
+    return f"{_interval_of(result)}; seconds: median, in batches of {result['batch_size']}."
 
 
 def render_breakdown(result: dict[str, Any]) -> str:
@@ -96,38 +114,31 @@ def _comparison_row(row: dict[str, Any], names: list[str]) -> list[str]:
     return [row["label"], *cells, seconds, parameters]
 
 
-def _render_differences(result: dict[str, Any]) -> list[str]:
-    names = list(result["differences"][0]["metrics"])
-    rows = [
-        [f"{row['a']} − {row['b']}", str(row["metrics"][names[0]]["n"])]
-        + [_cell(row["metrics"][name]) for name in names]
-        for row in result["differences"]
-    ]
-    intro = "Paired differences over the same faces; an interval without 0 supports a difference."
-    return [intro, "", *_markdown(["", "faces", *map(_title, names)], rows)]
-
-
-def _notes(result: dict[str, Any], names: list[str]) -> list[str]:
-    """What each column is, which are missing, and which cannot rank the rows."""
-    missing, labels = result.get("missing", {}), [row["label"] for row in result["rows"]]
-    lines = [f"- {METRICS[name].title}: {result['protocol'][name]}" for name in names if name not in missing]
-    lines += [f"- {METRICS[name].title}: not measured: {missing[name]}." for name in names if name in missing]
+def notes(result: dict[str, Any]) -> list[str]:
+    """What each column is, which are missing, which cannot rank the rows, and where the numbers come from."""
+    names, missing, labels = _names(result), result.get("missing", {}), [row["label"] for row in result["rows"]]
+    lines = [f"{METRICS[name].title}: {result['protocol'][name]}" for name in names if name not in missing]
+    lines += [f"{METRICS[name].title}: not measured: {missing[name]}." for name in names if name in missing]
     for name in names:
         value = result["rows"][0]["metrics"].get(name, {})
         if value.get("d") is not None and value["n"] <= value["d"]:
             lines.append(
-                f"- {METRICS[name].title} cannot rank these rows: {value['n']} faces do not determine the covariance "
+                f"{METRICS[name].title} cannot rank these rows: {value['n']} faces do not determine the covariance "
                 f"of {value['d']} features."
             )
     if STRANGER in labels:
-        lines.append(f"- {STRANGER}: for each face the most similar other one of the same data: another person.")
+        lines.append(f"{STRANGER}: for each face the most similar other one of the same data: another person.")
     if REAL in labels:
-        lines.append(f"- {REAL}: as many other real faces.")
+        lines.append(f"{REAL}: as many other real faces.")
     if result.get("splits"):
         lines.append(
-            f"- None of the {result['splits']['evaluated']} faces of `{result['data']}` is one of the "
+            f"None of the {result['splits']['evaluated']} faces of `{result['data']}` is one of the "
             f"{result['splits']['train']} training faces (sha256)."
         )
+    lines += _provenance([result])
+    lines.append(
+        f"All at {result['size']} px, preset `{result['preset']}`; a restorer of another size gets the face resized."
+    )
     return lines
 
 

@@ -33,6 +33,10 @@ def run(parsed: argparse.Namespace) -> int:
             from idm.apps.cli.compare import compare_command
 
             return compare_command(parsed)
+        case "report":
+            from idm.apps.cli.report import report_command
+
+            return report_command(parsed)
         case "weights":
             from idm.apps.cli.weights import weights_command
 
@@ -59,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_restore(commands.add_parser("restore", help="restore the faces of photographs and clips, or aligned faces"))
     _add_evaluate(commands.add_parser("evaluate", help="measure a model on faces, or a folder against another"))
     _add_compare(commands.add_parser("compare", help="measure several restorers side by side"))
+    _add_report(commands.add_parser("report", help="one page of what idm compare measured"))
     _add_weights(commands.add_parser("weights", help="which weights files of others are here, and on what terms"))
     _add_export(commands.add_parser("export", help="write a model's network as a file for other programs"))
     _add_clean(commands.add_parser("clean", help="restore a whole data set; what is better takes the old one's place"))
@@ -213,6 +218,14 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         "--breakdown", action="store_true", help="tables by source, group and strength of degradation, too"
     )
     _add_machine(parser)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="folders that idm compare wrote")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="the page, such as report.html"
+    )
+    parser.add_argument("--images", action="store_true", help="show the faces of each grid.png, too")
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
