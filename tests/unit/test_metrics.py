@@ -1,3 +1,4 @@
+import importlib.util
 import math
 import re
 import types
@@ -349,3 +350,13 @@ def test_the_frechet_distance_of_faces_is_that_of_their_embeddings(monkeypatch: 
     embedded = [network.embed([from_uint8(f) for f in images], [ffhq_landmarks(48)] * 4) for images in faces]
     assert frechet.compare(a, b) == pytest.approx(frechet_distance(*embedded), rel=1e-3)
     assert frechet.compare(a, a[::-1]) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_page_of_metrics_is_that_of_the_table() -> None:
+    path = Path(__file__).parents[2] / "docs" / "make_metrics.py"
+    spec = importlib.util.spec_from_file_location("make_metrics", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text() == module.render(), "run: python docs/make_metrics.py"
