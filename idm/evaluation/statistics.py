@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.special import ndtr, stdtrit
 
-INTERVAL = "Mean and studentised bootstrap 95 % interval"
+INTERVAL = "Mean and studentised bootstrap 95 % interval, from ten faces on"
+FEWEST = 10  # values that give an interval: of fewer the spread of a resample is too often near 0
 
 
 def mean_and_interval(
@@ -15,7 +16,7 @@ def mean_and_interval(
 ) -> tuple[float, float | None, float | None]:
     """The mean, and the ends of its 95 % studentised bootstrap interval: (mean, low, high).
 
-    The ends are None where the values cannot give them: fewer than four, or nearly all of them equal. Of equal values
+    The ends are None where the values cannot give them: fewer than ten, or nearly all of them equal. Of equal values
     both are the mean. Equal arguments give equal results.
 
     The interval inverts the distribution of t* = (m* - m) / s* over resamples, where a percentile or BCa interval uses
@@ -32,10 +33,10 @@ def mean_and_interval(
     if x.size == 0 or not np.isfinite(x).all():
         raise ValueError(f"need at least one value, all of them finite, got {x.size} values")
     mean, spread = float(x.mean()), float(x.std())
-    if x.size == 1:
-        return mean, None, None
-    if np.ptp(x) == 0:
+    if x.size > 1 and np.ptp(x) == 0:
         return mean, mean, mean
+    if x.size < FEWEST:
+        return mean, None, None
     # an observed quantile, not one interpolated: infinity minus infinity is NaN
     tail = float(ndtr(np.sqrt(x.size / (x.size - 1)) * stdtrit(x.size - 1, 0.025)))
     low, high = np.quantile(_studentised(x, seed, num_resamples), [tail, 1 - tail], method="inverted_cdf")

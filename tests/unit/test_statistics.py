@@ -58,7 +58,8 @@ def test_the_interval_depends_on_values_and_seed_only() -> None:
 
 def test_what_gives_no_interval_has_none() -> None:
     assert mean_and_interval([0.25]) == (0.25, None, None)
-    assert mean_and_interval([1.0, 2.0, 4.0])[1:] == (None, None)
+    assert mean_and_interval([float(value) for value in range(9)])[1:] == (None, None)
+    assert None not in mean_and_interval([float(value) for value in range(10)])
     assert mean_and_interval([0.1] * 20) == (pytest.approx(0.1), pytest.approx(0.1), pytest.approx(0.1))
     assert mean_and_interval([0.1] * 19 + [0.2])[1:] == (None, None)
     for bad in ([], [1.0, math.nan], [1.0, math.inf]):

@@ -331,7 +331,8 @@ class _ListMetrics(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from idm.apps.cli.faces import list_metrics
 
-        parser.exit(message=list_metrics() + "\n")
+        print(list_metrics())
+        parser.exit()
 
 
 if __name__ == "__main__":
