@@ -33,6 +33,10 @@ def run(parsed: argparse.Namespace) -> int:
             from idm.apps.cli.compare import compare_command
 
             return compare_command(parsed)
+        case "data":
+            from idm.apps.cli.data import data_command
+
+            return data_command(parsed)
         case "report":
             from idm.apps.cli.report import report_command
 
@@ -64,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands.add_parser("evaluate", help="measure a model on faces, or a folder against another"))
     _add_compare(commands.add_parser("compare", help="measure several restorers side by side"))
     _add_report(commands.add_parser("report", help="one page of what idm compare measured"))
+    _add_data(commands.add_parser("data", help="check a downloaded test set"))
     _add_weights(commands.add_parser("weights", help="which weights files of others are here, and on what terms"))
     _add_export(commands.add_parser("export", help="write a model's network as a file for other programs"))
     _add_clean(commands.add_parser("clean", help="restore a whole data set; what is better takes the old one's place"))
@@ -226,6 +231,14 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, required=True, metavar="FILE", help="the page, such as report.html"
     )
     parser.add_argument("--images", action="store_true", help="show the faces of each grid.png, too")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    check = parser.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
+        "check", help="count and decode the images of a set, see docs/test_sets.md"
+    )
+    check.add_argument("name", help="of the set, such as celeba-test or lfw-test")
+    check.add_argument("path", type=Path, help="its folder")
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
