@@ -67,7 +67,7 @@ def measure(spec: str, faces: Part, rows: dict[str, dict]) -> dict:
     device = best_device()
     loaded = load_restorer(None if path == "bundled" else Path(path), device, inference_dtype(device))
     if steps:
-        loaded.restorer.set_chain(num_inference_steps=int(steps))
+        loaded.restorer.chain = loaded.restorer.chain.changed(num_steps=int(steps))
     strengths = {name: measure_strength(loaded.restorer, faces, recipe, rows) for name, recipe in STRENGTHS.items()}
     return {"restorer": spec, "about": loaded.about, "strengths": strengths}
 

@@ -66,8 +66,8 @@ class FolderFaces:
     """The images of a folder and its subfolders, sorted by path.
 
     ``metadata.jsonl`` beside them, one object a line with ``file_name`` and ``landmarks`` (5 or 68 points in pixels
-    of the file), is optional. In its place may stand FFHQ's own ``ffhq-dataset-v2.json``, whose 68 points are those of
-    the 1024 px face of the same number, also if the files are smaller.
+    of the file), ``group`` and ``source``, is optional. In its place may stand FFHQ's own ``ffhq-dataset-v2.json``,
+    whose 68 points are those of the 1024 px face of the same number, also if the files are smaller.
 
     Raises:
         ImageError: if the folder holds no image or its landmarks cannot be read; on access, for a file that is no
@@ -77,7 +77,7 @@ class FolderFaces:
     def __init__(self, folder: Path, size: int) -> None:
         self.folder, self.size = folder, size
         self.paths = find_images([folder])
-        self.landmarks, self.groups = _read_metadata(folder / "metadata.jsonl")
+        self.landmarks, self.groups, self.origins = _read_metadata(folder / "metadata.jsonl")
         self.ffhq_points = {} if self.landmarks else _read_ffhq(folder / "ffhq-dataset-v2.json")
 
     @property
@@ -267,12 +267,13 @@ def _points(values: Any) -> Landmarks | Points68:
     return points
 
 
-def _read_metadata(path: Path) -> tuple[dict[str, Landmarks | Points68], dict[str, str]]:
-    """Landmarks and groups by file name, of those rows that have them."""
+def _read_metadata(path: Path) -> tuple[dict[str, Landmarks | Points68], dict[str, str], dict[str, str]]:
+    """Landmarks, groups and sources by file name, of those rows that have them."""
     landmarks: dict[str, Landmarks | Points68] = {}
     groups: dict[str, str] = {}
+    origins: dict[str, str] = {}
     if not path.exists():
-        return landmarks, groups
+        return landmarks, groups, origins
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         try:
             row = json.loads(line)
@@ -280,10 +281,12 @@ def _read_metadata(path: Path) -> tuple[dict[str, Landmarks | Points68], dict[st
                 landmarks[row["file_name"]] = _points(row["landmarks"])
             if row.get("group") is not None:
                 groups[row["file_name"]] = str(row["group"])
+            if row.get("source") is not None:
+                origins[row["file_name"]] = str(row["source"])
         except (ValueError, KeyError, TypeError) as error:
             reason = f"is not a JSON object with file_name and landmarks ({error})"
             raise ImageError(f"{path}: line {number} {reason}") from error
-    return landmarks, groups
+    return landmarks, groups, origins
 
 
 FFHQ_SIDE = 1024  # of the faces to which the landmarks of its file belong

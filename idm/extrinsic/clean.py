@@ -7,7 +7,6 @@ often the job was killed. Processes on several machines share the output folder 
 
 import hashlib
 import json
-import math
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 
 from idm.data.sources import Face, FaceSource, StreamedFaces
-from idm.evaluation.metrics import psnr
+from idm.evaluation.pixels import psnr
 from idm.extrinsic.gate import Decision, Gate, decide
 from idm.extrinsic.manifest import CARD, MANIFEST, SUMMARY
 from idm.extrinsic.quality import Quality, measure
@@ -199,7 +198,7 @@ class Cleaning:
             accepted=decision.accepted,
             reason=decision.reason,
             identity=identity,
-            psnr=round(distance, 3) if math.isfinite(distance) else None,
+            psnr=None if np.array_equal(restored, face.image) else round(distance, 3),
             colour_shift=[round(float(value), 3) for value in shift],
             **{f"{name}_before": round(value, 4) for name, value in asdict(before).items()},
             **{f"{name}_after": round(value, 4) for name, value in asdict(after).items()},

@@ -71,6 +71,46 @@ KNOWN = {
         "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/pt_inception-2015-12-05-6726825d.pth",
         "6726825d",
     ),
+    "DISTS_weights-f5e65c96.pth": WeightsFile(
+        "Weights of DISTS, as pyiqa distributes them",
+        "MIT (DISTS)",
+        "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/DISTS_weights-f5e65c96.pth",
+        "f5e65c96",
+    ),
+    "vgg16-397923af.pth": WeightsFile(
+        "VGG-16 trunk of DISTS, trained on ImageNet",
+        "BSD-3-Clause (torchvision)",
+        "https://download.pytorch.org/models/vgg16-397923af.pth",
+        "397923af",
+    ),
+    "musiq_koniq_ckpt-e95806b9.pth": WeightsFile(
+        "MUSIQ trained on KonIQ-10k, as pyiqa distributes it",
+        "no terms of its own stated; pyiqa is non-commercial",
+        "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/musiq_koniq_ckpt-e95806b9.pth",
+        "e95806b9",
+    ),
+    "ckpt_koniq10k.pt": WeightsFile(
+        "MANIQA trained on KonIQ-10k, as pyiqa distributes it",
+        "no terms of its own stated; pyiqa is non-commercial",
+        "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/ckpt_koniq10k.pt",
+    ),
+    "RN50.pt": WeightsFile(
+        "CLIP with the ResNet-50 image encoder",
+        "MIT (CLIP)",
+        "https://openaipublic.azureedge.net/clip/models/afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762/RN50.pt",
+        "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762",
+    ),
+    "topiq_nr_cgfiqa_res50-0a8b8e4f.pth": WeightsFile(
+        "TOPIQ for faces, trained on CGFIQA, as pyiqa distributes it",
+        "no terms of its own stated; pyiqa is non-commercial",
+        "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/topiq_nr_cgfiqa_res50-0a8b8e4f.pth",
+        "0a8b8e4f",
+    ),
+    "parsing_parsenet.pth": WeightsFile(
+        "Face parser that pyiqa builds with TOPIQ for faces, as facexlib distributes it",
+        "no terms of its own stated",
+        "https://github.com/xinntao/facexlib/releases/download/v0.2.2/parsing_parsenet.pth",
+    ),
     "GFPGANv1.4.pth": WeightsFile(
         "GFP-GAN v1.4, a face restorer trained on FFHQ",
         "Apache-2.0, parts under NVIDIA's StyleGAN2 licence, non-commercial (its LICENSE); FFHQ's own terms",

@@ -9,8 +9,8 @@ from accelerate.utils import gather_object
 
 from idm.data.pairs import FrozenPairs
 from idm.evaluation.engine import Row, evaluate, summarise
-from idm.evaluation.metrics import METRICS, MetricName, PairMetric
-from idm.evaluation.sets import SetMetric
+from idm.evaluation.metric import PairMetric, SetMetric
+from idm.evaluation.metrics import METRICS
 from idm.io import run_folder
 from idm.restorers.protocol import Restorer
 
@@ -29,7 +29,7 @@ class Validation:
     pairs: FrozenPairs
     metrics: dict[str, PairMetric]
     set_metrics: dict[str, SetMetric]
-    best: MetricName
+    best: str
     seed: int
 
     def run(self, restorer: Restorer, accelerator: Accelerator) -> tuple[list[Row], dict[str, Any]]:
@@ -45,7 +45,7 @@ class Validation:
         saved = run_folder.checkpoint_of(checkpoints, step)
         if score is None or not saved.exists():
             return
-        sign = 1 if METRICS[self.best].arrow == "higher" else -1
+        sign = 1 if METRICS[self.best].better == "higher" else -1
         if sign * score > sign * run_folder.best_score(checkpoints, self.best, worst=-sign * float("inf")):
             run_folder.mark_best(checkpoints, step, score, self.best)
 

@@ -35,6 +35,14 @@ def run(parsed: argparse.Namespace) -> int:
             from idm.apps.cli.compare import compare_command
 
             return compare_command(parsed)
+        case "data":
+            from idm.apps.cli.data import data_command
+
+            return data_command(parsed)
+        case "report":
+            from idm.apps.cli.report import report_command
+
+            return report_command(parsed)
         case "weights":
             from idm.apps.cli.weights import weights_command
 
@@ -61,6 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_restore(commands.add_parser("restore", help="restore the faces of photographs and clips, or aligned faces"))
     _add_evaluate(commands.add_parser("evaluate", help="measure a model on faces, or a folder against another"))
     _add_compare(commands.add_parser("compare", help="measure several restorers side by side"))
+    _add_report(commands.add_parser("report", help="one page of what idm compare measured"))
+    _add_data(commands.add_parser("data", help="check a downloaded test set"))
     _add_weights(commands.add_parser("weights", help="which weights files of others are here, and on what terms"))
     _add_export(commands.add_parser("export", help="write a model's network as a file for other programs"))
     _add_clean(commands.add_parser("clean", help="restore a whole data set; what is better takes the old one's place"))
@@ -192,14 +202,45 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         "restorers",
         nargs="+",
         metavar="LABEL=PATH",
-        help="as --restorer of idm restore, with a label for the table; a name of --restorer may stand alone",
+        help="as --restorer of idm restore, with a label for the table; a name of --restorer may stand alone; "
+        "@STEPS at the end sets the steps of an IDM's chain: idm@1 idm@4",
     )
     _add_measuring(parser)
     parser.add_argument("--size", type=int, help="side in pixels of the faces (default: the smallest restorer's)")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="folder for table.md, comparison.json, scores.csv, grid.png"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help="folder for table.md, comparison.json, scores.csv, differences.csv, grid.png; the same command resumes a "
+        "comparison that was stopped",
+    )
+    parser.add_argument(
+        "--real", metavar="DATA", help="other real faces, as --data, for a row of the metrics of whole sets"
+    )
+    parser.add_argument(
+        "--no-stranger", action="store_true", help="leave out the row of strangers, each face's most similar other one"
+    )
+    parser.add_argument(
+        "--breakdown", action="store_true", help="tables by source, group and strength of degradation, too"
     )
     _add_machine(parser)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="folders that idm compare wrote")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="the page, such as report.html"
+    )
+    parser.add_argument("--images", action="store_true", help="show the faces of each grid.png, too")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    check = parser.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
+        "check", help="count and decode the images of a set, see docs/test_sets.md"
+    )
+    check.add_argument("name", help="of the set, such as celeba-test or lfw-test")
+    check.add_argument("path", type=Path, help="its folder")
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -215,8 +256,12 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--preset", default="gfpgan", help="degradation preset, or clean for none (default gfpgan)")
     parser.add_argument(
-        "--metrics", default="psnr,ssim", help="of psnr, ssim, lpips, identity, niqe, frechet, fid (default psnr,ssim)"
+        "--metrics",
+        default="psnr,ssim",
+        metavar="NAMES",
+        help="separated by commas (default psnr,ssim); see --list-metrics",
     )
+    parser.add_argument("--list-metrics", action=_ListMetrics, help="print all metrics with their protocols and exit")
     parser.add_argument("--num-images", type=int, help="how many faces (default all; 64 synthetic ones)")
     parser.add_argument("--seed", type=int, default=1234, help="seed of degradations and noise (default 1234)")
 
@@ -294,6 +339,17 @@ class _Version(argparse.Action):
         from idm import __version__
 
         parser.exit(message=f"idm {__version__}\n")
+
+
+class _ListMetrics(argparse.Action):
+    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from idm.apps.cli.faces import list_metrics
+
+        print(list_metrics())
+        parser.exit()
 
 
 if __name__ == "__main__":

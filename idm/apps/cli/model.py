@@ -55,7 +55,8 @@ def find_restorer(name: str | None) -> Path | None:
 def load_labelled(
     given: Sequence[str], machine: tuple[torch.device, torch.dtype], taken: Sequence[str] = ()
 ) -> dict[str, Loaded]:
-    """The restorers by label, from arguments LABEL=PATH, or the name of one that ``--restorer`` knows.
+    """The restorers by label, from arguments LABEL=PATH, or the name of one that ``--restorer`` knows; either may end
+    with the steps of an IDM's chain, as in idm@1.
 
     Raises:
         ValueError: a label that is missing, given twice or in ``taken``; or no path.
@@ -65,12 +66,33 @@ def load_labelled(
         label, equals, path = one.partition("=")
         if label in (*loaded, *taken, ""):
             raise ValueError(f"{one!r}: every restorer needs a label of its own, as in gfpgan=runs/gan_faces64")
-        if not path and (equals or label not in ("idm", *NAMED)):
+        if not path and (equals or _split_steps(label)[0] not in ("idm", *NAMED)):
             raise ValueError(
                 f"{one!r}: give label and path, as in gfpgan=runs/gan_faces64, or one of idm, {', '.join(NAMED)}"
             )
-        loaded[label] = load_restorer(find_restorer(path if equals else label), *machine)
+        loaded[label] = _load_with_steps(path if equals else label, machine)
     return loaded
+
+
+def _load_with_steps(name: str, machine: tuple[torch.device, torch.dtype]) -> Loaded:
+    """The restorer of a path or name; an IDM's may end with the number of its chain's steps, as in idm@4."""
+    name, steps = _split_steps(name)
+    path = find_restorer(name)
+    loaded = load_restorer(path, *machine)
+    if steps is None:
+        return loaded
+    if not isinstance(loaded.restorer, IDM):
+        raise ValueError(f"{name}@{steps}: has no sampling chain; @STEPS is for IDM")
+    loaded.restorer.chain = loaded.restorer.chain.changed(num_steps=steps)
+    return Loaded(loaded.restorer, describe(loaded.restorer))
+
+
+def _split_steps(name: str) -> tuple[str, int | None]:
+    """(name, steps) of ``name@steps``; a path that exists is taken as it is."""
+    before, at, steps = name.rpartition("@")
+    if at and steps.isdigit() and not Path(name).exists():
+        return before, int(steps)
+    return name, None
 
 
 def prepare_machine(arguments: argparse.Namespace) -> tuple[torch.device, torch.dtype]:

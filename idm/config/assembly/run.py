@@ -17,8 +17,8 @@ from idm.config.schema import RunConfig
 from idm.data.mixing import Pool
 from idm.data.pairs import FrozenPairs, Pairing, Share, training_batches
 from idm.data.sources import FaceSource, StreamedFaces
-from idm.evaluation.metrics import PairMetric, build_metric
-from idm.evaluation.sets import SetMetric
+from idm.evaluation.metric import PairMetric, SetMetric
+from idm.evaluation.metrics import build_metric
 from idm.io.atomic import write_text
 from idm.io.lock import FolderInUse, lock_folder
 from idm.io.machine import computes_in_bf16, keep_freed_memory, share_cores
@@ -110,11 +110,11 @@ def build_validation(config: RunConfig, pairs: FrozenPairs) -> Validation:
     whole: dict[str, SetMetric] = {}
     try:
         for name in wanted.metrics:
-            match name:
-                case "frechet":
-                    whole[name] = build_metric(name)
-                case _:
-                    single[name] = build_metric(name)
+            metric = build_metric(name)
+            if isinstance(metric, SetMetric):
+                whole[name] = metric
+            else:
+                single[name] = metric
     except FileNotFoundError as error:
         raise ConfigError(f"validation.metrics: {error}") from None
     return Validation(pairs, single, whole, wanted.best, wanted.seed)
