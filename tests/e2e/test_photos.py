@@ -114,7 +114,7 @@ def test_a_photograph_in_which_nothing_changes_stays_the_same_file(model, astron
     code, said, _ = restore(capsys, tmp_path, "-o", out, "--model", model, "--min-identity", 1)
     assert code == 0
     assert said.splitlines()[0] == f"0 restored, 1 without a face, 1 kept as given, 0 failed -> {out}"
-    assert "faces: 0 restored, 1 kept as given (--min-identity); " in said
+    assert "faces: 0 restored, 1 kept as given; " in said
     for name in ("face.jpg", "none.jpg"):
         assert (out / name).read_bytes() == (tmp_path / name).read_bytes()
     said = restore(capsys, tmp_path / "face.jpg", "-o", out, "--model", model, "--min-face", 500)[1]

@@ -265,7 +265,7 @@ def test_a_face_that_did_not_become_a_picture_has_failed_and_the_others_have_not
 
 def test_landmarks_that_no_face_has_fail_their_face_only() -> None:
     flat = DetectedFace(np.array([0.0, 0, 50, 50]), np.full((5, 2), 25.0), 0.9)
-    done = restore(Adds(), PHOTO, as_is(), flat, FACE)
+    done = restore(Adds(), PHOTO, as_is(faces=(0, 1)), flat, FACE)
     assert [face.state for face in done.faces] == ["failed", "restored"]
     assert "cannot be aligned" in done.faces[0].note
 

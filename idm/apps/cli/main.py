@@ -94,6 +94,13 @@ def _add_detection(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--faces", type=_faces, metavar="WHICH", help="all (default), largest, or numbers as 0,2 (see --preview)"
     )
+    group.add_argument(
+        "--turn",
+        type=_turn,
+        metavar="DEGREES",
+        help="search for faces in the picture turned clockwise by 0, 90, 180 or 270 degrees; auto tries all where it "
+        "must (default auto)",
+    )
     group.add_argument("--preview", action="store_true", help="only draw the faces found, numbered, into copies")
     group.add_argument("--min-score", type=float, metavar="P", help="least confidence of the detector (default 0.8)")
     group.add_argument("--min-face", type=float, metavar="PIXELS", help="smallest face (default 24)")
@@ -161,6 +168,12 @@ def _add_video(group: argparse._ArgumentGroup) -> None:
         help="default libx264, in WebM libvpx-vp9; ffv1 is lossless",
     )
     group.add_argument("--crf", type=int, metavar="N", help="of the codec, less is better (default 18)")
+
+
+def _turn(text: str) -> str | int:
+    if text not in ("auto", "0", "90", "180", "270"):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, 0, 90, 180, 270")
+    return text if text == "auto" else int(text)
 
 
 def _faces(text: str) -> str | tuple[int, ...]:

@@ -55,7 +55,8 @@ def _summary(report: Report, arguments: argparse.Namespace) -> str:
     counts += [f"{len(report.failed)} failed"]
     lines = [f"{', '.join(counts)} -> {arguments.output}"]
     if report.faces:
-        kept = f", {report.faces['kept']} kept as given (--min-identity)" if report.faces["kept"] else ""
+        kept = f", {report.faces['kept']} kept as given" if report.faces["kept"] else ""
+        kept += f", {report.faces['left alone']} too small or no plausible face" if report.faces["left alone"] else ""
         told = arguments.output / "status.json"
         lines.append(f"faces: {report.faces['restored']} restored{kept}; {told} says what became of each")
     side = arguments.detect_side or MAX_SIDE

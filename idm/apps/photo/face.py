@@ -12,6 +12,7 @@ from idm.apps.photo.settings import PhotoSettings
 from idm.faces.align import Matrix, align_face, apply_matrix, scale_of
 from idm.faces.colour import keep_chroma, match_colour
 from idm.faces.detect import DetectedFace
+from idm.faces.geometry import implausibility
 from idm.faces.paste import Patch, crop_weights
 from idm.faces.recognition import IdentityNet, cosine
 from idm.io.ranges import chw_to_hwc
@@ -23,13 +24,14 @@ Crop = Float32[np.ndarray, "s s 3"]
 class FaceReport:
     """What became of one face.
 
-    ``state`` is "restored"; "kept": the guard refused the restored face; or "failed", with ``note`` saying why.
+    ``state`` is "restored"; "kept": the restored face was refused; "left alone": it was not restored, being too small
+    or no plausible face; or "failed". ``note`` says why.
     ``box`` is left, top, right, bottom in pixels of the photograph; ``side`` is that of the aligned square.
     ``identity`` is the cosine of what was restored to the given face, None where it was not measured.
     """
 
     number: int
-    state: Literal["restored", "kept", "failed"]
+    state: Literal["restored", "kept", "left alone", "failed"]
     box: tuple[float, ...]
     score: float
     side: float = 0.0
@@ -129,7 +131,7 @@ class Face:
         return Patch(self.restored, to_crop)
 
     def report(self, settings: PhotoSettings) -> FaceReport:
-        box, score = tuple(round(float(x), 2) for x in self.found.box), round(self.found.score, 4)
+        box, score = _box_and_score(self.found)
         if self.failure:
             return FaceReport(self.number, "failed", box, score, note=self.failure)
         side, size = self.side, len(self.crop)
@@ -143,6 +145,26 @@ class Face:
         return FaceReport(
             self.number, "restored" if self.is_used else "kept", box, score, round(side, 1), identity, note
         )
+
+
+def left_alone(found: Sequence[DetectedFace], chosen: Sequence[int], settings: PhotoSettings) -> list[FaceReport]:
+    """Reports of the faces that are too small or implausible, and were not asked for by number."""
+    reports = []
+    for number, face in enumerate(found):
+        if number in chosen:
+            continue
+        if problem := implausibility(face.landmarks):
+            reports.append(
+                FaceReport(number, "left alone", *_box_and_score(face), note=f"no plausible face: {problem}")
+            )
+        elif face.size < settings.min_face:
+            note = f"a face of {face.size:.0f} px is smaller than {settings.min_face:g} px"
+            reports.append(FaceReport(number, "left alone", *_box_and_score(face), note=note))
+    return reports
+
+
+def _box_and_score(found: DetectedFace) -> tuple[tuple[float, ...], float]:
+    return tuple(round(float(x), 2) for x in found.box), round(found.score, 4)
 
 
 def after(second: Matrix, first: Matrix) -> Matrix:

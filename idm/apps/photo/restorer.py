@@ -7,14 +7,15 @@ import numpy as np
 import torch
 from jaxtyping import Integer, UInt8
 
-from idm.apps.photo.face import Face, FaceReport, Subject, after
+from idm.apps.photo.face import Face, FaceReport, Subject, after, left_alone
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import Bicubic, Upscaler, bicubic
 from idm.faces.align import Matrix
 from idm.faces.colour import to_grey
-from idm.faces.detect import Detector, choose_faces
+from idm.faces.detect import DetectedFace, Detector, choose_faces
 from idm.faces.paste import Patch, paste_faces
 from idm.faces.recognition import IdentityNet
+from idm.faces.turns import detect_faces
 from idm.io.photos import Photo, looks_grey
 from idm.io.ranges import hwc_to_chw
 from idm.restorers.protocol import Restorer
@@ -24,7 +25,8 @@ UNCERTAINTY_WHITE = 0.1  # the standard deviation that an uncertainty map shows 
 
 @dataclass(frozen=True, eq=False)
 class RestoredPhoto:
-    """``photo`` is the result and ``faces`` has a report for each face that was chosen; ``num_found`` counts all.
+    """``photo`` is the result, ``faces`` has a report for each face that was chosen, and ``left_alone`` for each that
+    was found and is too small or no plausible face; ``num_found`` counts all.
 
     ``uncertainty``: grey levels, 255 where the samples' standard deviation is ``UNCERTAINTY_WHITE`` or more.
     """
@@ -32,6 +34,7 @@ class RestoredPhoto:
     photo: Photo
     faces: list[FaceReport]
     num_found: int
+    left_alone: list[FaceReport] = field(default_factory=list)
     uncertainty: UInt8[np.ndarray, "h w"] | None = None
 
 
@@ -44,13 +47,17 @@ class PhotoRestorer:
     identity: IdentityNet | None = None
     upscaler: Upscaler = field(default_factory=Bicubic)
 
+    def find(self, pixels: Integer[np.ndarray, "h w 3"], settings: PhotoSettings) -> list[DetectedFace]:
+        """All faces, the largest first; their positions are the numbers by which faces are chosen."""
+        return detect_faces(self.detector, pixels, settings.turn)
+
     def restore(self, photo: Photo, settings: PhotoSettings) -> RestoredPhoto:
         """Restore the chosen faces of a photograph and put them back; a face that fails is reported, not pasted.
 
         Raises:
             ValueError: a chosen number that no face has, or a setting that needs the missing ``identity``.
         """
-        found = self.detector.detect(photo.pixels)
+        found = self.find(photo.pixels, settings)
         chosen = choose_faces(found, settings.min_face, settings.faces)
         is_colourless = looks_grey(photo.pixels)
         keeps_chroma = settings.grayscale == "keep" or (settings.grayscale == "auto" and is_colourless)
@@ -72,7 +79,8 @@ class PhotoRestorer:
             icc_profile=photo.icc_profile if stays_grey == photo.is_grey else None,
         )
         uncertainty = _uncertainty(faces, size, to_photo) if settings.uncertainty else None
-        return RestoredPhoto(result, [face.report(settings) for face in faces], len(found), uncertainty)
+        reports = [face.report(settings) for face in faces]
+        return RestoredPhoto(result, reports, len(found), left_alone(found, chosen, settings), uncertainty)
 
     def restore_frames(
         self,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from idm.faces.colour import ColorFix
+from idm.faces.turns import Turn
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,9 @@ class PhotoSettings:
         upscale: enlargement of the whole picture, at least 1.
         min_face: faces whose box is smaller than this many pixels are left alone.
         faces: which to restore: "all", "largest", or their numbers (0 is the largest one found), whatever their size.
+        turn: by how many degrees clockwise the picture is turned to find faces, 0, 90, 180 or 270; "auto" searches all
+            turns where the picture as it is holds no face that is surely upright. The result is not turned. In clips
+            "auto" is 0.
         seed: sample k of every face is drawn with ``seed + k``.
         samples: restorations of each face, of which ``pick`` makes one.
         pick: "identity" takes the sample whose identity is closest to the given face, "median" each pixel's median.
@@ -34,6 +38,7 @@ class PhotoSettings:
     upscale: float = 1.0
     min_face: float = 24.0
     faces: Literal["all", "largest"] | tuple[int, ...] = "all"
+    turn: Turn = "auto"
     seed: int = 0
     samples: int = 1
     pick: Literal["identity", "median"] = "identity"

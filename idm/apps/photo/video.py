@@ -22,6 +22,7 @@ from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.detect import DetectedFace
 from idm.faces.track import REACH, Tracker
+from idm.faces.turns import detect_faces
 from idm.io.encoding import Encoding
 from idm.io.images import write_whole
 from idm.io.photos import looks_grey
@@ -174,13 +175,17 @@ class _Work:
         for frame in frames:
             pixels = frame.pixels()
             if frame.index >= tracker.num_seen:  # else it was seen by the run that was killed
-                tracker.see(frame.time, pixels, self.parts.detector.detect(pixels))
+                tracker.see(frame.time, pixels, self._detect(pixels))
             ahead.append((frame, pixels))
             if len(ahead) > tracker.reach:
                 first, seen = ahead.popleft()
                 yield first, seen, tracker.faces_at(first.index, first.time)
         for last, seen in ahead:
             yield last, seen, tracker.faces_at(last.index, last.time)
+
+    def _detect(self, pixels: Pixels) -> list[DetectedFace]:
+        """In one turn only: what differs from frame to frame would flicker."""
+        return detect_faces(self.parts.detector, pixels, 0 if self.settings.turn == "auto" else self.settings.turn)
 
     def restore(
         self, batch: list[tuple[Frame, Pixels, dict[int, DetectedFace]]], source: Path

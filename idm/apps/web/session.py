@@ -20,6 +20,7 @@ from idm.apps.photo.upscale import bicubic
 from idm.diffusion.samplers import Start, chain_of, steps_run
 from idm.faces.detect import DetectedFace, Detector, choose_faces
 from idm.faces.recognition import IdentityNet
+from idm.faces.turns import detect_faces
 from idm.io.images import ImageError
 from idm.io.photos import KEPT_SUFFIXES, Photo, read_photo, write_photo
 from idm.restorers.pipeline import IDMPipeline
@@ -82,7 +83,7 @@ class Studio:
         return read_photo(path, self.max_pixels)
 
     def find(self, photo: Photo) -> list[DetectedFace]:
-        return self.detector.detect(photo.pixels)
+        return detect_faces(self.detector, photo.pixels)
 
     def has_chain(self, label: str) -> bool:
         """Whether steps and fidelity mean something to a restorer."""
