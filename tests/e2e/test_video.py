@@ -64,8 +64,9 @@ class Wanders:
         return [DetectedFace(np.array([x - 14, y - 14, x + 14, y + 14]), landmarks, 0.9)]
 
 source, target = map(Path, sys.argv[1:])
-told = restore_clip(PhotoRestorer(Noise(), Wanders()), source, target, PhotoSettings(batch_size=2), Encoding("ffv1"),
-                    about={}, segment_frames=5)
+settings = PhotoSettings(batch_size=2, change="full")
+told = restore_clip(PhotoRestorer(Noise(), Wanders()), source, target, settings, Encoding("ffv1"), about={},
+                    segment_frames=5)
 print(told.get("resumed_at_frame", 0))
 """
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from idm.io.images import ImageError
-from idm.io.photos import Photo, looks_grey, read_photo, write_photo
+from idm.io.photos import Photo, has_one_tint, looks_grey, read_photo, write_photo
 
 RNG = np.random.default_rng(0)
 COLOUR8 = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -255,3 +255,37 @@ def test_a_picture_looks_grey_if_its_colours_are_a_scanners_noise(dtype: type) -
     assert looks_grey(flat)
     assert looks_grey(flat + noise)
     assert not looks_grey(sepia)
+
+
+def toned(luma: np.ndarray, how: str) -> np.ndarray:
+    """A print in [0, 1] as a scanner gives it: toned or yellowed, with speckle, saved as JPEG."""
+    strips = {
+        "grey": [luma, luma, luma],
+        "yellowed": [luma, 0.985 * luma, 0.96 * luma],
+        "sepia": [luma**0.8, 0.93 * luma, 0.78 * luma**1.2],
+        "blueprint": [0.05 + 0.85 * luma, 0.05 + 0.9 * luma, 0.1 + 0.9 * luma],
+        "unevenly yellowed": [luma, 0.92 * luma, luma * np.linspace(0.75, 0.85, luma.shape[1])],
+    }[how]
+    speckle = np.random.default_rng(0).normal(0, 4, (*luma.shape, 3))
+    levels = (np.stack(strips, axis=-1) * 255 + speckle).clip(0, 255).astype(np.uint8)
+    return cv2.imdecode(cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, 80])[1], cv2.IMREAD_COLOR)
+
+
+@pytest.mark.parametrize("how", ["grey", "yellowed", "sepia", "blueprint", "unevenly yellowed"])
+def test_a_scan_of_a_grey_print_has_one_tint(how: str) -> None:
+    from skimage.data import astronaut
+
+    scan = toned(astronaut()[:300, 100:400, 1] / 255, how)
+    assert has_one_tint(scan)
+    assert has_one_tint(scan.astype(np.uint16) * 257)
+    assert looks_grey(scan) == (how == "grey")
+
+
+def test_a_picture_with_colours_of_its_own_has_no_tint_however_dull_or_monochrome_it_is() -> None:
+    from skimage.data import astronaut, chelsea, coffee, rocket
+
+    for picture in (astronaut(), chelsea(), coffee(), rocket()):
+        assert not has_one_tint(picture)
+    grey = astronaut().mean(axis=2, keepdims=True)
+    assert not has_one_tint((grey + 0.5 * (astronaut() - grey)).astype(np.uint8))
+    assert has_one_tint(np.zeros((1, 5, 3), np.uint8))

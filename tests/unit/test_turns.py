@@ -15,7 +15,7 @@ from idm.faces.turns import detect_faces
 from idm.io.photos import Photo
 
 SIZE = 32
-LANDMARKS = ffhq_landmarks(64) + (70, 20)
+LANDMARKS = ffhq_landmarks(64) + np.array([70, 20])
 
 
 def marked() -> np.ndarray:
@@ -53,7 +53,7 @@ class Brightens:
 
 @pytest.mark.parametrize("turns", range(4))
 def test_a_turned_photograph_is_restored_as_the_upright_one(turns: int) -> None:
-    settings = PhotoSettings(color_fix="none", detail="replace")
+    settings = PhotoSettings(color_fix="none", detail="replace", change="full")
     upright = PhotoRestorer(Brightens(), Deceived()).restore(Photo(marked()), settings)
     turned = np.ascontiguousarray(np.rot90(marked(), turns))
     detector = Deceived()
@@ -81,7 +81,7 @@ def test_a_turn_that_is_asked_for_is_the_only_one_searched() -> None:
         (ffhq_landmarks(64) * (-1, 1), "eye distances"),
         (ffhq_landmarks(64)[[0, 1, 3, 2, 4]], "eye distances"),
         (ffhq_landmarks(64) * (1, 4), "eye distances"),
-        (ffhq_landmarks(64) + [(0, 0), (0, 0), (0, 11), (0, 0), (0, 0)], "eye distances|does not lie between"),
+        (ffhq_landmarks(64) + np.outer(np.arange(5) == 2, (0, 11)), "eye distances|does not lie between"),
     ],
 )
 def test_landmarks_that_no_face_has_are_left_alone_and_the_report_says_why(landmarks: np.ndarray, why: str) -> None:

@@ -132,12 +132,13 @@ def _add_result(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--grayscale",
         choices=["auto", "keep", "off"],
-        help="restore lightness only: if there is no colour, always, or never (default auto)",
+        help="restore lightness only: if the picture is grey or tinted as a whole, always, or never (default auto)",
     )
     group.add_argument(
         "--detail",
-        choices=["auto", "keep", "replace"],
-        help="finer than the model: keep the photograph's, or none; auto keeps it in large faces (default)",
+        choices=["auto", "keep", "clean", "replace"],
+        help="finer than the model: keep the photograph's, the same without its grain, or none; auto keeps it in large "
+        "faces (default)",
     )
 
 
@@ -151,6 +152,12 @@ def _add_trust(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--min-identity", type=float, metavar="C", help="keep the given face where the restored one's cosine is below C"
+    )
+    group.add_argument(
+        "--change",
+        choices=["auto", "full"],
+        help="use as much of the restorer's change as each face needs, and none where it is no better; or all of it "
+        "(default auto)",
     )
     group.add_argument("--samples", type=int, metavar="N", help="restore each face N times (default 1)")
     group.add_argument(

@@ -16,7 +16,7 @@ from idm.faces.detect import DetectedFace, Detector, choose_faces
 from idm.faces.paste import Patch, paste_faces
 from idm.faces.recognition import IdentityNet
 from idm.faces.turns import detect_faces
-from idm.io.photos import Photo, looks_grey
+from idm.io.photos import Photo, has_one_tint, looks_grey
 from idm.io.ranges import hwc_to_chw
 from idm.restorers.protocol import Restorer
 
@@ -59,13 +59,12 @@ class PhotoRestorer:
         """
         found = self.find(photo.pixels, settings)
         chosen = choose_faces(found, settings.min_face, settings.faces)
-        is_colourless = looks_grey(photo.pixels)
-        keeps_chroma = settings.grayscale == "keep" or (settings.grayscale == "auto" and is_colourless)
+        keeps_chroma = settings.grayscale == "keep" or (settings.grayscale == "auto" and has_one_tint(photo.pixels))
 
         subjects = [Subject(number, found[number], keeps_chroma) for number in chosen]
         [faces] = self._restore_crops([photo.pixels], [subjects], settings)
         canvas = self._enlarge(photo.pixels, settings)
-        if keeps_chroma and is_colourless:
+        if keeps_chroma and looks_grey(photo.pixels):
             to_grey(canvas)
         size, to_photo = canvas.shape[:2], _to_photo(photo.pixels.shape[:2], canvas.shape[:2])
         paste_faces(canvas, [face.patch(to_photo, settings) for face in faces if face.is_used])
@@ -113,7 +112,7 @@ class PhotoRestorer:
         faces = [[Face(subject) for subject in some] for some in subjects]
         for pixels, some in zip(pictures, faces, strict=True):
             for face in some:
-                face.align(pixels, self.restorer.image_size)
+                face.align(pixels, self.restorer.image_size, settings)
         self._sample([face for some in faces for face in some if not face.failure], settings)
         for face in (face for some in faces for face in some):
             if not face.failure:

@@ -23,12 +23,14 @@ class PhotoSettings:
         pick: "identity" takes the sample whose identity is closest to the given face, "median" each pixel's median.
         min_identity: a restored face whose identity cosine to the given one is below this is not used.
         uncertainty: also make a map of where the samples differ.
+        change: how much of the restorer's change is used: all of it ("full"), or as much as each face needs and none
+            where the restored face is no better by its own measures ("auto", see :mod:`idm.apps.photo.harm`).
         color_fix: see :func:`idm.faces.colour.match_colour`.
         grayscale: "keep" takes a face's colours from the photograph and only its lightness from the restorer,
-            "auto" does so in photographs without colour, "off" never.
+            "auto" does so in photographs that are grey or have one tint, "off" never.
         detail: what is finer than the restorer's pixels comes from the restorer's result ("replace", so that a large
             face becomes soft), or from the photograph ("keep"); "auto" keeps it where a face is larger than the
-            restorer's size.
+            restorer's size, and "clean" does too, but takes the grain out of it.
         batch_size: faces restored at once.
 
     Raises:
@@ -44,9 +46,10 @@ class PhotoSettings:
     pick: Literal["identity", "median"] = "identity"
     min_identity: float | None = None
     uncertainty: bool = False
+    change: Literal["auto", "full"] = "auto"
     color_fix: ColorFix = "wavelet"
     grayscale: Literal["auto", "keep", "off"] = "auto"
-    detail: Literal["auto", "keep", "replace"] = "auto"
+    detail: Literal["auto", "keep", "clean", "replace"] = "auto"
     batch_size: int = 8
 
     def __post_init__(self) -> None:

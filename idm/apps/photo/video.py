@@ -25,7 +25,7 @@ from idm.faces.track import REACH, Tracker
 from idm.faces.turns import detect_faces
 from idm.io.encoding import Encoding
 from idm.io.images import write_whole
-from idm.io.photos import looks_grey
+from idm.io.photos import has_one_tint
 from idm.io.video import av
 from idm.io.video.join import join
 from idm.io.video.read import Clip, Frame, video_error
@@ -218,7 +218,7 @@ class _Work:
 
     def _keeps_chroma(self, pixels: Pixels) -> bool:
         how = self.settings.grayscale
-        return how == "keep" or (how == "auto" and looks_grey(pixels))
+        return how == "keep" or (how == "auto" and has_one_tint(pixels))
 
     def _choose(self, faces: dict[int, DetectedFace]) -> list[int]:
         """Whoever was chosen once stays chosen; a size near the least does not make a face flicker."""
