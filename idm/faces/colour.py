@@ -37,21 +37,23 @@ def match_colour(restored: Crop, given: Crop, weights: Float32[np.ndarray, "s s"
 def match_contrast(restored: Crop, given: Crop, weights: Float32[np.ndarray, "s s"]) -> Crop:
     """Give the middle tones of a restored face the contrast of the given one, where it lost some.
 
-    Networks that minimise an error flatten what they are unsure of. The lightness between a 128th and a twenty-fifth
-    of the crop (standard deviations of Gaussians; what is coarser is :func:`match_colour`'s) is multiplied by the
-    factor that makes it predict the given face's with least squared error. Noise in the given face does not raise the
-    factor, and blur lowers it: it is never below 1, and at most 1.5 (our choices).
+    Networks that minimise an error flatten what they are unsure of. The band of lightness between a 128th and a
+    twenty-fifth of the crop (standard deviations of Gaussians; what is coarser is :func:`match_colour`'s) is added
+    as often as brings this band nearest to the given face's, in squared error. Noise in the given face does not raise
+    the factor, and blur lowers it: it is at least 0, and at most 1 (our choices).
     """
-    size = len(given)
-    band, wanted = (_band(face @ _LUMA, size / 128, size / 25) for face in (restored, given))
-    factor = (weights * band * wanted).sum() / max((weights * band * band).sum(), 1e-12)
-    return (restored + ((np.clip(factor, 1, 1.5) - 1) * band)[..., None]).clip(0, 1).astype(np.float32)
+    luma = restored @ _LUMA
+    band = _middle_tones(luma)
+    effect, wanted = _middle_tones(band), _middle_tones(given @ _LUMA - luma)
+    factor = (weights * effect * wanted).sum() / max((weights * effect * effect).sum(), 1e-12)
+    return (restored + (np.clip(factor, 0, 1) * band)[..., None]).clip(0, 1).astype(np.float32)
 
 
-def _band(luma: Float32[np.ndarray, "s s"], fine: float, coarse: float) -> Float32[np.ndarray, "s s"]:
-    """What lies between two Gaussians."""
-    a, b = (cv2.GaussianBlur(luma, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101) for sigma in (fine, coarse))
-    return a - b
+def _middle_tones(luma: Float32[np.ndarray, "s s"]) -> Float32[np.ndarray, "s s"]:
+    fine, coarse = (
+        cv2.GaussianBlur(luma, (0, 0), len(luma) / parts, borderType=cv2.BORDER_REFLECT_101) for parts in (128, 25)
+    )
+    return fine - coarse
 
 
 def keep_chroma(restored: Crop, given: Crop) -> Crop:

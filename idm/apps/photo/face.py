@@ -1,6 +1,5 @@
 """One face on its way: aligned, sampled, compared with what it was, and the report of what became of it."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,11 +10,10 @@ from torch import Tensor
 
 from idm.apps.photo.harm import LEAST_SHARE, judge
 from idm.apps.photo.settings import PhotoSettings
-from idm.faces.align import Matrix, align_face, apply_matrix, scale_of, warp
+from idm.faces.align import Matrix, align_face, apply_matrix, scale_of
 from idm.faces.colour import keep_chroma, match_colour, match_contrast
 from idm.faces.detect import DetectedFace
 from idm.faces.geometry import implausibility
-from idm.faces.grain import without_grain
 from idm.faces.paste import Patch, crop_weights
 from idm.faces.recognition import IdentityNet, cosine
 from idm.io.ranges import chw_to_hwc
@@ -90,15 +88,12 @@ class Face:
         self.failure = ""
         self.samples: list[Crop] = []
         self.identity: float | None = None
-        self.grain: Crop | None = None
         self.share = 1.0
         self.refusal = ""
 
-    def align(self, pixels: Integer[np.ndarray, "h w 3"], size: int, settings: PhotoSettings) -> None:
+    def align(self, pixels: Integer[np.ndarray, "h w 3"], size: int) -> None:
         try:
             self.crop, self.to_crop = align_face(pixels, self.found.landmarks, size)
-            if settings.detail == "clean" and self.side > size:
-                self.grain = grain_of(pixels, self.crop, self.found.landmarks, math.ceil(self.side))
         except ValueError as error:
             self.failure = f"cannot be aligned: {error}"
 
@@ -160,12 +155,11 @@ class Face:
     def keeps_detail(self, settings: PhotoSettings) -> bool:
         return settings.detail == "keep" or (settings.detail != "replace" and self.side > len(self.crop))
 
+    def loses_grain(self, settings: PhotoSettings) -> bool:
+        return settings.detail == "clean" and self.side > len(self.crop)
+
     def patch(self, to_photo: Matrix, settings: PhotoSettings) -> Patch:
         to_crop = after(self.to_crop, to_photo)
-        if self.grain is not None:
-            to_fine = enlargement(len(self.crop), len(self.grain))
-            change = warp(self.restored - self.crop, to_fine, self.grain.shape[:2], "bicubic")
-            return Patch(change - self.grain, after(to_fine, to_crop), is_change=True)
         if self.keeps_detail(settings):
             return Patch(self.restored - self.crop, to_crop, is_change=True)
         return Patch(self.restored, to_crop)
@@ -180,27 +174,12 @@ class Face:
             note = f"{self.refusal}: the face stays as it was"
         elif side > size:
             detail = "its finer detail is the photograph's" if self.keeps_detail(settings) else "it has become soft"
-            detail += ", without its grain" if self.grain is not None else ""
+            detail += ", without its grain" if self.loses_grain(settings) else ""
             note = f"a face of {side:.0f} px was restored at {size} px: {detail}"
         identity = None if self.identity is None else round(self.identity, 4)
         state: Literal["restored", "kept"] = "restored" if self.is_used else "kept"
         share = round(self.share, 3) if self.is_used else 0.0
         return FaceReport(self.number, state, box, score, round(side, 1), identity, note, share)
-
-
-def grain_of(
-    pixels: Integer[np.ndarray, "h w 3"], crop: Crop, landmarks: Float[np.ndarray, "5 2"], side: int
-) -> Float32[np.ndarray, "s2 s2 3"]:
-    """The grain of a face that is larger than its crop: the noise in what is finer than the crop's pixels, in an
-    aligned square of ``side`` pixels."""
-    fine = align_face(pixels, landmarks, side)[0] - warp(crop, enlargement(len(crop), side), (side, side), "bicubic")
-    return fine - without_grain(fine)
-
-
-def enlargement(size: int, side: int) -> Matrix:
-    """From the pixels of a square to those of the same square with another number of pixels per side."""
-    scale = side / size
-    return np.array([[scale, 0, 0.5 * scale - 0.5], [0, scale, 0.5 * scale - 0.5]])
 
 
 def left_alone(found: Sequence[DetectedFace], chosen: Sequence[int], settings: PhotoSettings) -> list[FaceReport]:

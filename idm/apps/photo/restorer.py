@@ -13,6 +13,7 @@ from idm.apps.photo.upscale import Bicubic, Upscaler, bicubic
 from idm.faces.align import Matrix
 from idm.faces.colour import to_grey
 from idm.faces.detect import DetectedFace, Detector, choose_faces
+from idm.faces.grain import remove_grain
 from idm.faces.paste import Patch, paste_faces
 from idm.faces.recognition import IdentityNet
 from idm.faces.turns import detect_faces
@@ -67,7 +68,7 @@ class PhotoRestorer:
         if keeps_chroma and looks_grey(photo.pixels):
             to_grey(canvas)
         size, to_photo = canvas.shape[:2], _to_photo(photo.pixels.shape[:2], canvas.shape[:2])
-        paste_faces(canvas, [face.patch(to_photo, settings) for face in faces if face.is_used])
+        _put_back(canvas, faces, to_photo, settings)
         alpha = None if photo.alpha is None else bicubic(photo.alpha, size)
         stays_grey = photo.is_grey and keeps_chroma
         result = replace(
@@ -97,7 +98,7 @@ class PhotoRestorer:
         for pixels, faces in zip(frames, self._restore_crops(frames, subjects, settings), strict=True):
             canvas = self._enlarge(pixels, settings)
             to_frame = _to_photo(pixels.shape[:2], canvas.shape[:2])
-            paste_faces(canvas, [face.patch(to_frame, settings) for face in faces if face.is_used])
+            _put_back(canvas, faces, to_frame, settings)
             restored.append((canvas, [face.report(settings) for face in faces]))
         return restored
 
@@ -112,7 +113,7 @@ class PhotoRestorer:
         faces = [[Face(subject) for subject in some] for some in subjects]
         for pixels, some in zip(pictures, faces, strict=True):
             for face in some:
-                face.align(pixels, self.restorer.image_size, settings)
+                face.align(pixels, self.restorer.image_size)
         self._sample([face for some in faces for face in some if not face.failure], settings)
         for face in (face for some in faces for face in some):
             if not face.failure:
@@ -138,6 +139,16 @@ def _to_photo(old: tuple[int, int], new: tuple[int, int]) -> Matrix:
     """From pixels of the enlarged picture to pixels of the photograph: (u + 0.5) / s - 0.5."""
     factors = np.array([old[1] / new[1], old[0] / new[0]])
     return np.column_stack([np.diag(factors), 0.5 * factors - 0.5])
+
+
+def _put_back(
+    canvas: Integer[np.ndarray, "h w 3"], faces: Sequence[Face], to_photo: Matrix, settings: PhotoSettings
+) -> None:
+    used = [face for face in faces if face.is_used]
+    for face in used:
+        if face.loses_grain(settings):
+            remove_grain(canvas, face.crop, after(face.to_crop, to_photo))
+    paste_faces(canvas, [face.patch(to_photo, settings) for face in used])
 
 
 def _uncertainty(faces: Sequence[Face], size: tuple[int, int], to_photo: Matrix) -> UInt8[np.ndarray, "h w"]:
