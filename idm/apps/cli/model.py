@@ -1,6 +1,7 @@
 """The restorer that a command line asks for, and the errors that are the user's to mend."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,9 +40,20 @@ def load(arguments: argparse.Namespace) -> Loaded:
         if backend != "torch":
             raise ValueError(f"{path}: runs with torch only; --backend {backend} is for IDM")
         return loaded
+    _warn_of_steps(arguments.steps, loaded.restorer)
     loaded.restorer.set_chain(**asked)
     loaded.restorer.use_backend(backend, dtype)
     return Loaded(loaded.restorer, describe_pipeline(loaded.restorer, find_model(path)))
+
+
+def _warn_of_steps(num_steps: int | None, pipeline: IDMPipeline) -> None:
+    """A model comes with the number of steps after which another one does not help."""
+    own: int = pipeline.config.num_inference_steps
+    if num_steps is not None and num_steps > own:
+        print(
+            f"note: this model is made for {own} steps; {num_steps} take longer and usually give worse faces",
+            file=sys.stderr,
+        )
 
 
 def find_restorer(name: str | None) -> Path | None:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from jaxtyping import Integer, UInt8
+from PIL import Image
 
 from idm.apps.photo.face import Face, FaceReport, Subject, after, left_alone
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import Bicubic, Upscaler, bicubic
-from idm.faces.align import Matrix
+from idm.faces.align import Matrix, to_unit
 from idm.faces.colour import to_grey
 from idm.faces.detect import DetectedFace, Detector, choose_faces
 from idm.faces.grain import remove_grain
@@ -18,7 +19,7 @@ from idm.faces.paste import Patch, paste_faces
 from idm.faces.recognition import IdentityNet
 from idm.faces.turns import detect_faces
 from idm.io.photos import Photo, has_one_tint, looks_grey
-from idm.io.ranges import hwc_to_chw
+from idm.io.ranges import hwc_to_chw, to_uint8
 from idm.restorers.protocol import Restorer
 
 UNCERTAINTY_WHITE = 0.1  # the standard deviation that an uncertainty map shows as white (our choice)
@@ -37,6 +38,11 @@ class RestoredPhoto:
     num_found: int
     left_alone: list[FaceReport] = field(default_factory=list)
     uncertainty: UInt8[np.ndarray, "h w"] | None = None
+
+    @property
+    def image(self) -> Image.Image:
+        """The result with 8 bits, without profile or metadata."""
+        return Image.fromarray(to_uint8(to_unit(self.photo.pixels)))
 
 
 @dataclass(frozen=True)
