@@ -5,7 +5,6 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -96,26 +95,30 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
     Raises:
         ImageError: as :func:`idm.io.images.read_image`, and for several pages or frames, or more than ``max_pixels``.
     """
-    return open_image(path, partial(_to_photo, path), max_pixels)
+    return open_image(path, lambda image, _: to_photo(image, path), max_pixels)
 
 
-def to_photo(image: Image.Image) -> Photo:
-    """A photograph from a decoded PIL image: upright, with what PIL knows of it; 16 bits of grey are kept.
+def to_photo(image: Image.Image, path: Path | None = None) -> Photo:
+    """A photograph from a decoded PIL image: upright, with what PIL knows of it.
+
+    Args:
+        path: the file that the image was read from; deep colour, which PIL does not hold, is read from it again.
 
     Raises:
-        ImageError: several pages, or floating-point grey outside [0, 1].
+        ImageError: several pages or frames, or floating-point grey outside [0, 1].
     """
-    _check_one_page(image, "the image")
-    xmp, is_grey = _upright_xmp(image), _is_grey(image)
+    name = str(path or "the image")
+    _check_one_page(image, name)
+    xmp = _upright_xmp(image)  # before exif_transpose takes the orientation out of it
+    is_grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
     if image.mode.startswith("I") or image.mode == "F":
-        pixels, alpha = _upright(_deep_grey(image, "the image"), image)
+        pixels, alpha = _upright(_deep_grey(image, name), image)
+    elif path and (deep_is_grey := _deep_channels(path, image)) is not None:
+        is_grey = deep_is_grey
+        pixels, alpha = _upright(_deep_colour(path, image, name), image)
     else:
         pixels, alpha = _shallow(ImageOps.exif_transpose(image))
     return Photo(pixels, alpha, is_grey, _profile(image, is_grey), _upright_exif(image), xmp, _dpi(image))
-
-
-def _is_grey(image: Image.Image) -> bool:
-    return image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
 
 
 def _check_one_page(image: Image.Image, name: str) -> None:
@@ -130,20 +133,6 @@ def _check_one_page(image: Image.Image, name: str) -> None:
     if num_frames > 1:
         what = "pages" if image.format == "TIFF" else "frames"
         raise image_error(name, f"has {num_frames} {what}, and a photograph has one", "save each as a file of its own")
-
-
-def _to_photo(path: Path, image: Image.Image, name: str) -> Photo:
-    _check_one_page(image, name)
-    xmp = _upright_xmp(image)  # before exif_transpose takes the orientation out of it
-    is_grey = _is_grey(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        pixels, alpha = _upright(_deep_grey(image, name), image)
-    elif (deep_is_grey := _deep_channels(path, image)) is not None:
-        is_grey = deep_is_grey
-        pixels, alpha = _upright(_deep_colour(path, image, name), image)
-    else:
-        pixels, alpha = _shallow(ImageOps.exif_transpose(image))
-    return Photo(pixels, alpha, is_grey, _profile(image, is_grey), _upright_exif(image), xmp, _dpi(image))
 
 
 def _shallow(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:

@@ -289,3 +289,37 @@ def test_a_picture_with_colours_of_its_own_has_no_tint_however_dull_or_monochrom
     grey = astronaut().mean(axis=2, keepdims=True)
     assert not has_one_tint((grey + 0.5 * (astronaut() - grey)).astype(np.uint8))
     assert has_one_tint(np.zeros((1, 5, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("a.tif", "3 pages"), ("a.gif", "3 frames"), ("a.webp", "3 frames"), ("a.png", "3 frames")]
+)
+def test_several_pages_and_animations_are_refused_with_their_number(tmp_path: Path, name: str, what: str) -> None:
+    frames = [Image.fromarray(RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)) for _ in range(3)]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    with pytest.raises(ImageError, match=f"{name}: has {what}, and a photograph has one; save each"):
+        read_photo(tmp_path / name)
+
+
+def test_a_smaller_copy_in_a_tiff_and_a_phones_second_picture_are_no_pages(tmp_path: Path) -> None:
+    page, copy = (Image.fromarray(RNG.integers(0, 256, (side, side, 3), dtype=np.uint8)) for side in (40, 10))
+    copy.encoderinfo = {"tiffinfo": {254: 1}}
+    page.save(tmp_path / "a.tif", save_all=True, append_images=[copy])
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.n_frames == 2
+    np.testing.assert_array_equal(read_photo(tmp_path / "a.tif").pixels, np.asarray(page))
+    page.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[copy])
+    assert read_photo(tmp_path / "a.jpg").pixels.shape == (40, 40, 3)
+
+
+def test_heic_is_read_with_its_extra_and_names_it_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "head.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    monkeypatch.setattr("idm.io.images._HAS_HEIF", False)
+    with pytest.raises(ImageError, match=r"pillow-heif reads; install it: pip install 'idm-face-restoration\[heic\]'"):
+        read_photo(tmp_path / "head.heic")
+    monkeypatch.undo()
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    picture = cv2.GaussianBlur(RNG.integers(0, 256, (64, 96, 3), dtype=np.uint8), (0, 0), 8)
+    Image.fromarray(picture).save(tmp_path / "a.heic", quality=95)
+    assert np.abs(read_photo(tmp_path / "a.heic").pixels.astype(int) - picture).mean() < 5
