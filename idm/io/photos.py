@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, Integer
+from jaxtyping import Integer
 from PIL import ExifTags, Image, ImageOps, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
@@ -24,11 +24,6 @@ _XMP = "XML:com.adobe.xmp"  # XMP specification, part 3, 1.1.5: the keyword of i
 # A TIFF file's directory describes its storage too; these of its tags describe the photograph.
 _TIFF_TAGS = frozenset({270, 271, 272, _ORIENTATION, 282, 283, 296, 305, 306, 315, 33432, 34665, 34853})
 _GREY_TOLERANCE = 3 / 255  # what JPEG and scanners leave in pictures without colour (our choice)
-# Colours of a scan follow from its lightness. On JPEG scans with speckle and tints that grow along the picture they lie
-# within 8.6 / 255 of what lightness and place say; in 33 portraits and 11 colour photographs not within 19.
-_TINT_TOLERANCE = 12 / 255
-_TINT_SIDE = 192  # pixels of the copy in which a tint is looked for: speckle is averaged out
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,31 +52,6 @@ def looks_grey(pixels: Integer[np.ndarray, "h w 3"]) -> bool:
     some = pixels[::step, ::step].astype(np.int32)
     chroma = (some.max(axis=2) - some.min(axis=2)) / np.iinfo(pixels.dtype).max
     return bool(np.quantile(chroma, 0.99) <= _GREY_TOLERANCE)
-
-
-def has_one_tint(pixels: Integer[np.ndarray, "h w 3"]) -> bool:
-    """Whether a picture is grey or tinted as a whole, as a toned or yellowed print is: its colour is a function of its
-    lightness, which may change evenly along the picture.
-
-    Colour differences of a small copy are fitted by a cubic in lightness whose first two terms grow linearly along x
-    and y; 99 % of the pixels must lie near the fit. Pictures with colours of their own do not, however dull they are.
-    """
-    small = _small_copy(pixels)
-    height, width = small.shape[:2]
-    luma = (small @ _LUMA).reshape(-1)
-    differences = small.reshape(-1, 3)[:, ::2] - luma[:, None]  # red and blue; green follows
-    y, x = (np.mgrid[:height, :width].reshape(2, -1, 1) / max(height, width)).astype(np.float32)
-    powers = luma[:, None] ** np.arange(4)
-    terms = np.hstack([powers, x * powers[:, :2], y * powers[:, :2]])
-    fit = terms @ np.linalg.lstsq(terms, differences)[0]
-    return bool(np.quantile(np.abs(differences - fit).max(axis=1), 0.99) <= _TINT_TOLERANCE)
-
-
-def _small_copy(pixels: Integer[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h2 w2 3"]:
-    """By area, in [0, 1]."""
-    factor = min(1.0, _TINT_SIDE / max(pixels.shape[:2]))
-    size = (max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor)))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.float32) / np.iinfo(pixels.dtype).max
 
 
 # --- reading ------------------------------------------------------------------------------------------

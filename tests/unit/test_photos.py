@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
+from idm.faces.colour import has_one_tint
 from idm.io.images import ImageError
-from idm.io.photos import Photo, has_one_tint, looks_grey, read_photo, write_photo
+from idm.io.photos import Photo, looks_grey, read_photo, write_photo
 
 RNG = np.random.default_rng(0)
 COLOUR8 = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)

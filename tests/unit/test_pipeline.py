@@ -216,12 +216,18 @@ def test_the_global_generator_is_left_alone():
 # Sizes
 
 
-@pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 16), (13, 22), (5, 9), (32, 20)])
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 16), (24, 24), (19, 22)])
 def test_the_output_has_the_size_of_the_input(height, width):
     pipeline, lq = make_pipeline(), faces(2, height, width)
     restored = pipeline(lq, generator=generators(3, 4), output_type="pt").images
     assert restored.shape == (2, 3, height, width)
     assert pipeline(as_array(lq[0]), output_type="pil").images[0].size == (width, height)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (25, 16), (16, 15), (5, 9)])
+def test_a_size_that_would_come_back_damaged_is_refused_with_what_to_do(height, width):
+    with pytest.raises(ValueError, match=rf"{width} x {height} pixels .* 16 to 24 .* resize them to 16 x 16, or give"):
+        make_pipeline()(faces(1, height, width), output_type="pt")
 
 
 @pytest.mark.parametrize(

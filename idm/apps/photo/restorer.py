@@ -12,13 +12,13 @@ from idm.apps.photo.face import Face, FaceReport, Subject, after, left_alone
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import Bicubic, Upscaler, bicubic
 from idm.faces.align import Matrix, to_unit
-from idm.faces.colour import to_grey
+from idm.faces.colour import has_one_tint, to_grey
 from idm.faces.detect import DetectedFace, Detector, choose_faces
 from idm.faces.grain import remove_grain
 from idm.faces.paste import Patch, paste_faces
 from idm.faces.recognition import IdentityNet
 from idm.faces.turns import detect_faces
-from idm.io.photos import Photo, has_one_tint, looks_grey
+from idm.io.photos import Photo, looks_grey
 from idm.io.ranges import hwc_to_chw, to_uint8
 from idm.restorers.protocol import Restorer
 

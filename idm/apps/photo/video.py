@@ -20,12 +20,12 @@ from idm import __version__
 from idm.apps.photo.face import FaceReport, Past, Subject
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
+from idm.faces.colour import has_one_tint
 from idm.faces.detect import DetectedFace
 from idm.faces.track import REACH, Tracker
 from idm.faces.turns import detect_faces
 from idm.io.encoding import Encoding
 from idm.io.images import write_whole
-from idm.io.photos import has_one_tint
 from idm.io.video import av
 from idm.io.video.join import join
 from idm.io.video.read import Clip, Frame, video_error
