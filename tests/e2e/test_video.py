@@ -113,7 +113,7 @@ def test_the_command_restores_a_clip_and_names_a_broken_one(
     folder.mkdir()
     source = write_clip(folder / "good.mkv", [np.ascontiguousarray(portrait[:, i : i + 280]) for i in range(0, 12, 2)])
     (folder / "cut.mp4").write_bytes(source.read_bytes()[:3000])
-    arguments = ["restore", folder, "-o", tmp_path / "out", "--model", model, "--crf", 12]
+    arguments = ["restore", folder, "-o", tmp_path / "out", "--model", model, "--crf", 12, "--change", "full"]
     code = cli.run(cli.build_parser().parse_args([str(argument) for argument in arguments]))
     said = capsys.readouterr()
     assert code == 1

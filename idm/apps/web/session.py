@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -40,6 +41,7 @@ class Order:
     seed: int = 0
     upscale: float = 1.0
     samples: int = 1
+    change: Literal["auto", "full"] = "auto"
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +117,7 @@ class Studio:
             faces=order.faces,
             seed=order.seed,
             samples=order.samples,
+            change=order.change,
             pick="median" if self.identity is None else "identity",
         )
         height, width = photo.pixels.shape[:2]
