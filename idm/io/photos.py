@@ -5,20 +5,21 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Integer
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
 from idm.io.images import MAX_PIXELS, image_error, open_image, write_whole
 
 KEPT_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
+_PAGED = ("TIFF", "GIF", "WEBP", "PNG", "AVIF", "HEIF")
 _ORIENTATION = 0x0112
+_SUBFILE = 254  # TIFF 6.0, section 8: bit 0 of NewSubfileType marks a smaller copy
 _XMP = "XML:com.adobe.xmp"  # XMP specification, part 3, 1.1.5: the keyword of its iTXt chunk in PNG
 # A TIFF file's directory describes its storage too; these of its tags describe the photograph.
 _TIFF_TAGS = frozenset({270, 271, 272, _ORIENTATION, 282, 283, 296, 305, 306, 315, 33432, 34665, 34853})
@@ -62,22 +63,46 @@ def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
     Sixteen bits are kept of grey and colour in PNG and TIFF; floating-point grey in [0, 1] becomes 16 bits.
 
     Raises:
-        ImageError: as :func:`idm.io.images.read_image`, and for a picture of more than ``max_pixels``.
+        ImageError: as :func:`idm.io.images.read_image`, and for several pages or frames, or more than ``max_pixels``.
     """
-    return open_image(path, partial(_to_photo, path), max_pixels)
+    return open_image(path, lambda image, _: to_photo(image, path), max_pixels)
 
 
-def _to_photo(path: Path, image: Image.Image, name: str) -> Photo:
+def to_photo(image: Image.Image, path: Path | None = None) -> Photo:
+    """A photograph from a decoded PIL image: upright, with what PIL knows of it.
+
+    Args:
+        path: the file that the image was read from; deep colour, which PIL does not hold, is read from it again.
+
+    Raises:
+        ImageError: several pages or frames, or floating-point grey outside [0, 1].
+    """
+    name = str(path or "the image")
+    _check_one_page(image, name)
     xmp = _upright_xmp(image)  # before exif_transpose takes the orientation out of it
     is_grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
     if image.mode.startswith("I") or image.mode == "F":
         pixels, alpha = _upright(_deep_grey(image, name), image)
-    elif (deep_is_grey := _deep_channels(path, image)) is not None:
+    elif path and (deep_is_grey := _deep_channels(path, image)) is not None:
         is_grey = deep_is_grey
         pixels, alpha = _upright(_deep_colour(path, image, name), image)
     else:
         pixels, alpha = _shallow(ImageOps.exif_transpose(image))
     return Photo(pixels, alpha, is_grey, _profile(image, is_grey), _upright_exif(image), xmp, _dpi(image))
+
+
+def _check_one_page(image: Image.Image, name: str) -> None:
+    """Refuse animations and files of several pages: of them one alone would be restored. A TIFF's smaller copies of a
+    page and the second picture in a phone's JPEG (depth, brightness) are no pages."""
+    num_frames = getattr(image, "n_frames", 1)
+    if image.format not in _PAGED or num_frames == 1:
+        return
+    if image.format == "TIFF":
+        num_frames = sum(1 for frame in ImageSequence.Iterator(image) if not frame.tag_v2.get(_SUBFILE, 0) & 1)  # type: ignore[attr-defined]
+        image.seek(0)
+    if num_frames > 1:
+        what = "pages" if image.format == "TIFF" else "frames"
+        raise image_error(name, f"has {num_frames} {what}, and a photograph has one", "save each as a file of its own")
 
 
 def _shallow(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:

@@ -65,8 +65,9 @@ class Wanders:
         return [DetectedFace(np.array([x - 14, y - 14, x + 14, y + 14]), landmarks, 0.9)]
 
 source, target = map(Path, sys.argv[1:])
-told = restore_clip(PhotoRestorer(Noise(), Wanders()), source, target, PhotoSettings(batch_size=2), Encoding("ffv1"),
-                    about={}, segment_frames=5)
+settings = PhotoSettings(batch_size=2, change="full")
+told = restore_clip(PhotoRestorer(Noise(), Wanders()), source, target, settings, Encoding("ffv1"), about={},
+                    segment_frames=5)
 print(told.get("resumed_at_frame", 0))
 """
 
@@ -113,7 +114,7 @@ def test_the_command_restores_a_clip_and_names_a_broken_one(
     folder.mkdir()
     source = write_clip(folder / "good.mkv", [np.ascontiguousarray(portrait[:, i : i + 280]) for i in range(0, 12, 2)])
     (folder / "cut.mp4").write_bytes(source.read_bytes()[:3000])
-    arguments = ["restore", folder, "-o", tmp_path / "out", "--model", model, "--crf", 12]
+    arguments = ["restore", folder, "-o", tmp_path / "out", "--model", model, "--crf", 12, "--change", "full"]
     code = cli.run(cli.build_parser().parse_args([str(argument) for argument in arguments]))
     said = capsys.readouterr()
     assert code == 1

@@ -20,6 +20,7 @@ from idm.data.synthetic import synthetic_face
 from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
 from idm.faces.detect import DetectedFace
+from idm.faces.template import ffhq_landmarks
 from idm.io.images import ImageError
 from idm.io.photos import Photo, read_photo
 from idm.models.unet import Denoiser
@@ -77,7 +78,8 @@ def by_the_command(pipeline: IDM, photo: Photo, order: Order) -> np.ndarray:
     """What ``idm restore`` does with these settings: they become the pipeline's own."""
     before = pipeline.chain
     pipeline.chain = before.changed(num_steps=order.num_steps, fidelity=order.fidelity)
-    done = PhotoRestorer(pipeline, KnowsTheFaces()).restore(photo, PhotoSettings(seed=order.seed, faces=order.faces))
+    settings = PhotoSettings(seed=order.seed, faces=order.faces, change=order.change)
+    done = PhotoRestorer(pipeline, KnowsTheFaces()).restore(photo, settings)
     pipeline.chain = before
     return done.photo.pixels
 
@@ -85,9 +87,9 @@ def by_the_command(pipeline: IDM, photo: Photo, order: Order) -> np.ndarray:
 @pytest.mark.parametrize(
     "order",
     [
-        Order("idm", (0,), num_steps=3, fidelity=0.0, seed=0),
-        Order("idm", (0, 1), num_steps=4, fidelity=0.5, seed=7),
-        Order("idm", (1,), num_steps=2, fidelity=1.0, seed=2**32 - 1),
+        Order("idm", (0,), num_steps=3, fidelity=0.0, seed=0, change="full"),
+        Order("idm", (0, 1), num_steps=4, fidelity=0.5, seed=7, change="full"),
+        Order("idm", (1,), num_steps=2, fidelity=1.0, seed=2**32 - 1, change="full"),
     ],
 )
 def test_the_page_restores_as_the_command_does_bit_for_bit(studio: Studio, pipeline: IDM, order: Order) -> None:
@@ -229,7 +231,7 @@ def test_what_is_no_picture_or_gone_is_said_to_be_so(studio: Studio, tmp_path: P
 
 
 def test_small_faces_are_not_chosen_by_default() -> None:
-    marks = np.zeros((5, 2))
+    marks = ffhq_landmarks(64)
     faces = [DetectedFace(np.array([0.0, 0, side, side]), marks, 0.9) for side in (80, 25, 20)]
     assert choose(faces) == [0, 1]
 

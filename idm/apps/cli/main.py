@@ -106,6 +106,13 @@ def _add_detection(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--faces", type=_faces, metavar="WHICH", help="all (default), largest, or numbers as 0,2 (see --preview)"
     )
+    group.add_argument(
+        "--turn",
+        type=_turn,
+        metavar="DEGREES",
+        help="search for faces in the picture turned clockwise by 0, 90, 180 or 270 degrees; auto tries all where it "
+        "must (default auto)",
+    )
     group.add_argument("--preview", action="store_true", help="only draw the faces found, numbered, into copies")
     group.add_argument("--min-score", type=float, metavar="P", help="least confidence of the detector (default 0.8)")
     group.add_argument("--min-face", type=float, metavar="PIXELS", help="smallest face (default 24)")
@@ -137,12 +144,13 @@ def _add_result(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--grayscale",
         choices=["auto", "keep", "off"],
-        help="restore lightness only: if there is no colour, always, or never (default auto)",
+        help="restore lightness only: if the picture is grey or tinted as a whole, always, or never (default auto)",
     )
     group.add_argument(
         "--detail",
-        choices=["auto", "keep", "replace"],
-        help="finer than the model: keep the photograph's, or none; auto keeps it in large faces (default)",
+        choices=["auto", "keep", "clean", "replace"],
+        help="finer than the model: keep the photograph's, the same without its grain, or none; auto keeps it in large "
+        "faces (default)",
     )
 
 
@@ -156,6 +164,12 @@ def _add_trust(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--min-identity", type=float, metavar="C", help="keep the given face where the restored one's cosine is below C"
+    )
+    group.add_argument(
+        "--change",
+        choices=["auto", "full"],
+        help="use as much of the restorer's change as each face needs, and none where it is no better; or all of it "
+        "(default auto)",
     )
     group.add_argument("--samples", type=int, metavar="N", help="restore each face N times (default 1)")
     group.add_argument(
@@ -173,6 +187,12 @@ def _add_video(group: argparse._ArgumentGroup) -> None:
         help="default libx264, in WebM libvpx-vp9; ffv1 is lossless",
     )
     group.add_argument("--crf", type=int, metavar="N", help="of the codec, less is better (default 18)")
+
+
+def _turn(text: str) -> str | int:
+    if text not in ("auto", "0", "90", "180", "270"):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, 0, 90, 180, 270")
+    return text if text == "auto" else int(text)
 
 
 def _faces(text: str) -> str | tuple[int, ...]:

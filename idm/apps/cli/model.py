@@ -1,6 +1,7 @@
 """The restorer that a command line asks for, and the errors that are the user's to mend."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,9 +39,20 @@ def load(arguments: argparse.Namespace) -> Loaded:
             raise ValueError(f"{path}: runs with torch only; --backend {backend} is for IDM")
         return loaded
     idm = loaded.restorer
+    _warn_of_steps(arguments.steps, idm)
     idm.chain = idm.chain.changed(**asked)
     idm.use_backend(backend, dtype)
     return Loaded(idm, describe(idm))
+
+
+def _warn_of_steps(num_steps: int | None, idm: IDM) -> None:
+    """A model comes with the number of steps after which another one does not help."""
+    own = idm.chain.num_steps
+    if num_steps is not None and num_steps > own:
+        print(
+            f"note: this model is made for {own} steps; {num_steps} take longer and usually give worse faces",
+            file=sys.stderr,
+        )
 
 
 def find_restorer(name: str | None) -> Path | None:

@@ -17,6 +17,7 @@ from idm.apps.photo.upscale import Bicubic, load_upscaler
 from idm.faces.detect import DETECTOR, LEAST_FACE, MAX_SIDE, MIN_SCORE, FaceDetector, load_detector
 from idm.faces.recognition import IdentityNet, load_identity
 from idm.io.encoding import Encoding
+from idm.io.images import HEIF_SUFFIXES
 from idm.restorers.protocol import Restorer
 
 # Options that mean something for photographs only; each is None unless given.
@@ -55,7 +56,8 @@ def _summary(report: Report, arguments: argparse.Namespace) -> str:
     counts += [f"{len(report.failed)} failed"]
     lines = [f"{', '.join(counts)} -> {arguments.output}"]
     if report.faces:
-        kept = f", {report.faces['kept']} kept as given (--min-identity)" if report.faces["kept"] else ""
+        kept = f", {report.faces['kept']} kept as given" if report.faces["kept"] else ""
+        kept += f", {report.faces['left alone']} too small or no plausible face" if report.faces["left alone"] else ""
         told = arguments.output / "status.json"
         lines.append(f"faces: {report.faces['restored']} restored{kept}; {told} says what became of each")
     side = arguments.detect_side or MAX_SIDE
@@ -67,7 +69,11 @@ def _summary(report: Report, arguments: argparse.Namespace) -> str:
         )
     if report.passed_over:
         others = ", ".join(f"{number} {suffix or 'without suffix'}" for suffix, number in report.passed_over.items())
-        lines.append(f"note: no pictures that are read here: {others}; convert photographs among them to PNG first")
+        heif = any(suffix in HEIF_SUFFIXES for suffix in report.passed_over)
+        how = "install idm-face-restoration[heic], or " if heif else ""
+        lines.append(
+            f"note: no pictures that are read here: {others}; {how}convert photographs among them to PNG first"
+        )
     return "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Integer
@@ -19,6 +20,7 @@ from idm.apps.photo.upscale import bicubic
 from idm.diffusion.chain import Chain
 from idm.faces.detect import DetectedFace, Detector, choose_faces
 from idm.faces.recognition import IdentityNet
+from idm.faces.turns import detect_faces
 from idm.io.images import ImageError
 from idm.io.photos import KEPT_SUFFIXES, Photo, read_photo, write_photo
 from idm.restorers.idm import IDM, generators_of
@@ -38,6 +40,7 @@ class Order:
     seed: int = 0
     upscale: float = 1.0
     samples: int = 1
+    change: Literal["auto", "full"] = "auto"
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,7 @@ class Studio:
         return read_photo(path, self.max_pixels)
 
     def find(self, photo: Photo) -> list[DetectedFace]:
-        return self.detector.detect(photo.pixels)
+        return detect_faces(self.detector, photo.pixels)
 
     def has_chain(self, label: str) -> bool:
         """Whether steps and fidelity mean something to a restorer."""
@@ -112,6 +115,7 @@ class Studio:
             faces=order.faces,
             seed=order.seed,
             samples=order.samples,
+            change=order.change,
             pick="median" if self.identity is None else "identity",
         )
         height, width = photo.pixels.shape[:2]
