@@ -22,7 +22,7 @@ from idm.config.assembly.data import build_source
 from idm.config.assembly.intrinsic import build_intrinsic, build_pipeline
 from idm.config.load import load_config
 from idm.config.schema import IDMConfig
-from idm.data.sources import SyntheticFaces
+from idm.data.sources import Face, SyntheticFaces
 from idm.io.images import write_image
 from idm.models.unet import Denoiser
 from idm.restorers.saved import WEIGHTS
@@ -261,6 +261,22 @@ def test_every_field_of_the_schema_is_here():
 
 
 # What is built
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn_once() -> Iterator[None]:
+    """Draw each procedural face once for all cases."""
+    draw, drawn = SyntheticFaces.__getitem__, {}
+
+    def known(self: SyntheticFaces, index: int) -> Face:
+        key = (self.seed, index, self.size)
+        if key not in drawn:
+            drawn[key] = draw(self, index)
+        return drawn[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SyntheticFaces, "__getitem__", known)
+        yield
 
 
 @pytest.fixture(scope="module")
