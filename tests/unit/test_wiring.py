@@ -154,6 +154,7 @@ REACHES: dict[str, set[str]] = {
     "DegradationConfig.preset": {"batches", "held-out"},
     "DegradationConfig.blur_sigma": {"batches", "held-out"},
     "IDMConfig.schedule": BOTH_SCHEDULES,
+    "IDMConfig.sampler": {"pipeline", "scheduler"},
     "LinearConfig.beta_start": BOTH_SCHEDULES,
     "LinearConfig.beta_end": BOTH_SCHEDULES,
     "LinearConfig.num_steps": BOTH_SCHEDULES,
