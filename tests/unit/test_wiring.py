@@ -396,9 +396,7 @@ NO_STEPS = ("IDMTrainConfig.compile", "IDMTrainConfig.log_every", "IDMTrainConfi
 def test_a_field_changes_what_is_built_or_the_first_steps(field, both, request, monkeypatch):
     if "feature" in field.lower():
         request.getfixturevalue("assets")
-        monkeypatch.setattr(
-            intrinsic, "load_vgg19", lambda: OtherMaps(load_mobilefacenet())
-        )  # its weights are not here
+        monkeypatch.setattr(intrinsic, "load_vgg19", lambda: OtherMaps(load_mobilefacenet()))
     steps = 0 if field.startswith(NO_STEPS) else 2  # to compile takes a minute
     unchanged, changed_config = both(CHANGES[field])
     before, after = built_once(unchanged, steps), built(changed_config, steps)
