@@ -22,7 +22,7 @@ from idm.config.assembly import intrinsic
 from idm.config.assembly.data import build_source
 from idm.config.assembly.intrinsic import build_intrinsic, build_pipeline
 from idm.config.load import load_config
-from idm.config.schema import IDMConfig
+from idm.config.schema import ChainConfig, IDMConfig
 from idm.data.sources import Face, SyntheticFaces
 from idm.faces.features import MobileFaceNetMaps, load_mobilefacenet
 from idm.io.images import write_image
@@ -46,6 +46,7 @@ COSINE = ["schedule.name=cosine"]
 LOG_SIGMA = ["schedule.name=log_sigma"]
 START = ["objective.noise_levels.name=start_and_log_uniform"]
 FEATURES = ["objective.features={network: mobilefacenet, weight: 0.1}", "data.image_size=64"]
+ADVERSARIAL = "objective.adversarial={weight: 0.1, channels: [8, 8]}"
 DEGRADED = ["sampler.start_from=degraded"]
 
 Case = tuple[list[str], list[str]]  # overrides of both configurations, and of the second one alone
@@ -108,20 +109,23 @@ CHANGES: dict[str, Case] = {
     "ObjectiveConfig.features": (["data.image_size=64"], FEATURES),
     "FeatureLossConfig.network": (FEATURES, ["objective.features.network=vgg19"]),
     "FeatureLossConfig.weight": (FEATURES, ["objective.features.weight=5"]),
-    "IDMConfig.sampler": alone("sampler.name=langevin"),
-    "LangevinConfig.num_steps": (["sampler.name=langevin"], ["sampler.num_steps=5"]),
-    "LangevinConfig.start_from": (["sampler.name=langevin"], DEGRADED),
-    "LangevinConfig.strength": (["sampler.name=langevin", *DEGRADED], ["sampler.strength=0.5"]),
-    "DDIMConfig.num_steps": alone("sampler.num_steps=5"),
-    "DDIMConfig.start_from": alone(*DEGRADED),
-    "DDIMConfig.strength": (DEGRADED, ["sampler.strength=0.5"]),
-    "DDIMConfig.eta": alone("sampler.eta=1.0"),
-    "DPMPP2MConfig.num_steps": (["sampler.name=dpmpp_2m"], ["sampler.num_steps=5"]),
-    "DPMPP2MConfig.start_from": (["sampler.name=dpmpp_2m"], DEGRADED),
-    "DPMPP2MConfig.strength": (["sampler.name=dpmpp_2m", *DEGRADED], ["sampler.strength=0.5"]),
-    "UniPCConfig.num_steps": (["sampler.name=unipc"], ["sampler.num_steps=5"]),
-    "UniPCConfig.start_from": (["sampler.name=unipc"], DEGRADED),
-    "UniPCConfig.strength": (["sampler.name=unipc", *DEGRADED], ["sampler.strength=0.5"]),
+    "ChainConfig.num_steps": alone("sampler.num_steps=5"),
+    "ChainConfig.start_from": alone(*DEGRADED),
+    "ChainConfig.strength": (DEGRADED, ["sampler.strength=0.5"]),
+    "ChainConfig.eta": alone("sampler.eta=1.0"),
+    "ChainConfig.spacing": alone("sampler.spacing=quadratic"),
+    "ChainConfig.levels": (
+        ["sampler.spacing=levels", "sampler.num_steps=2", "sampler.levels=[1.0, 0.5]"],
+        ["sampler.levels=[1.0, 0.2]"],
+    ),
+    "ChainConfig.name": alone("sampler={name: langevin, num_steps: 4}"),
+    "ObjectiveConfig.adversarial": alone(ADVERSARIAL),
+    "AdversarialConfig.weight": ([ADVERSARIAL], ["objective.adversarial.weight=0.5"]),
+    "AdversarialConfig.learning_rate": ([ADVERSARIAL], ["objective.adversarial.learning_rate=0.01"]),
+    "AdversarialConfig.r1_gamma": ([ADVERSARIAL], ["objective.adversarial.r1_gamma=9.0"]),
+    "AdversarialConfig.channels": ([ADVERSARIAL], ["objective.adversarial.channels=[8, 16]"]),
+    "AdversarialConfig.augment": ([ADVERSARIAL], ["objective.adversarial.augment=true"]),
+    "DegradationConfig.steps": alone("degradation.steps=[]"),
     "IDMTrainConfig.batch_size": alone("train.batch_size=8"),
     "IDMTrainConfig.accumulation": alone("train.accumulation=2"),
     "IDMTrainConfig.num_steps": alone("train.num_steps=9"),
@@ -156,7 +160,6 @@ REACHES: dict[str, set[str]] = {
     "DegradationConfig.preset": {"batches", "held-out"},
     "DegradationConfig.blur_sigma": {"batches", "held-out"},
     "IDMConfig.schedule": BOTH_SCHEDULES,
-    "IDMConfig.sampler": {"pipeline", "scheduler"},
     "LinearConfig.beta_start": BOTH_SCHEDULES,
     "LinearConfig.beta_end": BOTH_SCHEDULES,
     "LinearConfig.num_steps": BOTH_SCHEDULES,
@@ -184,6 +187,8 @@ ROUNDS: dict[str, Case] = {
     "ExtrinsicConfig.rounds": alone("extrinsic.rounds=2"),
     "ExtrinsicConfig.init": alone("extrinsic.init=previous"),
     "ExtrinsicConfig.replacement": alone(MIXED),
+    "ExtrinsicConfig.gate": alone("extrinsic.gate=null"),
+    "ExtrinsicConfig.condition_on": alone("extrinsic.condition_on=cleaned"),
     "ExtrinsicConfig.max_validation_loss": alone("extrinsic.max_validation_loss=0.5"),
     "GateConfig.min_identity": alone("extrinsic.gate.min_identity=0.3"),
     "GateConfig.max_sharpness_loss": alone("extrinsic.gate.max_sharpness_loss=0.5"),
@@ -241,7 +246,7 @@ def fields_of(section: type[BaseModel]) -> Iterator[str]:
         for choice in inner:
             yield from fields_of(choice)
         optional = type(None) in get_args(field.annotation)
-        if name != "name" and (not inner or optional or len(inner) > 1):
+        if (name != "name" or section is ChainConfig) and (not inner or optional or len(inner) > 1):
             yield f"{owner_of(section)}.{name}"
 
 
