@@ -19,13 +19,14 @@ from pydantic import BaseModel
 
 from idm.config.assembly import extrinsic as rounds
 from idm.config.assembly.data import build_source
-from idm.config.assembly.intrinsic import build_intrinsic, build_pipeline
+from idm.config.assembly.intrinsic import build_idm, build_intrinsic
 from idm.config.load import load_config
 from idm.config.schema import IDMConfig
 from idm.data.sources import SyntheticFaces
+from idm.diffusion.chain import SAMPLER_NAMES
 from idm.io.images import write_image
 from idm.models.unet import Denoiser
-from idm.restorers.saved import WEIGHTS
+from idm.restorers.saved import WEIGHTS, save_idm
 
 BASE = """
 output_dir: OUT
@@ -106,20 +107,16 @@ CHANGES: dict[str, Case] = {
     "ObjectiveConfig.features": (["data.image_size=64"], FEATURES),
     "FeatureLossConfig.network": (FEATURES, ["objective.features.network=vgg19"]),
     "FeatureLossConfig.weight": (FEATURES, ["objective.features.weight=5"]),
-    "IDMConfig.sampler": alone("sampler.name=langevin"),
-    "LangevinConfig.num_steps": (["sampler.name=langevin"], ["sampler.num_steps=5"]),
-    "LangevinConfig.start_from": (["sampler.name=langevin"], DEGRADED),
-    "LangevinConfig.strength": (["sampler.name=langevin", *DEGRADED], ["sampler.strength=0.5"]),
-    "DDIMConfig.num_steps": alone("sampler.num_steps=5"),
-    "DDIMConfig.start_from": alone(*DEGRADED),
-    "DDIMConfig.strength": (DEGRADED, ["sampler.strength=0.5"]),
-    "DDIMConfig.eta": alone("sampler.eta=1.0"),
-    "DPMPP2MConfig.num_steps": (["sampler.name=dpmpp_2m"], ["sampler.num_steps=5"]),
-    "DPMPP2MConfig.start_from": (["sampler.name=dpmpp_2m"], DEGRADED),
-    "DPMPP2MConfig.strength": (["sampler.name=dpmpp_2m", *DEGRADED], ["sampler.strength=0.5"]),
-    "UniPCConfig.num_steps": (["sampler.name=unipc"], ["sampler.num_steps=5"]),
-    "UniPCConfig.start_from": (["sampler.name=unipc"], DEGRADED),
-    "UniPCConfig.strength": (["sampler.name=unipc", *DEGRADED], ["sampler.strength=0.5"]),
+    "ChainConfig.name": alone("sampler.name=langevin"),
+    "ChainConfig.num_steps": alone("sampler.num_steps=5"),
+    "ChainConfig.start_from": alone(*DEGRADED),
+    "ChainConfig.strength": (DEGRADED, ["sampler.strength=0.5"]),
+    "ChainConfig.eta": alone("sampler.eta=1.0"),
+    "ChainConfig.spacing": alone("sampler.spacing=karras"),
+    "ChainConfig.levels": (
+        ["sampler={name: ddim, num_steps: 2, spacing: levels, levels: [0.5, 0.2]}"],
+        ["sampler.levels=[0.5, 0.1]"],
+    ),
     "IDMTrainConfig.batch_size": alone("train.batch_size=8"),
     "IDMTrainConfig.accumulation": alone("train.accumulation=2"),
     "IDMTrainConfig.num_steps": alone("train.num_steps=9"),
@@ -196,7 +193,7 @@ ROUNDS: dict[str, Case] = {
             [f"extrinsic.sampler={{name: {name}, num_steps: 4, start_from: degraded}}"],
             [f"extrinsic.sampler.{change}"],
         )
-        for name in ("langevin", "ddim", "dpmpp_2m", "unipc")
+        for name in SAMPLER_NAMES
         for key, change in (
             ("num_steps", "num_steps=3"),
             ("start_from", "start_from=noise"),
@@ -256,6 +253,7 @@ def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
 def test_every_field_of_the_schema_is_here():
     here = {key.split(" (")[0].replace("IDMConfig.", "RunConfig.") for key in (*CHANGES, *ROUNDS, *SOURCES, *ONLY_HOW)}
     here = {key for key in here if not key.startswith("extrinsic.sampler ")} | {"RunConfig.extrinsic"}
+    here -= {"ChainConfig.name"}  # as of other sections
     here |= {"DataConfig.source", "ExtrinsicConfig.replacement"}  # the choice itself is that of its sections
     assert set(fields_of(IDMConfig)) == here
 
@@ -276,7 +274,7 @@ def folders(tmp_path_factory) -> dict[str, str]:
     config = load(faces / "run.yaml", [], {})
     torch.manual_seed(77)
     net = config.denoiser.model_dump()
-    build_pipeline(config, Denoiser(image_size=16, **net)).save_pretrained(model)
+    save_idm(build_idm(config, Denoiser(image_size=16, **net)), model)
     return {"FACES": str(faces), "OTHERS": str(others), "MODEL": str(model)}
 
 
@@ -330,7 +328,7 @@ def built(config: IDMConfig, steps: int = 2) -> dict[str, Any]:
     pair = validation.pairs[0]
     return {
         "batches": [digest(each) for each in seen],
-        "network": {**denoiser.config},
+        "network": denoiser.config,
         "initial weights": begun,
         "noise": learner.seed,
         "gammas": digest(learner.gammas),
@@ -339,8 +337,8 @@ def built(config: IDMConfig, steps: int = 2) -> dict[str, Any]:
         "averages": digest([shadow.clone() for shadow in learner.ema.shadow_params]),
         "rates": [learner.optimisation.learning_rate_at(step) for step in range(12)],
         "how": (learner.accelerator.gradient_accumulation_steps, denoiser.gradient_checkpointing, compiled(denoiser)),
-        "pipeline": {**learner.pipeline.config},
-        "scheduler": (type(learner.pipeline.scheduler).__name__, digest({**learner.pipeline.scheduler.config})),
+        "pipeline": (learner.pipeline.prediction, learner.pipeline.chain),
+        "scheduler": digest(learner.pipeline.gammas),
         "features": type(learner.features).__name__,
         "held-out": (len(validation.pairs), digest([pair.hq, pair.lq])),
         "validation seed": validation.seed,
@@ -456,7 +454,7 @@ def cleaned(config: IDMConfig, folders: dict[str, str], monkeypatch: pytest.Monk
     whole = rounds.build_rounds(config)
     return {
         "job": json.dumps(job.about, sort_keys=True),
-        "pipeline": {**job.restorer.config},
+        "pipeline": (job.restorer.prediction, job.restorer.chain),
         "pool": type(pool).__name__,
         "shares": [pool.share(step) for step in range(9)] if hasattr(pool, "share") else None,
         "initial": None if begun[0] is None else sorted(begun[0]),
