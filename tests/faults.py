@@ -373,7 +373,7 @@ FAULTS = [
     Fault(
         "flip without moving the landmarks",
         "idm/data/pairs.py",
-        "np.float32([image.shape[1] - 1, 0]) + np.float32([-1, 1]) * points[order]",
+        "np.array([image.shape[1] - 1, 0], np.float32) + np.array([-1, 1], np.float32) * points[order]",
         "points[order]",
         "tests/unit/test_data.py",
     ),

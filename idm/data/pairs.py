@@ -85,7 +85,9 @@ def mirror(face: Face) -> Face:
     image = np.ascontiguousarray(face.image[:, ::-1])
 
     def mirrored(points: np.ndarray | None, order: list[int]) -> np.ndarray | None:
-        return None if points is None else np.float32([image.shape[1] - 1, 0]) + np.float32([-1, 1]) * points[order]
+        if points is None:
+            return None
+        return np.array([image.shape[1] - 1, 0], np.float32) + np.array([-1, 1], np.float32) * points[order]
 
     return Face(image, mirrored(face.landmarks, _MIRRORED_5), face.key, mirrored(face.points, _MIRRORED_68))
 
@@ -107,7 +109,8 @@ def shift(face: Face, right: int, down: int) -> Face:
     size, most = len(face.image), max(abs(right), abs(down))
     padded = np.pad(face.image, ((most, most), (most, most), (0, 0)), mode="edge")
     image = np.ascontiguousarray(padded[most - down :, most - right :][:size, :size])
-    landmarks, points = (None if p is None else p + np.float32([right, down]) for p in (face.landmarks, face.points))
+    move = np.array([right, down], np.float32)
+    landmarks, points = (None if p is None else p + move for p in (face.landmarks, face.points))
     return Face(image, landmarks, face.key, points)
 
 
