@@ -178,7 +178,7 @@ def head(c: Canvas, person: Person) -> None:
     grain = c.strands(c.x / 5 + np.sin(c.y / 4), 1, 0) * c.strands(c.y / 5 + np.sin(c.x / 6), 1, 1)
     c.shade(0.035 * grain * (c.skull < 0))
     for side in (-1, 1):
-        c.rgb *= 1 + c.spot(side * 72, 82, 26, 22)[..., None] * np.float32([0.05, -0.04, -0.03])
+        c.rgb *= 1 + c.spot(side * 72, 82, 26, 22)[..., None] * np.array([0.05, -0.04, -0.03], np.float32)
         fold = (c.x - side * (38 + 0.3 * (c.y - 80))) / 4
         c.shade(-0.25 * person.age * np.exp(-(fold**2) - ((c.y - 105) / 22) ** 2))
     for line in range(3):
