@@ -27,12 +27,7 @@ from idm.restorers.saved import save_idm
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     denoiser = Denoiser(
-        image_size=32,
-        channels=(8, 16),
-        num_blocks=(1, 1),
-        attention_resolutions=(8,),
-        head_dim=8,
-        add_degraded=True,
+        image_size=32, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
     )
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)
     folder = tmp_path_factory.mktemp("model")
