@@ -18,7 +18,8 @@ from idm.evaluation.metrics import METRICS
 from idm.evaluation.statistics import mean_and_interval
 from idm.io.atomic import write_text
 
-Results = dict[tuple[str, str, str], list[dict[str, Any]]]  # by ablation, arm, test: one for each seed
+Key = tuple[str, str, str]  # ablation, arm, test
+Results = dict[Key, list[dict[str, Any]]]  # one for each seed
 Difference = tuple[float, float | None, float | None]
 
 
@@ -32,15 +33,17 @@ def read(folder: Path) -> Results:
 
 
 def difference(row: list[dict[str, Any]], first: list[dict[str, Any]], metric: str) -> tuple[Difference, list[float]]:
-    """Mean difference with its interval over faces, and the difference of each seed.
-
-    Raises:
-        ValueError: the two rows have other seeds or faces.
-    """
-    if [result["seed"] for result in row] != [result["seed"] for result in first]:
-        raise ValueError("rows of other seeds cannot be compared: an ablation is not finished")
+    """Mean difference of two rows of the same seeds with its interval over faces, and the difference of each seed."""
     each = np.subtract([result["scores"][metric] for result in row], [result["scores"][metric] for result in first])
     return mean_and_interval(each.mean(axis=0)), each.mean(axis=1).tolist()
+
+
+def finished(keys: list[Key], rows: Results) -> list[Key]:
+    """Those of an ablation's rows that have all seeds of its first one, in their order; none without the first."""
+    if keys[0] not in rows:
+        return []
+    seeds = [result["seed"] for result in rows[keys[0]]]
+    return [key for key in keys if [result["seed"] for result in rows.get(key, [])] == seeds]
 
 
 def render(rows: Results) -> str:
@@ -48,8 +51,8 @@ def render(rows: Results) -> str:
     parts = ["# Ablations\n\n`python experiments/ablations/table.py FOLDER` makes this file.\n"]
     for ablation in ablations():
         keys = [(ablation.name, arm, test) for arm in ablation.arms for test in ablation.tests]
-        found = [key for key in keys if key in rows]
-        if not found or found[0] != keys[0]:
+        found = finished(keys, rows)
+        if not found:
             continue
         first = rows[keys[0]]
         metrics = list(first[0]["scores"])
@@ -61,6 +64,8 @@ def render(rows: Results) -> str:
         steps, seconds = first[0]["steps"], np.mean([result["training_seconds"] for result in first])
         about = f"{steps} steps, {seconds:.0f} s a training on {first[0]['machine']['processor']}"
         faces = f"{first[0]['num_images']} faces of `{first[0]['data']}`, commit {first[0]['commit'][:12]}"
+        left = [", ".join(filter(None, key[1:])) for key in keys if key not in found]
+        faces += f". Not finished: {'; '.join(left)}" if left else ""
         parts.append(f"## {ablation.title}\n\n" + "\n".join(lines) + f"\n\n{about}; {faces}.\n")
     parts.append(
         "Differences: from the first row of the table, mean and studentised bootstrap 95 % interval over faces after "
@@ -88,10 +93,9 @@ def plot(rows: Results, path: Path, metric: str = "psnr") -> None:
     labels, points = [], []
     for ablation in ablations():
         keys = [(ablation.name, arm, test) for arm in ablation.arms for test in ablation.tests]
-        for key in keys[1:]:
-            if key in rows and keys[0] in rows:
-                labels.append(f"{ablation.name}: {', '.join(filter(None, key[1:]))}")
-                points.append(difference(rows[key], rows[keys[0]], metric)[0])
+        for key in finished(keys, rows)[1:]:
+            labels.append(f"{ablation.name}: {', '.join(filter(None, key[1:]))}")
+            points.append(difference(rows[key], rows[keys[0]], metric)[0])
     if not points:
         return
     figure, axis = plt.subplots(figsize=(8, 1 + 0.3 * len(points)), constrained_layout=True)

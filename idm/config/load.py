@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -127,7 +127,7 @@ def _fields(section: type) -> dict[str, Any]:
     if issubclass(section, BaseModel):
         return {name: field.annotation for name, field in section.model_fields.items()}
     hints = get_type_hints(section)
-    return {field.name: hints[field.name] for field in fields(section)}
+    return {name: hints[name] for name in vars(section)["__dataclass_fields__"]}
 
 
 def _tag(section: type) -> str | None:

@@ -178,7 +178,7 @@ def head(c: Canvas, person: Person) -> None:
     grain = c.strands(c.x / 5 + np.sin(c.y / 4), 1, 0) * c.strands(c.y / 5 + np.sin(c.x / 6), 1, 1)
     c.shade(0.035 * grain * (c.skull < 0))
     for side in (-1, 1):
-        c.rgb *= 1 + c.spot(side * 72, 82, 26, 22)[..., None] * np.float32([0.05, -0.04, -0.03])
+        c.rgb *= 1 + c.spot(side * 72, 82, 26, 22)[..., None] * np.array([0.05, -0.04, -0.03], np.float32)
         fold = (c.x - side * (38 + 0.3 * (c.y - 80))) / 4
         c.shade(-0.25 * person.age * np.exp(-(fold**2) - ((c.y - 105) / 22) ** 2))
     for line in range(3):
@@ -250,18 +250,18 @@ def mouth(c: Canvas, person: Person) -> None:
     teeth = np.maximum(np.maximum(line - c.y, c.y - line - open_by * bow), within)
     c.paint(teeth, np.array([0.93, 0.91, 0.87]) * (0.65 + 0.35 * bow)[..., None], min(open_by / 4, 1.0))
     c.paint(np.maximum(np.abs(c.y - line) - 1.5, within), person.skin * 0.16, 0.9, soft=2.5)
-    for x, y in person.landmarks[3:]:
-        c.shade(-0.45 * c.spot(x, y, 5, 4))
 
 
 def beard(c: Canvas, person: Person) -> None:
     (left, _), (right, y) = person.landmarks[3:]
-    lips = c.ellipse((left + right) / 2, y + 6, 66, 22)
+    lips = c.ellipse((left + right) / 2, y + 6, 50, 20)
     chin = np.maximum(c.skull - 6, 55 + 0.55 * (person.cheek - np.abs(c.x)) - c.y)
     moustache = np.maximum(c.ellipse((left + right) / 2, y - 12, 62, 17), c.y - y + 4)
     texture = (1 + 0.45 * c.strands(c.x / 4 + np.sin(c.y / 12), 1, 0))[..., None]
     edge = np.minimum(np.maximum(chin, -lips), moustache) + 3 * c.strands(c.x / 6, 1, 1)
     c.paint(edge, person.hair * 0.8 * texture, person.bearded, soft=10)
+    for x, y in person.landmarks[3:]:  # the corners of the mouth
+        c.shade(-0.5 * c.spot(x, y, 5, 4))
 
 
 def hair(c: Canvas, person: Person) -> None:

@@ -104,7 +104,9 @@ class SetScores:
 
     def of(self, column: str) -> dict[str, dict[str, float | None]]:
         """The column against the originals, by metric: "mean", without an interval ("low" and "high" are None), "n",
-        the number of images, and "d", of fitted features (None if none are)."""
+        the number of images, and "d", of fitted features (None if none are). Nothing, if no image was added."""
+        if column not in self._described:
+            return {}
         described, originals = self._described[column], self._described[ORIGINAL]
         return {
             name: {

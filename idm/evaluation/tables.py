@@ -6,6 +6,7 @@ Markdown. A test fails when a committed table is not what its files give.
 
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def comparison_table(result: dict[str, Any]) -> Table:
 
 def differences_table(result: dict[str, Any]) -> Table:
     """A row for every two restorers."""
-    names = list(result["differences"][0]["metrics"])
+    names = _ordered(result["differences"][0]["metrics"])
     rows = [
         [f"{row['a']} − {row['b']}", str(row["metrics"][names[0]]["n"])]
         + [_cell(row["metrics"][name]) for name in names]
@@ -89,7 +90,7 @@ def render_breakdown(result: dict[str, Any]) -> str:
     """A table for each property of the faces that a comparison.json is broken down by."""
     lines = []
     for prop, parts in result["breakdown"].items():
-        names = list(next(iter(parts.values()))[0]["metrics"])
+        names = _ordered(next(iter(parts.values()))[0]["metrics"])
         rows = []
         for value, methods in parts.items():
             number = methods[0]["metrics"][names[0]]["n"]
@@ -103,8 +104,12 @@ def render_breakdown(result: dict[str, Any]) -> str:
 
 def _names(result: dict[str, Any]) -> list[str]:
     """The metrics of a comparison, those that are missing among them, in the order of the table of metrics."""
-    named = {*result.get("missing", ()), *(name for row in result["rows"] for name in row["metrics"])}
-    return [name for name in METRICS if name in named]
+    return _ordered({*result.get("missing", ()), *(name for row in result["rows"] for name in row["metrics"])})
+
+
+def _ordered(names: Collection[str]) -> list[str]:
+    """Names of metrics in the order of their table."""
+    return [name for name in METRICS if name in names]
 
 
 def _comparison_row(row: dict[str, Any], names: list[str]) -> list[str]:

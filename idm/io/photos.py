@@ -98,7 +98,8 @@ def _check_one_page(image: Image.Image, name: str) -> None:
     if image.format not in _PAGED or num_frames == 1:
         return
     if image.format == "TIFF":
-        num_frames = sum(1 for frame in ImageSequence.Iterator(image) if not frame.tag_v2.get(_SUBFILE, 0) & 1)  # type: ignore[attr-defined]
+        frames = ImageSequence.Iterator(image)
+        num_frames = sum(not frame.tag_v2.get(_SUBFILE, 0) & 1 for frame in frames)  # type: ignore[attr-defined]
         image.seek(0)
     if num_frames > 1:
         what = "pages" if image.format == "TIFF" else "frames"

@@ -58,9 +58,13 @@ def edited(text: str, edit: str) -> str:
 EXAMPLES = read_examples((ROOT / "CONTRIBUTING.md").read_text())
 
 
-def test_there_are_worked_examples() -> None:
-    assert EXAMPLES
-    assert all(example.edits for example in EXAMPLES.values())
+def test_the_table_counts_the_files_of_every_example() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| (Add [^|]+) \| \d+ \| (\d+) \|$", text, flags=re.MULTILINE)
+    assert rows
+    assert {title: int(count) for title, count in rows} == {
+        title: len({name for name, _ in example.edits}) for title, example in EXAMPLES.items()
+    }
 
 
 def test_an_edit_whose_line_is_not_there_is_refused() -> None:

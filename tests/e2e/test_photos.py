@@ -27,7 +27,7 @@ from idm.restorers.saved import save_idm
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     denoiser = Denoiser(
-        32, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
+        image_size=32, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
     )
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)
     folder = tmp_path_factory.mktemp("model")
@@ -170,9 +170,9 @@ def test_a_preview_restores_nothing_and_numbers_the_faces(model, astronaut, tmp_
 @pytest.mark.parametrize(("fidelity", "strength"), [(0, 1), (0.25, 0.75), (0.5, 0.5), (0.97, 0.1), (1, 0.1)])
 def test_fidelity_is_the_share_of_the_chain_that_is_not_run_from_the_degraded_face(model, fidelity, strength) -> None:
     options = ["restore", "a.png", "-o", "out", "--model", str(model), "--steps", "10", "--fidelity", str(fidelity)]
-    config = load(cli.build_parser().parse_args(options)).restorer.config
-    assert config.start_from == ("degraded" if fidelity else "noise")
-    assert config.strength == pytest.approx(strength)
+    chain = load(cli.build_parser().parse_args(options)).restorer.chain
+    assert chain.start_from == ("degraded" if fidelity else "noise")
+    assert chain.strength == pytest.approx(strength)
 
 
 def test_more_steps_than_the_model_is_made_for_are_said_to_be_worse(model, tmp_path, capsys) -> None:

@@ -32,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small pipeline with random weights: what it paints does not matter here, where it goes does."""
     torch.manual_seed(0)
     denoiser = Denoiser(
-        SIZE, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
+        image_size=SIZE, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
     )
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)
     folder = tmp_path_factory.mktemp("model")
@@ -142,7 +142,8 @@ def test_what_is_already_there_can_be_skipped(model, faces, tmp_path, capsys) ->
         (["restore", "--aligned", "EMPTY"], "empty"),
         (["restore", "--aligned", "FACES", "--model", "nowhere"], "nowhere: no such file or folder"),
         (["restore", "--aligned", "FACES", "--model", "FACES"], "holds no model"),
-        (["restore", "--aligned", "FACES", "--steps", "0"], "1..2000"),
+        (["restore", "--aligned", "FACES", "--steps", "0"], "number of steps must be at least 1"),
+        (["restore", "--aligned", "FACES", "--steps", "2001"], "1..2000"),
         (["restore", "--aligned", "FACES", "--strength", "0.5"], "start_from='degraded'"),
         (["restore", "--aligned", "FACES", "--batch-size", "0"], "--batch-size"),
         (["restore", "--aligned", "FACES", "--device", "warp"], "warp"),

@@ -104,7 +104,7 @@ def test_the_command_restores_a_clip_and_names_a_broken_one(
     monkeypatch.setenv("IDM_ASSETS", str(assets))
     torch.manual_seed(0)
     denoiser = Denoiser(
-        32, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
+        image_size=32, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
     )
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)
     model = tmp_path / "model"

@@ -158,6 +158,7 @@ def test_references_are_rows_and_each_face_has_its_nearest_stranger(restorers: P
     stranger, real = result["rows"][2]["metrics"], result["rows"][3]["metrics"]
     assert stranger["identity"]["mean"] < 1
     assert set(real) == {"frechet", "kernel"}
+    assert set(stranger) == {"psnr", "identity"}  # strangers are the originals of other faces: the same set
     assert real["frechet"]["n"] == 4
     table = (tmp_path / "table.md").read_text()
     assert "Frechet cannot rank these rows: 4 faces do not determine the covariance of 256 features." in table

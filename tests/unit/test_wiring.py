@@ -20,14 +20,17 @@ from pydantic import BaseModel
 from idm.config.assembly import extrinsic as rounds
 from idm.config.assembly import intrinsic
 from idm.config.assembly.data import build_source
-from idm.config.assembly.intrinsic import build_intrinsic, build_pipeline
+from idm.config.assembly.intrinsic import build_idm, build_intrinsic
 from idm.config.load import load_config
 from idm.config.schema import ChainConfig, IDMConfig
 from idm.data.sources import Face, SyntheticFaces
+from idm.diffusion.chain import SAMPLER_NAMES
+from idm.extrinsic.gate import decide
+from idm.extrinsic.quality import Quality
 from idm.faces.features import MobileFaceNetMaps, load_mobilefacenet
 from idm.io.images import write_image
 from idm.models.unet import Denoiser
-from idm.restorers.saved import WEIGHTS
+from idm.restorers.saved import WEIGHTS, save_idm
 
 BASE = """
 output_dir: OUT
@@ -109,16 +112,16 @@ CHANGES: dict[str, Case] = {
     "ObjectiveConfig.features": (["data.image_size=64"], FEATURES),
     "FeatureLossConfig.network": (FEATURES, ["objective.features.network=vgg19"]),
     "FeatureLossConfig.weight": (FEATURES, ["objective.features.weight=5"]),
+    "ChainConfig.name": alone("sampler.name=langevin"),
     "ChainConfig.num_steps": alone("sampler.num_steps=5"),
     "ChainConfig.start_from": alone(*DEGRADED),
     "ChainConfig.strength": (DEGRADED, ["sampler.strength=0.5"]),
     "ChainConfig.eta": alone("sampler.eta=1.0"),
     "ChainConfig.spacing": alone("sampler.spacing=quadratic"),
     "ChainConfig.levels": (
-        ["sampler.spacing=levels", "sampler.num_steps=2", "sampler.levels=[1.0, 0.5]"],
-        ["sampler.levels=[1.0, 0.2]"],
+        ["sampler={name: ddim, num_steps: 2, spacing: levels, levels: [0.5, 0.2]}"],
+        ["sampler.levels=[0.5, 0.1]"],
     ),
-    "ChainConfig.name": alone("sampler={name: langevin, num_steps: 4}"),
     "ObjectiveConfig.adversarial": alone(ADVERSARIAL),
     "AdversarialConfig.weight": ([ADVERSARIAL], ["objective.adversarial.weight=0.5"]),
     "AdversarialConfig.learning_rate": ([ADVERSARIAL], ["objective.adversarial.learning_rate=0.01"]),
@@ -152,7 +155,7 @@ CHANGES: dict[str, Case] = {
     "ValidationConfig.best": alone("validation.best=ssim"),
 }
 
-BOTH_SCHEDULES = {"gammas", "scheduler"}
+BOTH_SCHEDULES = {"gammas", "published gammas"}
 REACHES: dict[str, set[str]] = {
     "RunConfig.seed": {"batches", "initial weights", "noise"},
     "DataConfig.image_size": {"batches", "network", "held-out"},
@@ -168,6 +171,13 @@ REACHES: dict[str, set[str]] = {
     "LogSigmaConfig.sigma_min": BOTH_SCHEDULES,
     "LogSigmaConfig.num_steps": BOTH_SCHEDULES,
     "ObjectiveConfig.prediction": {"losses", "pipeline"},
+    "ObjectiveConfig.adversarial": {"losses", "weights", "critic"},
+    "AdversarialConfig.weight": {"losses", "weights"},
+    "AdversarialConfig.learning_rate": {"critic"},
+    "AdversarialConfig.r1_gamma": {"critic"},
+    "AdversarialConfig.channels": {"critic"},
+    "AdversarialConfig.augment": {"losses", "critic"},
+    **{f"ChainConfig.{name}": {"pipeline"} for name in ChainConfig.model_fields},
     "IDMTrainConfig.num_steps": {"rates", "settings"},
     "IDMTrainConfig.ema_decay": {"averages"},
     "IDMTrainConfig.accumulation": {"how", "settings"},
@@ -204,7 +214,7 @@ ROUNDS: dict[str, Case] = {
             [f"extrinsic.sampler={{name: {name}, num_steps: 4, start_from: degraded}}"],
             [f"extrinsic.sampler.{change}"],
         )
-        for name in ("langevin", "ddim", "dpmpp_2m", "unipc")
+        for name in SAMPLER_NAMES
         for key, change in (
             ("num_steps", "num_steps=3"),
             ("start_from", "start_from=noise"),
@@ -300,7 +310,7 @@ def folders(tmp_path_factory) -> dict[str, str]:
     config = load(faces / "run.yaml", [], {})
     torch.manual_seed(77)
     net = config.denoiser.model_dump()
-    build_pipeline(config, Denoiser(image_size=16, **net)).save_pretrained(model)
+    save_idm(build_idm(config, Denoiser(image_size=16, **net)), model)
     return {"FACES": str(faces), "OTHERS": str(others), "MODEL": str(model)}
 
 
@@ -349,23 +359,24 @@ def built(config: IDMConfig, steps: int = 2) -> dict[str, Any]:
     batches = run.batches_from(0)
     seen = [[batch.hq, batch.lq, batch.positions] for batch, _ in zip(run.batches_from(0), range(3), strict=False)]
     denoiser = learner.accelerator.unwrap_model(learner.model)
-    begun = digest([weight.detach() for weight in denoiser.state_dict().values()])
+    begun = digest(trained(denoiser))
     values = [learner.train_step(step, batches) for step in range(steps)]
     pair = validation.pairs[0]
     return {
         "batches": [digest(each) for each in seen],
-        "network": {**denoiser.config},
+        "network": denoiser.config,
         "initial weights": begun,
         "noise": learner.seed,
         "gammas": digest(learner.gammas),
         "losses": [value["loss"].item() for value in values],
-        "weights": digest([weight.detach() for weight in denoiser.state_dict().values()]),
+        "weights": digest(trained(denoiser)),
         "averages": digest([shadow.clone() for shadow in learner.ema.shadow_params]),
         "rates": [learner.optimisation.learning_rate_at(step) for step in range(12)],
         "how": (learner.accelerator.gradient_accumulation_steps, denoiser.gradient_checkpointing, compiled(denoiser)),
-        "pipeline": {**learner.pipeline.config},
-        "scheduler": (type(learner.pipeline.scheduler).__name__, digest({**learner.pipeline.scheduler.config})),
+        "pipeline": (learner.pipeline.prediction, learner.pipeline.chain),
+        "published gammas": digest(learner.pipeline.gammas),
         "features": type(learner.features).__name__,
+        "critic": None if learner.adversary is None else digest(trained(learner.adversary.critic)),
         "held-out": (len(validation.pairs), digest([pair.hq, pair.lq])),
         "validation seed": validation.seed,
         "metrics": (sorted(validation.metrics), sorted(validation.set_metrics)),
@@ -373,6 +384,10 @@ def built(config: IDMConfig, steps: int = 2) -> dict[str, Any]:
         "settings": {k: v for k, v in asdict(settings).items() if k not in ("folder", "recorded")},
         "trackers": [tracker.name for tracker in learner.accelerator.trackers],
     }
+
+
+def trained(network: torch.nn.Module) -> list[torch.Tensor]:
+    return [weight.detach() for weight in network.state_dict().values()]
 
 
 class OtherMaps(MobileFaceNetMaps):
@@ -458,6 +473,24 @@ def described(source: Any) -> dict[str, str]:
 
 # Rounds
 
+BEFORE = Quality(sharpness=0.5, noise=3.0, blockiness=1.5)
+JUDGED = [
+    (Quality(0.55, 3.0, 1.5), 0.9),  # a tenth sharper
+    (Quality(0.5, 2.4, 1.5), 0.9),  # less noisy
+    (Quality(0.5, 3.0, 1.4), 0.9),  # less blocky
+    (Quality(0.45, 1.0, 1.5), 0.9),  # less noisy, and a tenth softer
+    (Quality(0.75, 3.4, 1.5), 0.9),  # sharper, and noisier
+    (Quality(0.75, 3.0, 1.8), 0.9),  # sharper, and blockier
+    (Quality(0.75, 3.0, 1.5), 0.1),  # sharper, and another person
+]
+"""x* with their identities, such that each field of the gate decides about one of them."""
+
+
+def shown(pool: Any) -> list[np.ndarray]:
+    """The picture of a pool's first face, and the one that is degraded to x_d."""
+    face = pool.at(0, 0) if hasattr(pool, "at") else pool[0]
+    return [face.image, face.image if face.original is None else face.original]
+
 
 def cleaned(config: IDMConfig, folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What of a configuration reaches the cleaning, the pool of round 1 and its training."""
@@ -485,8 +518,10 @@ def cleaned(config: IDMConfig, folders: dict[str, str], monkeypatch: pytest.Monk
     whole = rounds.build_rounds(config)
     return {
         "job": json.dumps(job.about, sort_keys=True),
-        "pipeline": {**job.restorer.config},
+        "decisions": [decide(job.gate, BEFORE, after, identity) for after, identity in JUDGED],
+        "pipeline": (job.restorer.prediction, job.restorer.chain),
         "pool": type(pool).__name__,
+        "first face": [digest(part) for part in shown(pool)],
         "shares": [pool.share(step) for step in range(9)] if hasattr(pool, "share") else None,
         "initial": None if begun[0] is None else sorted(begun[0]),
         "rounds": (whole.num_rounds, whole.max_validation_loss),
@@ -495,8 +530,14 @@ def cleaned(config: IDMConfig, folders: dict[str, str], monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("field", ROUNDS)
 def test_a_field_changes_the_rounds(field, both, folders, monkeypatch):
-    before, after = both(ROUNDS[field], CLEANING)
-    assert cleaned(before, folders, monkeypatch) != cleaned(after, folders, monkeypatch)
+    before, after = (cleaned(config, folders, monkeypatch) for config in both(ROUNDS[field], CLEANING))
+    changed = {name for name, value in before.items() if after[name] != value}
+    assert changed
+    section, _, name = field.partition(".")
+    if section == "GateConfig" or name == "gate":
+        assert "decisions" in changed
+    if name == "condition_on":
+        assert {"pool", "first face"} <= changed
 
 
 def test_nothing_changes_in_the_rounds_where_nothing_is_changed(both, folders, monkeypatch):

@@ -116,7 +116,7 @@ def _measure(
     run = Run([], SetScores(metrics.together), [])
     for face in tqdm(comparisons, total=len(source), unit="face", disable=not sys.stderr.isatty()):
         run.faces.append(face.measured)
-        run.sets.add(face.images)
+        run.sets.add({label: image for label, image in face.images.items() if label != STRANGER})
         if len(run.shown) < SHOWN:  # of thousands of faces the images would not fit in memory
             run.shown.append(face.images)
     if arguments.real is not None and metrics.together:

@@ -62,7 +62,10 @@ def build_mixture(config: DegradationConfig) -> Recipe | Mixture:
     recipe = build_recipe(config)
     if not config.mixture:
         return recipe
-    shared = {"skip_probability": config.skip_probability, "bicubic_probability": config.bicubic_probability}
+    shared: dict[str, Any] = {
+        "skip_probability": config.skip_probability,
+        "bicubic_probability": config.bicubic_probability,
+    }
     try:
         others = tuple(replace(PRESETS[name], **shared) for name in config.mixture)
         return Mixture((recipe, *others), tuple(config.mixture.values()))
