@@ -51,14 +51,15 @@ class Adversary:
         with frozen(critic):
             return self.weight * hinge_generator(critic(self._seen(estimate, generator)).float())
 
-    def train_step(
-        self, step: int, real: Images | None, fake: Images | None, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    def train_step(self, step: int, real: Images, fake: Images, generator: torch.Generator) -> dict[str, Tensor]:
         """Step number ``step`` of the critic on x_0 and on estimates of it, in [-1, 1]; gives scalars for the log.
 
-        Without any images it does nothing.
+        Of no images the loss is zero. It is followed all the same, since other processes or micro-batches may have
+        images; and there is nothing to log.
         """
-        if real is None or fake is None:
+        if not len(real):
+            self.accelerator.backward(self.critic(real).sum())
+            update(self.accelerator, self.critic, self.optimizer, max_grad_norm=None)
             return {}
         with self.accelerator.autocast():
             logits_real, logits_fake = (
