@@ -96,19 +96,19 @@ class Run:
             TrainingError: gradients or weights are no longer finite.
             CheckpointError: a checkpoint cannot be written or read.
         """
-        self._resume()
         settings = self.settings
-        batches = self.batches_from(self.step * settings.accumulation)
-        self.bar = tqdm(
-            total=settings.num_steps,
-            initial=self.step,
-            unit="step",
-            disable=not self.accelerator.is_local_main_process,
-            dynamic_ncols=True,
-            mininterval=0.5 if sys.stderr.isatty() else 10,  # a log file gets a line now and then
-        )
-        self._tick()
-        with StopSignals() as signals:
+        with StopSignals() as signals:  # also while resuming: a stopped run always saves
+            self._resume()
+            batches = self.batches_from(self.step * settings.accumulation)
+            self.bar = tqdm(
+                total=settings.num_steps,
+                initial=self.step,
+                unit="step",
+                disable=not self.accelerator.is_local_main_process,
+                dynamic_ncols=True,
+                mininterval=0.5 if sys.stderr.isatty() else 10,  # a log file gets a line now and then
+            )
+            self._tick()
             while self.step < settings.num_steps:
                 values = self.learner.train_step(self.step, batches)
                 self.step += 1
