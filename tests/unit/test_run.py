@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +75,19 @@ def saved(folder: Path) -> list[str]:
 
 def test_the_counter_can_be_trained():
     assert isinstance(Counter(), Trainable)
+
+
+def test_a_signal_that_comes_while_a_run_resumes_stops_it_after_one_step_which_is_saved(run, tmp_path):
+    class Signalled(Counter):
+        def load(self, folder: Path) -> None:
+            super().load(folder)
+            signal.raise_signal(signal.SIGTERM)
+
+    run(Counter(), num_steps=2)
+    with pytest.raises(SystemExit) as stopped:
+        run(Signalled())
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert saved(tmp_path) == ["step_00000002", "step_00000003"]
 
 
 # Damage
