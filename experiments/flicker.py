@@ -189,7 +189,7 @@ def measure() -> dict[str, Any]:
         result["flicker"][name] = {
             label: flicker(clip, clean, to_crop, pipeline.image_size) for label, clip in clips.items()
         }
-    setting = {"frames": FRAMES, "blur": BLUR, "noise": NOISE, "jpeg": JPEG, "model": "the model in the box"}
+    setting = {"frames": FRAMES, "blur": BLUR, "noise": NOISE, "jpeg": JPEG, "model": "the bundled model"}
     return {**result, "setting": setting, **provenance()}
 
 

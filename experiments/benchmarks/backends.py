@@ -54,7 +54,7 @@ VARIANTS = [
     Variant("openvino", torch.float32),
     Variant("openvino", torch.bfloat16),
 ]
-CASES = ("the model in the box", FACES64.name)
+CASES = ("the bundled model", FACES64.name)
 
 
 def build(case: str, variant: Variant) -> IDM:

@@ -130,7 +130,7 @@ def turned(parts: PhotoRestorer, some: Iterator[Case], settings: PhotoSettings) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="as of idm restore (default: the model in the box)")
+    parser.add_argument("--model", type=Path, help="as of idm restore (default: the bundled model)")
     parser.add_argument("--num-faces", type=int, default=24)
     parser.add_argument("--num-portraits", type=int, default=16)
     parser.add_argument("--num-turned", type=int, default=6)

@@ -10,7 +10,7 @@ import torch
 from idm.io.run_folder import sha256
 from idm.restorers.idm import IDM
 from idm.restorers.protocol import Restorer
-from idm.restorers.saved import BOXED, ModelError, is_idm, load_idm
+from idm.restorers.saved import BUNDLED, ModelError, is_idm, load_idm
 from idm.restorers.third_party import load_outside
 
 ENTRY_POINTS = "idm.restorers"
@@ -36,7 +36,7 @@ def load_restorer(path: Path | None, device: torch.device, dtype: torch.dtype) -
     """Load the restorer that a path stands for.
 
     Args:
-        path: a training run, a saved model, or a weights file; None is the model in the box.
+        path: a training run, a saved model, or a weights file; None is the bundled model.
 
     Raises:
         ModelError, OutsideModelError: it cannot be loaded; the message begins with the path.
@@ -70,4 +70,5 @@ def describe(model: IDM) -> dict[str, Setting]:
     """What a table says of an IDM that was loaded."""
     assert model.origin is not None
     folder = model.origin.folder
-    return {"name": "the model in the box" if folder == BOXED else folder.as_posix(), **model.metadata()}
+    bundled = {path: name for name, path in BUNDLED.items()}
+    return {"name": bundled.get(folder, folder.as_posix()), **model.metadata()}

@@ -86,10 +86,12 @@ def test_a_damaged_checkpoint_of_a_run_is_refused_with_the_file_and_what_to_do(s
         find_model(tmp_path)
 
 
-def test_no_path_is_the_model_in_the_box(model, monkeypatch, tmp_path):
-    monkeypatch.setattr(saved_module, "BOXED", model)
-    assert find_model(None) == model
-    monkeypatch.setattr(saved_module, "BOXED", tmp_path / "absent")
+def test_no_path_is_the_default_model_and_a_name_a_bundled_one(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(saved_module, "DEFAULT", model)
+    monkeypatch.setattr(saved_module, "BUNDLED", {"idm-small": model})
+    assert find_model(None) == find_model(Path("idm-small")) == model
+    assert saved_module.is_idm(Path("idm-small"))
+    monkeypatch.setattr(saved_module, "DEFAULT", tmp_path / "absent")
     with pytest.raises(ModelError, match="no such folder"):
         find_model(None)
 

@@ -11,7 +11,7 @@ from idm.io.ranges import to_diffusion
 from idm.restorers import load as load_module
 from idm.restorers.load import Loaded, load_restorer
 from idm.restorers.protocol import Restorer
-from idm.restorers.saved import BOXED, ModelError, is_idm
+from idm.restorers.saved import DEFAULT, ModelError, is_idm
 from idm.restorers.third_party import OutsideModelError, SpandrelRestorer, load_outside
 
 CPU = torch.device("cpu")
@@ -96,13 +96,13 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
 
 def test_without_a_path_it_is_the_model_in_the_box():
     loaded = load_restorer(None, CPU, torch.float32)
-    assert loaded.about["name"] == "the model in the box"
+    assert loaded.about["name"] == "idm-faces-256"
     assert loaded.about["parameters"] == sum(p.numel() for p in loaded.restorer.denoiser.parameters())
     assert loaded.about["image_size"] == loaded.restorer.image_size == 128
 
 
 def test_an_idm_is_known_by_its_pipeline_and_a_run_by_its_checkpoints(tmp_path):
-    assert is_idm(BOXED)
+    assert is_idm(DEFAULT)
     assert not is_idm(tmp_path)
     run = tmp_path / "checkpoints" / "step_00000002" / "pipeline"
     run.mkdir(parents=True)

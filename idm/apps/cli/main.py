@@ -264,7 +264,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", help="as --restorer of idm restore (default: the model in the box)")
+    parser.add_argument("model", nargs="?", help="as --restorer of idm restore (default: the bundled model)")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="ONNX file, a folder for it, or a GFP-GAN's weights as .pth"
     )
@@ -287,7 +287,7 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_clean(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, help="training run or saved pipeline (default: the model in the box)")
+    parser.add_argument("--model", type=Path, help="training run or saved pipeline (default: the bundled model)")
     parser.add_argument(
         "--data",
         required=True,
@@ -307,7 +307,7 @@ def _add_model(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--model",
         "--restorer",
-        help="training run, saved model, weights file, or a name: idm (the default, in the box), gfpgan, codeformer, "
+        help="training run, saved model, weights file, or a name: idm (the default, bundled), gfpgan, codeformer, "
         "restoreformer (their published weights, see idm weights)",
     )
     parser.add_argument("--sampler", choices=SAMPLER_NAMES, help="default: the model's")
@@ -340,7 +340,7 @@ def _add_app(parser: argparse.ArgumentParser) -> None:
         default=["idm"],
         metavar="LABEL=PATH",
         help="restorers to choose from, as --model of idm restore, with a label each; a name of its may stand alone "
-        "(default idm, the one in the box)",
+        "(default idm, the bundled one)",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
     parser.add_argument("--port", type=int, default=7860, help="port to listen on (default 7860)")

@@ -56,7 +56,7 @@ def _warn_of_steps(num_steps: int | None, idm: IDM) -> None:
 
 
 def find_restorer(name: str | None) -> Path | None:
-    """The path behind ``--model``: None for the model in the box, a path, or the published weights of that name."""
+    """The path behind ``--model``: None for the bundled model, a path, or the published weights of that name."""
     if name is None or name == "idm":
         return None
     if name in NAMED and not Path(name).exists():
