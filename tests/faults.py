@@ -121,8 +121,8 @@ FAULTS = [
     Fault(
         "flip without moving the landmarks",
         "idm/data/pairs.py",
-        "        landmarks[:, 0] = image.shape[1] - 1 - landmarks[:, 0]\n",
-        "",
+        "np.array([width - 1, 0], np.float32) + np.array([-1, 1], np.float32) * points[order]",
+        "points[order]",
         "tests/unit/test_data.py",
     ),
     Fault(

@@ -86,7 +86,9 @@ def mirror(face: Face) -> Face:
     width = face.image.shape[1]
 
     def mirrored(points: np.ndarray | None, order: list[int]) -> np.ndarray | None:
-        return None if points is None else np.float32([width - 1, 0]) + np.float32([-1, 1]) * points[order]
+        if points is None:
+            return None
+        return np.array([width - 1, 0], np.float32) + np.array([-1, 1], np.float32) * points[order]
 
     flipped = _on_images(face, lambda image: np.ascontiguousarray(image[:, ::-1]))
     landmarks, points = mirrored(face.landmarks, _MIRRORED_5), mirrored(face.points, _MIRRORED_68)
@@ -113,7 +115,8 @@ def shift(face: Face, right: int, down: int) -> Face:
         padded = np.pad(image, ((most, most), (most, most), (0, 0)), mode="edge")
         return np.ascontiguousarray(padded[most - down :, most - right :][:size, :size])
 
-    landmarks, points = (None if p is None else p + np.float32([right, down]) for p in (face.landmarks, face.points))
+    move = np.array([right, down], np.float32)
+    landmarks, points = (None if p is None else p + move for p in (face.landmarks, face.points))
     return replace(_on_images(face, moved), landmarks=landmarks, points=points)
 
 
