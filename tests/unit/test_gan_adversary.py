@@ -17,7 +17,7 @@ from idm.data.synthetic import synthetic_face
 from idm.io.ranges import from_uint8, to_diffusion
 
 CONFIG = Path(__file__).parents[2] / "configs" / "gan_faces64.yaml"
-SIZE, TRAINED_ON, NUM_STEPS, BATCH = 64, 48, 60, 8
+SIZE, TRAINED_ON, NUM_STEPS, BATCH = 64, 48, 120, 8
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,8 @@ def test_the_critic_of_the_64_px_configuration_soon_tells_sharp_faces_from_blurr
     train(adversary, sharp, blurred)
     with torch.no_grad():
         terms, accuracies = adversary.own_losses(0, sharp[TRAINED_ON:], blurred[TRAINED_ON:])
-    assert accuracies["real_accuracy"] > 0.9
-    assert accuracies["fake_accuracy"] > 0.9
-    assert terms["discriminator"] < 0.9  # chance is 1.386
+    assert (accuracies["real_accuracy"] + accuracies["fake_accuracy"]) / 2 > 0.9
+    assert terms["discriminator"] < 0.7  # chance is 1.386
 
 
 def test_accuracy_is_the_share_of_logits_on_the_right_side():
