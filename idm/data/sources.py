@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from idm.data.synthetic import synthetic_face
-from idm.io.images import ImageError, Picture, decode_image, find_images, read_image, resize_image
+from idm.io.find import find_images
+from idm.io.images import ImageError, Picture, decode_image, read_image, resize_image
 
 Landmarks = Float32[np.ndarray, "5 2"]
 

@@ -26,10 +26,11 @@ from idm.evaluation.metrics import psnr
 from idm.extrinsic.gate import Decision, Gate, decide
 from idm.extrinsic.manifest import CARD, MANIFEST, SUMMARY
 from idm.extrinsic.quality import Quality, measure
-from idm.extrinsic.shards import DATA, CleanedFace, CleanError, Entry, as_text, shard_path, write_shard
+from idm.extrinsic.shards import DATA, CleanedFace, CleanError, Entry, shard_path, write_shard
 from idm.faces.recognition import IDENTITY_LANDMARKS, IdentityNet, cosine
 from idm.faces.template import ffhq_landmarks, umeyama
 from idm.io.atomic import write_json
+from idm.io.find import as_text
 from idm.io.images import ImageError, image_error
 from idm.io.machine import num_usable_cores
 from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8

@@ -137,11 +137,6 @@ def cleaned_faces(output: Path, size: int) -> HuggingFaceFaces:
     return HuggingFaceFaces(dataset, "image", "landmarks", size, "id")
 
 
-def as_text(name: str) -> str:
-    """A file name, or what holds one, as text; bytes that are no UTF-8 are spelt out."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def _encode(face: CleanedFace, image_format: str) -> dict[str, Any]:
     file = io.BytesIO()
     if image_format == "png":

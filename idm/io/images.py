@@ -6,9 +6,8 @@ grey, colour profiles, size bounds, and one clear :class:`ImageError` for whatev
 
 import io
 import os
-import re
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,63 +50,6 @@ class Picture:
 def image_error(name: object, problem: str, remedy: str) -> ImageError:
     """The one form of message."""
     return ImageError(f"{name}: {problem}; {remedy}")
-
-
-# --- finding ------------------------------------------------------------------------------------------
-
-
-def find_images(inputs: Sequence[Path], suffixes: Sequence[str] = READ_SUFFIXES) -> list[Path]:
-    """All image files that ``inputs`` name, in an order that does not depend on the file system.
-
-    A file named explicitly is taken whatever its suffix. In a folder, at any depth, every regular file is
-    taken whose suffix is in ``suffixes`` (case does not matter), in natural order (2 before 10); hidden
-    files and folders are skipped and links to folders are not followed. A file met twice is listed once.
-
-    Raises:
-        ImageError: a path does not exist, a folder holds no image or cannot be listed.
-    """
-    found: dict[Path, Path] = {}
-    for path in inputs:
-        if path.is_dir():
-            files = _images_below(path, suffixes)
-            if not files:
-                looked_for = " ".join(suffixes)
-                raise image_error(path, f"no image in this folder ({looked_for})", "name another folder")
-        elif path.exists():
-            files = [path]
-        else:
-            raise image_error(path, "no such file or folder", "check the spelling")
-        for file in files:
-            found.setdefault(file.absolute(), file)
-    return list(found.values())
-
-
-def _images_below(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    files = [path for path in _files_below(folder) if path.suffix.lower() in suffixes]
-    return sorted(files, key=lambda path: (_natural(path.relative_to(folder).parts), str(path)))
-
-
-def _files_below(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise image_error(error.filename, f"cannot be listed ({error.strerror})", "check its permissions")
-
-    files: list[Path] = []
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [Path(parent, name) for name in names if not name.startswith(".")]
-    return [path for path in files if path.is_file()]
-
-
-def find_others(inputs: Sequence[Path], suffixes: Sequence[str] = READ_SUFFIXES) -> set[Path]:
-    """The files that :func:`find_images` passes over in folders because of their suffix."""
-    files = {path.absolute() for folder in inputs if folder.is_dir() for path in _files_below(folder)}
-    return {path for path in files if path.suffix.lower() not in suffixes}
-
-
-def _natural(parts: Iterable[str]) -> list[list[str | int]]:
-    """Sort key that reads runs of digits as numbers; texts and numbers alternate, so keys always compare."""
-    split = (re.split(r"([0-9]+)", part.casefold()) for part in parts)
-    return [[int(piece) if i % 2 else piece for i, piece in enumerate(pieces)] for pieces in split]
 
 
 # --- reading ------------------------------------------------------------------------------------------

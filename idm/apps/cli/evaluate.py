@@ -15,7 +15,8 @@ from idm.evaluation.engine import Scores, evaluate, score, summarise, summarise_
 from idm.evaluation.metrics import METRICS, PairMetric
 from idm.evaluation.sets import ORIGINAL, SetScores
 from idm.io.atomic import write_csv, write_json
-from idm.io.images import ImageError, find_images, image_grid, read_image, write_image
+from idm.io.find import find_images
+from idm.io.images import ImageError, image_grid, read_image, write_image
 from idm.io.machine import provenance
 
 SHOWN = 8

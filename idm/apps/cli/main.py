@@ -74,7 +74,10 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FOLDER", help="for the results and status.json"
     )
-    parser.add_argument("--skip-existing", action="store_true", help="leave out what is already restored")
+    parser.add_argument(
+        "--skip-existing", action="store_true", help="leave out what is already restored with the same settings"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="also replace files that no job wrote; never inputs")
     _add_detection(parser.add_argument_group("faces in photographs"))
     _add_result(parser.add_argument_group("the restored photograph"))
     _add_trust(parser.add_argument_group("trust"))

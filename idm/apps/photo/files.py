@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from idm.apps.photo.job import Job, Progress, Report, as_png, as_preview, same_suffix
+from idm.apps.photo.job import Job, Progress, Report
+from idm.apps.photo.plan import as_png, as_preview, nothing_beside, same_suffix
 from idm.apps.photo.preview import draw_faces
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
@@ -45,6 +46,7 @@ def restore_photos(
     encoding: Encoding | None = None,
     preview: bool = False,
     skip_existing: bool = False,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Restore photographs and clips, files or folders, into ``output``; folders keep their structure.
@@ -61,25 +63,28 @@ def restore_photos(
         preview: do not restore: write pictures with the faces found, their numbers and scores.
 
     Raises:
-        ImageError: before any work: an input does not exist, holds no image, or would be overwritten.
+        ImageError: before any work: an input does not exist, holds no image, or would be overwritten; a file that no
+            job wrote would be, without ``overwrite``; or another job works in the folder.
         ImportError: before any work: there is a clip, and PyAV is not installed.
         ValueError: before any work: a clip's file cannot hold what ``encoding`` asks for.
     """
     picture_suffix = as_preview if preview else as_png if file_format == "png" else same_suffix(KEPT_SUFFIXES)
     encoding = encoding or Encoding()
-    said = {**(about or {}), **asdict(settings)}
-    with Job(
+    job = Job(
         inputs,
         output,
-        settings=said,
+        settings={**(about or {}), **asdict(settings), "encoding": asdict(encoding)},
         suffix=lambda path: RESULTS.get(path.suffix.lower()) or picture_suffix(path),
         suffixes=(*READ_SUFFIXES, *RESULTS),
+        beside=_map_beside if settings.uncertainty and not preview else nothing_beside,
         status="preview.json" if preview else "status.json",
         skip_existing=skip_existing,
+        overwrite=overwrite,
         progress=progress,
-    ) as job:
-        _check_clips([target for source, target in job.todo.items() if _is_clip(source)], encoding)
-        for source in job.todo:
+    )
+    _check_clips([target for source, target in job.todo.items() if _is_clip(source)], encoding)
+    with job:
+        for source in job:
             start = time.monotonic()
             details: dict[str, Any] = {}
             try:
@@ -107,7 +112,7 @@ def _restore(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettin
         raise FacesFailed(f"{source}: {'; '.join(broken)}")
     target = job.make_folder(source)
     if done.uncertainty is not None:
-        beside = target.with_name(f"{target.stem}.uncertainty.png")
+        (beside,) = _map_beside(target)
         write_photo(beside, Photo(np.repeat(done.uncertainty[..., None], 3, axis=2), is_grey=True))
         details["uncertainty"] = str(beside)
     # last: a file that is there is complete
@@ -116,6 +121,11 @@ def _restore(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettin
     else:
         write_photo(target, done.photo)
     return _state(job, [face.state for face in done.faces], done.num_found)
+
+
+def _map_beside(target: Path) -> tuple[Path, ...]:
+    """Where a photograph's map of uncertainty goes; clips have none."""
+    return () if _is_clip(target) else (target.with_name(f"{target.stem}.uncertainty.png"),)
 
 
 def _state(job: Job, faces: Sequence[str], num_found: int) -> str:
@@ -185,6 +195,7 @@ def restore_files(
     output_size: Literal["model", "input"] = "model",
     about: Mapping[str, Any] | None = None,
     skip_existing: bool = False,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Restore aligned faces, files or folders, into PNG files under ``output``; folders keep their structure.
@@ -194,10 +205,12 @@ def restore_files(
     result does not depend on what else is in the job.
 
     Raises:
-        ImageError: before any work: an input does not exist, holds no image, or would be overwritten.
+        ImageError: before any work: an input does not exist, holds no image, or would be overwritten; a file that no
+            job wrote would be, without ``overwrite``; or another job works in the folder.
     """
     said = {**(about or {}), "aligned": True, "seed": seed, "output_size": output_size}
-    with Job(inputs, output, settings=said, skip_existing=skip_existing, progress=progress) as job:
+    options = {"skip_existing": skip_existing, "overwrite": overwrite}
+    with Job(inputs, output, settings=said, progress=progress, **options) as job:
         for batch in _read_batches(job, batch_size):
             size = restorer.image_size
             lq = torch.stack([hwc_to_chw(from_uint8(resize_image(p.rgb, (size, size)))) for _, p in batch])
@@ -215,7 +228,7 @@ def restore_files(
 def _read_batches(job: Job, batch_size: int) -> Iterator[list[tuple[Path, Picture]]]:
     """Batches of readable faces; the others are reported as failed."""
     batch: list[tuple[Path, Picture]] = []
-    for source in job.todo:
+    for source in job:
         try:
             batch.append((source, _read_face(source)))
         except ImageError as error:
