@@ -185,7 +185,9 @@ def row_to_face(row: Mapping[str, Any], image_column: str, landmarks_column: str
         if column not in row:
             raise ImageError(f"{key}: the data set has no column {column!r}, only {', '.join(row)}")
     data = row[image_column]
-    picture = decode_image(data["bytes"], key) if data.get("bytes") else read_image(Path(data["path"]))
+    if not data or not data.get("bytes"):  # a path alone would be a file of this machine, whatever it is
+        raise ImageError(f"{key}: holds no bytes of a picture; pictures beside a data set are a source 'folder'")
+    picture = decode_image(data["bytes"], key)
     points = row[landmarks_column] if landmarks_column else None
     landmarks = None if points is None else np.asarray(points, np.float32)
     return _fit(picture, landmarks, size, key, key)
