@@ -15,7 +15,10 @@ from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from idm.io.memory import photo_bytes, told
+from idm.io.metadata import STRIPPED, orientation_of, turned, without_metadata
 
 MAX_PIXELS = 200_000_000
 WRITE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
@@ -26,6 +29,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "JPEG200
 
 # PIL's own bound is a global of its own; left alone it warns from 89 and refuses from 179 megapixels.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+PngImagePlugin.MAX_TEXT_CHUNK = 16 << 20  # so that colour profiles of more than 1 MB are read
 
 T = TypeVar("T")
 
@@ -55,7 +59,7 @@ def image_error(name: object, problem: str, remedy: str) -> ImageError:
 # --- reading ------------------------------------------------------------------------------------------
 
 
-def read_image(path: Path) -> Picture:
+def read_image(path: Path, max_bytes: int | None = None) -> Picture:
     """Read an image file of any size up to ``MAX_PIXELS`` as upright 8-bit RGB.
 
     EXIF orientation is applied; grey, palette, 1-bit and CMYK become RGB as PIL converts them; transparency
@@ -66,13 +70,55 @@ def read_image(path: Path) -> Picture:
     Raises:
         ImageError: missing, a folder, empty, not an image, cut short, broken, or too large.
     """
-    return open_image(path, _to_upright_picture, MAX_PIXELS)
+    return open_image(path, _to_picture, Limits(MAX_PIXELS, max_bytes))
 
 
-def open_image(path: Path, convert: Callable[[Image.Image, str], T], max_pixels: int) -> T:
+@dataclass(frozen=True)
+class Limits:
+    """What a picture may have; known from its header, before anything is decoded.
+
+    Args:
+        max_bytes: of memory, for reading it and writing it ``scale`` times as wide and high.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    max_bytes: int | None = None
+    scale: float | int = 1.0
+
+    def check(self, image: Image.Image, name: str) -> None:
+        """Raises ImageError."""
+        width, height = image.size
+        if width * height > self.max_pixels:
+            raise _too_large(name, f"{width} x {height} pixels", self.max_pixels)
+        if min(width, height) < 1:
+            raise image_error(name, f"has no pixels ({width} x {height})", "export the image again")
+        needed = needed_bytes(image, self.scale)
+        if self.max_bytes is not None and needed > self.max_bytes:
+            problem = f"{width} x {height} pixels need about {told(needed)} of memory, not {told(self.max_bytes)}"
+            raise image_error(name, problem, "shrink it first, or raise --max-memory")
+
+
+def needed_bytes(image: Image.Image, scale: float | int = 1.0) -> int:
+    """Of memory, for an opened file whose pixels are not decoded yet."""
+    is_deep = image.mode.startswith("I") or image.mode == "F" or (image.format == "TIFF" and _is_deep_tiff(image))
+    if image.format == "PNG" and image.fp is not None:  # PNG 3rd edition, 11.2.1: the depth in the header
+        place = image.fp.tell()
+        image.fp.seek(24)
+        is_deep |= image.fp.read(1) == b"\x10"
+        image.fp.seek(place)
+    width, height = image.size
+    return photo_bytes(width * height, num_bytes=1 + is_deep, kind=image.format, scale=scale)
+
+
+def _is_deep_tiff(image: Image.Image) -> bool:
+    return max(image.tag_v2.get(258, (8,))) > 8  # type: ignore[attr-defined]
+
+
+def open_image(path: Path, convert: Callable[[Image.Image, str], T], limits: Limits) -> T:
     """``convert(image, name)`` of a file's decoded first frame, as stored: not upright yet.
 
-    The size stated in the file's header is checked against ``max_pixels`` before anything is decoded.
+    A file whose metadata stop PIL is read without them; ``image.info`` then says so under
+    :data:`idm.io.metadata.STRIPPED`.
 
     Raises:
         ImageError: as :func:`read_image`; whatever else ``convert`` raises means that the file is broken.
@@ -85,50 +131,74 @@ def open_image(path: Path, convert: Callable[[Image.Image, str], T], max_pixels:
         raise image_error(path, "is not a regular file", "name an image file")
     try:
         with path.open("rb") as file:
-            return _decode(file, str(path), convert, max_pixels)
+            return _decode(file, str(path), convert, limits)
     except OSError as error:
         raise image_error(path, f"cannot be read ({error.strerror})", "check its permissions and disk") from error
 
 
 def decode_image(data: bytes, name: str) -> Picture:
     """:func:`read_image` for the bytes of an image file; ``name`` stands for the path in errors."""
-    return _decode(io.BytesIO(data), name, _to_upright_picture, MAX_PIXELS)
+    return _decode(io.BytesIO(data), name, _to_picture, Limits(MAX_PIXELS))
 
 
 def _decode(
-    file: io.BufferedReader | io.BytesIO, name: str, convert: Callable[[Image.Image, str], T], max_pixels: int
+    file: io.BufferedReader | io.BytesIO, name: str, convert: Callable[[Image.Image, str], T], limits: Limits
 ) -> T:
     if not file.read(1):
         raise image_error(name, "the file is empty", "copy or download it again")
+    try:
+        return _decode_once(file, name, convert, limits)
+    except _BrokenError as error:
+        file.seek(0)
+        bare = without_metadata(file.read())
+        if bare is not None:
+            with suppress(_BrokenError):
+                return _decode_once(io.BytesIO(bare), name, convert, limits, stripped=error.reason)
+        raise
+
+
+class _BrokenError(ImageError):
+    """PIL cannot read a file, or parts of it."""
+
+    reason = ""
+
+
+def _decode_once(
+    file: io.BufferedReader | io.BytesIO,
+    name: str,
+    convert: Callable[[Image.Image, str], T],
+    limits: Limits,
+    stripped: str = "",
+) -> T:
     file.seek(0)
     try:
         with Image.open(file, formats=_FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise _too_large(name, f"{width} x {height} pixels", max_pixels)
-            if min(width, height) < 1:
-                raise image_error(name, f"has no pixels ({width} x {height})", "export the image again")
+            limits.check(image, name)
             image.load()
+            image.info |= {STRIPPED: stripped}
             return convert(image, name)
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
         kinds = ", ".join(_FORMATS)
-        raise image_error(name, f"is not an image of a known kind ({kinds})", "convert it to PNG") from error
+        raise _broken(name, f"is not an image of a known kind ({kinds})", "convert it to PNG", error) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(name, str(error), max_pixels) from error
+        raise _too_large(name, str(error), limits.max_pixels) from error
     except Exception as error:  # on broken data PIL's readers raise whatever their parsing runs into
         reason = str(error) or type(error).__name__
-        raise image_error(name, f"is broken or cut short ({reason})", "copy or download the file again") from error
+        problem = f"is broken or cut short ({reason})"
+        raise _broken(name, problem, "copy or download the file again", error) from error
+
+
+def _broken(name: str, problem: str, remedy: str, error: Exception) -> _BrokenError:
+    broken = _BrokenError(str(image_error(name, problem, remedy)))
+    broken.reason = str(error) or type(error).__name__
+    return broken
 
 
 def _too_large(name: str, size: str, max_pixels: int) -> ImageError:
     limit = max_pixels / 1_000_000
     return image_error(name, f"is too large ({size}, the limit is {limit:g} megapixels)", "shrink it first")
-
-
-def _to_upright_picture(image: Image.Image, name: str) -> Picture:
-    return _to_picture(ImageOps.exif_transpose(image), name)
 
 
 def _to_picture(image: Image.Image, name: str) -> Picture:
@@ -143,8 +213,10 @@ def _to_picture(image: Image.Image, name: str) -> Picture:
         rgba = np.asarray(image.convert("RGBA"))
         rgb, alpha = rgba[..., :3].copy(), rgba[..., 3].copy()
     else:
-        rgb = np.array(image.convert("RGB"))
-    return Picture(rgb, alpha, _rgb_profile(image.info.get("icc_profile")))
+        rgb = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    orientation = orientation_of(image)
+    upright = None if alpha is None else turned(alpha, orientation)
+    return Picture(turned(rgb, orientation), upright, _rgb_profile(image.info.get("icc_profile")))
 
 
 def _grey_from_integers(values: np.ndarray, name: str) -> np.ndarray:

@@ -18,8 +18,8 @@ from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
+from idm.io.folder_lock import LOCK, LockedError, locked
 from idm.io.images import ImageError, write_image, write_whole
-from idm.io.lock import LOCK, LockedError, locked
 
 ODD = os.fsdecode(b"caf\xe9")  # is no UTF-8
 FOREIGN = b"the only copy of something else"

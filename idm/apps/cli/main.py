@@ -78,6 +78,7 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
         "--skip-existing", action="store_true", help="leave out what is already restored with the same settings"
     )
     parser.add_argument("--overwrite", action="store_true", help="also replace files that no job wrote; never inputs")
+    _add_memory(parser)
     _add_detection(parser.add_argument_group("faces in photographs"))
     _add_result(parser.add_argument_group("the restored photograph"))
     _add_trust(parser.add_argument_group("trust"))
@@ -88,6 +89,23 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("the model and its chain")
     _add_model(model)
     model.add_argument("--seed", type=int, default=0, help="seed of each face's noise (default 0)")
+
+
+def _add_memory(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--max-memory",
+        type=_gigabytes,
+        metavar="GB",
+        help="for pictures, besides the model's; what needs more is refused before it is decoded (default: half of "
+        "the machine's memory, at most 4)",
+    )
+
+
+def _gigabytes(text: str) -> int:
+    number = float(text)
+    if not 0 < number < 1e6:
+        raise argparse.ArgumentTypeError(f"must be a number of gigabytes above 0, got {text}")
+    return round(number * 1e9)
 
 
 # Options for photographs have no default here, so that one can tell whether they were given.

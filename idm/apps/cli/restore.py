@@ -105,6 +105,7 @@ def _restore_aligned(
         about=about,
         skip_existing=arguments.skip_existing,
         overwrite=arguments.overwrite,
+        max_memory=arguments.max_memory,
         progress=progress,
     )
 
@@ -134,6 +135,7 @@ def _restore_photos(
         preview=arguments.preview,
         skip_existing=arguments.skip_existing,
         overwrite=arguments.overwrite,
+        max_memory=arguments.max_memory,
         progress=progress,
     )
 

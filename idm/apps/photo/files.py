@@ -47,6 +47,7 @@ def restore_photos(
     preview: bool = False,
     skip_existing: bool = False,
     overwrite: bool = False,
+    max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Restore photographs and clips, files or folders, into ``output``; folders keep their structure.
@@ -60,6 +61,8 @@ def restore_photos(
     Args:
         about: what else ``status.json`` should say of the job, such as the model.
         encoding: of clips.
+        max_memory: for a photograph, or for the frames of a clip, in bytes; what needs more fails before it is
+            decoded. By default :func:`idm.io.memory.default_budget`.
         preview: do not restore: write pictures with the faces found, their numbers and scores.
 
     Raises:
@@ -80,6 +83,7 @@ def restore_photos(
         status="preview.json" if preview else "status.json",
         skip_existing=skip_existing,
         overwrite=overwrite,
+        max_memory=max_memory,
         progress=progress,
     )
     _check_clips([target for source, target in job.todo.items() if _is_clip(source)], encoding)
@@ -103,7 +107,7 @@ def restore_photos(
 
 def _restore(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
     """Write one photograph and return its state; ``details`` is filled with what is known of it."""
-    photo = read_photo(source)
+    photo = read_photo(source, max_bytes=job.max_memory, scale=settings.upscale)
     done = parts.restore(photo, settings)
     job.report.longest_side = max(job.report.longest_side, *photo.pixels.shape[:2])
     details |= {"faces_found": done.num_found, "faces": [asdict(face) for face in done.faces]}
@@ -118,8 +122,8 @@ def _restore(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettin
     # last: a file that is there is complete
     if target.suffix == source.suffix and np.array_equal(done.photo.pixels, photo.pixels):
         write_whole(target, source.read_bytes())
-    else:
-        write_photo(target, done.photo)
+    elif not_kept := [*photo.dropped, *write_photo(target, done.photo)]:
+        details["not_kept"] = not_kept
     return _state(job, [face.state for face in done.faces], done.num_found)
 
 
@@ -139,7 +143,7 @@ def _state(job: Job, faces: Sequence[str], num_found: int) -> str:
 def _preview(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
     if _is_clip(source):
         raise ImageError(f"{source}: a preview is of photographs; the faces of a clip are numbered in status.json")
-    photo = read_photo(source)
+    photo = read_photo(source, max_bytes=job.max_memory)
     job.report.longest_side = max(job.report.longest_side, *photo.pixels.shape[:2])
     found = parts.detector.detect(photo.pixels)
     chosen = choose_faces(found, settings.min_face, settings.faces)
@@ -176,7 +180,9 @@ def _restore_clip(
 
     target = job.make_folder(source)
     on_frames = partial(job.progress.on_frames, source)
-    details |= restore_clip(parts, source, target, settings, encoding, about=job.settings, on_frames=on_frames)
+    details |= restore_clip(
+        parts, source, target, settings, encoding, about=job.settings, max_memory=job.max_memory, on_frames=on_frames
+    )
     people = details["people"]
     chosen = [person for person in people if person["num_restored"] or person["num_kept"]]
     return _state(job, ["restored" if person["num_restored"] else "kept" for person in chosen], len(people))
@@ -196,6 +202,7 @@ def restore_files(
     about: Mapping[str, Any] | None = None,
     skip_existing: bool = False,
     overwrite: bool = False,
+    max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Restore aligned faces, files or folders, into PNG files under ``output``; folders keep their structure.
@@ -209,7 +216,7 @@ def restore_files(
             job wrote would be, without ``overwrite``; or another job works in the folder.
     """
     said = {**(about or {}), "aligned": True, "seed": seed, "output_size": output_size}
-    options = {"skip_existing": skip_existing, "overwrite": overwrite}
+    options = {"skip_existing": skip_existing, "overwrite": overwrite, "max_memory": max_memory}
     with Job(inputs, output, settings=said, progress=progress, **options) as job:
         for batch in _read_batches(job, batch_size):
             size = restorer.image_size
@@ -230,18 +237,18 @@ def _read_batches(job: Job, batch_size: int) -> Iterator[list[tuple[Path, Pictur
     batch: list[tuple[Path, Picture]] = []
     for source in job:
         try:
-            batch.append((source, _read_face(source)))
+            batch.append((source, _read_face(source, job.max_memory)))
         except ImageError as error:
             job.failed(source, error)
-        if len(batch) == batch_size:
+        if len(batch) == batch_size or sum(picture.rgb.nbytes for _, picture in batch) > job.max_memory // 4:
             yield batch
             batch = []
     if batch:
         yield batch
 
 
-def _read_face(path: Path) -> Picture:
-    picture = read_image(path)
+def _read_face(path: Path, max_bytes: int) -> Picture:
+    picture = read_image(path, max_bytes)
     height, width = picture.rgb.shape[:2]
     if height != width:
         raise ImageError(f"{path}: is {width}x{height}; an aligned face is square: align and crop it first")

@@ -15,8 +15,9 @@ from typing import Any
 from idm import __version__
 from idm.apps.photo.plan import as_png, nothing_beside, plan
 from idm.apps.photo.status import Status
+from idm.io.folder_lock import LockedError, locked
 from idm.io.images import READ_SUFFIXES, ImageError, image_error
-from idm.io.lock import LockedError, locked
+from idm.io.memory import default_budget
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _UNDECIDING = ("name", "batch_size")  # settings that results do not depend on
@@ -63,6 +64,7 @@ class Job:
     Args:
         settings: all that the results depend on; JSON.
         beside: what else is written, from the file that an input becomes.
+        max_memory: of one input, in bytes.
 
     Raises:
         ImageError: as :func:`~idm.apps.photo.plan.plan`; on entering, before any work: a file is in the way, the
@@ -81,6 +83,7 @@ class Job:
         status: str = "status.json",
         skip_existing: bool = False,
         overwrite: bool = False,
+        max_memory: int | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.todo, self._passed_over = plan(inputs, output, suffix, suffixes, beside, [output / status])
@@ -88,6 +91,7 @@ class Job:
         self.report = Report(passed_over=dict(passed_over.most_common()))
         self.output = output
         self.settings = dict(settings)
+        self.max_memory = default_budget() if max_memory is None else max_memory
         self.progress = progress or Progress()
         self.status = Status(output / status, self.settings, self.report.passed_over)
         self._beside, self._skips, self._overwrites = beside, skip_existing, overwrite
