@@ -25,7 +25,7 @@ WRITE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 READ_SUFFIXES = (*WRITE_SUFFIXES, ".jfif", ".avif", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".jp2", ".j2k")
 
 # A closed list: PIL also has readers that start other programs (EPS) or are barely kept up.
-_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
 
 # PIL's own bound is a global of its own; left alone it warns from 89 and refuses from 179 megapixels.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -172,7 +172,7 @@ def _decode_once(
 ) -> T:
     file.seek(0)
     try:
-        with Image.open(file, formats=_FORMATS) as image:
+        with Image.open(file, formats=FORMATS) as image:
             limits.check(image, name)
             image.load()
             image.info |= {STRIPPED: stripped}
@@ -180,7 +180,7 @@ def _decode_once(
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
-        kinds = ", ".join(_FORMATS)
+        kinds = ", ".join(FORMATS)
         raise _broken(name, f"is not an image of a known kind ({kinds})", "convert it to PNG", error) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name, str(error), limits.max_pixels) from error

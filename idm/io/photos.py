@@ -13,7 +13,7 @@ from jaxtyping import Integer
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from idm.io.images import MAX_PIXELS, ImageError, Limits, image_error, open_image, write_whole
+from idm.io.images import FORMATS, MAX_PIXELS, ImageError, Limits, image_error, needed_bytes, open_image, write_whole
 from idm.io.metadata import read_metadata, turned
 
 KEPT_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -69,18 +69,30 @@ def read_photo(
     return open_image(path, partial(_to_photo, path), Limits(max_pixels, max_bytes, scale))
 
 
+def bytes_for(path: Path, scale: float | int = 1.0) -> int:
+    """What :func:`idm.io.memory.photo_bytes` says of a file; 0 for one that is no picture, and is never decoded."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return needed_bytes(image, scale)
+    except Exception:  # reading it says what is wrong
+        return 0
+
+
 def _to_photo(path: Path, image: Image.Image, name: str) -> Photo:
+    lost: list[str] = []
     is_grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
     if image.mode.startswith("I") or image.mode == "F":
         pixels, alpha = _deep_grey(image, name)
     elif (deep_is_grey := _deep_channels(path, image)) is not None:
         is_grey = deep_is_grey
-        pixels, alpha = _deep_colour(path, image, name)
+        deep = _deep_colour(path, image)
+        pixels, alpha = _shallow(image) if deep is None else deep
+        lost = ["8 of 16 bits"] if deep is None else []
     else:
         pixels, alpha = _shallow(image)
     about = read_metadata(image, is_grey)
     pixels, alpha = (None if values is None else turned(values, about.orientation) for values in (pixels, alpha))
-    kept = (about.icc_profile, about.exif, about.xmp, about.dpi, tuple(about.dropped))
+    kept = (about.icc_profile, about.exif, about.xmp, about.dpi, (*lost, *about.dropped))
     return Photo(pixels, alpha, is_grey, *kept)
 
 
@@ -116,12 +128,15 @@ def _deep_channels(path: Path, image: Image.Image) -> bool | None:
     return None
 
 
-def _deep_colour(path: Path, image: Image.Image, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """By OpenCV, since PIL has no deep colour."""
-    bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+def _deep_colour(path: Path, image: Image.Image) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """By OpenCV, since PIL has no deep colour; None for the rare forms that it cannot read."""
+    try:
+        bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
     wanted = {(image.height, image.width, 3), (image.height, image.width, 4)}
     if bgr is None or bgr.dtype != np.uint16 or bgr.shape not in wanted:
-        raise image_error(name, "has 16 bits in a form that cannot be read", "convert it to a 16-bit PNG")
+        return None
     return np.ascontiguousarray(bgr[..., 2::-1]), bgr[..., 3].copy() if bgr.shape[2] == 4 else None
 
 

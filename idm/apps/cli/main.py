@@ -299,6 +299,20 @@ def _add_app(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-mb", type=float, default=32.0, metavar="MB", help="of an uploaded file (default 32)")
     parser.add_argument("--max-megapixels", type=float, default=50.0, metavar="MP", help="of a picture (default 50)")
     parser.add_argument("--queue-size", type=int, default=16, metavar="N", help="who may wait (default 16)")
+    parser.add_argument(
+        "--user-mb", type=float, default=256.0, metavar="MB", help="of uploads in an hour, by one address (default 256)"
+    )
+    parser.add_argument(
+        "--total-mb", type=float, default=2048.0, metavar="MB", help="of uploads in an hour, by all (default 2048)"
+    )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name under which the page may be asked for, such as that of a server in front",
+    )
+    _add_memory(parser)
     parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="where detector and identity network lie")
     _add_machine(parser)
 
