@@ -108,7 +108,7 @@ def test_many_empty_files_use_up_the_quota_too() -> None:
 
 def test_quotas_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match="--max-mb, --user-mb and --total-mb must rise"):
-        Service(max_mb=300)
+        Service(max_mb=300.0)
 
 
 # --- bad calls
@@ -212,6 +212,21 @@ def test_a_user_who_cancels_or_leaves_frees_the_restorer_after_a_step(tmp_path: 
     user("second")
     assert said == ["first: cancelled"]
     assert answers.running == {}
+
+
+def test_no_result_is_made_when_there_is_no_space_for_more(tmp_path: Path) -> None:
+    gr = pytest.importorskip("gradio")
+    from idm.apps.web.handlers import Answers
+
+    write_image(tmp_path / "a.png", np.full((32, 32, 3), 90, np.uint8))
+    (tmp_path / "results" / "old").mkdir(parents=True)
+    (tmp_path / "results" / "old" / "b.png").write_bytes(bytes(1001))
+    waits = Waits()
+    answers = Answers(Studio({"waits": waits}, OneFace(), None, max_pixels=10**6), [], tmp_path / "results", 1000)
+    order = (str(tmp_path / "a.png"), [0], "waits", 4, 0.0, 0, 1, 1)
+    with pytest.raises(gr.Error, match="no space for more results"):
+        answers.restore(*order, gr.Request(session_hash="me"), gr.Progress())
+    assert not waits.started.is_set()
 
 
 def test_users_at_once_share_the_memory_and_a_picture_beyond_it_is_refused(tmp_path: Path) -> None:

@@ -126,7 +126,31 @@ def test_results_of_earlier_jobs_are_known_after_others_and_after_a_kill(tmp_pat
         job.make_folder(source).write_bytes(b"was written before it was noted")
         raise KeyboardInterrupt
     with Job([b], tmp_path / "new", settings={}, skip_existing=True) as job:
-        assert list(job.todo) == [source]  # not known to be whole, but ours
+        assert (list(job.todo), job.report.skipped) == ([], [tmp_path / "new" / "b.jpg"])
+
+
+def test_a_kill_at_any_place_costs_no_finished_file_and_hides_no_unfinished_one(tmp_path: Path) -> None:
+    """Killed before a file is written, after it, and after it was noted but not yet in the status."""
+    source, out = pictures(tmp_path / "in", "a.png", "b.png", "c.png"), tmp_path / "out"
+    restore(source / "c.png", out, PhotoSettings(seed=1))  # there from before, with another seed
+    child = os.fork()
+    if child == 0:
+        job = Job([source], out, settings={})
+        with job:
+            job.status.write_in_time = lambda: None  # no time for it
+            for path in job:
+                if path.name == "c.png":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                write_whole(job.make_folder(path), b"done")
+                if path.name == "a.png":
+                    job.wrote(path, details={"faces_found": 2})
+    os.waitpid(child, 0)
+    assert {entry["state"] for entry in status_of(out)["files"].values()} == {"waiting"}
+    with Job([source], out, settings={}, skip_existing=True) as again:
+        assert [path.name for path in again.todo] == ["c.png"]
+    states = {Path(path).name: entry["state"] for path, entry in status_of(out)["files"].items()}
+    assert states == {"a.png": "restored", "b.png": "already there", "c.png": "waiting"}
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
 def test_no_two_writes_of_a_job_are_to_one_file(tmp_path: Path) -> None:

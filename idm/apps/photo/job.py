@@ -155,6 +155,7 @@ class Job:
         for source in self.todo:
             try:
                 self._fingerprints[source] = self._fingerprint(source)
+                self.status.begin(source, self._fingerprints[source])
             except OSError:  # reading it will fail too, and be reported
                 self._fingerprints.pop(source, None)
             yield source
@@ -199,7 +200,7 @@ class Job:
         self._note(source, error, entry)
 
     def _note(self, source: Path, error: Exception | None, entry: dict[str, Any]) -> None:
-        self.status.put(source, entry)
+        self.status.note(source, entry)
         self.status.write_in_time()
         self.progress.on_file(source, error)
 

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,10 +20,11 @@ _RESERVED_BYTES = (1 << 16, 2048)  # for the whole, and for each file: about twi
 class Status:
     """The file, and what it will say: a job's settings and an entry for each input, earlier jobs' included.
 
-    It is replaced whole, after every file or, in large jobs, as often as a twentieth of the time allows; a killed
-    job loses at most what was done since. An entry's ``writes`` are the files, by their path in the folder, that a
-    job wrote or was about to write. Names that are no UTF-8 are spelt as JSON spells lone surrogates, from which
-    Python's ``json`` gives back the same path.
+    It is replaced whole, after every file or, in large jobs, as often as a twentieth of the time allows. What happens
+    in between is appended to a journal beside it, so that a killed job loses nothing.
+
+    An entry's ``writes`` are the files, by their path in the folder, that a job wrote or was about to write. Names that
+    are no UTF-8 are spelt as JSON spells lone surrogates, from which Python's ``json`` gives back the same path.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], passed_over: Mapping[str, int]) -> None:
@@ -32,6 +33,7 @@ class Status:
         self._owners: dict[str, str] = {}  # by what they wrote
         self._earlier: set[str] = set()  # what jobs wrote that no entry names any more
         self._settings, self._passed_over = settings, passed_over
+        self._journal = path.with_name(f".{path.name}.journal")
         self._reserve = path.with_name(f".{path.name}.reserve")
         self._started = _now()
         self._next_write = 0.0
@@ -48,13 +50,45 @@ class Status:
             before = json.loads(self.path.read_text(encoding="utf-8"))
             entries = {Path(source): dict(entry) for source, entry in before["files"].items()}
             self._earlier = set(before.get("earlier_writes", []))
-            for source, entry in entries.items():
-                self.put(source, entry)
+            for source, entry in [*entries.items(), *self._read_journal()]:
+                self.put(source, self._settled(entry))
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             if not or_begin_anew:
                 problem = f"is not the status of a job ({error})"
                 raise image_error(self.path, problem, "move it away, or replace it with --overwrite") from error
             self.entries, self._owners, self._earlier = {}, {}, set()
+
+    def _read_journal(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """What happened after the status was last written; a line that was cut short did not."""
+        if not self._journal.is_file():
+            return
+        for line in self._journal.read_bytes().splitlines():
+            with suppress(ValueError):
+                source, entry = json.loads(line)
+                yield Path(source), entry
+
+    def _settled(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """A file that was begun when its job was killed is done if another file is now in the place of its output."""
+        if entry["state"] != "begun":
+            return entry
+        left = {key: entry[key] for key in ("output", "writes")}
+        if _identity(self.path.parent / entry["writes"][0]) == entry["before"]:
+            return {"state": "waiting", **left}
+        return {"state": "already there", **left, "fingerprint": entry["fingerprint"]}
+
+    def begin(self, source: Path, fingerprint: str) -> None:
+        """Work begins on an input that has an entry."""
+        entry = self.entries[str(source)]
+        before = _identity(self.path.parent / entry["writes"][0])
+        left = {key: entry[key] for key in ("output", "writes")}
+        self.note(source, {"state": "begun", **left, "fingerprint": fingerprint, "before": before})
+
+    def note(self, source: Path, entry: dict[str, Any]) -> None:
+        """Set an input's entry, and let the journal have it."""
+        self.put(source, entry)
+        line = json.dumps([str(source), entry], default=str) + "\n"  # on one line, in ASCII
+        with suppress(OSError), self._journal.open("a") as journal:  # on a full disk the status has space in reserve
+            journal.write(line)
 
     def written(self) -> set[str]:
         """All that jobs wrote into this folder, as paths in it."""
@@ -117,8 +151,18 @@ class Status:
                 raise
             self._reserve.unlink()
             write_whole(self.path, data)
+        self._journal.unlink(missing_ok=True)  # killed before this, it says again what the status says
         end = time.monotonic()
         self._next_write = end + (end - start) / _STATUS_SHARE
+
+
+def _identity(path: Path) -> list[int] | None:
+    """Tells a file from the one that takes its place; None if there is none."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return [found.st_ino, found.st_mtime_ns]
 
 
 def _now() -> str:

@@ -39,6 +39,7 @@ class Answers:
     studio: Studio
     examples: Sequence[Path]
     results: Path
+    max_results_bytes: int = 2_000_000_000
     running: dict[str, set[threading.Event]] = field(default_factory=dict)
 
     def example(self, event: gr.SelectData) -> str:
@@ -103,6 +104,8 @@ class Answers:
         with told_to_the_user(path), self._until_cancelled(request.session_hash) as is_cancelled:
             if file is None:
                 raise ValueError("choose a photograph first")
+            if sum(path.stat().st_size for path in self.results.glob("*/*")) > self.max_results_bytes:
+                raise ValueError("there is no space for more results; old ones are removed within the hour")
             if seed is None:
                 raise ValueError("the seed must be a whole number")
             order = Order(restorer, tuple(faces), int(steps), float(fidelity), int(seed), float(upscale), int(samples))

@@ -40,13 +40,14 @@ class _Parts:
     found: gr.State
 
 
-def build_page(studio: Studio, examples: Sequence[Path], results: Path, max_mb: float) -> gr.Blocks:
+def build_page(studio: Studio, examples: Sequence[Path], results: Path, max_mb: float, total_mb: float) -> gr.Blocks:
     """The page over a studio.
 
     Args:
         examples: photographs to try.
         results: an existing folder, below gradio's own, for the files that users download.
         max_mb: of an upload; here it is only said.
+        total_mb: of all results that are kept.
     """
     limits = f"up to {max_mb:g} MB and {studio.max_pixels / 1e6:g} megapixels"
     with gr.Blocks(title="Face restoration", analytics_enabled=False) as page:
@@ -56,7 +57,7 @@ def build_page(studio: Studio, examples: Sequence[Path], results: Path, max_mb: 
                 controls = _controls(studio, examples, limits)
             with gr.Column(scale=4, min_width=320):
                 pictures = _pictures()
-        answers = Answers(studio, examples, results)
+        answers = Answers(studio, examples, results, round(total_mb * 1e6))
         _wire(answers, _Parts(**controls, **pictures, found=gr.State([])))
         page.unload(answers.cancel)
     return page

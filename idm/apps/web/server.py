@@ -33,7 +33,7 @@ _OFF = dict.fromkeys(("share", "inbrowser", "ssr_mode", "mcp_server", "pwa", "ru
 @dataclass(frozen=True)
 class Service:
     """Where the page is served, and its limits: ``user_mb`` and ``total_mb`` are of uploads within an hour, by each
-    address and by all."""
+    address and by all; the latter also of results."""
 
     host: str = "127.0.0.1"
     port: int = 7860
@@ -124,7 +124,7 @@ def served(studio: Studio, service: Service, kept_seconds: float = KEPT_SECONDS)
 
         results = cache / "results"
         results.mkdir()
-        page = build_page(studio, write_examples(home / "examples"), results, service.max_mb)
+        page = build_page(studio, write_examples(home / "examples"), results, service.max_mb, service.total_mb)
         stopped = threading.Event()
         try:
             address = _launch(page, service, kept_seconds)
