@@ -111,7 +111,8 @@ def needed_bytes(image: Image.Image, scale: float | int = 1.0) -> int:
 
 
 def _is_deep_tiff(image: Image.Image) -> bool:
-    return max(image.tag_v2.get(258, (8,))) > 8  # type: ignore[attr-defined]
+    depths = image.tag_v2.get(258, (8,))  # type: ignore[attr-defined]  # of a damaged file anything
+    return not (isinstance(depths, tuple) and all(isinstance(depth, int) and depth <= 8 for depth in depths))
 
 
 def open_image(path: Path, convert: Callable[[Image.Image, str], T], limits: Limits) -> T:

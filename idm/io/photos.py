@@ -123,7 +123,8 @@ def _deep_channels(path: Path, image: Image.Image) -> bool | None:
         with path.open("rb") as file:
             depth, colour_type = file.read(26)[24:]
         return colour_type == 4 if depth == 16 else None
-    if image.format == "TIFF" and 16 in image.tag_v2.get(258, ()):  # type: ignore[attr-defined]
+    depths = image.tag_v2.get(258) if image.format == "TIFF" else None  # type: ignore[attr-defined]
+    if isinstance(depths, tuple) and 16 in depths:
         return image.mode == "LA"
     return None
 
