@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFile, ImageFont, PngImagePlugin
 
 from idm.io.memory import photo_bytes, told
 from idm.io.metadata import STRIPPED, orientation_of, turned, without_metadata
@@ -101,7 +101,8 @@ class Limits:
 def needed_bytes(image: Image.Image, scale: float | int = 1.0) -> int:
     """Of memory, for an opened file whose pixels are not decoded yet."""
     is_deep = image.mode.startswith("I") or image.mode == "F" or (image.format == "TIFF" and _is_deep_tiff(image))
-    if image.format == "PNG" and image.fp is not None:  # PNG 3rd edition, 11.2.1: the depth in the header
+    if image.format == "PNG" and isinstance(image, ImageFile.ImageFile) and image.fp is not None:
+        # PNG 3rd edition, 11.2.1: the depth in the header
         place = image.fp.tell()
         image.fp.seek(24)
         is_deep |= image.fp.read(1) == b"\x10"

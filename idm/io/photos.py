@@ -91,7 +91,7 @@ def _to_photo(path: Path, image: Image.Image, name: str) -> Photo:
     else:
         pixels, alpha = _shallow(image)
     about = read_metadata(image, is_grey)
-    pixels, alpha = (None if values is None else turned(values, about.orientation) for values in (pixels, alpha))
+    pixels, alpha = turned(pixels, about.orientation), None if alpha is None else turned(alpha, about.orientation)
     kept = (about.icc_profile, about.exif, about.xmp, about.dpi, (*lost, *about.dropped))
     return Photo(pixels, alpha, is_grey, *kept)
 
@@ -144,7 +144,11 @@ def _deep_colour(path: Path, image: Image.Image) -> tuple[np.ndarray, np.ndarray
 # --- writing ------------------------------------------------------------------------------------------
 
 
-_LEAVING_OUT: tuple[tuple[str, ...], ...] = ((), ("exif",), ("xmp",), ("exif", "xmp"), ("exif", "xmp", "icc_profile"))
+# What to leave out, the least first, where a format cannot hold all.
+_LEAVING_OUT: tuple[tuple[str, ...], ...] = (
+    *((), ("exif",), ("xmp",), ("icc_profile",)),
+    *(("exif", "xmp"), ("exif", "icc_profile"), ("exif", "xmp", "icc_profile")),
+)
 
 
 def write_photo(path: Path, photo: Photo, quality: int = 95) -> list[str]:
@@ -170,7 +174,7 @@ def write_photo(path: Path, photo: Photo, quality: int = 95) -> list[str]:
         if any(getattr(photo, name) is None for name in left_out):
             continue
         try:
-            data = _encoded(replace(photo, **dict.fromkeys(left_out)), suffix, quality)
+            data = _encoded(_without(photo, left_out), suffix, quality)
         except ImageError:
             raise
         except Exception as error:  # PIL's writers raise whatever the metadata run them into
@@ -179,6 +183,15 @@ def write_photo(path: Path, photo: Photo, quality: int = 95) -> list[str]:
             write_whole(path, data)
             return [f"{name} ({reason})" for name in left_out]
     raise image_error(path, f"cannot be encoded ({reason})", "use .png, or smaller dimensions")
+
+
+def _without(photo: Photo, names: tuple[str, ...]) -> Photo:
+    return replace(
+        photo,
+        exif=None if "exif" in names else photo.exif,
+        xmp=None if "xmp" in names else photo.xmp,
+        icc_profile=None if "icc_profile" in names else photo.icc_profile,
+    )
 
 
 def _encoded(photo: Photo, suffix: str, quality: int) -> bytes:
