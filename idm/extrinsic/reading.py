@@ -35,6 +35,7 @@ def reader(source: FaceSource | StreamedFaces, must_be_alignable: bool) -> Calla
     stream = enumerate(source.rows_in_order()) if isinstance(source, StreamedFaces) else iter(())
 
     def read(index: int) -> Read:
+        get: Callable[[str], Face]
         if isinstance(source, StreamedFaces):
             row = _row(stream, index, source.num_faces)
             found, get = _row_digest(row, source.image_column, source.landmarks_column), partial(source.face, row)

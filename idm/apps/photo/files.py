@@ -216,8 +216,16 @@ def restore_files(
             job wrote would be, without ``overwrite``; or another job works in the folder.
     """
     said = {**(about or {}), "aligned": True, "seed": seed, "output_size": output_size}
-    options = {"skip_existing": skip_existing, "overwrite": overwrite, "max_memory": max_memory}
-    with Job(inputs, output, settings=said, progress=progress, **options) as job:
+    job = Job(
+        inputs,
+        output,
+        settings=said,
+        skip_existing=skip_existing,
+        overwrite=overwrite,
+        max_memory=max_memory,
+        progress=progress,
+    )
+    with job:
         for batch in _read_batches(job, batch_size):
             size = restorer.image_size
             lq = torch.stack([hwc_to_chw(from_uint8(resize_image(p.rgb, (size, size)))) for _, p in batch])
