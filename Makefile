@@ -1,9 +1,9 @@
 # The commands of README.md and CONTRIBUTING.md by short names. Works in the active virtual environment.
 
-.PHONY: help install test lint types quickstart configuration
+.PHONY: help install test lint types faults quickstart configuration
 
 help:
-	@echo "make install | test | lint | types | quickstart | configuration"
+	@echo "make install | test | lint | types | faults | quickstart | configuration"
 
 install:
 	pip install -e ".[dev]"
@@ -18,6 +18,9 @@ lint:
 
 types:
 	mypy
+
+faults:
+	python tests/faults.py
 
 quickstart:
 	accelerate launch train_idm.py --config configs/quickstart.yaml

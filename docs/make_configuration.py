@@ -1,18 +1,19 @@
 """Write docs/configuration.md from the schemas of IDM and of the baseline: ``python docs/make_configuration.py``.
 
-Names, types, bounds and defaults come from pydantic. Meanings come from the string below a field; where there
-is none, from the "Args:" of the function that takes the setting; where that has none, from ``MEANINGS`` here.
-A field without any meaning is an error.
+Names, types, bounds and defaults come from pydantic, and from the dataclasses of degradation steps. Descriptions come
+from the string below a field; where there is none, from the "Args:" of the function that takes the setting. A field
+without a description is an error.
 """
 
 import ast
+import dataclasses
 import inspect
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import annotated_types
 from pydantic import BaseModel
@@ -20,12 +21,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 import gan_baseline.schema
-from gan_baseline.discriminators import StyleGAN2Discriminator
 from gan_baseline.gfpgan import GFPGAN
 from idm.config import schema
-from idm.diffusion.samplers import sample
+from idm.diffusion.chain import Chain
 from idm.extrinsic.gate import Gate
-from idm.models.unet import Denoiser
+from idm.models.critics import StyleGAN2Discriminator
+from idm.models.unet import Architecture
 
 TARGET = Path(__file__).with_name("configuration.md")
 
@@ -53,74 +54,9 @@ Sections that are not listed here are those above. Defaults are the published on
 """
 
 # Where else settings are described: the function or class that takes them.
-DESCRIBED_BY = {"DenoiserConfig": Denoiser, "ChainConfig": sample, "DDIMConfig": sample, "GateConfig": Gate} | {
+DESCRIBED_BY = {"DenoiserConfig": Architecture, "ChainConfig": Chain, "GateConfig": Gate} | {
     "GeneratorConfig": GFPGAN,
     "DiscriminatorConfig": StyleGAN2Discriminator,
-}
-
-MEANINGS = {
-    "name": "Selects this choice.",
-    "SyntheticConfig.num_faces": "How many faces there are.",
-    "SyntheticConfig.seed": "Another seed gives other faces.",
-    "FolderConfig.path": "The folder.",
-    "HuggingFaceConfig.path": "First argument of `load_dataset`.",
-    "HuggingFaceConfig.data_files": "File or files, globs included, for a format name as `path`.",
-    "HuggingFaceConfig.split": "Split of the data set.",
-    "HuggingFaceConfig.image_column": "Column of images.",
-    "HuggingFaceConfig.landmarks_column": (
-        "Column of five (x, y) points in pixels of the image: left eye, right eye, nose, left and right "
-        "mouth corner as seen in the image."
-    ),
-    "HuggingFaceConfig.num_faces": "Faces that make an epoch; with `streaming` only, and then required.",
-    "AssetsConfig.split": "Folder below `faces256`.",
-    "DataConfig.val_source": "The faces to validate on.",
-    "DataConfig.flip_probability": "Share of training faces that are mirrored.",
-    "DegradationConfig.preset": "Ranges and probabilities of each step; see `PRESETS` in `idm.degradation`.",
-    "DegradationConfig.blur_sigma": "Gaussian blur, range of sigma. The preset's if not given; so below.",
-    "DegradationConfig.down": "Range of the factor by which the face is shrunk; below 1 enlarges.",
-    "DegradationConfig.noise_sigma": "Gaussian noise, range of sigma, in units of 1/255.",
-    "DegradationConfig.jpeg_quality": "Range of the JPEG quality, within 1 to 100.",
-    "LinearConfig.beta_start": "The first beta.",
-    "LinearConfig.beta_end": "The last beta.",
-    "LinearConfig.num_steps": "T, the number of noise levels.",
-    "CosineConfig.num_steps": "T, the number of noise levels.",
-    "CosineConfig.offset": "The offset s of their eq. 17.",
-    "ObjectiveConfig.prediction": "What f_theta gives: the noise, the clean face, or v.",
-    "ObjectiveConfig.p": "Exponent of the loss: 1 absolute, 2 squared difference.",
-    "ObjectiveConfig.min_snr_clamp": "Clamp of min-SNR weights (arXiv 2303.09556); null for equal weights.",
-    "IDMTrainConfig.learning_rate": "Peak learning rate of AdamW.",
-    "IDMTrainConfig.warmup_steps": "Steps over which the learning rate rises from zero.",
-    "IDMTrainConfig.betas": "AdamW's betas.",
-    "IDMTrainConfig.weight_decay": "AdamW's weight decay.",
-    "IDMTrainConfig.max_grad_norm": "Gradients with a larger norm are scaled down to it.",
-    "TrainConfig.ema_decay": (
-        "Decay of the average of the weights, which is what is validated and published. It rises to this "
-        "value as (1 + step) / (10 + step), with step counted from 0, and is 0 in the first step."
-    ),
-    "IDMTrainConfig.gradient_checkpointing": "Recompute activations when going back: less memory, more time.",
-    "IDMTrainConfig.compile": "Compile the network with `torch.compile`.",
-    "TrainConfig.log_every": "Steps between lines of the log.",
-    "TrainConfig.checkpoint_every": "Steps between checkpoints.",
-    "ValidationConfig.every": "Steps between validations.",
-    "ValidationConfig.num_images": "Faces to validate on.",
-    "RunConfig.output_dir": "The run's folder. A run started again in the same folder goes on where it was.",
-    "RunConfig.seed": "Seed of the initial weights, the order of the faces, the degradations and the noise.",
-    "RunConfig.data": "Faces.",
-    "RunConfig.degradation": "How a clean face becomes a degraded one.",
-    "IDMConfig.denoiser": "The network.",
-    "IDMConfig.schedule": "Noise levels.",
-    "IDMConfig.objective": "The loss.",
-    "IDMConfig.sampler": "The chain that restores a face, in validation and in the published model.",
-    "IDMConfig.train": "Optimisation, logging and checkpoints.",
-    "GANConfig.generator": "The network that restores.",
-    "GANConfig.discriminator": "The network that judges whole faces; those of eyes and mouth have no settings.",
-    "GANConfig.losses": "What is learnt from, and how much.",
-    "GANConfig.train": "Optimisation, logging and checkpoints.",
-    "GANTrainConfig.ema_decay": "As for IDM. The published decay is constant.",
-    "CleaningConfig.gate": "What x* must keep and gain to take the place of x.",
-    "ExtrinsicConfig.rounds": "Cleanings, each followed by a training on what was cleaned.",
-    "ExtrinsicConfig.replacement": "How P_X* takes the place of P_X.",
-    "RunConfig.validation": "Held-out faces with frozen degradations.",
 }
 
 
@@ -131,51 +67,60 @@ def main() -> None:
 
 def render() -> str:
     """The whole page."""
-    known = {f"{owner.__name__}.{field}" for owner in sections() for field in owner.model_fields}
-    stale = sorted(set(MEANINGS) - known - {"name"})
-    if stale:
-        sys.exit(f"{Path(__file__).name}: MEANINGS of fields that do not exist: {', '.join(stale)}")
     ours = list(_tree(schema.IDMConfig, ""))
     baselines = [part for part in _tree(gan_baseline.schema.GANConfig, "") if part not in ours]
     parts = [HEAD, *(_section(*part) for part in ours), BASELINE, *(_section(*part) for part in baselines)]
     return "\n".join(parts)
 
 
-def sections() -> list[type[BaseModel]]:
-    """All section classes, base classes included."""
-    members = [*inspect.getmembers(schema, inspect.isclass), *inspect.getmembers(gan_baseline.schema, inspect.isclass)]
-    return [member for _, member in members if issubclass(member, schema.Section)]
+def fields_of(section: type) -> dict[str, FieldInfo]:
+    """Fields of a pydantic section or of a dataclass, by name."""
+    if issubclass(section, BaseModel):
+        return dict(section.model_fields)
+    hints = get_type_hints(section, include_extras=True)
+    return {
+        field.name: FieldInfo(annotation=hints[field.name])
+        if field.default is dataclasses.MISSING
+        else FieldInfo(annotation=hints[field.name], default=field.default)
+        for field in dataclasses.fields(section)
+    }
 
 
-def _tree(section: type[BaseModel], path: str) -> Iterator[tuple[type[BaseModel], str]]:
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and (issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation))
+
+
+def _tree(section: type, path: str) -> Iterator[tuple[type, str]]:
     """Sections below each other as in a YAML file, each class once."""
     yield section, path
     seen = {section}
-    for name, field in section.model_fields.items():
+    for name, field in fields_of(section).items():
         for inner in _choices(field.annotation):
             if inner not in seen:
                 seen.add(inner)
                 yield from _tree(inner, f"{path}.{name}" if path else name)
 
 
-def _choices(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _choices(annotation: Any) -> Iterator[type]:
+    if _is_section(annotation):
         yield annotation
     for argument in get_args(annotation):
         yield from _choices(argument)
 
 
-def _section(section: type[BaseModel], path: str) -> str:
-    tag = section.model_fields.get("name")
+def _section(section: type, path: str) -> str:
+    tag = fields_of(section).get("name")
     title = f"`{path}`" if path else "The run"
-    if tag is not None:
+    if tag is not None and not tag.is_required():
         title += f" with `name: {tag.default}`"
     lines = [f"## {title}", ""]
     if section.__doc__:
         lines += [_markdown(section.__doc__), ""]
     lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
-    for name, field in sorted(section.model_fields.items(), key=lambda item: item[0] != "name"):
-        cells = (f"`{name}`", _type(field), _default(field), _meaning(section, name))
+    limits = getattr(section, "limits", {})
+    for name, field in sorted(fields_of(section).items(), key=lambda item: item[0] != "name"):
+        within = " within [{:.4g}, {:.4g}]".format(*limits[name]) if name in limits else ""
+        cells = (f"`{name}`", _type(field) + within, _default(field), _meaning(section, name))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join([*lines, ""])
 
@@ -205,8 +150,8 @@ def _describe(annotation: Any) -> str:
     if origin is Literal:
         return " or ".join(f"`{_yaml(value)}`" for value in arguments)
     if origin in (Union, UnionType):
-        if all(isinstance(part, type) and issubclass(part, BaseModel) for part in arguments):
-            return "one of " + ", ".join(f"`{part.model_fields['name'].default}`" for part in arguments)
+        if all(_is_section(part) for part in arguments):
+            return "one of " + ", ".join(f"`{fields_of(part)['name'].default}`" for part in arguments)
         return " or ".join(_describe(part) for part in arguments)
     if origin is dict:
         return f"mapping of {_describe(arguments[0])} to {_describe(arguments[1])}"
@@ -216,7 +161,7 @@ def _describe(annotation: Any) -> str:
         return f"list of {_describe(arguments[0])}"
     if origin is tuple:
         return f"[{', '.join(_describe(part) for part in arguments)}]"
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if _is_section(annotation):
         return "section"
     return _NAMES[annotation]
 
@@ -246,7 +191,7 @@ def _default(field: FieldInfo) -> str:
     assert field.default is not PydanticUndefined
     if isinstance(field.default, BaseModel):
         tag = type(field.default).model_fields.get("name")
-        return f"`{tag.default}`, its defaults" if tag else "its defaults"
+        return f"`{field.default.name}`, its defaults" if tag else "its defaults"
     return f"`{_yaml(field.default)}`"
 
 
@@ -268,23 +213,15 @@ def _yaml(value: Any) -> str:
 # --------------------------------------------------------------------------------------------- meanings
 
 
-def _meaning(section: type[BaseModel], name: str) -> str:
+def _meaning(section: type, name: str) -> str:
+    if name == "name":
+        return "Selects this choice."
     for owner in section.__mro__:
-        if owner is schema.Section or not issubclass(owner, schema.Section):
-            continue
-        if name in owner.__annotations__:
-            text = (
-                _attribute_docs(owner).get(name)
-                or _arguments(DESCRIBED_BY.get(owner.__name__)).get(name)
-                or MEANINGS.get(f"{owner.__name__}.{name}")
-                or MEANINGS.get(name)
-            )
-            if text is None:
-                sys.exit(
-                    f"{owner.__name__}.{name} has no meaning: write a string below it in "
-                    f"the schema, or add it to MEANINGS in docs/{Path(__file__).name}"
-                )
-            return _markdown(text)
+        if name in vars(owner).get("__annotations__", {}):
+            described = _arguments(DESCRIBED_BY.get(owner.__name__)) | _attribute_docs(owner)
+            if name not in described:
+                sys.exit(f"{owner.__name__}.{name} has no description: write a string below it in the schema")
+            return _markdown(described[name])
     raise AssertionError(f"{section.__name__} has no field {name}")
 
 

@@ -31,7 +31,7 @@ from idm.faces.template import ffhq_landmarks, umeyama
 from idm.faces.track import DEGREE, REACH, Sighting, smooth
 from idm.io.machine import provenance
 from idm.io.ranges import from_uint8, to_uint8
-from idm.restorers.saved import load_pipeline
+from idm.restorers.saved import load_idm
 
 FOLDER = Path(__file__).parent
 RESULT, TABLE = FOLDER / "results" / "flicker.json", FOLDER / "tables" / "flicker.md"
@@ -125,7 +125,7 @@ def _rms(values: np.ndarray) -> float:
 
 
 def restore(parts: PhotoRestorer, pictures: Sequence[Picture], landmarks: Landmarks, fixed: bool) -> list[Picture]:
-    settings, restored = PhotoSettings(grayscale="off"), []
+    settings, restored = PhotoSettings(grayscale="off", change="full"), []
     for i, (picture, points) in enumerate(zip(pictures, landmarks, strict=True)):
         subject = Subject(0, DetectedFace(np.zeros(4), points, 1.0), keeps_chroma=False)
         [(after, _)] = parts.restore_frames([picture], [[subject]], settings if fixed else replace(settings, seed=i))
@@ -156,7 +156,7 @@ def measure() -> dict[str, Any]:
 
     portrait = astronaut()
     detector = load_detector()
-    pipeline = load_pipeline(None, torch.device("cpu"), torch.float32)
+    pipeline = load_idm(None, torch.device("cpu"), torch.float32)
     parts = PhotoRestorer(pipeline, detector)
     true = detector.detect(portrait)[0].landmarks
     result: dict[str, Any] = {"landmarks": {}, "flicker": {}}

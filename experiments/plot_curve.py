@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from idm.training.loop import read_log
+from idm.training.log import read_log
 
 
 def main() -> None:

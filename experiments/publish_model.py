@@ -8,11 +8,10 @@ from pathlib import Path
 
 import torch
 
-from idm.config.assembly.intrinsic import build_pipeline
+from idm.config.assembly.intrinsic import build_idm
 from idm.config.load import load_config
 from idm.config.schema import IDMConfig
-from idm.models.unet import Denoiser
-from idm.restorers.saved import find_model
+from idm.restorers.saved import load_idm, save_idm
 
 
 def main() -> None:
@@ -20,10 +19,10 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
-    denoiser = Denoiser.from_pretrained(find_model(arguments.run) / "denoiser")
-    pipeline = build_pipeline(load_config(arguments.run / "config.yaml", IDMConfig), denoiser)
-    pipeline.denoiser.type(torch.float16)  # half the size; what rounding costs lies far below the sampler's noise
-    pipeline.save_pretrained(arguments.output, safe_serialization=True)
+    denoiser = load_idm(arguments.run, torch.device("cpu"), torch.float32).denoiser
+    idm = build_idm(load_config(arguments.run / "config.yaml", IDMConfig), denoiser)
+    idm.denoiser.type(torch.float16)  # half the size; what rounding costs lies far below the sampler's noise
+    save_idm(idm, arguments.output)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from idm.degradation import GFPGAN, degradation_rng, degrade
 from idm.faces.template import ffhq_landmarks, umeyama
 from idm.io.images import image_grid, write_image
 from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
-from idm.restorers.saved import load_pipeline
+from idm.restorers.saved import load_idm
 
 # Found once by facexlib's retinaface_mobile0.25: eyes, nose, mouth corners.
 LANDMARKS = np.array([(203.63, 101.13), (247.50, 104.55), (223.26, 129.34), (200.92, 138.40), (245.63, 141.16)])
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="default: the model in the box")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
-    pipeline = load_pipeline(arguments.model, torch.device("cpu"), torch.float32)
+    pipeline = load_idm(arguments.model, torch.device("cpu"), torch.float32)
     hq = aligned_astronaut(pipeline.image_size)
     lq = [to_uint8(degrade(from_uint8(hq), GFPGAN, degradation_rng(seed, 0, 0))) for seed in SEEDS]
     restored = pipeline.restore(torch.stack([hwc_to_chw(from_uint8(image)) for image in lq]), [0] * len(lq))

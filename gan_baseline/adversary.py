@@ -1,21 +1,26 @@
 """A discriminator with its optimiser: what the generator hears from it, and how it learns."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from gan_baseline import losses
-from gan_baseline.components import ComponentDiscriminators, component_boxes, crop_components, known_landmarks
-from gan_baseline.discriminators import StyleGAN2Discriminator
+from idm.diffusion import adversarial
+from idm.diffusion.adversarial import Known, frozen
+from idm.faces.components import Box, ComponentDiscriminators, crop_components
+from idm.models.critics import StyleGAN2Discriminator
+from idm.training.updates import update
 
 Images = Float[Tensor, "b 3 s s"]
+Boxes = dict[str, Box]
+Terms = dict[str, Float[Tensor, ""]]
 
-SLOW = 0.01  # of the network from z to w (StyleGAN, arXiv 1812.04948, appendix C)
 STYLE_WEIGHTS = (0.5, 1.0)  # of the component discriminators' two feature maps (GFPGAN, gfpgan_model.py)
 
 
@@ -30,13 +35,23 @@ class Adam:
     factor: float = 0.5
     max_grad_norm: float | None = None
 
-    def optimizer(self, network: nn.Module, slow: Iterable[nn.Parameter] = ()) -> torch.optim.Adam:
-        """Adam for what is trained of a network; the ``slow`` parameters learn at ``SLOW`` times the rate."""
-        slowed = list(slow)
-        known = {id(parameter) for parameter in slowed}
-        rest = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
-        groups = [{"params": rest, "share": 1.0}, {"params": slowed, "share": SLOW}]
-        return torch.optim.Adam(groups if slowed else rest, lr=self.learning_rate, betas=self.betas, fused=True)
+    def optimizer(self, network: nn.Module, shares: Mapping[str, float] | None = None) -> torch.optim.Adam:
+        """Adam for what is trained of a network.
+
+        Args:
+            shares: by a parameter's name, c in w = c r: it is trained as if r was stored and c r computed with, that
+                is at c times the rate. 1 for names that are not there.
+        """
+        groups: dict[float, list[nn.Parameter]] = defaultdict(list)
+        for name, parameter in network.named_parameters():
+            if parameter.requires_grad:
+                groups[(shares or {}).get(name, 1.0)].append(parameter)
+        return torch.optim.Adam(
+            [{"params": members, "share": c, "eps": 1e-8 / c} for c, members in groups.items()],
+            lr=self.learning_rate,
+            betas=self.betas,
+            fused=True,
+        )
 
     def learning_rate_at(self, step: int) -> float:
         """Of optimiser step ``step``, from 0."""
@@ -44,27 +59,18 @@ class Adam:
 
     def schedule(self, optimizer: torch.optim.Optimizer, step: int) -> None:
         for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate_at(step) * group.get("share", 1.0)
+            group["lr"] = self.learning_rate_at(step) * group["share"]
 
-    def step(self, accelerator: Accelerator, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Follow the gradients, if all micro-batches have been seen, and forget them."""
-        if self.max_grad_norm is not None and accelerator.sync_gradients:
-            accelerator.clip_grad_norm_(network.parameters(), self.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    def step(
+        self, accelerator: Accelerator, network: nn.Module, optimizer: AcceleratedOptimizer
+    ) -> Float[Tensor, ""] | None:
+        """See :func:`idm.training.updates.update`."""
+        return update(accelerator, network, optimizer, self.max_grad_norm)
 
 
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Within, gradients flow through the network and none to it."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
+def positive(logits: Tensor) -> Float[Tensor, ""]:
+    """The share of logits above 0."""
+    return (logits > 0).float().mean()
 
 
 class Adversary:
@@ -91,14 +97,15 @@ class Adversary:
         """What the generator should lower."""
         network = self.accelerator.unwrap_model(self.model)
         with frozen(network):
-            return losses.generator_logistic(network(fake))
+            return adversarial.generator_logistic(network(fake))
 
-    def own_losses(self, step: int, real: Images, fake: Images) -> dict[str, Float[Tensor, ""]]:
-        """What the discriminator should lower; images carry no gradient."""
-        terms = {"discriminator": losses.discriminator_logistic(self.model(real), self.model(fake))}
+    def own_losses(self, step: int, real: Images, fake: Images) -> tuple[Terms, Terms]:
+        """What the discriminator should lower, and how often it is right; images carry no gradient."""
+        of_real, of_fake = self.model(real), self.model(fake)
+        terms = {"discriminator": adversarial.discriminator_logistic(of_real, of_fake)}
         if self.gamma:
             terms["r1"] = self._lazy_r1(real) if (step + 1) % self.r1_every == 0 else real.new_zeros(())
-        return terms
+        return terms, {"real_accuracy": positive(of_real), "fake_accuracy": positive(-of_fake)}
 
     def _lazy_r1(self, real: Images) -> Float[Tensor, ""]:
         """gamma / 2 E |grad D|^2, counted for all the steps between, in float32."""
@@ -107,11 +114,12 @@ class Adversary:
         def in_float32(images: Images) -> Tensor:  # past the instance's forward, which accelerate runs in autocast
             return StyleGAN2Discriminator.forward(network, images)
 
-        return self.r1_every * self.gamma / 2 * losses.r1(in_float32, real)
+        return self.r1_every * self.gamma / 2 * adversarial.r1(in_float32, real)
 
 
 class ComponentAdversary:
-    """The discriminators of eyes and mouth. One optimiser: Adam treats every weight by itself.
+    """The discriminators of eyes and mouth, in boxes as of :func:`idm.faces.components.known_boxes`. One optimiser:
+    Adam treats every weight by itself.
 
     Args:
         adversarial, style: weights of the two losses; 0 leaves the term out.
@@ -129,17 +137,15 @@ class ComponentAdversary:
         self.accelerator, self.adam, self.adversarial, self.style = accelerator, adam, adversarial, style
         self.model, self.optimizer = accelerator.prepare(discriminators, adam.optimizer(discriminators))
 
-    def generator_losses(
-        self, fake: Images, real: Images, landmarks: Float[Tensor, "b 5 2"]
-    ) -> dict[str, Float[Tensor, ""]]:
+    def generator_losses(self, fake: Images, real: Images, known: Known, boxes: Boxes) -> dict[str, Float[Tensor, ""]]:
         """What the generator should lower, weighed, summed over the components."""
         network = self.accelerator.unwrap_model(self.model)
-        known, fake_crops, real_crops = self._crops(fake, real, landmarks)
+        fake_crops, real_crops = crop_components(fake, boxes), crop_components(real, boxes)
         terms = {}
         with frozen(network):
             fakes = network(fake_crops)
             if self.adversarial:
-                each = [losses.generator_logistic(logits, known) for logits, _ in fakes.values()]
+                each = [adversarial.generator_logistic(logits, known) for logits, _ in fakes.values()]
                 terms["component_adversarial"] = self.adversarial * torch.stack(each).sum()
             if self.style:
                 with torch.no_grad():
@@ -148,16 +154,13 @@ class ComponentAdversary:
                 terms["component_style"] = self.style * torch.stack(each).sum()
         return terms
 
-    def own_losses(self, real: Images, fake: Images, landmarks: Float[Tensor, "b 5 2"]) -> dict[str, Float[Tensor, ""]]:
-        """What the discriminators should lower; images carry no gradient."""
-        known, fake_crops, real_crops = self._crops(fake, real, landmarks)
-        reals, fakes = self.model(real_crops), self.model(fake_crops)
-        each = [losses.discriminator_logistic(reals[name][0], fakes[name][0], known) for name in reals]
-        return {"component_discriminator": torch.stack(each).sum()}
-
-    def _crops(
-        self, fake: Images, real: Images, landmarks: Float[Tensor, "b 5 2"]
-    ) -> tuple[Float[Tensor, " b"], Mapping[str, Tensor], Mapping[str, Tensor]]:
-        known, landmarks = known_landmarks(landmarks, fake.shape[-1])
-        boxes = component_boxes(landmarks, fake.shape[-1])
-        return known, crop_components(fake, boxes), crop_components(real, boxes)
+    def own_losses(self, real: Images, fake: Images, known: Known, boxes: Boxes) -> tuple[Terms, Terms]:
+        """What the discriminators should lower, and how often they are right, all patches of all faces counted; images
+        carry no gradient."""
+        reals, fakes = self.model(crop_components(real, boxes)), self.model(crop_components(fake, boxes))
+        each = [adversarial.discriminator_logistic(reals[name][0], fakes[name][0], known) for name in reals]
+        accuracies = {
+            "component_real_accuracy": torch.stack([positive(logits) for logits, _ in reals.values()]).mean(),
+            "component_fake_accuracy": torch.stack([positive(-logits) for logits, _ in fakes.values()]).mean(),
+        }
+        return {"component_discriminator": torch.stack(each).sum()}, accuracies

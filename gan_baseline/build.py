@@ -1,21 +1,26 @@
 """Where a :class:`~gan_baseline.schema.GANConfig` becomes networks, learners and runs."""
 
 from functools import partial
+from pathlib import Path
 from typing import assert_never
 
 import torch
 from accelerate import Accelerator
 
 from gan_baseline.adversary import Adam, Adversary, ComponentAdversary
-from gan_baseline.components import ComponentDiscriminators
-from gan_baseline.discriminators import StyleGAN2Discriminator
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import AdversarialIteration, Weights
 from gan_baseline.prior import PriorIteration, load_prior
+from gan_baseline.restorer import find_gfpgan
 from gan_baseline.schema import CheckpointPriorConfig, GANConfig, TrainedPriorConfig
 from gan_baseline.stylegan2 import StyleGAN2Generator
+from gan_baseline.weights import load_gfpgan
+from idm.config.assembly.data import build_source
 from idm.config.assembly.run import build_run
 from idm.config.load import ConfigError
+from idm.config.schema import AssetsConfig, FolderConfig, HuggingFaceConfig, SyntheticConfig
+from idm.data.sources import FolderFaces
+from idm.faces.components import ComponentDiscriminators
 from idm.faces.features import (
     Embedding,
     FeatureMaps,
@@ -25,6 +30,8 @@ from idm.faces.features import (
     load_mobilefacenet,
     load_vgg19,
 )
+from idm.io.weights import fill
+from idm.models.critics import StyleGAN2Discriminator
 from idm.training.loop import Run
 
 
@@ -32,9 +39,11 @@ def build_gan(config: GANConfig) -> Run:
     """A whole training of GFP-GAN, ready to fit; a stage zero is run first, or found finished.
 
     Raises:
-        ConfigError: a wanted network's weights or the prior's are missing or wrong, or what
+        ConfigError: the faces have no landmarks for a loss on eyes and mouths, a wanted network's weights or the
+            prior's are missing or wrong, or what
             :func:`~idm.config.assembly.run.build_run` raises.
     """
+    check_landmarks(config)
     features, embedding = build_features(config), build_embedding(config)
     match config.prior:
         case None:
@@ -55,7 +64,42 @@ def build_gan(config: GANConfig) -> Run:
             load_prior(generator.stylegan_decoder, path)
         except (FileNotFoundError, ValueError) as error:
             raise ConfigError(f"prior: {error}") from None
+    if config.train.init_from is not None:
+        begin_from(config.train.init_from, generator)
     return build_run(config, partial(build_learner, config, generator, features, embedding))
+
+
+def check_landmarks(config: GANConfig) -> None:
+    """ConfigError if a loss on eyes and mouths would find none in any of the faces."""
+    losses, source = config.losses, config.data.source
+    if not (losses.component_adversarial or losses.component_style):
+        return
+    match source:
+        case SyntheticConfig():
+            return
+        case HuggingFaceConfig():
+            known, remedy = source.landmarks_column is not None, "name their column, data.source.landmarks_column"
+        case FolderConfig() | AssetsConfig():
+            faces = build_source(source, config.data.image_size, config.seed)
+            assert isinstance(faces, FolderFaces)
+            known = faces.has_landmarks
+            remedy = f"put metadata.jsonl with landmarks, or FFHQ's ffhq-dataset-v2.json, into {faces.folder}"
+        case _:
+            assert_never(source)
+    if not known:
+        raise ConfigError(
+            "losses.component_adversarial, component_style: the faces of data.source have no landmarks, so there are "
+            f"no eyes and mouths to look at; {remedy}, or set both weights to 0"
+        )
+
+
+def begin_from(path: Path, generator: GFPGAN) -> None:
+    """Give a generator the weights of another; ConfigError where they are missing, damaged or another network's."""
+    try:
+        file = find_gfpgan(path)
+        fill(generator, load_gfpgan(file).state_dict(), file)
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigError(f"train.init_from: {error}") from None
 
 
 def build_generator(config: GANConfig) -> GFPGAN:
@@ -67,6 +111,7 @@ def build_generator(config: GANConfig) -> GFPGAN:
         num_mlp=net.num_mlp,
         narrow=net.narrow,
         sft_half=net.sft_half,
+        smooth=net.smooth,
     )
 
 
@@ -164,6 +209,7 @@ def build_learner(
         ema_decay=train.ema_decay,
         fix_decoder=config.generator.fix_decoder,
         seed=config.seed,
+        equalised=config.generator.equalised,
     )
 
 
@@ -183,7 +229,7 @@ def build_prior_learner(config: GANConfig, prior: TrainedPriorConfig, accelerato
     net, train = config.generator, config.train
     torch.manual_seed(config.seed)
     generator = StyleGAN2Generator(
-        config.data.image_size, net.num_style_feat, net.channel_multiplier, net.num_mlp, net.narrow
+        config.data.image_size, net.num_style_feat, net.channel_multiplier, net.num_mlp, net.narrow, net.smooth
     )
     adversary = build_adversary(config, accelerator)
     assert adversary is not None  # checked with the configuration
@@ -195,4 +241,5 @@ def build_prior_learner(config: GANConfig, prior: TrainedPriorConfig, accelerato
         ema_decay=train.ema_decay,
         mixing=prior.mixing,
         seed=config.seed,
+        equalised=net.equalised,
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import Literal
+from typing import Literal, assert_never
 
 import torch
 import torch.nn.functional as F
@@ -10,12 +10,14 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gan_baseline.stylegan2 import SLOPE, SMALLEST, StyleGAN2Generator, upsample, widths
+from gan_baseline.stylegan2 import StyleGAN2Generator, upsample
+from idm.models.critics import SLOPE, SMALLEST, blur, widths
 
 
 class ResBlock(nn.Module):
     """conv2(resample(conv1(x))) + skip(resample(x)), leaky ReLU after both convolutions, resampling by 2, bilinear.
 
+    Smooth halving is StyleGAN2's: blurred with [1, 3, 3, 1] x [1, 3, 3, 1] / 64, then convolved with stride 2.
     Bilinear halving with centred pixels is the mean of 2x2 pixels. The 1x1 convolution of the skip commutes with
     resampling, so it works on the smaller of the two images.
 
@@ -23,7 +25,9 @@ class ResBlock(nn.Module):
         gain: of the starting weights, such that an input with E[x^2] = 1 / gain^2 leaves with about 1.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, resample: Literal["down", "up"], gain: float = 1.0) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, resample: Literal["down", "smooth down", "up"], gain: float = 1.0
+    ) -> None:
         super().__init__()
         self.resample = resample
         self.conv1 = _conv(channels_in, channels_in, 3, gain=gain * _LEAKY_GAIN)
@@ -32,11 +36,17 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c_in h w"]) -> Float[Tensor, "b c_out h2 w2"]:
         h = F.leaky_relu_(self.conv1(x), SLOPE)
-        if self.resample == "down":
-            h, skip = F.avg_pool2d(h, 2), self.skip(F.avg_pool2d(x, 2))
-        else:
-            h, skip = upsample(h), upsample(self.skip(x))
-        return F.leaky_relu_(self.conv2(h), SLOPE) + skip
+        match self.resample:
+            case "down":
+                h, skip = self.conv2(F.avg_pool2d(h, 2)), self.skip(F.avg_pool2d(x, 2))
+            case "smooth down":
+                h = F.conv2d(blur(h, padding=2), self.conv2.weight, self.conv2.bias, stride=2)
+                skip = self.skip(blur(x, padding=1, stride=2))
+            case "up":
+                h, skip = self.conv2(upsample(h)), upsample(self.skip(x))
+            case _:
+                assert_never(self.resample)
+        return F.leaky_relu_(h, SLOPE) + skip
 
 
 class GFPGAN(nn.Module):
@@ -47,7 +57,8 @@ class GFPGAN(nn.Module):
     feature transform in the generator.
 
     At 512 px, with the default arguments, names and shapes are those of the published v1.2 to v1.4; the paper's
-    network has ``channel_multiplier=1``. Other sizes and widths are ours.
+    network, which was released first, has ``channel_multiplier=1`` and ``smooth=True``. Other sizes and widths are
+    ours.
 
     Starting point: the last bias of every scale branch is 1, so that the transform begins near the identity, as in
     GFP-GAN's training code. Ours: normal weights of variance gain^2 / fan-in with the gains of leaky ReLU and of
@@ -61,9 +72,10 @@ class GFPGAN(nn.Module):
         num_mlp: layers of the prior's network from z to w, which restoring does not use.
         narrow: factor of all widths; the U-Net has half of the generator's.
         sft_half: transform the second half of the channels only (channel-split).
+        smooth: resample as StyleGAN2 does, but for the decoder half of the U-Net, which is always bilinear.
 
     Raises:
-        ValueError: a size or widths that are impossible, see :func:`gan_baseline.stylegan2.widths`.
+        ValueError: a size or widths that are impossible, see :func:`idm.models.critics.widths`.
     """
 
     def __init__(
@@ -74,6 +86,7 @@ class GFPGAN(nn.Module):
         num_mlp: int = 8,
         narrow: float = 1.0,
         sft_half: bool = True,
+        smooth: bool = False,
     ) -> None:
         super().__init__()
         self.architecture: dict[str, int | float | bool] = {
@@ -83,6 +96,7 @@ class GFPGAN(nn.Module):
             "num_mlp": num_mlp,
             "narrow": narrow,
             "sft_half": sft_half,
+            "smooth": smooth,
         }
         full = widths(image_size, channel_multiplier, narrow)
         unet = {side: width // 2 for side, width in full.items()}
@@ -90,12 +104,15 @@ class GFPGAN(nn.Module):
         smallest = unet[SMALLEST]
 
         self.conv_body_first = _conv(3, unet[image_size], 1, gain=_LEAKY_GAIN)
-        self.conv_body_down = nn.ModuleList(ResBlock(unet[s], unet[s // 2], "down") for s in reversed(up_sides))
+        down: Literal["down", "smooth down"] = "smooth down" if smooth else "down"
+        self.conv_body_down = nn.ModuleList(ResBlock(unet[s], unet[s // 2], down) for s in reversed(up_sides))
         self.final_conv = _conv(smallest, smallest, 3, gain=_LEAKY_GAIN)
         self.conv_body_up = nn.ModuleList(ResBlock(unet[s // 2], unet[s], "up", gain=1 / sqrt(2)) for s in up_sides)
         self.toRGB = nn.ModuleList(_conv(unet[s], 3, 1) for s in up_sides)
 
-        self.stylegan_decoder = StyleGAN2Generator(image_size, num_style_feat, channel_multiplier, num_mlp, narrow)
+        self.stylegan_decoder = StyleGAN2Generator(
+            image_size, num_style_feat, channel_multiplier, num_mlp, narrow, smooth
+        )
         num_features = smallest * SMALLEST**2
         self.final_linear = nn.Linear(num_features, self.stylegan_decoder.num_codes * num_style_feat)
         _initialise(self.final_linear, gain=1.0)

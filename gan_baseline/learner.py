@@ -14,18 +14,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gan_baseline import losses
-from gan_baseline.adversary import Adam, Adversary, ComponentAdversary
+from gan_baseline.adversary import Adam, Adversary, ComponentAdversary, Terms
+from gan_baseline.equalised import factors
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.restorer import MODEL, GFPGANRestorer
 from gan_baseline.stylegan2 import draw_noise
 from gan_baseline.weights import load_gfpgan, save_gfpgan
 from idm.data.pairs import Batch
+from idm.faces.components import known_boxes
 from idm.faces.features import Embedding, FeatureMaps, feature_l1
 from idm.io.ranges import from_uint8, to_diffusion
 from idm.training.learner import seed_of
+from idm.training.updates import average
 
 Images = Float[Tensor, "b 3 s s"]
-Terms = dict[str, Float[Tensor, ""]]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class AdversarialIteration:
         adversary, components: the discriminators; None where no loss wants them.
         features, embedding: networks of the perceptual and style loss and of the identity loss; None likewise.
         fix_decoder: leave the decoder as it is.
+        equalised: train the generator as if its weights were stored with equalised learning rates.
         seed: from which, with a sample's position, the generator's noise maps follow.
     """
 
@@ -68,6 +71,7 @@ class AdversarialIteration:
         ema_decay: float,
         fix_decoder: bool,
         seed: int,
+        equalised: bool = False,
     ) -> None:
         self.accelerator, self.weights, self.adam, self.seed = accelerator, weights, adam, seed
         self.adversary, self.components = adversary, components
@@ -77,8 +81,11 @@ class AdversarialIteration:
         generator.stylegan_decoder.style_mlp.requires_grad_(False)
         generator.toRGB.requires_grad_(weights.pyramid > 0)
         self.published = copy.deepcopy(generator).to(accelerator.device).eval().requires_grad_(False)
-        self.model, self.optimizer = accelerator.prepare(generator, adam.optimizer(generator))
+        self.model, self.optimizer = accelerator.prepare(
+            generator, adam.optimizer(generator, factors(generator) if equalised else None)
+        )
         self.ema = EMAModel(self._parameters(), decay=ema_decay, foreach=True)
+        self.skipped = torch.zeros((), device=accelerator.device)
 
     # -------------------------------------------------------------------------------------------- one step
 
@@ -92,10 +99,10 @@ class AdversarialIteration:
             with self.accelerator.accumulate(*(player.model for player in players)):
                 for name, value in self._micro_batch(step, next(batches)).items():
                     values[name].append(value.detach())
-                for player in players:
-                    player.adam.step(self.accelerator, player.model, player.optimizer)
-        self.ema.optimization_step = step  # its decay warms up with the steps
-        self.ema.step(self._parameters())
+                norms = [player.adam.step(self.accelerator, player.model, player.optimizer) for player in players]
+        updated = torch.stack([torch.isfinite(norm) for norm in norms if norm is not None])
+        average(self.ema, self._parameters(), step, updated[0])
+        self.skipped = (~updated.all()).float()
         return {name: torch.stack(each).mean() for name, each in values.items()}
 
     def _micro_batch(self, step: int, batch: Batch) -> Terms:
@@ -103,20 +110,22 @@ class AdversarialIteration:
         hq, lq, landmarks = (images.to(self.accelerator.device) for images in (batch.hq, batch.lq, batch.landmarks))
         hq, x_d = to_diffusion(from_uint8(hq)), to_diffusion(from_uint8(lq))
         restored, rgbs = self.model(x_d, self.noise(batch.positions))
-        terms = self.generator_losses(step, restored, rgbs, hq, landmarks)
+        points = None if batch.points is None else batch.points.to(landmarks)
+        terms = self.generator_losses(step, restored, rgbs, hq, landmarks, points)
         loss = torch.stack(list(terms.values())).sum()
         self.accelerator.backward(loss)
         restored = restored.detach()
         critics: Terms = {}
         if self.adversary is not None:
-            critics |= self._backward(self.adversary.own_losses(step, hq, restored))
+            critics |= self._backward(*self.adversary.own_losses(step, hq, restored))
         if self.components is not None:
-            critics |= self._backward(self.components.own_losses(hq, restored, landmarks))
+            found = known_boxes(landmarks, points, hq.shape[-1])
+            critics |= self._backward(*self.components.own_losses(hq, restored, *found))
         return {"loss": loss, **terms, **critics}
 
-    def _backward(self, terms: Terms) -> Terms:
+    def _backward(self, terms: Terms, accuracies: Terms) -> Terms:
         self.accelerator.backward(torch.stack(list(terms.values())).sum())
-        return terms
+        return terms | accuracies
 
     def generator_losses(
         self,
@@ -125,6 +134,7 @@ class AdversarialIteration:
         rgbs: list[Float[Tensor, "b 3 _ _"]],
         hq: Images,
         landmarks: Float[Tensor, "b 5 2"],
+        points: Float[Tensor, "b 68 2"] | None = None,
     ) -> Terms:
         """The terms of the generator's loss, weighed; those of weight 0 are not there."""
         w, terms = self.weights, {}
@@ -144,7 +154,7 @@ class AdversarialIteration:
         if self.adversary is not None:
             terms["adversarial"] = w.adversarial * self.adversary.generator_loss(restored)
         if self.components is not None:
-            terms |= self.components.generator_losses(restored, hq, landmarks)
+            terms |= self.components.generator_losses(restored, hq, *known_boxes(landmarks, points, hq.shape[-1]))
         return terms
 
     def _feature_losses(
@@ -172,6 +182,11 @@ class AdversarialIteration:
     def restorer(self) -> GFPGANRestorer:
         self._publish()
         return GFPGANRestorer(self.published)
+
+    def tensors(self) -> list[Tensor]:
+        critics = [player.model for player in (self.adversary, self.components) if player is not None]
+        learnt = [parameter for critic in critics for parameter in critic.parameters()]
+        return [*self._parameters(), *learnt, *self.ema.shadow_params]
 
     def save(self, folder: Path) -> None:
         self.accelerator.save_state(str(folder), safe_serialization=True)

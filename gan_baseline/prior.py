@@ -15,12 +15,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gan_baseline.adversary import Adam, Adversary
+from gan_baseline.equalised import SLOW, factors, fold, is_equalised
 from gan_baseline.stylegan2 import StyleGAN2Generator, draw_noise
 from idm.data.pairs import Batch
 from idm.io.ranges import from_uint8, to_diffusion
-from idm.io.run_folder import list_checkpoints
-from idm.io.weights import fill, read_weights
+from idm.io.run_folder import damage, list_checkpoints
+from idm.io.weights import WeightsError, fill, read_weights
 from idm.training.learner import seed_of
+from idm.training.updates import average
 
 PRIOR = "prior.safetensors"
 
@@ -50,6 +52,7 @@ class PriorIteration:
     Args:
         mixing: share of images whose codes come from two z.
         seed: from which, with a sample's position, z, crossover and noise maps follow.
+        equalised: train as if the weights were stored with equalised learning rates.
     """
 
     def __init__(
@@ -62,16 +65,19 @@ class PriorIteration:
         ema_decay: float,
         mixing: float,
         seed: int,
+        equalised: bool = False,
     ) -> None:
         self.accelerator, self.adversary, self.adam = accelerator, adversary, adam
         self.mixing, self.seed = mixing, seed
         self.dimension = generator.style_conv1.modulated_conv.modulation.in_features
         self.published = copy.deepcopy(generator).to(accelerator.device).requires_grad_(False)
         prior = MixingPrior(generator)
+        slow = {f"generator.style_mlp.{name}": SLOW for name, _ in generator.style_mlp.named_parameters()}
         self.model, self.optimizer = accelerator.prepare(
-            prior, adam.optimizer(prior, slow=generator.style_mlp.parameters())
+            prior, adam.optimizer(prior, factors(prior) if equalised else slow)
         )
         self.ema = EMAModel(self._parameters(), decay=ema_decay, foreach=True)
+        self.skipped = torch.zeros((), device=accelerator.device)
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
         for player in (self, self.adversary):
@@ -84,14 +90,20 @@ class PriorIteration:
                 fake = self.model(*self.draw(batch.positions))
                 loss = self.adversary.generator_loss(fake)
                 self.accelerator.backward(loss)
-                own = self.adversary.own_losses(step, real, fake.detach())
+                own, accuracies = self.adversary.own_losses(step, real, fake.detach())
                 self.accelerator.backward(torch.stack(list(own.values())).sum())
-                for player in (self, self.adversary):
+                norms = [
                     player.adam.step(self.accelerator, player.model, player.optimizer)
-            rows.append({"loss": loss.detach()} | {name: value.detach() for name, value in own.items()})
-        self.ema.optimization_step = step
-        self.ema.step(self._parameters())
+                    for player in (self, self.adversary)
+                ]
+            rows.append({"loss": loss.detach()} | {name: value.detach() for name, value in (own | accuracies).items()})
+        updated = torch.stack([torch.isfinite(norm) for norm in norms if norm is not None])
+        average(self.ema, self._parameters(), step, updated[0])
+        self.skipped = (~updated.all()).float()
         return {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}
+
+    def tensors(self) -> list[Tensor]:
+        return [*self._parameters(), *self.adversary.model.parameters(), *self.ema.shadow_params]
 
     def draw(self, positions: list[int]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """z, crossover and noise maps, from (seed, position) alone."""
@@ -124,7 +136,8 @@ class PriorIteration:
 
 
 def load_prior(decoder: StyleGAN2Generator, path: Path) -> None:
-    """Give a generator the weights of a prior: of a file, or of the newest checkpoint of a stage zero.
+    """Give a generator the weights of a prior: of a file, the authors' own included, or of the newest checkpoint of a
+    stage zero.
 
     Raises:
         FileNotFoundError: there is no such file, or no checkpoint.
@@ -134,4 +147,11 @@ def load_prior(decoder: StyleGAN2Generator, path: Path) -> None:
     file = checkpoints[-1] / PRIOR if checkpoints else path
     if not file.is_file():
         raise FileNotFoundError(f"{path}: is neither a weights file nor a stage zero with a checkpoint")
-    fill(decoder, read_weights(file), file)
+    if fault := damage(file.parent, file.name):
+        raise WeightsError(f"{file}: is damaged: {fault}")
+    weights = read_weights(file)
+    if is_equalised(weights):
+        if not decoder.smooth:
+            raise WeightsError(f"{file}: is a prior that resamples smoothly; set generator.smooth to true")
+        weights = fold(weights)
+    fill(decoder, weights, file)

@@ -12,9 +12,10 @@ from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.stylegan2 import draw_noise
 from gan_baseline.weights import export_gfpgan, holds_gfpgan, load_gfpgan
 from idm.io.ranges import from_diffusion, to_diffusion
-from idm.io.run_folder import best_checkpoint, list_checkpoints
+from idm.io.run_folder import best_checkpoint, damage, list_checkpoints, sha256
+from idm.io.weights import WeightsError
 from idm.restorers.export import Graph
-from idm.restorers.load import Loaded, sha256
+from idm.restorers.load import Loaded
 
 MODEL = "gfpgan.safetensors"
 """The publishable model within a checkpoint."""
@@ -52,6 +53,7 @@ def find_gfpgan(path: Path) -> Path:
 
     Raises:
         FileNotFoundError: there is nothing, or a run without a checkpoint.
+        WeightsError: the file is not as the run wrote it.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder; name a training run or the weights of a GFP-GAN")
@@ -61,7 +63,10 @@ def find_gfpgan(path: Path) -> Path:
         if not complete:
             raise FileNotFoundError(f"{path}: this run has no checkpoint yet")
         path = best_checkpoint(checkpoints) or complete[-1]
-    return path / MODEL if path.is_dir() else path
+    file = path / MODEL if path.is_dir() else path
+    if fault := damage(file.parent, file.name):
+        raise WeightsError(f"{file}: is damaged: {fault}; name another checkpoint")
+    return file
 
 
 def load_restorer(path: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> GFPGANRestorer:

@@ -14,19 +14,24 @@ Factor = Annotated[float, Field(gt=0)]
 
 
 class GeneratorConfig(Section):
-    """Arguments of :class:`gan_baseline.gfpgan.GFPGAN`, where they are described."""
+    """Arguments of :class:`gan_baseline.gfpgan.GFPGAN`, where they are described, and how it is trained."""
 
     num_style_feat: Count = 512
     channel_multiplier: Count = 1
     num_mlp: Count = 8
     narrow: Factor = 1.0
     sft_half: bool = True
+    smooth: bool = False
+    equalised: bool = True
+    """Train with equalised learning rates, as published: each weight learns at the rate of Adam divided by the square
+    root of its fan-in, more or less (:mod:`gan_baseline.equalised`). False: all at the same rate, of which 2e-3 would
+    be too much."""
     fix_decoder: bool = True
     """Keep the decoder as the prior left it; needs a ``prior``."""
 
 
 class DiscriminatorConfig(Section):
-    """Arguments of :class:`gan_baseline.discriminators.StyleGAN2Discriminator`, where they are described."""
+    """Arguments of :class:`idm.models.critics.StyleGAN2Discriminator`, where they are described."""
 
     channel_multiplier: Count = 1
     narrow: Factor = 1.0
@@ -72,9 +77,8 @@ class TrainedPriorConfig(Section):
     name: Literal["train"] = "train"
     num_steps: Count = 800_000
     """Optimiser steps of stage zero."""
-    learning_rate: Rate = 1e-4
-    """Of Adam, for the prior; its network from z to w learns at a hundredth of it. Our own: the published 2e-3 is for
-    equalised weights."""
+    learning_rate: Rate = 2e-3
+    """Of Adam, for the prior; its network from z to w learns at a hundredth of it."""
     mixing: Share = 0.9
     """Share of images whose style codes come from two z."""
 
@@ -86,7 +90,7 @@ class CheckpointPriorConfig(Section):
     path: Path
     """Its weights, in safetensors or as ``torch.save`` wrote them, named as those of
     :class:`gan_baseline.stylegan2.StyleGAN2Generator`; or a run's folder ``prior``. The authors' own file
-    (StyleGAN2_512_Cmul1_FFHQ_B12G4_scratch_800k.pth) is of another form, with equalised learning rates, and refused."""
+    (StyleGAN2_512_Cmul1_FFHQ_B12G4_scratch_800k.pth) resamples smoothly, so it needs ``generator.smooth``."""
 
 
 PriorConfig = Annotated[TrainedPriorConfig | CheckpointPriorConfig, Field(discriminator="name")]
@@ -94,9 +98,13 @@ PriorConfig = Annotated[TrainedPriorConfig | CheckpointPriorConfig, Field(discri
 
 class GANTrainConfig(TrainConfig):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.5 ** (32 / 10_000)
+    """As for IDM. The published decay is constant."""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"
     """"auto" is bf16 where the processor computes in it, else no. There is no fp16: one loss scale cannot serve
     several optimisers."""
+    init_from: Path | None = None
+    """Weights for the whole generator to start from, instead of untrained ones and the prior: a run of this trainer,
+    one of its checkpoints, or a file of GFP-GAN's weights."""
     learning_rate: Rate = 2e-3
     """Of Adam, for the generator."""
     discriminator_learning_rate: Rate = 2e-3
@@ -115,24 +123,28 @@ class GANTrainConfig(TrainConfig):
     """See ``milestones``."""
     max_grad_norm: Rate | None = None
     """Gradients of a larger norm, of the generator and of each discriminator, are scaled down to it; null: never, as
-    published. Ours, for plain convolutions: one outlier among the batches can throw them out of all bounds."""
+    published. Ours, for short runs: it bounds what one outlier among the batches can do."""
 
 
 class GANConfig(RunConfig):
     """Everything that ``gan_baseline.train`` needs."""
 
     generator: GeneratorConfig = GeneratorConfig()
+    """The network that restores."""
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    """The network that judges whole faces; those of eyes and mouth have no settings."""
     losses: LossesConfig = LossesConfig()
+    """The losses and their weights."""
     prior: PriorConfig | None = None
     """Where the decoder's weights come from; null: it begins untrained."""
     train: GANTrainConfig
+    """Optimisation, logging and checkpoints."""
 
     def impossible_combinations(self) -> list[str]:
         return [*self._impossible_networks(), *self._impossible_training(), *super().impossible_combinations()]
 
     def _impossible_networks(self) -> list[str]:
-        from gan_baseline.stylegan2 import widths  # here, because a mistyped key need not wait for torch
+        from idm.models.critics import widths  # here, because a mistyped key need not wait for torch
 
         faults = []
         size, losses = self.data.image_size, self.losses
@@ -141,8 +153,10 @@ class GANConfig(RunConfig):
                 widths(size, net.channel_multiplier, net.narrow)
             except ValueError as error:
                 faults.append(f"{name}, data.image_size: {error}")
-        if self.generator.fix_decoder and self.prior is None:
+        if self.generator.fix_decoder and self.prior is None and self.train.init_from is None:
             faults.append("generator.fix_decoder: an untrained decoder must be trained; set a prior, or false")
+        if self.prior is not None and self.train.init_from is not None:
+            faults.append("train.init_from: the prior would have no effect; leave out one of them")
         if self.prior is not None and self.prior.name == "train" and not losses.adversarial:
             faults.append("prior.name: train needs losses.adversarial, whose discriminator and r1 it uses")
         if (losses.component_adversarial or losses.component_style) and size < 32:

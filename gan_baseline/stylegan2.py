@@ -1,7 +1,8 @@
 """StyleGAN2's generator (Karras et al., arXiv 1912.04958): alone the prior, and the decoder inside GFP-GAN.
 
 This is the "clean" form that GFP-GAN publishes its weights in since v1.2: plain convolutions, no equalised learning
-rate, bilinear resampling. Names and shapes of the weights are those of the published files.
+rate, bilinear resampling. Names and shapes of the weights are those of the published files. For the form of before,
+see :mod:`gan_baseline.equalised`.
 """
 
 from collections.abc import Sequence
@@ -13,33 +14,10 @@ from einops import repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-SLOPE = 0.2  # of every leaky ReLU
-SMALLEST = 4  # side of the constant input
+from idm.models.critics import SLOPE, SMALLEST, widths
 
 Condition = tuple[Float[Tensor, "b _ _ _"], Float[Tensor, "b _ _ _"]]
 """Scale and shift of one spatial feature transform."""
-
-
-def widths(image_size: int, channel_multiplier: int, narrow: float) -> dict[int, int]:
-    """Channels at every side from 4 to ``image_size``: 512 up to 32 px, then halved from level to level.
-
-    Args:
-        channel_multiplier: factor from 64 px on; 2 in GFP-GAN v1.2 to v1.4, 1 in its paper.
-        narrow: factor of all widths.
-
-    Raises:
-        ValueError: the size is no power of two from 8 on, or a width is odd (GFP-GAN needs halves).
-    """
-    if image_size < 2 * SMALLEST or image_size & (image_size - 1):
-        raise ValueError(f"image_size {image_size} is no power of two from {2 * SMALLEST} on")
-    sides = [2**i for i in range(SMALLEST.bit_length() - 1, image_size.bit_length())]
-    found = {s: int((512 if s <= 32 else channel_multiplier * 16384 // s) * narrow) for s in sides}
-    if odd := {side: width for side, width in found.items() if width < 2 or width % 2}:
-        raise ValueError(
-            f"narrow {narrow} and channel_multiplier {channel_multiplier} give odd or no channels ({odd}, by side); "
-            "choose factors that leave even widths"
-        )
-    return found
 
 
 def noise_sides(image_size: int) -> list[int]:
@@ -77,6 +55,7 @@ class ModulatedConv2d(nn.Module):
     Args:
         demodulate: bring the scaled filters back to unit norm (eq. 3); not for RGB heads.
         upsample: double height and width before the convolution.
+        smooth: upsample as StyleGAN2 does, see :func:`upsample_smoothly`.
     """
 
     def __init__(
@@ -88,9 +67,10 @@ class ModulatedConv2d(nn.Module):
         *,
         demodulate: bool,
         upsample: bool = False,
+        smooth: bool = False,
     ) -> None:
         super().__init__()
-        self.demodulate, self.upsample = demodulate, upsample
+        self.demodulate, self.upsample, self.smooth = demodulate, upsample, smooth
         fan_in = channels_in * kernel_size**2
         self.weight = nn.Parameter(torch.randn(1, channels_out, channels_in, kernel_size, kernel_size) / sqrt(fan_in))
         self.modulation = nn.Linear(num_style_feat, channels_in)
@@ -107,9 +87,12 @@ class ModulatedConv2d(nn.Module):
         """gain * modulated convolution + bias."""
         s = self.modulation(code)
         x = x * s[:, :, None, None]  # before upsampling, where there is less to scale
-        if self.upsample:
+        padding = self.weight.shape[-1] // 2
+        if self.upsample and self.smooth:
+            x, padding = upsample_smoothly(x, margin=padding), 0
+        elif self.upsample:
             x = upsample(x)
-        h = F.conv2d(x, self.weight[0], padding=self.weight.shape[-1] // 2)
+        h = F.conv2d(x, self.weight[0], padding=padding)
         return torch.addcmul(bias, h, gain * self.demodulation(s)[:, :, None, None])
 
     def demodulation(self, s: Float[Tensor, "b c_in"]) -> Float[Tensor, "b c_out"]:
@@ -123,10 +106,12 @@ class ModulatedConv2d(nn.Module):
 class StyleConv(nn.Module):
     """Leaky ReLU of sqrt(2) * modulated convolution, plus noise of a learnt strength, plus bias."""
 
-    def __init__(self, channels_in: int, channels_out: int, num_style_feat: int, *, upsample: bool) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, num_style_feat: int, *, upsample: bool, smooth: bool = False
+    ) -> None:
         super().__init__()
         self.modulated_conv = ModulatedConv2d(
-            channels_in, channels_out, 3, num_style_feat, demodulate=True, upsample=upsample
+            channels_in, channels_out, 3, num_style_feat, demodulate=True, upsample=upsample, smooth=smooth
         )
         self.weight = nn.Parameter(torch.zeros(1))  # the strength of the noise
         self.bias = nn.Parameter(torch.zeros(1, channels_out, 1, 1))
@@ -141,8 +126,9 @@ class StyleConv(nn.Module):
 class ToRGB(nn.Module):
     """Features to colours, added to the upsampled image of the level below."""
 
-    def __init__(self, channels: int, num_style_feat: int) -> None:
+    def __init__(self, channels: int, num_style_feat: int, *, smooth: bool = False) -> None:
         super().__init__()
+        self.upsample = upsample_smoothly if smooth else upsample
         self.modulated_conv = ModulatedConv2d(channels, 3, 1, num_style_feat, demodulate=False)
         self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
 
@@ -150,7 +136,7 @@ class ToRGB(nn.Module):
         self, x: Float[Tensor, "b c h w"], code: Float[Tensor, "b d"], image: Float[Tensor, "b 3 _ _"] | None = None
     ) -> Float[Tensor, "b 3 h w"]:
         rgb = self.modulated_conv(x, code, self.bias)
-        return rgb if image is None else rgb + upsample(image)
+        return rgb if image is None else rgb + self.upsample(image)
 
 
 class NormaliseCode(nn.Module):
@@ -183,6 +169,7 @@ class StyleGAN2Generator(nn.Module):
         channel_multiplier: factor of the widths from 64 px on.
         num_mlp: layers of the network that maps z to w.
         narrow: factor of all widths.
+        smooth: resample as StyleGAN2 does; False: as v1.2 to v1.4 of GFP-GAN do.
     """
 
     def __init__(
@@ -192,11 +179,12 @@ class StyleGAN2Generator(nn.Module):
         channel_multiplier: int = 2,
         num_mlp: int = 8,
         narrow: float = 1.0,
+        smooth: bool = False,
     ) -> None:
         super().__init__()
         channels = widths(image_size, channel_multiplier, narrow)
         d, first = num_style_feat, channels[SMALLEST]
-        self.image_size = image_size
+        self.image_size, self.smooth = image_size, smooth
         mapping: list[nn.Module] = [NormaliseCode()]
         for _ in range(num_mlp):
             mapping += [_kaiming(nn.Linear(d, d)), nn.LeakyReLU(SLOPE)]
@@ -206,9 +194,9 @@ class StyleGAN2Generator(nn.Module):
         self.to_rgb1 = ToRGB(first, d)
         self.style_convs, self.to_rgbs = nn.ModuleList(), nn.ModuleList()
         for side, width in list(channels.items())[1:]:
-            self.style_convs.append(StyleConv(channels[side // 2], width, d, upsample=True))
+            self.style_convs.append(StyleConv(channels[side // 2], width, d, upsample=True, smooth=smooth))
             self.style_convs.append(StyleConv(width, width, d, upsample=False))
-            self.to_rgbs.append(ToRGB(width, d))
+            self.to_rgbs.append(ToRGB(width, d, smooth=smooth))
         self.noises = nn.Module()
         for i, side in enumerate(noise_sides(image_size)):
             self.noises.register_buffer(f"noise{i}", torch.randn(1, 1, side, side))
@@ -275,6 +263,17 @@ def spatial_feature_transform(
 def upsample(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
     """Twice the height and width, bilinear."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def upsample_smoothly(x: Float[Tensor, "b c h w"], margin: int = 0) -> Float[Tensor, "b c h2 w2"]:
+    """Twice the height and width by the filter [1, 3, 3, 1] x [1, 3, 3, 1] / 16 between zeros, as StyleGAN2 does it,
+    and ``margin`` (0 or 1) pixels around.
+
+    That is bilinear upsampling of an image with zeros around; a convolution that follows without padding is then the
+    transposed convolution before the filter of the authors' code, with turned weights.
+    """
+    cut = 2 - margin
+    return upsample(F.pad(x, (1, 1, 1, 1)))[..., cut:-cut, cut:-cut]
 
 
 def _kaiming(layer: nn.Linear) -> nn.Linear:

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gan_baseline.equalised import fold, is_equalised
 from gan_baseline.gfpgan import GFPGAN
 from idm.io.atomic import sync
 from idm.io.weights import WeightsError, difference, read_weights
@@ -21,6 +22,7 @@ PUBLISHED = {
     "num_mlp": 8,
     "narrow": 1.0,
     "sft_half": True,
+    "smooth": False,
 }
 """The architecture of v1.2, v1.3 and v1.4."""
 
@@ -29,8 +31,8 @@ def load_gfpgan(path: Path) -> GFPGAN:
     """GFP-GAN with the weights of a file, in float32 on the CPU.
 
     Args:
-        path: a published ``.pth`` (v1.2, v1.3, v1.4, or one of :func:`export_gfpgan`; 512 px, the channel multiplier
-            is read off its shapes), or a ``.safetensors`` of :func:`save_gfpgan`, which names its architecture.
+        path: a published ``.pth`` (v1 to v1.4, or one of :func:`export_gfpgan`; 512 px, the channel multiplier is
+            read off its shapes), or a ``.safetensors`` of :func:`save_gfpgan`, which names its architecture.
 
     Raises:
         WeightsError: no such file, no weights of this kind, or names and shapes that differ from the architecture's.
@@ -40,13 +42,12 @@ def load_gfpgan(path: Path) -> GFPGAN:
     match path.suffix:
         case ".pth":
             weights = read_weights(path)
+            smooth = is_equalised(weights)  # v1, the first release
+            weights = fold(weights) if smooth else weights
             first = weights.get("conv_body_first.weight")
             if first is None:
-                raise WeightsError(
-                    f"{path}: is no GFP-GAN of the clean architecture (conv_body_first.weight is missing); "
-                    "use v1.2, v1.3 or v1.4, the first release (GFPGANv1.pth) has another one"
-                )
-            architecture = {**PUBLISHED, "channel_multiplier": len(first) // 16}
+                raise WeightsError(f"{path}: is no GFP-GAN (conv_body_first.weight is missing)")
+            architecture = {**PUBLISHED, "channel_multiplier": _multiplier(first), "smooth": smooth}
         case ".safetensors":
             architecture, weights = _read_safetensors(path)
         case other:
@@ -54,9 +55,13 @@ def load_gfpgan(path: Path) -> GFPGAN:
     return _build(path, architecture, weights)
 
 
+def _multiplier(first: Tensor) -> int:
+    """The channel multiplier of a U-Net for 512 px whose first weights these are; 1 if they cannot be."""
+    return max(1, (first.shape[0] if first.ndim else 0) // 16)
+
+
 def holds_gfpgan(path: Path) -> bool:
-    """Whether a file is a GFP-GAN's, also one of the first release, which :func:`load_gfpgan` refuses and says why;
-    broken files and those of others are not."""
+    """Whether a file is a GFP-GAN's; broken files and those of others are not."""
 
     def begins_like_one(names: Iterable[str]) -> bool:
         return any(name.startswith("conv_body_first.") for name in names)
@@ -108,15 +113,34 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]
     weights = read_weights(path)
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
-    architecture = json.loads(metadata.get("architecture", "{}"))
-    if architecture.keys() != PUBLISHED.keys():
+    return _architecture(path, metadata.get("architecture", "{}")), weights
+
+
+def _architecture(path: Path, text: str) -> dict[str, Any]:
+    """The arguments of :class:`~gan_baseline.gfpgan.GFPGAN`, each of its type, as the metadata of a file say them."""
+    try:
+        named = json.loads(text)
+    except ValueError as error:
+        raise WeightsError(f"{path}: its architecture is no JSON ({error})") from error
+    if isinstance(named, dict):
+        named.setdefault("smooth", False)  # files that were written before there was a choice
+    if not isinstance(named, dict) or named.keys() != PUBLISHED.keys():
         raise WeightsError(f"{path}: does not say its architecture; write it with save_gfpgan")
-    return architecture, weights
+    for name, example in PUBLISHED.items():
+        value, wanted = named[name], type(example)
+        if wanted is float and type(value) is int:
+            value = named[name] = float(value)
+        if type(value) is not wanted or (wanted is not bool and not 0 < value < 1e5):
+            raise WeightsError(f"{path}: its architecture has {name} {value!r}, which is no {wanted.__name__} above 0")
+    return named
 
 
 def _build(path: Path, architecture: dict[str, Any], weights: Mapping[str, Tensor]) -> GFPGAN:
-    with torch.device("meta"):
-        model = GFPGAN(**architecture)
+    try:
+        with torch.device("meta"):
+            model = GFPGAN(**architecture)
+    except ValueError as error:
+        raise WeightsError(f"{path}: its architecture is impossible: {error}") from error
     if found := difference(model, weights):
         raise WeightsError(f"{path}: holds another architecture than {architecture}: {found}")
     model.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)

@@ -21,16 +21,15 @@ from table import backends_table
 from torch import Tensor
 
 from idm.config.assembly.data import assets_folder
-from idm.config.assembly.intrinsic import build_denoiser, build_gammas
+from idm.config.assembly.intrinsic import build_denoiser, build_idm
 from idm.data.pairs import FrozenPairs
 from idm.data.sources import FolderFaces, Part, SyntheticFaces
 from idm.degradation import GFPGAN
-from idm.diffusion.samplers import build_scheduler
 from idm.evaluation.metrics import psnr
 from idm.io.machine import keep_freed_memory, provenance, quieten_libraries, share_cores
 from idm.io.ranges import from_uint8, hwc_to_chw, to_uint8
-from idm.restorers.pipeline import IDMPipeline
-from idm.restorers.saved import load_pipeline
+from idm.restorers.idm import IDM
+from idm.restorers.saved import load_idm
 
 CPU = torch.device("cpu")
 BATCH_SIZES = (1, 8)
@@ -58,35 +57,34 @@ VARIANTS = [
 CASES = ("the model in the box", FACES64.name)
 
 
-def build(case: str, variant: Variant) -> IDMPipeline:
-    """The pipeline as ``idm restore --backend`` sets it up; faces64's weights are random."""
+def build(case: str, variant: Variant) -> IDM:
+    """The model as ``idm restore --backend`` sets it up; faces64's weights are random."""
     if case == FACES64.name:
         config = FACES64.load()
-        scheduler = build_scheduler("ddim", build_gammas(config.schedule))
-        pipeline = IDMPipeline(build_denoiser(config), scheduler, config.objective.prediction)
+        idm = build_idm(config, build_denoiser(config))
     else:
-        pipeline = load_pipeline(None, CPU, torch.float32)
-    pipeline.register_to_config(num_inference_steps=NUM_STEPS)
+        idm = load_idm(None, CPU, torch.float32)
+    idm.chain = idm.chain.changed(num_steps=NUM_STEPS)
     if variant.backend == "torch":
-        pipeline.denoiser.type(variant.dtype)
-    pipeline.use_backend(variant.backend, variant.dtype)
-    return pipeline
+        idm.denoiser.type(variant.dtype)
+    idm.use_backend(variant.backend, variant.dtype)
+    return idm
 
 
 def prepare(case: str, variant: Variant) -> Turn:
     keep_freed_memory()
     share_cores(1)
     begin = time.perf_counter()
-    pipeline = build(case, variant)
+    idm = build(case, variant)
     seconds_to_build = time.perf_counter() - begin
 
     def turn(batch_size: int) -> float:
         """Seconds per face of a whole chain; for 0 faces those that building took."""
         if batch_size == 0:
             return seconds_to_build
-        lq = torch.rand(batch_size, 3, pipeline.image_size, pipeline.image_size)
+        lq = torch.rand(batch_size, 3, idm.image_size, idm.image_size)
         begin = time.perf_counter()
-        pipeline.restore(lq, range(batch_size))
+        idm.restore(lq, range(batch_size))
         return (time.perf_counter() - begin) / batch_size
 
     return turn
@@ -118,8 +116,8 @@ def compare(case: str, num_rounds: int) -> dict[str, Any]:
 
 def quality(num_faces: int) -> dict[str, Any]:
     """How the box's restored faces differ from those of PyTorch in float32, in 8-bit levels and in PSNR."""
-    pipelines = {variant.name: build(CASES[0], variant) for variant in VARIANTS}
-    size = pipelines[BASELINE.name].image_size
+    idms = {variant.name: build(CASES[0], variant) for variant in VARIANTS}
+    size = idms[BASELINE.name].image_size
     if "IDM_ASSETS" in os.environ:
         faces, name = FolderFaces(assets_folder() / "faces256" / "val", size), "held-out photographs"
     else:
@@ -128,7 +126,7 @@ def quality(num_faces: int) -> dict[str, Any]:
     batch = [pairs[index] for index in range(num_faces)]
     lq = torch.stack([hwc_to_chw(from_uint8(pair.lq)) for pair in batch])
     originals = [from_uint8(pair.hq) for pair in batch]
-    restored = {name: _restore(pipeline, lq) for name, pipeline in pipelines.items()}
+    restored = {name: _restore(idm, lq) for name, idm in idms.items()}
     wanted = restored[BASELINE.name]
     wanted_psnr = mean(map(psnr, wanted, originals))
     rows = []
@@ -149,9 +147,9 @@ def quality(num_faces: int) -> dict[str, Any]:
     return {"faces": name, "num_faces": num_faces, "rows": rows}
 
 
-def _restore(pipeline: IDMPipeline, lq: Tensor) -> np.ndarray:
+def _restore(idm: IDM, lq: Tensor) -> np.ndarray:
     """Faces in eights, b h w c in [0, 1]."""
-    parts = [pipeline.restore(part, range(8 * i, 8 * i + len(part))) for i, part in enumerate(lq.split(8))]
+    parts = [idm.restore(part, range(8 * i, 8 * i + len(part))) for i, part in enumerate(lq.split(8))]
     return torch.cat(parts).permute(0, 2, 3, 1).numpy()
 
 

@@ -21,39 +21,39 @@ from networks import FACES64, FACES128, Case
 from rounds import Turn, start, take_turns, write_result
 
 from idm.config.assembly.data import assets_folder
-from idm.config.assembly.intrinsic import build_denoiser, build_pipeline
+from idm.config.assembly.intrinsic import build_denoiser, build_idm
 from idm.data.sources import FolderFaces, Part
 from idm.extrinsic.clean import Cleaning, Settings
 from idm.extrinsic.gate import Gate
 from idm.faces.recognition import load_identity
 from idm.io.machine import inference_dtype, keep_freed_memory, provenance, share_cores
 from idm.io.ranges import from_uint8, hwc_to_chw
-from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.idm import IDM
 
 BATCH_SIZE = 16
 SAMPLING, CLEANING = "sampling", "cleaning"
 
 
-def prepare(case: Case) -> tuple[IDMPipeline, FolderFaces]:
-    """The case's pipeline with random weights, and faces of its size."""
+def prepare(case: Case) -> tuple[IDM, FolderFaces]:
+    """The case's model with random weights, and faces of its size."""
     keep_freed_memory()
     share_cores(1)
     config = case.load()
     denoiser = build_denoiser(config).eval().requires_grad_(False).type(inference_dtype(torch.device("cpu")))
-    return build_pipeline(config, denoiser), FolderFaces(assets_folder() / "faces256" / "val", config.data.image_size)
+    return build_idm(config, denoiser), FolderFaces(assets_folder() / "faces256" / "val", config.data.image_size)
 
 
 def prepare_sampling(case: Case, num_faces: int) -> Turn:
     """Restoring alone, from faces in memory."""
-    pipeline, faces = prepare(case)
+    idm, faces = prepare(case)
     x_d = torch.stack([hwc_to_chw(from_uint8(faces[i].image)) for i in range(num_faces)])
 
     def turn(num_steps: int) -> float:
-        pipeline.register_to_config(num_inference_steps=num_steps)
+        idm.chain = idm.chain.changed(num_steps=num_steps)
         begin = time.process_time()
         for first in range(0, num_faces, BATCH_SIZE):
             batch = x_d[first : first + BATCH_SIZE]
-            pipeline.restore(batch, range(len(batch)))
+            idm.restore(batch, range(len(batch)))
         return (time.process_time() - begin) / num_faces
 
     return turn
@@ -61,15 +61,15 @@ def prepare_sampling(case: Case, num_faces: int) -> Turn:
 
 def prepare_cleaning(case: Case, num_faces: int) -> Turn:
     """A whole job: JPEG files in, a parquet shard out."""
-    pipeline, faces = prepare(case)
-    identity = load_identity(mirrored=False, dtype=pipeline.denoiser.dtype)  # as idm clean
+    idm, faces = prepare(case)
+    identity = load_identity(mirrored=False, dtype=idm.denoiser.dtype)  # as idm clean
 
     def turn(num_steps: int) -> float:
-        pipeline.register_to_config(num_inference_steps=num_steps)
+        idm.chain = idm.chain.changed(num_steps=num_steps)
         with tempfile.TemporaryDirectory() as folder:
             job = Cleaning(
                 Part(faces, range(num_faces)),
-                pipeline,
+                idm,
                 Path(folder),
                 settings=Settings(batch_size=BATCH_SIZE, shard_size=num_faces),
                 gate=Gate(),

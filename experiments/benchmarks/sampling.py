@@ -20,7 +20,8 @@ from table import sampling_table
 from torch import Tensor
 
 from idm.config.assembly.intrinsic import build_denoiser, build_gammas
-from idm.diffusion.samplers import build_scheduler, sample
+from idm.diffusion import chain
+from idm.diffusion.samplers import sample
 from idm.io.machine import inference_dtype, keep_freed_memory, provenance, share_cores
 
 BASELINE, OURS = "diffusers", "idm"
@@ -41,15 +42,15 @@ def prepare_ours(case: Case) -> Turn:
     share_cores(1)
     config = case.load()
     denoiser = build_denoiser(config).eval().requires_grad_(False).type(inference_dtype(torch.device("cpu")))
-    scheduler = build_scheduler("ddim", build_gammas(config.schedule))
+    gammas = build_gammas(config.schedule)
 
     def restore(x_d: Tensor, num_steps: int) -> Tensor:
         return sample(
             denoiser,
             x_d,
-            scheduler,
+            gammas,
+            chain.Chain("ddim", num_steps),
             prediction=config.objective.prediction,
-            num_steps=num_steps,
             generators=[torch.Generator().manual_seed(seed) for seed in range(len(x_d))],
         )
 

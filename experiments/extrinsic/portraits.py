@@ -14,7 +14,7 @@ import numpy as np
 
 from idm.config.assembly.data import assets_folder, evenly
 from idm.data.sources import FolderFaces, Part
-from idm.evaluation.metrics import mean_and_interval
+from idm.evaluation.statistics import mean_and_interval
 from idm.extrinsic.manifest import read_manifest
 from idm.io.atomic import write_json
 from idm.io.images import write_image

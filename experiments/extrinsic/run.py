@@ -36,7 +36,7 @@ from idm.faces.recognition import cosine, load_identity
 from idm.io.atomic import write_json
 from idm.io.machine import inference_dtype, keep_freed_memory, provenance
 from idm.io.ranges import from_uint8
-from idm.restorers.saved import load_pipeline
+from idm.restorers.saved import load_idm
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "extrinsic64.yaml"
@@ -75,7 +75,7 @@ def measure_model(run: Path, result: Path, arm: str, seed: int) -> None:
     device = torch.device("cpu")
     rows = list(
         evaluate(
-            load_pipeline(run, device, inference_dtype(device)),
+            load_idm(run, device, inference_dtype(device)),
             pairs,
             {name: build_metric(name) for name in ("psnr", "ssim", "identity")},
             indices=range(len(pairs)),
@@ -168,7 +168,7 @@ def run_seed(seed: int, output: Path, overrides: list[str], num_faces: int | Non
     results.mkdir(exist_ok=True)
     num_steps = load_config(CONFIG, IDMConfig, overrides).train.num_steps
 
-    train(here / "rounds", spoiled, seed, overrides)
+    train(here / "rounds", spoiled, seed, [*overrides, "extrinsic.init=scratch"])
     measure_model(here / "rounds" / "round_0", results / f"round_0_{seed}.json", "round 0", seed)
     measure_model(here / "rounds" / "round_1", results / f"round_1_{seed}.json", "round 1", seed)
     measure_targets(here / "rounds" / "clean_0", spoiled, originals, results / f"targets_{seed}.json", seed)

@@ -26,8 +26,8 @@ from idm.io.atomic import write_json
 from idm.io.images import image_grid, write_image
 from idm.io.machine import inference_dtype, keep_freed_memory, provenance
 from idm.io.ranges import chw_to_hwc, from_uint8, to_uint8
-from idm.restorers.saved import load_pipeline
-from idm.training.loop import read_log
+from idm.restorers.saved import load_idm
+from idm.training.log import read_log
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "unconditional64.yaml"
@@ -46,7 +46,7 @@ def write_faces(source: FaceSource, folder: Path) -> None:
 
 def generate(run: Path, num_images: int, batch_size: int) -> list[np.ndarray]:
     device = torch.device("cpu")
-    pipeline = load_pipeline(run, device, inference_dtype(device))
+    pipeline = load_idm(run, device, inference_dtype(device))
     images: list[np.ndarray] = []
     for start in range(0, num_images, batch_size):
         seeds = range(start, min(start + batch_size, num_images))

@@ -4,8 +4,9 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -99,11 +100,11 @@ def validate(schema: type[Schema], raw: dict[str, Any], where: str) -> Schema:
 
 
 def _describe(schema: type[BaseModel], fault: Any) -> str:
-    keys = [str(part) for part in _without_tags(schema, fault["loc"])]
-    path = ".".join(keys)
-    if fault["type"] == "extra_forbidden":
+    keys = _without_tags(schema, fault["loc"])
+    path = ".".join(map(str, keys))
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _fields_at(schema, fault["loc"][:-1])
-        close = difflib.get_close_matches(keys[-1], known, n=1)
+        close = difflib.get_close_matches(str(keys[-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(known))}"
         return f"{path}: unknown key; {hint}"
     if fault["type"] == "missing":
@@ -113,23 +114,31 @@ def _describe(schema: type[BaseModel], fault: Any) -> str:
     return f"{path}: {fault['msg']}, got {fault['input']!r}"
 
 
-def _sections(annotation: Any) -> Iterable[type[BaseModel]]:
-    """The section classes that an annotation admits."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _sections(annotation: Any) -> Iterable[type]:
+    """The section classes that an annotation admits: models, and the dataclasses of degradation steps."""
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_dataclass(annotation)):
         yield annotation
     for argument in get_args(annotation):
         yield from _sections(argument)
 
 
-def _tag(section: type[BaseModel]) -> str | None:
-    field = section.model_fields.get("name")
-    return get_args(field.annotation)[0] if field else None
+def _fields(section: type) -> dict[str, Any]:
+    """Annotations of a section's fields by name."""
+    if issubclass(section, BaseModel):
+        return {name: field.annotation for name, field in section.model_fields.items()}
+    hints = get_type_hints(section)
+    return {name: hints[name] for name in vars(section)["__dataclass_fields__"]}
 
 
-def _walk(schema: type[BaseModel], loc: Sequence[Any]) -> tuple[type[BaseModel] | None, list[Any]]:
+def _tag(section: type) -> str | None:
+    annotation = _fields(section).get("name")
+    return get_args(annotation)[0] if annotation else None
+
+
+def _walk(schema: type[BaseModel], loc: Sequence[Any]) -> tuple[type | None, list[Any]]:
     """Follow a pydantic location; gives the section it ends in and the location without union tags."""
-    section: type[BaseModel] | None = schema
-    choices: list[type[BaseModel]] = []
+    section: type | None = schema
+    choices: list[type] = []
     keys: list[Any] = []
     for part in loc:
         tagged = [choice for choice in choices if _tag(choice) == part]
@@ -137,17 +146,20 @@ def _walk(schema: type[BaseModel], loc: Sequence[Any]) -> tuple[type[BaseModel] 
             section = tagged[0]
             continue
         keys.append(part)
-        field = section.model_fields.get(part) if section else None
-        choices = list(_sections(field.annotation)) if field else []
+        if isinstance(part, int):  # a place in a list
+            continue
+        annotation = _fields(section).get(part) if section else None
+        choices = list(_sections(annotation))
         section = choices[0] if len(choices) == 1 else None
     return section, keys
 
 
-def _tags_at(schema: type[BaseModel], keys: Sequence[str]) -> list[str]:
+def _tags_at(schema: type[BaseModel], keys: Sequence[Any]) -> list[str]:
     """The names that a choice may have."""
-    parent, _ = _walk(schema, keys[:-1])
+    names = [key for key in keys if not isinstance(key, int)]
+    parent, _ = _walk(schema, names[:-1])
     assert parent is not None
-    return [tag for choice in _sections(parent.model_fields[keys[-1]].annotation) if (tag := _tag(choice))]
+    return [tag for choice in _sections(_fields(parent)[names[-1]]) if (tag := _tag(choice))]
 
 
 def _without_tags(schema: type[BaseModel], loc: Sequence[Any]) -> list[Any]:
@@ -156,7 +168,7 @@ def _without_tags(schema: type[BaseModel], loc: Sequence[Any]) -> list[Any]:
 
 def _fields_at(schema: type[BaseModel], loc: Sequence[Any]) -> list[str]:
     section = _walk(schema, loc)[0]
-    return list(section.model_fields) if section else []
+    return list(_fields(section)) if section else []
 
 
 def dump_config(config: BaseModel) -> str:

@@ -9,6 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from idm.degradation import AnyStep, PresetName
+from idm.diffusion.chain import Chain, SamplerName, Spacing, Start
+
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -36,14 +39,18 @@ class SyntheticConfig(Section):
 
     name: Literal["synthetic"] = "synthetic"
     num_faces: Count = 4096
+    """How many faces there are."""
     seed: int = 0
+    """Another seed gives other faces."""
 
 
 class FolderConfig(Section):
-    """A folder of aligned face images, searched recursively; ``metadata.jsonl`` may give landmarks."""
+    """A folder of aligned face images, searched recursively; ``metadata.jsonl`` or FFHQ's own
+    ``ffhq-dataset-v2.json`` may give landmarks."""
 
     name: Literal["folder"] = "folder"
     path: Path
+    """The folder."""
 
 
 class HuggingFaceConfig(Section):
@@ -52,15 +59,22 @@ class HuggingFaceConfig(Section):
 
     name: Literal["huggingface"] = "huggingface"
     path: str
+    """First argument of `load_dataset`."""
     data_files: str | list[str] | None = None
+    """File or files, globs included, for a format name as `path`."""
     split: str = "train"
+    """Split of the data set."""
     image_column: str = "image"
+    """Column of images."""
     landmarks_column: str | None = None
+    """Column of five (x, y) points in pixels of the image: left eye, right eye, nose, left and right mouth corner
+    as seen in the image."""
     id_column: str | None = None
     """Names of the faces; without it their numbers stand for them."""
     streaming: bool = False
     """Read without storing; needs ``num_faces``, the faces that make an epoch."""
     num_faces: Count | None = None
+    """Number of faces in an epoch; required with `streaming`, and only allowed there."""
 
 
 class AssetsConfig(Section):
@@ -68,6 +82,7 @@ class AssetsConfig(Section):
 
     name: Literal["assets"] = "assets"
     split: Literal["train", "val", "test"] = "train"
+    """Folder below `faces256`."""
 
 
 SourceConfig = Annotated[SyntheticConfig | FolderConfig | HuggingFaceConfig | AssetsConfig, Field(discriminator="name")]
@@ -77,9 +92,11 @@ class DataConfig(Section):
     source: SourceConfig
     """P_X: the faces to train on. Without ``val_source`` the last ``validation.num_images`` are held out of it."""
     val_source: SourceConfig | None = None
+    """The faces to validate on."""
     image_size: Annotated[int, Field(ge=16)]
     """Side in pixels to which the aligned faces are resized."""
     flip_probability: Share = 0.5
+    """Share of training faces that are mirrored."""
     max_shift: Annotated[int, Field(ge=0)] = 0
     """Faces are moved by up to so many whole pixels each way, so that no pixel always has the same place in a patch."""
     grey_probability: Share = 0.0
@@ -92,27 +109,29 @@ class DataConfig(Section):
     """Processes that prepare batches; 0 prepares them in the training process."""
 
 
-Preset = Literal[
-    "gfpgan", "vqfr", "restoreformer_pp", "codeformer", "codeformer_stage2", "diffbir", "daefr", "difface", "mild"
-]
-
-
 class DegradationConfig(Section):
     """A published preset, and what to change in it. Lengths are in pixels of a 512 px face."""
 
-    preset: Preset = "gfpgan"
+    preset: PresetName = "gfpgan"
+    """Published recipe; see `idm.degradation.presets`."""
     clean_probability: Share = 0.03
     """Share of faces that stay undegraded: a clean face must come back clean."""
     skip_probability: Share = 0.0
     """Blur, downscaling, noise and JPEG are left out, each with this probability."""
     bicubic_probability: Share = 0.0
     """Share of faces that are brought back to size by bicubic instead of bilinear interpolation."""
-    mixture: dict[Preset, Share] = {}
+    mixture: dict[PresetName, Share] = {}
     """Shares of the training faces that are degraded by other presets; the rest is degraded by ``preset``."""
+    steps: list[Annotated[AnyStep, Field(discriminator="name")]] | None = None
+    """Steps in place of the preset's."""
     blur_sigma: Annotated[Length, AfterValidator(_rising)] | None = None
+    """Range of the sigma of Gaussian blur, in place of the preset's; likewise below."""
     down: Annotated[Factor, AfterValidator(_rising)] | None = None
+    """Range of the factor by which the face is shrunk; below 1 enlarges."""
     noise_sigma: Annotated[Length, AfterValidator(_rising)] | None = None
+    """Gaussian noise, range of sigma, in units of 1/255."""
     jpeg_quality: Annotated[Quality, AfterValidator(_rising)] | None = None
+    """Range of the JPEG quality, within 1 to 100."""
 
 
 # --------------------------------------------------------------------------------------------- network
@@ -140,8 +159,11 @@ class LinearConfig(Section):
 
     name: Literal["linear"] = "linear"
     beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    """The first beta."""
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 1e-2
+    """The last beta."""
     num_steps: Count = 2000
+    """T, the number of noise levels."""
 
 
 class CosineConfig(Section):
@@ -149,7 +171,9 @@ class CosineConfig(Section):
 
     name: Literal["cosine"] = "cosine"
     num_steps: Count = 1000
+    """T, the number of noise levels."""
     offset: Annotated[float, Field(gt=0)] = 0.008
+    """The offset s of their eq. 17."""
 
 
 class LogSigmaConfig(Section):
@@ -197,43 +221,58 @@ class FeatureLossConfig(Section):
     """Weight of the sum over the maps beside the pixels' loss."""
 
 
+class AdversarialConfig(Section):
+    """A critic of patches, trained beside the denoiser."""
+
+    weight: Annotated[float, Field(gt=0)] = 0.015
+    """Weight of the hinge loss of the estimate of x_0."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    """Learning rate of the critic."""
+    r1_gamma: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of R1, the penalty of the critic's gradient at x_0."""
+    channels: Annotated[list[Count], Field(min_length=1)] = [96, 128, 192]
+    """Widths of the critic's levels."""
+    augment: bool = False
+    """DiffAugment before the critic, for small training sets and long runs."""
+
+
 class ObjectiveConfig(Section):
     prediction: Literal["epsilon", "sample", "v"] = "sample"
+    """What f_theta gives: the noise, the clean face, or v."""
     p: Literal[1, 2] = 1
+    """Exponent of the loss: 1 absolute, 2 squared difference."""
     min_snr_clamp: Annotated[float, Field(gt=0)] | None = None
+    """Clamp of min-SNR weights (arXiv 2303.09556); null for equal weights."""
     noise_levels: NoiseLevelsConfig = PiecewiseUniformConfig()
     """The distribution of gamma in training."""
     features: FeatureLossConfig | None = None
     """A loss beyond pixels."""
+    adversarial: AdversarialConfig | None = None
+    """An adversarial loss, for the finish of a trained model."""
 
 
 class ChainConfig(Section):
+    """How faces are sampled, see :class:`idm.diffusion.chain.Chain`."""
+
+    name: SamplerName
+    """The sampler."""
     num_steps: Count = 10
-    start_from: Literal["noise", "degraded"] = "noise"
+    start_from: Start = "noise"
     strength: Annotated[float, Field(gt=0, le=1)] = 1.0
-
-
-class LangevinConfig(ChainConfig):
-    name: Literal["langevin"] = "langevin"
-
-
-class DDIMConfig(ChainConfig):
-    name: Literal["ddim"] = "ddim"
     eta: Share = 0.0
+    """Share of fresh noise, for ddim only."""
+    spacing: Spacing = "even"
+    levels: tuple[Annotated[float, Field(gt=0)], ...] = ()
 
-
-class DPMPP2MConfig(ChainConfig):
-    name: Literal["dpmpp_2m"] = "dpmpp_2m"
-
-
-class UniPCConfig(ChainConfig):
-    name: Literal["unipc"] = "unipc"
-
-
-SamplerConfig = Annotated[LangevinConfig | DDIMConfig | DPMPP2MConfig | UniPCConfig, Field(discriminator="name")]
+    def build(self) -> Chain:
+        """The chain, which checks itself: ValueError."""
+        return Chain(sampler=self.name, **self.model_dump(exclude={"name"}))
 
 
 # -------------------------------------------------------------------------------------------- training
+
+
+Tracker = Literal["tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio"]
 
 
 class TrainConfig(Section):
@@ -246,14 +285,18 @@ class TrainConfig(Section):
     accumulation: Count = 1
     """Micro-batches per optimiser step in each process."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the average of the weights, which is what is validated and published. It rises to this value as (1 +
+    step) / (10 + step), with step counted from 0, and is 0 in the first step."""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """"auto" is bf16 where the processor computes in it, else no."""
     log_every: Count = 20
+    """Steps between lines of the log."""
     checkpoint_every: Count = 500
+    """Steps between checkpoints."""
     keep_checkpoints: Count = 2
     """How many of the newest checkpoints stay, besides the best one."""
-    trackers: list[str] = ["tensorboard"]
-    """accelerate's tracker names; a JSONL log is always written."""
+    trackers: list[Tracker] = ["tensorboard"]
+    """Where metrics go besides the JSONL log, which is always written; each is a package of that name."""
 
 
 class IDMTrainConfig(TrainConfig):
@@ -261,23 +304,39 @@ class IDMTrainConfig(TrainConfig):
     """Weights to start from: a run, a saved pipeline or the bundled model. A model of half the patch size becomes one
     that sees the faces shrunk to half (:func:`idm.models.unet.double_patches`)."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """Peak learning rate of AdamW."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """Steps over which the learning rate rises from zero."""
     decay: Literal["constant", "cosine"] = "cosine"
     """Learning rate after the warm-up: constant, or a half cosine down to zero at ``num_steps``."""
     betas: tuple[Share, Share] = (0.9, 0.99)
+    """AdamW's betas."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's weight decay."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients with a larger norm are scaled down to it."""
     gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
     compile: bool = False
+    """Compile the network with `torch.compile`."""
+
+
+ValidationMetric = Literal["psnr", "ssim", "lpips", "identity", "frechet"]
 
 
 class ValidationConfig(Section):
     every: Count = 500
+    """Steps between validations."""
     num_images: Count = 64
+    """Faces to validate on."""
     num_shown: Count = 8
     """Faces in the before/after grid."""
     seed: int = 1234
     """Seed of the frozen degradations and of the sampler's noise."""
+    metrics: Annotated[list[ValidationMetric], Field(min_length=1)] = ["psnr", "ssim"]
+    """What the restored faces are measured by; identity, frechet and lpips need weights that the user provides."""
+    best: ValidationMetric = "psnr"
+    """The metric that decides which checkpoint is the best."""
 
 
 # ------------------------------------------------------------------------------------- extrinsic iteration
@@ -323,7 +382,7 @@ ReplacementConfig = Annotated[AtOnceConfig | GradualConfig | MixedConfig, Field(
 class CleaningConfig(Section):
     """How x* = f_theta(x) is drawn, judged and stored."""
 
-    sampler: SamplerConfig | None = None
+    sampler: ChainConfig | None = None
     """How x* is drawn; without it as the model samples."""
     samples: Count = 1
     """How many x* are drawn for each face; the accepted one with the best identity counts."""
@@ -333,16 +392,22 @@ class CleaningConfig(Section):
     """Faces of a file of the result; so many each process may have to restore again after a kill."""
     image_format: Literal["png", "jpg"] = "png"
     """Lossless PNG, or JPEG of quality 95 without chroma subsampling."""
-    gate: GateConfig = GateConfig()
+    gate: GateConfig | None = GateConfig()
+    """Which x* take the place of x; null: all of them, as document A writes it."""
 
 
 class ExtrinsicConfig(CleaningConfig):
     """Train, clean the originals with what was trained, train on them anew: ``rounds`` times."""
 
     rounds: Count = 1
+    """Number of cleanings, each followed by a training on the cleaned faces."""
     init: Literal["scratch", "previous"] = "scratch"
     """Where f_theta* starts: new weights, or those of the round before."""
+    condition_on: Literal["original", "cleaned"] = "original"
+    """What a later round degrades to get x_d: the originals x, so that only the targets differ ("the only difference
+    between learning f_theta and f_theta* is the target distribution", document A), or the cleaned faces x*."""
     replacement: ReplacementConfig = AtOnceConfig()
+    """How P_X* replaces P_X."""
     max_validation_loss: Annotated[float, Field(ge=0)] = 0.1
     """How much worse a round may validate than the one before, in dB of PSNR; more ends the rounds."""
 
@@ -354,11 +419,16 @@ class RunConfig(Section):
     """What every run has, whatever it trains."""
 
     output_dir: Path
+    """The run's folder. A run that is started again in the same folder resumes."""
     seed: int = 0
+    """Seed of the initial weights, the order of the faces, the degradations and the noise."""
     data: DataConfig
+    """Faces."""
     degradation: DegradationConfig = DegradationConfig()
+    """How a clean face becomes a degraded one."""
     train: TrainConfig
     validation: ValidationConfig = ValidationConfig()
+    """Held-out faces with frozen degradations."""
 
     def impossible_combinations(self) -> list[str]:
         """What is well formed field by field and cannot work together."""
@@ -370,6 +440,8 @@ class RunConfig(Section):
             )
         if self.validation.num_shown > self.validation.num_images:
             faults.append("validation.num_shown: exceeds validation.num_images")
+        if self.validation.best not in self.validation.metrics:
+            faults.append(f"validation.best: {self.validation.best} is not among validation.metrics")
         source, val_source = self.data.source, self.data.val_source
         if source.name == "huggingface" and source.streaming != (source.num_faces is not None):
             faults.append("data.source.num_faces: is needed with streaming, where no length is known, and only there")
@@ -387,10 +459,15 @@ class IDMConfig(RunConfig):
     """Everything that train_idm.py needs."""
 
     denoiser: DenoiserConfig = DenoiserConfig()
+    """The network."""
     schedule: ScheduleConfig = LinearConfig()
+    """Noise levels."""
     objective: ObjectiveConfig = ObjectiveConfig()
-    sampler: SamplerConfig = DDIMConfig()
+    """The loss."""
+    sampler: ChainConfig = ChainConfig(name="ddim")
+    """The chain that restores a face, in validation and in the published model."""
     train: IDMTrainConfig
+    """Optimisation, logging and checkpoints."""
     extrinsic: ExtrinsicConfig | None = None
     """Rounds of the extrinsic iteration; without them one training is all."""
 
@@ -431,12 +508,14 @@ class IDMConfig(RunConfig):
             faults.append("schedule.beta_start: is above schedule.beta_end")
         return faults
 
-    def _impossible_chain(self, where: str, chain: SamplerConfig) -> list[str]:
+    def _impossible_chain(self, where: str, chain: ChainConfig) -> list[str]:
         faults = []
         if chain.num_steps > self.schedule.num_steps:
             faults.append(f"{where}.num_steps: {chain.num_steps} exceeds the schedule's {self.schedule.num_steps}")
-        if chain.start_from == "noise" and chain.strength != 1:
-            faults.append(f"{where}.strength: below 1 needs {where}.start_from=degraded")
+        try:
+            chain.build()
+        except ValueError as error:
+            faults.append(f"{where}: {error}")
         return faults
 
     def _impossible_rounds(self) -> list[str]:
@@ -444,6 +523,10 @@ class IDMConfig(RunConfig):
             return []
         chain, source, replacement = self.extrinsic.sampler, self.data.source, self.extrinsic.replacement.name
         faults = [] if chain is None else self._impossible_chain("extrinsic.sampler", chain)
+        if not {"psnr", "ssim"} <= set(self.validation.metrics):
+            faults.append("validation.metrics: rounds are compared by psnr and ssim, which must be among them")
         if source.name == "huggingface" and source.streaming and replacement != "at_once":
             faults.append(f"extrinsic.replacement.name: {replacement} needs a data.source that can be indexed")
+        if source.name == "huggingface" and source.streaming and self.extrinsic.condition_on == "original":
+            faults.append("extrinsic.condition_on: original needs a data.source that can be indexed; set it to cleaned")
         return faults

@@ -4,7 +4,7 @@ A *position* counts the samples of a whole run. The face at a position, its mirr
 depend on (seed, position) only: not on the process, the worker, or how often the run was interrupted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from idm.data.mixing import Pool
-from idm.data.sources import Face, FaceSource, Landmarks, StreamedFaces
+from idm.data.sources import Face, FaceSource, Landmarks, Points68, StreamedFaces
 from idm.degradation import Mixture, Recipe, degradation_rng, degrade
-from idm.degradation.steps import to_grey
+from idm.degradation.operations import to_grey
 from idm.io.ranges import from_uint8, to_uint8
 
 
@@ -33,19 +33,25 @@ class Pair:
     landmarks: Landmarks | None
     key: str
     position: int
+    points: Points68 | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch. Images are uint8 on the CPU; unknown landmarks are nan."""
+    """A micro-batch. Images are uint8 on the CPU; unknown landmarks are nan.
+
+    ``points``, from which the landmarks follow, is None unless some face has them.
+    """
 
     hq: UInt8[Tensor, "b 3 s s"]
     lq: UInt8[Tensor, "b 3 s s"]
     landmarks: Float32[Tensor, "b 5 2"]
     positions: list[int]
+    points: Float32[Tensor, "b 68 2"] | None = None
 
     def pin_memory(self) -> "Batch":
-        return Batch(self.hq.pin_memory(), self.lq.pin_memory(), self.landmarks.pin_memory(), self.positions)
+        points = None if self.points is None else self.points.pin_memory()
+        return Batch(self.hq.pin_memory(), self.lq.pin_memory(), self.landmarks.pin_memory(), self.positions, points)
 
 
 @dataclass(frozen=True)
@@ -65,32 +71,59 @@ class Pairing:
         if self.max_shift:
             face = shift(face, *rng.integers(-self.max_shift, self.max_shift, size=2, endpoint=True).tolist())
         if self.grey_probability and rng.random() < self.grey_probability:
-            face = replace(face, image=to_uint8(to_grey(from_uint8(face.image))))
+            face = _on_images(face, lambda image: to_uint8(to_grey(from_uint8(image))))
         return _pair(face, self.recipe, rng, position)
 
 
 def _pair(face: Face, recipe: Recipe | Mixture, rng: np.random.Generator, position: int) -> Pair:
-    lq = to_uint8(degrade(from_uint8(face.image), recipe, rng))
-    return Pair(face.image, lq, face.landmarks, face.key, position)
+    source = face.image if face.original is None else face.original
+    lq = to_uint8(degrade(from_uint8(source), recipe, rng))
+    return Pair(face.image, lq, face.landmarks, face.key, position, face.points)
 
 
 def mirror(face: Face) -> Face:
     """Flip left and right; what was the left eye in the image becomes the right one."""
-    image = np.ascontiguousarray(face.image[:, ::-1])
-    landmarks = face.landmarks
-    if landmarks is not None:
-        landmarks = landmarks[[1, 0, 2, 4, 3]]
-        landmarks[:, 0] = image.shape[1] - 1 - landmarks[:, 0]
-    return Face(image, landmarks, face.key)
+    width = face.image.shape[1]
+
+    def mirrored(points: np.ndarray | None, order: list[int]) -> np.ndarray | None:
+        if points is None:
+            return None
+        return np.array([width - 1, 0], np.float32) + np.array([-1, 1], np.float32) * points[order]
+
+    flipped = _on_images(face, lambda image: np.ascontiguousarray(image[:, ::-1]))
+    landmarks, points = mirrored(face.landmarks, _MIRRORED_5), mirrored(face.points, _MIRRORED_68)
+    return replace(flipped, landmarks=landmarks, points=points)
+
+
+_MIRRORED_5 = [1, 0, 2, 4, 3]
+_MIRRORED_68 = [
+    *range(16, -1, -1),  # jaw
+    *range(26, 16, -1),  # brows
+    *range(27, 31),  # bridge of the nose
+    *range(35, 30, -1),  # nostrils
+    *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),  # eyes
+    *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55),  # outside of the lips
+    *(64, 63, 62, 61, 60, 67, 66, 65),  # inside of the lips
+]
 
 
 def shift(face: Face, right: int, down: int) -> Face:
     """Move a face by whole pixels; the border is repeated."""
     size, most = len(face.image), max(abs(right), abs(down))
-    padded = np.pad(face.image, ((most, most), (most, most), (0, 0)), mode="edge")
-    image = np.ascontiguousarray(padded[most - down :, most - right :][:size, :size])
-    landmarks = None if face.landmarks is None else face.landmarks + np.float32([right, down])
-    return Face(image, landmarks, face.key)
+
+    def moved(image: np.ndarray) -> np.ndarray:
+        padded = np.pad(image, ((most, most), (most, most), (0, 0)), mode="edge")
+        return np.ascontiguousarray(padded[most - down :, most - right :][:size, :size])
+
+    move = np.array([right, down], np.float32)
+    landmarks, points = (None if p is None else p + move for p in (face.landmarks, face.points))
+    return replace(_on_images(face, moved), landmarks=landmarks, points=points)
+
+
+def _on_images(face: Face, change: Callable[[np.ndarray], np.ndarray]) -> Face:
+    """The same change of a face's target and of what is degraded."""
+    original = None if face.original is None else change(face.original)
+    return replace(face, image=change(face.image), original=original)
 
 
 class FrozenPairs(Dataset[Pair]):
@@ -191,11 +224,15 @@ def collate(pairs: list[Pair]) -> Batch:
     def stack(images: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(rearrange(np.stack(images), "b h w c -> b c h w").copy())
 
-    unknown = np.full((5, 2), np.nan, np.float32)
-    landmarks = np.stack([unknown if pair.landmarks is None else pair.landmarks for pair in pairs])
+    def stack_points(points: Sequence[np.ndarray | None], number: int) -> Tensor:
+        unknown = np.full((number, 2), np.nan, np.float32)
+        return torch.from_numpy(np.stack([unknown if p is None else p for p in points]).astype(np.float32))
+
+    points = [pair.points for pair in pairs]
     return Batch(
         stack([pair.hq for pair in pairs]),
         stack([pair.lq for pair in pairs]),
-        torch.from_numpy(landmarks.astype(np.float32)),
+        stack_points([pair.landmarks for pair in pairs], 5),
         [pair.position for pair in pairs],
+        None if all(p is None for p in points) else stack_points(points, 68),
     )

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from idm.data.synthetic import synthetic_face
+from idm.faces.template import five_of_68
 from idm.io.find import find_images
 from idm.io.images import ImageError, Picture, decode_image, read_image, resize_image
 
 Landmarks = Float32[np.ndarray, "5 2"]
+Points68 = Float32[np.ndarray, "68 2"]
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,15 @@ class Face:
         landmarks: (x, y) of left eye, right eye, nose, left and right mouth corner as seen in the image, in
             pixels with pixel centres at integers; None if unknown.
         key: a name that is unique in its source.
+        points: the 68 points of iBUG from which ``landmarks`` follow, where the source has them.
+        original: the image whose degradation is the condition x_d, if it is not ``image``, the target.
     """
 
     image: UInt8[np.ndarray, "s s 3"]
     landmarks: Landmarks | None
     key: str
+    points: Points68 | None = None
+    original: UInt8[np.ndarray, "s s 3"] | None = None
 
 
 @runtime_checkable
@@ -60,16 +66,25 @@ class SyntheticFaces:
 class FolderFaces:
     """The images of a folder and its subfolders, sorted by path.
 
-    ``metadata.jsonl`` beside them, one object a line with ``file_name`` and ``landmarks``, is optional.
+    ``metadata.jsonl`` beside them, one object a line with ``file_name`` and ``landmarks`` (5 or 68 points in pixels
+    of the file), ``group`` and ``source``, is optional. In its place may stand FFHQ's own ``ffhq-dataset-v2.json``,
+    whose 68 points are those of the 1024 px face of the same number, also if the files are smaller.
 
     Raises:
-        ImageError: if the folder holds no image; on access, for a file that is no square image.
+        ImageError: if the folder holds no image or its landmarks cannot be read; on access, for a file that is no
+            square image.
     """
 
     def __init__(self, folder: Path, size: int) -> None:
         self.folder, self.size = folder, size
         self.paths = find_images([folder])
-        self.landmarks, self.groups = _read_metadata(folder / "metadata.jsonl")
+        self.landmarks, self.groups, self.origins = _read_metadata(folder / "metadata.jsonl")
+        self.ffhq_points = {} if self.landmarks else _read_ffhq(folder / "ffhq-dataset-v2.json")
+
+    @property
+    def has_landmarks(self) -> bool:
+        """Whether any of the faces has."""
+        return bool(self.landmarks or self.ffhq_points)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -77,7 +92,11 @@ class FolderFaces:
     def __getitem__(self, index: int) -> Face:
         path = self.paths[index]
         key = path.relative_to(self.folder).as_posix()
-        return _fit(read_image(path), self.landmarks.get(key), self.size, str(path), key)
+        picture = read_image(path)
+        points = self.landmarks.get(key)
+        if path.stem in self.ffhq_points:
+            points = _scaled(self.ffhq_points[path.stem], picture.rgb.shape[1] / FFHQ_SIDE)
+        return _fit(picture, points, self.size, str(path), key)
 
 
 class HuggingFaceFaces:
@@ -163,6 +182,25 @@ def balanced(source: FaceSource, folder: FolderFaces, most: int = 3) -> Part:
     return Part(source, [index for index, group in enumerate(groups) for _ in range(times[group])])
 
 
+class OnOriginals:
+    """Cleaned faces as targets, and the faces they were made of as what is degraded: (D(x), x*) instead of (D(x*), x*).
+
+    Args:
+        cleaned, originals: the same faces in the same order.
+    """
+
+    def __init__(self, cleaned: FaceSource, originals: FaceSource) -> None:
+        if len(cleaned) != len(originals):
+            raise ValueError(f"{len(cleaned)} cleaned faces, but {len(originals)} originals")
+        self.cleaned, self.originals = cleaned, originals
+
+    def __len__(self) -> int:
+        return len(self.cleaned)
+
+    def __getitem__(self, index: int) -> Face:
+        return replace(self.cleaned[index], original=self.originals[index].image)
+
+
 class Cached:
     """Another source's faces, kept in memory once they were read (in each worker process its own)."""
 
@@ -189,8 +227,10 @@ def row_to_face(row: Mapping[str, Any], image_column: str, landmarks_column: str
         raise ImageError(f"{key}: holds no bytes of a picture; pictures beside a data set are a source 'folder'")
     picture = decode_image(data["bytes"], key)
     points = row[landmarks_column] if landmarks_column else None
-    landmarks = None if points is None else np.asarray(points, np.float32)
-    return _fit(picture, landmarks, size, key, key)
+    try:
+        return _fit(picture, None if points is None else _points(points), size, key, key)
+    except (ValueError, TypeError) as error:
+        raise ImageError(f"{key}: the column {landmarks_column!r} holds no landmarks ({error})") from error
 
 
 def _undecoded(dataset: Any, image_column: str) -> Any:
@@ -203,29 +243,64 @@ def _undecoded(dataset: Any, image_column: str) -> Any:
     return dataset.cast_column(image_column, datasets.Image(decode=False))
 
 
-def _fit(picture: Picture, landmarks: Landmarks | None, size: int, name: str, key: str) -> Face:
+def _fit(picture: Picture, landmarks: Landmarks | Points68 | None, size: int, name: str, key: str) -> Face:
     """Resize an aligned face to the training size, with its landmarks."""
     height, width = picture.rgb.shape[:2]
     if height != width:
         raise ImageError(f"{name}: is {width}x{height}; an aligned face is square: align and crop it first")
-    if landmarks is not None:
-        landmarks = ((landmarks + 0.5) * (size / width) - 0.5).astype(np.float32)
-    return Face(resize_image(picture.rgb, (size, size)), landmarks, key)
+    image = resize_image(picture.rgb, (size, size))
+    if landmarks is None:
+        return Face(image, None, key)
+    landmarks = _scaled(landmarks, size / width)
+    return Face(image, landmarks, key) if len(landmarks) == 5 else Face(image, five_of_68(landmarks), key, landmarks)
 
 
-def _read_metadata(path: Path) -> tuple[dict[str, Landmarks], dict[str, str]]:
-    """Landmarks and groups by file name, of those rows that have them."""
-    landmarks: dict[str, Landmarks] = {}
+def _scaled(points: Landmarks | Points68, factor: float) -> Landmarks | Points68:
+    """Where points lie after the image was resized."""
+    return ((points + 0.5) * factor - 0.5).astype(np.float32)
+
+
+def _points(values: Any) -> Landmarks | Points68:
+    """ValueError or TypeError unless these are 5 or 68 points (x, y)."""
+    points = np.asarray(values, np.float32)
+    if points.shape in ((10,), (136,)):
+        points = points.reshape(-1, 2)
+    if points.shape not in ((5, 2), (68, 2)):
+        raise ValueError(f"5 or 68 points (x, y) wanted, got numbers of shape {points.shape}")
+    return points
+
+
+def _read_metadata(path: Path) -> tuple[dict[str, Landmarks | Points68], dict[str, str], dict[str, str]]:
+    """Landmarks, groups and sources by file name, of those rows that have them."""
+    landmarks: dict[str, Landmarks | Points68] = {}
     groups: dict[str, str] = {}
+    origins: dict[str, str] = {}
     if not path.exists():
-        return landmarks, groups
+        return landmarks, groups, origins
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         try:
             row = json.loads(line)
             if "landmarks" in row:
-                landmarks[row["file_name"]] = np.asarray(row["landmarks"], np.float32).reshape(5, 2)
+                landmarks[row["file_name"]] = _points(row["landmarks"])
             if row.get("group") is not None:
                 groups[row["file_name"]] = str(row["group"])
+            if row.get("source") is not None:
+                origins[row["file_name"]] = str(row["source"])
         except (ValueError, KeyError, TypeError) as error:
-            raise ImageError(f"{path}: line {number} is not a JSON object with file_name and landmarks") from error
-    return landmarks, groups
+            reason = f"is not a JSON object with file_name and landmarks ({error})"
+            raise ImageError(f"{path}: line {number} {reason}") from error
+    return landmarks, groups, origins
+
+
+FFHQ_SIDE = 1024  # of the faces to which the landmarks of its file belong
+
+
+def _read_ffhq(path: Path) -> dict[str, Points68]:
+    """The landmarks of FFHQ's own file by the numbers of the faces, five digits; none without the file."""
+    if not path.exists():
+        return {}
+    try:
+        rows = json.loads(path.read_text())
+        return {f"{int(number):05d}": _points(row["image"]["face_landmarks"]) for number, row in rows.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ImageError(f"{path}: is not FFHQ's file of landmarks ({error})") from error

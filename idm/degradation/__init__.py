@@ -1,10 +1,12 @@
 """Blind-face-restoration degradations: an image in [0, 1] and a generator in, a worse image out.
 
-`recipes` holds the recipes and the fixed order of the steps, `steps` the steps one by one, `kernels` the blur
-kernels. Everything is numpy and OpenCV on the CPU; nothing here knows of configs, files or training.
+`steps` and `further_steps` hold the steps, `recipes` what a recipe is and how it degrades, `presets` the published
+recipes, `operations` and `kernels` what happens to the pixels. Everything is numpy and OpenCV on the CPU; nothing here
+knows of configs, files or training.
 """
 
-from idm.degradation.recipes import (
+from idm.degradation.further_steps import AnyStep
+from idm.degradation.presets import (
     CODEFORMER,
     CODEFORMER_STAGE2,
     DAEFR,
@@ -13,8 +15,12 @@ from idm.degradation.recipes import (
     GFPGAN,
     MILD,
     PRESETS,
+    REAL_ESRGAN,
     RESTOREFORMER_PP,
     VQFR,
+    PresetName,
+)
+from idm.degradation.recipes import (
     Degradation,
     Mixture,
     Recipe,
@@ -33,10 +39,13 @@ __all__ = [
     "GFPGAN",
     "MILD",
     "PRESETS",
+    "REAL_ESRGAN",
     "RESTOREFORMER_PP",
     "VQFR",
+    "AnyStep",
     "Degradation",
     "Mixture",
+    "PresetName",
     "Recipe",
     "apply_degradation",
     "degradation_rng",

@@ -1,127 +1,292 @@
-"""The single steps of a degradation, each a pure function of an image and a strength.
+"""What a step of a degradation is, and GFP-GAN's steps: limits, drawing and applying stand together.
 
-Images are float32 RGB arrays `h w 3` in [0, 1], in and out; the input is never written to. Each step but JPEG
-and grey has a strength at which it changes nothing: an impulse kernel, factor 1, sigma 0, shift 0, hue 0.
-Averages are clipped too: in float32 the weights sum to 1 within 1e-7 only, and OpenCV's builds differ.
+A step is a frozen dataclass of plain numbers. `draw` turns its ranges into one strength (None leaves the step out),
+`apply` carries a strength out. `draw` takes the same count of random numbers whatever the ranges and probabilities
+are: a changed setting then moves no other step, and recipes can be compared draw by draw.
+
+`further_steps` holds the steps of others and the list of all.
 """
 
-from typing import Literal
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-import cv2
 import numpy as np
-from jaxtyping import Float32
 
-RGB = Float32[np.ndarray, "h w 3"]
-Interpolation = Literal["bilinear", "bicubic"]
+from idm.degradation import kernels, operations
+from idm.degradation.operations import RGB, Interpolation, Resized
 
-_FILTERS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+Range = tuple[float, float]
+Limits = Mapping[str, Range]  # of the fields, by their names
+Drawn = TypeVar("Drawn")
 
-# ITU-R 601 luma as torchvision rounds it (`rgb_to_grayscale`): it sums to 0.9999. OpenCV's red is 0.299.
-_TORCHVISION_LUMA = np.array([0.2989, 0.587, 0.114], dtype=np.float32)
+REFERENCE_SIZE = 512  # every published recipe for faces was written for this side length
+PROBABILITY: Range = (0.0, 1.0)
 
 
-def blur(image: RGB, kernel: Float32[np.ndarray, " k"] | Float32[np.ndarray, "k k"]) -> RGB:
-    """Filter with a square kernel, or with the outer product of a vector of taps with itself (much faster).
+@dataclass(frozen=True)
+class Frame:
+    """Height and width in pixels of the image before the first step."""
 
-    The border is mirrored without repeating the edge pixel (reflect-101), OpenCV's default and so BasicSR's.
+    height: int
+    width: int
+
+    @property
+    def scale(self) -> float:
+        """The shorter side over 512 px: what lengths are multiplied by."""
+        return min(self.height, self.width) / REFERENCE_SIZE
+
+
+class Step(ABC, Generic[Drawn]):
+    """One step of a recipe.
+
+    Ranges are drawn from uniformly. Lengths are pixels of a 512 px face and scale with the image: at 64 px a sigma of
+    8 becomes 1. This is our own choice, for the sources know 512 px only: blur then removes the same detail of a face
+    at every size. Factors, noise, JPEG quality and colour carry no length and stay as they are.
+
+    Raises:
+        ValueError: on construction, naming all fields outside `limits`.
     """
-    if kernel.ndim == 1:
-        blurred = cv2.sepFilter2D(image, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101)
-    else:
-        blurred = cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
-    return np.clip(blurred, 0, 1, out=blurred)
+
+    limits: ClassVar[Limits] = {}
+    skippable: ClassVar[bool] = False  # whether a recipe's `skip_probability` may leave it out
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+
+    def __post_init__(self) -> None:
+        faults = []
+        for name, (low, high) in self.limits.items():
+            value = getattr(self, name)
+            if isinstance(value, tuple):
+                if not (len(value) == 2 and low <= value[0] <= value[1] <= high):
+                    faults.append(f"{name} must be an ordered pair within [{low:g}, {high:g}], got {value}")
+            elif value is not None and not low <= value <= high:
+                faults.append(f"{name} must lie within [{low:g}, {high:g}], got {value}")
+        if faults:
+            raise ValueError(f"impossible {type(self).__name__}: " + "; ".join(faults))
+
+    @abstractmethod
+    def draw(self, rng: np.random.Generator) -> Drawn | None:
+        """The strength of one application; None leaves the step out."""
+
+    @abstractmethod
+    def apply(self, image: RGB, strength: Drawn, frame: Frame, rng: np.random.Generator) -> Resized:
+        """The image after the step; `rng` is for fields of noise only."""
 
 
-def downscale(image: RGB, factor: float) -> Float32[np.ndarray, "h_low w_low 3"]:
-    """Bilinear, to int(size // factor) pixels, at least 1; a factor below 1 enlarges.
-
-    No anti-aliasing, as in GFP-GAN: the blur before it is the only low-pass filter.
-    """
-    height, width, _ = image.shape
-    return resize(image, max(1, int(height // factor)), max(1, int(width // factor)))
+def uniform(ends: Range, rng: np.random.Generator) -> float:
+    low, high = ends
+    return low + rng.random() * (high - low)
 
 
-def resize(
-    image: RGB, height: int, width: int, interpolation: Interpolation = "bilinear"
-) -> Float32[np.ndarray, "{height} {width} 3"]:
-    """To `height` x `width` pixels without anti-aliasing; the image's edges stay its edges."""
-    resized = cv2.resize(image, (width, height), interpolation=_FILTERS[interpolation])
-    return np.clip(resized, 0, 1, out=resized)
+def scaled_radius(kernel_size: int, frame: Frame) -> int:
+    """Of a kernel: 41 px at 512 have radius 20, at 64 radius 3; at least 1."""
+    return max(1, math.ceil(kernel_size // 2 * frame.scale))
 
 
-def add_gaussian_noise(image: RGB, sigma: float, rng: np.random.Generator) -> RGB:
-    """Add normal noise, independent in every pixel and channel, and clip; `sigma` is in units of 1/255."""
-    noise = rng.standard_normal(image.shape, dtype=np.float32)
-    noise *= np.float32(sigma / 255)
-    noise += image
-    return np.clip(noise, 0, 1, out=noise)
+# ---------------------------------------------------------------------------------------------- GFP-GAN's steps
 
 
-def jpeg(image: RGB, quality: int) -> RGB:
-    """Round to 8 bit and pass through a JPEG with 4:2:0 chroma. ValueError unless `quality` is 1 to 100."""
-    if not 1 <= quality <= 100:
-        raise ValueError(f"JPEG quality must lie in 1..100, got {quality}")
-    bgr = cv2.cvtColor(np.rint(image * 255).astype(np.uint8), cv2.COLOR_RGB2BGR)
-    chroma = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
-    encoded, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality, *chroma])
-    assert encoded, "OpenCV could not encode a JPEG"
-    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    assert decoded is not None, "OpenCV could not decode its own JPEG"
-    return np.divide(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), 255, dtype=np.float32)
+@dataclass(frozen=True)
+class Blur(Step[tuple[float, float, float]]):
+    """Gaussian blur with the widths sigma_x and sigma_y, rotated."""
+
+    limits: ClassVar[Limits] = {"sigma": (0.0, 512.0), "isotropic_probability": PROBABILITY, "kernel_size": (3, 1025)}
+    skippable = True
+
+    sigma: Range
+    """Range of both widths; pixels at 512."""
+    isotropic_probability: float = 0.5
+    """Share of blurs with sigma_y = sigma_x."""
+    kernel_size: int = 41
+    """Side of the kernel; pixels at 512, odd. As in the sources 41 cuts wide Gaussians off, at +-20 pixels."""
+    name: Literal["blur"] = "blur"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"impossible Blur: kernel_size must be odd, got {self.kernel_size}")
+
+    def draw(self, rng: np.random.Generator) -> tuple[float, float, float]:
+        isotropic = rng.random() < self.isotropic_probability
+        sigma_x, sigma_y = uniform(self.sigma, rng), uniform(self.sigma, rng)
+        return sigma_x, sigma_x if isotropic else sigma_y, uniform((-math.pi, math.pi), rng)
+
+    def apply(
+        self, image: RGB, strength: tuple[float, float, float], frame: Frame, rng: np.random.Generator
+    ) -> Resized:
+        sigma_x, sigma_y, rotation = strength
+        radius = scaled_radius(self.kernel_size, frame)
+        if sigma_x == sigma_y:
+            return operations.blur(image, kernels.gaussian_taps(sigma_x * frame.scale, radius))
+        kernel = kernels.gaussian_kernel(sigma_x * frame.scale, sigma_y * frame.scale, rotation, radius)
+        return operations.blur(image, kernel)
 
 
-def quantise(image: RGB) -> RGB:
-    """Clip to [0, 1] and round to the 256 levels of an 8-bit image."""
-    levels = np.rint(image * 255)
-    return np.clip(levels, 0, 255, out=levels) / 255
+@dataclass(frozen=True)
+class Downscale(Step[float]):
+    """Downscaling by bilinear interpolation."""
+
+    limits: ClassVar[Limits] = {"factor": (0.25, 512.0)}  # the cost grows with 1 / factor^2
+    skippable = True
+
+    factor: Range
+    """Range of the factor; below 1 enlarges."""
+    name: Literal["downscale"] = "downscale"
+
+    def draw(self, rng: np.random.Generator) -> float:
+        return uniform(self.factor, rng)
+
+    def apply(self, image: RGB, strength: float, frame: Frame, rng: np.random.Generator) -> Resized:
+        return operations.downscale(image, strength)
 
 
-def shift_colour(image: RGB, shift: Float32[np.ndarray, " 3"]) -> RGB:
-    """Add one constant to each channel (R, G, B, in units of 1/255) and clip."""
-    shifted = image + shift / 255
-    return np.clip(shifted, 0, 1, out=shifted)
+@dataclass(frozen=True)
+class GaussianNoise(Step[float]):
+    """Gaussian noise."""
+
+    limits: ClassVar[Limits] = {"sigma": (0.0, 255.0)}
+    skippable = True
+
+    sigma: Range
+    """Range of sigma, in units of 1/255."""
+    grey: bool = False
+    """The same noise in all channels."""
+    name: Literal["gaussian_noise"] = "gaussian_noise"
+
+    def draw(self, rng: np.random.Generator) -> float:
+        return uniform(self.sigma, rng)
+
+    def apply(self, image: RGB, strength: float, frame: Frame, rng: np.random.Generator) -> Resized:
+        return operations.add_gaussian_noise(image, strength, rng, self.grey)
 
 
-def to_grey(image: RGB) -> RGB:
-    """Replace all channels by the ITU-R 601 luma, with OpenCV's weights as in GFP-GAN."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return np.clip(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), 0, 1)
+@dataclass(frozen=True)
+class Jpeg(Step[int]):
+    """JPEG compression."""
+
+    limits: ClassVar[Limits] = {"quality": (1.0, 100.0)}
+    skippable = True
+
+    quality: Range
+    """Range of libjpeg's quality; what is drawn is truncated to an integer."""
+    name: Literal["jpeg"] = "jpeg"
+
+    def draw(self, rng: np.random.Generator) -> int:
+        return int(uniform(self.quality, rng))
+
+    def apply(self, image: RGB, strength: int, frame: Frame, rng: np.random.Generator) -> Resized:
+        return operations.jpeg(image, strength)
 
 
-def adjust_brightness(image: RGB, factor: float) -> RGB:
-    """Scale all values: 0 is black, 1 the image. As torchvision's, ValueError below 0."""
-    _require_factor(factor)
-    scaled = image * np.float32(factor)
-    return np.clip(scaled, 0, 1, out=scaled)
+@dataclass(frozen=True)
+class Resize(Step[Interpolation]):
+    """Back to the size of the clean image, or to a part of it."""
+
+    limits: ClassVar[Limits] = {"factor": (1.0, 512.0)}
+
+    interpolation: Interpolation = "bilinear"
+    """Every published recipe for faces: bilinear."""
+    factor: float = 1.0
+    """The clean image's size over the new one."""
+    name: Literal["resize"] = "resize"
+
+    def draw(self, rng: np.random.Generator) -> Interpolation:
+        return self.interpolation
+
+    def apply(self, image: RGB, strength: Interpolation, frame: Frame, rng: np.random.Generator) -> Resized:
+        height, width = (max(1, int(side // self.factor)) for side in (frame.height, frame.width))
+        return operations.resize(image, height, width, strength)
 
 
-def adjust_contrast(image: RGB, factor: float) -> RGB:
-    """Blend with the mean luma: 0 is a flat grey, 1 the image. As torchvision's, ValueError below 0."""
-    _require_factor(factor)
-    mean = float(np.dot(cv2.mean(image)[:3], _TORCHVISION_LUMA))
-    blended = image * np.float32(factor)
-    blended += np.float32((1 - factor) * mean)
-    return np.clip(blended, 0, 1, out=blended)
+@dataclass(frozen=True)
+class ColourShift(Step[tuple[float, float, float]]):
+    """One constant added to each channel."""
+
+    limits: ClassVar[Limits] = {"probability": PROBABILITY, "shift": (0.0, 255.0)}
+
+    probability: float
+    """Share of images that are shifted."""
+    shift: float = 20.0
+    """The largest shift of a channel, in units of 1/255."""
+    name: Literal["colour_shift"] = "colour_shift"
+
+    def draw(self, rng: np.random.Generator) -> tuple[float, float, float] | None:
+        shifted, ends = rng.random() < self.probability, (-self.shift, self.shift)
+        red, green, blue = uniform(ends, rng), uniform(ends, rng), uniform(ends, rng)
+        return (red, green, blue) if shifted else None
+
+    def apply(
+        self, image: RGB, strength: tuple[float, float, float], frame: Frame, rng: np.random.Generator
+    ) -> Resized:
+        return operations.shift_colour(image, np.array(strength, dtype=np.float32))
 
 
-def adjust_saturation(image: RGB, factor: float) -> RGB:
-    """Blend every pixel with its luma: 0 is grey, 1 the image. As torchvision's, ValueError below 0."""
-    _require_factor(factor)
-    blend = factor * np.eye(3, dtype=np.float32) + (1 - factor) * np.tile(_TORCHVISION_LUMA, (3, 1))
-    blended = cv2.transform(image, blend.astype(np.float32))
-    return np.clip(blended, 0, 1, out=blended)
+@dataclass(frozen=True)
+class Grey(Step[Literal[True]]):
+    """Grey in place of colour."""
+
+    limits: ClassVar[Limits] = {"probability": PROBABILITY}
+
+    probability: float
+    """Share of images that become grey."""
+    name: Literal["grey"] = "grey"
+
+    def draw(self, rng: np.random.Generator) -> Literal[True] | None:
+        return True if rng.random() < self.probability else None
+
+    def apply(self, image: RGB, strength: Literal[True], frame: Frame, rng: np.random.Generator) -> Resized:
+        return operations.to_grey(image)
 
 
-def adjust_hue(image: RGB, turn: float) -> RGB:
-    """Turn hues by a part of the colour circle, 0 is the image. As torchvision's, ValueError beyond 0.5."""
-    if not -0.5 <= turn <= 0.5:
-        raise ValueError(f"hue must lie in [-0.5, 0.5], got {turn}")
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)  # float32: hue in degrees, [0, 360)
-    hsv[..., 0] = (hsv[..., 0] + np.float32(360 * turn)) % 360
-    rotated = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-    return np.clip(rotated, 0, 1, out=rotated)
+Adjustment = Literal["brightness", "contrast", "saturation", "hue"]
 
 
-def _require_factor(factor: float) -> None:
-    if not factor >= 0:
-        raise ValueError(f"a blending factor must not be negative, got {factor}")
+@dataclass(frozen=True)
+class Jitter(Step[tuple[tuple[Adjustment, float], ...]]):
+    """Brightness, contrast, saturation and hue, adjusted in a random order."""
+
+    limits: ClassVar[Limits] = {
+        "probability": PROBABILITY,
+        "brightness": (0.0, 100.0),
+        "contrast": (0.0, 100.0),
+        "saturation": (0.0, 100.0),
+        "hue": (-0.5, 0.5),
+    }
+
+    probability: float
+    """Share of images that are adjusted."""
+    brightness: Range = (0.5, 1.5)
+    """Range of the factor."""
+    contrast: Range = (0.5, 1.5)
+    """Range of the factor."""
+    saturation: Range = (0.0, 1.5)
+    """Range of the factor."""
+    hue: Range = (-0.1, 0.1)
+    """Range in turns of the colour circle."""
+    name: Literal["jitter"] = "jitter"
+
+    def draw(self, rng: np.random.Generator) -> tuple[tuple[Adjustment, float], ...] | None:
+        jittered = rng.random() < self.probability
+        adjustments: tuple[tuple[Adjustment, float], ...] = (
+            ("brightness", uniform(self.brightness, rng)),
+            ("contrast", uniform(self.contrast, rng)),
+            ("saturation", uniform(self.saturation, rng)),
+            ("hue", uniform(self.hue, rng)),
+        )
+        order = np.argsort(rng.random(4))
+        return tuple(adjustments[i] for i in order) if jittered else None
+
+    def apply(
+        self, image: RGB, strength: tuple[tuple[Adjustment, float], ...], frame: Frame, rng: np.random.Generator
+    ) -> Resized:
+        adjust = {
+            "brightness": operations.adjust_brightness,
+            "contrast": operations.adjust_contrast,
+            "saturation": operations.adjust_saturation,
+            "hue": operations.adjust_hue,
+        }
+        for name, amount in strength:
+            image = adjust[name](image, amount)
+        return image

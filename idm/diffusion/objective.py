@@ -53,18 +53,22 @@ def training_loss(
     min_snr_clamp: float | None = None,
     noised: Image | None = None,
     estimate_loss: Callable[[Image], Float[Tensor, ""]] | None = None,
+    report: Callable[[Float[Tensor, " b"]], None] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean loss of a batch. All noise arithmetic is float32; only ``f`` sees the caller's autocast.
 
     Args:
         noised: what x_t is made of instead of x_0, see :func:`own_estimates`.
         estimate_loss: a further loss of the estimate of x_0 that the output stands for, in [-1, 1], added as it is.
+        report: is told the loss of each sample, weighed and without ``estimate_loss``, for a log.
     """
     x_t = add_noise(x_0 if noised is None else noised, eps, gamma)
     output = f(x_d=x_d, x_t=x_t, gamma=gamma)
     loss = p_norm(output, target(prediction, x_0, eps, gamma), p)
     if min_snr_clamp is not None:
         loss = loss * min_snr_weight(prediction, gamma, min_snr_clamp).to(loss.device, torch.float32)
+    if report is not None:
+        report(loss.detach())
     if estimate_loss is None:
         return loss.mean()
     return loss.mean() + estimate_loss(to_x_0(prediction, output, x_t, gamma))

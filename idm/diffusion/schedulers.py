@@ -1,4 +1,9 @@
-"""Samplers that diffusers does not have, or not exactly, as diffusers schedulers with trailing spacing."""
+"""Samplers as diffusers schedulers: how a saved model names its sampler, and what ours are compared with in tests.
+
+Only :class:`~idm.restorers.pipeline.IDMPipeline` needs them; :mod:`idm.diffusion.samplers` does the sampling.
+"""
+
+from importlib import import_module
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -8,20 +13,16 @@ from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from idm.diffusion.process import Image, to_eps
-from idm.diffusion.schedule import from_betas
+from idm.diffusion.chain import SCHEDULERS, SamplerName, scheduler_settings
+from idm.diffusion.process import to_eps
+from idm.diffusion.samplers import langevin_step
+from idm.diffusion.schedule import from_betas, to_betas
 
 
-# x_{t-1} = 1/sqrt(alpha_t) (x_t - (1 - alpha_t)/sqrt(1 - gamma_t) f_theta(x_t, x_d, gamma_t)) + sqrt(1 - alpha_t) eps_t
-def langevin_step(x_t: Image, eps: Image, gamma: float, gamma_next: float, noise: Image | None) -> Image:
-    """One reverse step from signal level ``gamma`` to ``gamma_next``, alpha = gamma / gamma_next.
-
-    Document A's equation (SR3 eq. 11), with alpha taken between the two levels so that it serves any respaced
-    chain. ``noise`` is None on the last step (SR3, algorithm 2).
-    """
-    alpha = gamma / gamma_next
-    mean = (x_t - (1 - alpha) / (1 - gamma) ** 0.5 * eps) / alpha**0.5
-    return mean if noise is None else mean + (1 - alpha) ** 0.5 * noise
+def build_scheduler(name: SamplerName, gammas: Float[Tensor, " T1"]) -> SchedulerMixin:
+    """A sampler over our noise levels as a diffusers scheduler: trailing spacing, x_0 prediction, no clipping."""
+    library, class_name, _ = SCHEDULERS[name]
+    return getattr(import_module(library), class_name)(**scheduler_settings(name, to_betas(gammas).tolist()))
 
 
 def trailing_timesteps(num_train: int, num_steps: int) -> Int[Tensor, " n"]:

@@ -1,6 +1,5 @@
 """Run a restorer over frozen pairs, measure every face before and after, and sum up."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -11,7 +10,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from idm.data.pairs import FrozenPairs, Pair, collate
-from idm.evaluation.metrics import PairMetric, mean_and_interval
+from idm.evaluation.metric import PairMetric
+from idm.evaluation.statistics import summarise_column
 from idm.io.ranges import chw_to_hwc, from_uint8, to_uint8
 from idm.restorers.protocol import Restorer
 
@@ -73,12 +73,11 @@ def score(image: np.ndarray, hq: np.ndarray, metrics: Mapping[str, PairMetric]) 
 
 
 def summarise(scores: Sequence[tuple[Scores, Scores]]) -> dict[str, Any]:
-    """Means of (degraded, restored) scores and of their difference, with bootstrap 95 % intervals.
+    """Means of (degraded, restored) scores and of their difference, with 95 % intervals.
 
     Returns:
-        {metric: {"degraded": {"mean", "low", "high"}, "restored": ..., "gain": ...}}. Faces whose score is
-        infinite (identical images under PSNR) count in no mean, which is None if all are; their number stands
-        under "infinite".
+        {metric: {"degraded": {"mean", "low", "high", "n"}, "restored": ..., "gain": ...}}, as
+        :func:`idm.evaluation.statistics.summarise_column`.
     """
     summary: dict[str, Any] = {}
     for name in scores[0][0]:
@@ -88,14 +87,4 @@ def summarise(scores: Sequence[tuple[Scores, Scores]]) -> dict[str, Any]:
             "gain": [after[name] - before[name] for before, after in scores],
         }
         summary[name] = {column: summarise_column(values) for column, values in columns.items()}
-        infinite = sum(math.isinf(value) for value in columns["degraded"] + columns["restored"])
-        if infinite:
-            summary[name]["infinite"] = infinite
     return summary
-
-
-def summarise_column(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean and bootstrap 95 % interval of the finite values; None, where there are none."""
-    finite = [value for value in values if math.isfinite(value)]
-    mean, low, high = mean_and_interval(finite) if finite else (None, None, None)
-    return {"mean": mean, "low": low, "high": high}

@@ -2,71 +2,87 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 
-from idm.evaluation.frechet import frechet_distance
-from idm.faces.recognition import IdentityNet
-from idm.faces.template import ffhq_landmarks
-from idm.io.images import write_image
+from idm.evaluation.frechet import frechet_distance, kernel_distance
+from idm.evaluation.metric import Image8, Metric, Networks, SetMetric
 from idm.io.ranges import from_uint8
 
-ORIGINAL = "original"
+# Labels of what is not a restorer's.
+ORIGINAL, DEGRADED, BICUBIC, STRANGER, REAL = "original", "degraded", "bicubic", "stranger", "real"
 
-Image8 = UInt8[np.ndarray, "_ _ 3"]
-
-
-@runtime_checkable
-class SetMetric(Protocol):
-    """Describes every image when it comes, so that none is kept in memory, and then compares the sets."""
-
-    def describe(self, image: Image8) -> Any: ...
-
-    def compare(self, restored: Sequence[Any], originals: Sequence[Any]) -> float: ...
+Features = Float32[np.ndarray, " d"]
 
 
-class Frechet:
-    """The Frechet distance of MobileFaceNet features; of square, aligned faces."""
+class FeatureDistance:
+    """A distance between two sets of feature vectors, as a :class:`~idm.evaluation.metric.SetMetric`."""
 
-    def __init__(self, network: IdentityNet) -> None:
-        self.network = network
+    def __init__(
+        self,
+        describe: Callable[[Image8], Features],
+        distance: Callable[[np.ndarray, np.ndarray], float],
+        num_features: int | None,
+    ) -> None:
+        self._describe, self._distance, self.num_features = describe, distance, num_features
 
-    def describe(self, image: Image8) -> Float32[np.ndarray, " d"]:
-        [features] = self.network.embed([from_uint8(image)], [ffhq_landmarks(len(image))])
-        return features
+    def describe(self, image: Image8) -> Features:
+        return self._describe(image)
 
-    def compare(self, restored: Sequence[np.ndarray], originals: Sequence[np.ndarray]) -> float:
-        return frechet_distance(np.stack(restored), np.stack(originals))
+    def compare(self, restored: Sequence[Features], originals: Sequence[Features]) -> float:
+        return self._distance(np.stack(restored), np.stack(originals))
 
 
-class CleanFID:
-    """Clean-FID of pyiqa, which reads folders.
+def _of_faces(networks: Networks) -> Callable[[Image8], Features]:
+    faces = networks.faces
+    return lambda image: faces(from_uint8(image))
 
-    Args:
-        network: pyiqa's metric "fid".
-    """
 
-    def __init__(self, network: Callable[..., Any]) -> None:
-        self.network = network
-        self._images = TemporaryDirectory()
-        self._num_images = 0
+_FACES = "MobileFaceNet embeddings (as for Identity) of the restored and the original faces"
+_INCEPTION = (
+    "2048 Inception features (pyiqa) of images resized to 299 x 299 by PIL's bicubic filter, as clean-fid "
+    "(Parmar et al. 2022) computes them"
+)
 
-    def describe(self, image: Image8) -> Path:
-        path = Path(self._images.name, f"{self._num_images:08d}.png")
-        self._num_images += 1
-        write_image(path, image)
-        return path
-
-    def compare(self, restored: Sequence[Path], originals: Sequence[Path]) -> float:
-        with TemporaryDirectory() as a, TemporaryDirectory() as b:
-            for folder, images in ((a, restored), (b, originals)):
-                for image in images:
-                    Path(folder, image.name).symlink_to(image)
-            return float(self.network(a, b, mode="clean", num_workers=0, verbose=False))
+METRICS = (
+    Metric(
+        "frechet",
+        "Frechet",
+        "lower",
+        "set",
+        f"Frechet distance of normal distributions fitted to the {_FACES}. Not FID; biased by the number of faces, so "
+        "compare equal numbers only.",
+        lambda networks: FeatureDistance(_of_faces(networks), frechet_distance, 256),
+    ),
+    Metric(
+        "kernel",
+        "Kernel",
+        "lower",
+        "set",
+        f"Squared maximum mean discrepancy, kernel (x.y / 256 + 1)^3, of the {_FACES}. Not KID; unbiased at any number "
+        "of faces.",
+        lambda networks: FeatureDistance(_of_faces(networks), kernel_distance, None),
+    ),
+    Metric(
+        "fid",
+        "FID",
+        "lower",
+        "set",
+        f"FID: Frechet distance of {_INCEPTION}; biased by the number of images, so compare equal numbers only.",
+        lambda networks: FeatureDistance(networks.inception, frechet_distance, 2048),
+    ),
+    Metric(
+        "kid",
+        "KID",
+        "lower",
+        "set",
+        f"KID (Binkowski et al. 2018): squared maximum mean discrepancy, kernel (x.y / 2048 + 1)^3, of {_INCEPTION}; "
+        "over all pairs, unbiased at any number of images.",
+        lambda networks: FeatureDistance(networks.inception, kernel_distance, None),
+    ),
+)
 
 
 class SetScores:
@@ -82,11 +98,23 @@ class SetScores:
             for name, metric in self._metrics.items():
                 self._described[column][name].append(metric.describe(image))
 
+    @property
+    def columns(self) -> list[str]:
+        return list(self._described)
+
     def of(self, column: str) -> dict[str, dict[str, float | None]]:
-        """The column against the originals, by metric, as :func:`idm.evaluation.engine.summarise_column` gives it;
-        there are no intervals."""
+        """The column against the originals, by metric: "mean", without an interval ("low" and "high" are None), "n",
+        the number of images, and "d", of fitted features (None if none are). Nothing, if no image was added."""
+        if column not in self._described:
+            return {}
         described, originals = self._described[column], self._described[ORIGINAL]
         return {
-            name: {"mean": metric.compare(described[name], originals[name]), "low": None, "high": None}
+            name: {
+                "mean": metric.compare(described[name], originals[name]),
+                "low": None,
+                "high": None,
+                "n": len(described[name]),
+                "d": metric.num_features,
+            }
             for name, metric in self._metrics.items()
         }

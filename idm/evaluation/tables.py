@@ -6,12 +6,17 @@ Markdown. A test fails when a committed table is not what its files give.
 
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from idm.evaluation.metrics import METRICS
+from idm.evaluation.sets import REAL, STRANGER
+
+Table = tuple[list[str], list[list[str]]]  # header, rows
+DIFFERENCES = "Paired differences over the same faces; an interval without 0 supports a difference."
 
 
 def render(spec_path: Path) -> str:
@@ -38,45 +43,128 @@ def _render_rows(spec: dict[str, Any], folder: Path) -> str:
     results = [json.loads((folder / row["result"]).read_text()) for row in spec["rows"]]
     names = spec["metrics"]
     _require_one_protocol(results, names)
-    lines = ["| | " + " | ".join(map(_title, names)) + " |", "|---" * (len(names) + 1) + "|"]
-    for row, result in zip(spec["rows"], results, strict=True):
-        cells = [_cell(result["metrics"][name][row.get("column", "restored")]) for name in names]
-        lines.append(f"| {row['label']} | " + " | ".join(cells) + " |")
-    lines += ["", "Mean and bootstrap 95 % interval.", ""]
-    lines += [f"- {METRICS[name].title}: {METRICS[name].protocol}" for name in names]
+    rows = [
+        [row["label"], *(_cell(result["metrics"][name][row.get("column", "restored")]) for name in names)]
+        for row, result in zip(spec["rows"], results, strict=True)
+    ]
+    lines = _markdown(["", *map(_title, names)], rows)
+    lines += ["", f"{_interval_of(results[0])}.", ""]
+    lines += [f"- {METRICS[name].title}: {results[0]['protocol'][name]}" for name in names]
     lines += [f"- {line}" for line in _provenance(results)]
     return "\n".join(lines) + "\n"
 
 
 def render_comparison(result: dict[str, Any]) -> str:
-    """The Markdown table of a comparison.json: a row for each method on the same faces."""
-    names = list(result["rows"][0]["metrics"])
-    lines = [
-        "| | " + " | ".join(_title(name) for name in names) + " | seconds per face | parameters |",
-        "|---" * (len(names) + 3) + "|",
-    ]
-    for row in result["rows"]:
-        cells = [_cell(row["metrics"][name]) for name in names]
-        seconds = f"{row['seconds_per_image']:.3f}" if "seconds_per_image" in row else ""
-        parameters = f"{row['parameters'] / 1e6:.2f} M" if "parameters" in row else ""
-        lines.append(f"| {row['label']} | " + " | ".join([*cells, seconds, parameters]) + " |")
-    lines += ["", f"Mean and bootstrap 95 % interval; seconds: median, in batches of {result['batch_size']}.", ""]
-    lines += [f"- {METRICS[name].title}: {METRICS[name].protocol}" for name in names]
-    lines += [f"- {line}" for line in _provenance([result])]
-    lines += [
-        f"- All at {result['size']} px, preset `{result['preset']}`; a restorer of another size gets the face resized."
-    ]
+    """The Markdown tables of a comparison.json: a row for each method on the same faces, and for every two restorers
+    their paired differences."""
+    lines = [*_markdown(*comparison_table(result)), "", interval_note(result), ""]
+    if result.get("differences"):
+        lines += [DIFFERENCES, "", *_markdown(*differences_table(result)), ""]
+    lines += [f"- {line}" for line in notes(result)]
     return "\n".join(lines) + "\n"
 
 
+def comparison_table(result: dict[str, Any]) -> Table:
+    """A row for each method."""
+    names = _names(result)
+    rows = [_comparison_row(row, names) for row in result["rows"]]
+    return ["", *map(_title, names), "seconds per face", "parameters"], rows
+
+
+def differences_table(result: dict[str, Any]) -> Table:
+    """A row for every two restorers."""
+    names = _ordered(result["differences"][0]["metrics"])
+    rows = [
+        [f"{row['a']} − {row['b']}", str(row["metrics"][names[0]]["n"])]
+        + [_cell(row["metrics"][name]) for name in names]
+        for row in result["differences"]
+    ]
+    return ["", "faces", *map(_title, names)], rows
+
+
+def interval_note(result: dict[str, Any]) -> str:
+    return f"{_interval_of(result)}; seconds: median, in batches of {result['batch_size']}."
+
+
+def render_breakdown(result: dict[str, Any]) -> str:
+    """A table for each property of the faces that a comparison.json is broken down by."""
+    lines = []
+    for prop, parts in result["breakdown"].items():
+        names = _ordered(next(iter(parts.values()))[0]["metrics"])
+        rows = []
+        for value, methods in parts.items():
+            number = methods[0]["metrics"][names[0]]["n"]
+            rows += [
+                [f"{value} ({number})", method["label"], *(_cell(method["metrics"][name]) for name in names)]
+                for method in methods
+            ]
+        lines += ["", f"By {prop} (faces):", "", *_markdown([prop, "", *map(_title, names)], rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _names(result: dict[str, Any]) -> list[str]:
+    """The metrics of a comparison, those that are missing among them, in the order of the table of metrics."""
+    return _ordered({*result.get("missing", ()), *(name for row in result["rows"] for name in row["metrics"])})
+
+
+def _ordered(names: Collection[str]) -> list[str]:
+    """Names of metrics in the order of their table."""
+    return [name for name in METRICS if name in names]
+
+
+def _comparison_row(row: dict[str, Any], names: list[str]) -> list[str]:
+    cells = [_cell(row["metrics"].get(name)) for name in names]
+    seconds = f"{row['seconds_per_image']:.3f}" if "seconds_per_image" in row else ""
+    parameters = f"{row['parameters'] / 1e6:.2f} M" if "parameters" in row else ""
+    return [row["label"], *cells, seconds, parameters]
+
+
+def notes(result: dict[str, Any]) -> list[str]:
+    """What each column is, which are missing, which cannot rank the rows, and where the numbers come from."""
+    names, missing, labels = _names(result), result.get("missing", {}), [row["label"] for row in result["rows"]]
+    lines = [f"{METRICS[name].title}: {result['protocol'][name]}" for name in names if name not in missing]
+    lines += [f"{METRICS[name].title}: not measured: {missing[name]}." for name in names if name in missing]
+    for name in names:
+        value = result["rows"][0]["metrics"].get(name, {})
+        if value.get("d") is not None and value["n"] <= value["d"]:
+            lines.append(
+                f"{METRICS[name].title} cannot rank these rows: {value['n']} faces do not determine the covariance "
+                f"of {value['d']} features."
+            )
+    if STRANGER in labels:
+        lines.append(f"{STRANGER}: for each face the most similar other one of the same data: another person.")
+    if REAL in labels:
+        lines.append(f"{REAL}: as many other real faces.")
+    if result.get("splits"):
+        lines.append(
+            f"None of the {result['splits']['evaluated']} faces of `{result['data']}` is one of the "
+            f"{result['splits']['train']} training faces (sha256)."
+        )
+    lines += _provenance([result])
+    lines.append(
+        f"All at {result['size']} px, preset `{result['preset']}`; a restorer of another size gets the face resized."
+    )
+    return lines
+
+
+def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a Markdown table."""
+    head = "| " + " | ".join(header).lstrip() + " |"
+    return [head, "|---" * len(header) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _interval_of(result: dict[str, Any]) -> str:
+    """How the intervals of a result file were made; files that do not say so have percentile intervals."""
+    return str(result.get("interval", "Mean and bootstrap 95 % interval"))
+
+
 def _title(name: str) -> str:
-    metric = METRICS[name]  # type: ignore[index]
-    return f"{metric.title} {'↑' if metric.arrow == 'higher' else '↓'}"
+    return METRICS[name].heading
 
 
-def _cell(value: dict[str, float | None]) -> str:
-    if value["mean"] is None:
-        return "∞"
+def _cell(value: dict[str, float | None] | None) -> str:
+    if value is None or value["mean"] is None:
+        return "–"
     digits = 2 if abs(value["mean"]) >= 10 else 4
     if value["low"] is None:
         return f"{value['mean']:.{digits}f}"
@@ -84,7 +172,7 @@ def _cell(value: dict[str, float | None]) -> str:
 
 
 def _require_one_protocol(results: list[dict[str, Any]], names: list[str]) -> None:
-    for key in ("data", "num_images", "seed"):
+    for key in ("data", "num_images", "seed", "interval"):
         if len({json.dumps(result.get(key)) for result in results}) > 1:
             raise ValueError(f"the rows differ in {key!r}: numbers of different data stand in one column")
     for name in names:

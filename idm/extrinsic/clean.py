@@ -8,7 +8,6 @@ another.
 
 import hashlib
 import json
-import math
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 
 from idm.data.sources import Face, FaceSource, StreamedFaces
-from idm.evaluation.metrics import psnr
+from idm.evaluation.pixels import psnr
 from idm.extrinsic.gate import Decision, Gate, decide
 from idm.extrinsic.manifest import CARD, MANIFEST, SUMMARY
 from idm.extrinsic.quality import Quality, measure
@@ -74,6 +73,7 @@ class Cleaning:
 
     Args:
         about: what "source" and "model" are, as JSON; a folder made with anything else is refused.
+        gate: None accepts every x*.
         identity: None if the gate does without.
     """
 
@@ -84,7 +84,7 @@ class Cleaning:
         output: Path,
         *,
         settings: Settings,
-        gate: Gate,
+        gate: Gate | None,
         identity: IdentityNet | None,
         about: dict[str, Any],
     ) -> None:
@@ -95,7 +95,7 @@ class Cleaning:
             **about,
             "num_faces": num_faces,
             "image_size": restorer.image_size,
-            "gate": asdict(gate),
+            "gate": None if gate is None else asdict(gate),
             "settings": asdict(settings),
         }
         starts = range(0, num_faces, settings.shard_size)
@@ -235,7 +235,7 @@ class Cleaning:
             accepted=decision.accepted,
             reason=decision.reason,
             identity=identity,
-            psnr=round(distance, 3) if math.isfinite(distance) else None,
+            psnr=None if np.array_equal(restored, face.image) else round(distance, 3),
             colour_shift=[round(float(value), 3) for value in shift],
             **{f"{name}_before": round(value, 4) for name, value in asdict(before).items()},
             **{f"{name}_after": round(value, 4) for name, value in asdict(after).items()},

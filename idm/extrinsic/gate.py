@@ -5,7 +5,7 @@ from typing import Literal
 
 from idm.extrinsic.quality import Quality
 
-Reason = Literal["better", "identity", "softer", "noisier", "blockier", "no better"]
+Reason = Literal["no gate", "better", "identity", "softer", "noisier", "blockier", "no better"]
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,16 @@ class Decision:
     reason: Reason
 
 
-def decide(gate: Gate, before: Quality, after: Quality, identity: float | None) -> Decision:
+def decide(gate: Gate | None, before: Quality, after: Quality, identity: float | None) -> Decision:
     """Whether x* (``after``) replaces x (``before``), and why; the first rule that x* breaks is the reason.
+
+    Without a gate every x* does, as document A writes it: "over all training data".
 
     Raises:
         ValueError: the gate asks for an identity that was not measured.
     """
+    if gate is None:
+        return Decision(True, "no gate")
     if gate.min_identity is not None:
         if identity is None:
             raise ValueError("the gate's min_identity needs a measured identity")

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Float64, Integer
 
 from idm.faces.align import to_unit
+from idm.faces.geometry import implausibility
 from idm.io.weights import find_weights
 
 DetectorName = Literal["retinaface_mobile0.25", "retinaface_resnet50"]
@@ -149,13 +150,13 @@ def _first_line(error: Exception) -> str:
 def choose_faces(
     faces: Sequence[DetectedFace], min_size: float = 0, which: Literal["all", "largest"] | Sequence[int] = "all"
 ) -> list[int]:
-    """The numbers of the faces to restore, which are their positions in ``faces``: of those at least ``min_size``
-    pixels large all or the largest, or exactly the ones that are named.
+    """The numbers of the faces to restore, which are their positions in ``faces``: of those with plausible landmarks
+    that are at least ``min_size`` pixels large all or the largest, or exactly the ones that are named.
 
     Raises:
         ValueError: a number that no face has.
     """
-    large = [number for number, face in enumerate(faces) if face.size >= min_size]
+    large = [n for n, face in enumerate(faces) if face.size >= min_size and not implausibility(face.landmarks)]
     if which == "all":
         return large
     if which == "largest":

@@ -53,7 +53,7 @@ def paste_faces(picture: Integer[np.ndarray, "h w 3"], patches: Sequence[Patch])
     not grow with the picture.
     """
     height, width = picture.shape[:2]
-    corners = [_corners(patch) for patch in patches]
+    corners = [corners_of(patch.to_crop, len(patch.value)) for patch in patches]
     for top, left in _tiles(corners, height, width):
         tile = picture[top : top + _TILE, left : left + _TILE]
         low, high = np.array([left, top]), np.array([left + _TILE, top + _TILE])
@@ -61,11 +61,11 @@ def paste_faces(picture: Integer[np.ndarray, "h w 3"], patches: Sequence[Patch])
         _paste_into_tile(tile, low, near)
 
 
-def _corners(patch: Patch) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest and largest (x, y) of the picture that the crop reaches."""
-    last = len(patch.value) - 0.5
+def corners_of(to_crop: Matrix, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and largest (x, y) of the picture that a crop of ``size`` pixels per side reaches."""
+    last = size - 0.5
     square = np.array([(-0.5, -0.5), (last, -0.5), (-0.5, last), (last, last)])
-    points = apply_matrix(invert(patch.to_crop), square)
+    points = apply_matrix(invert(to_crop), square)
     return points.min(axis=0), points.max(axis=0)
 
 

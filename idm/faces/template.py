@@ -27,6 +27,14 @@ def ffhq_landmarks(size: int) -> Float64[np.ndarray, "5 2"]:
     return (np.array(_FFHQ_512) + 0.5) * (size / 512) - 0.5
 
 
+def five_of_68(points: Float[np.ndarray, "68 2"]) -> Float[np.ndarray, "5 2"]:
+    """Left eye, right eye, nose tip, left and right mouth corner of the 68 points of iBUG (dlib, FFHQ).
+
+    Left and right are meant as seen in the image; an eye is the mean of its six points.
+    """
+    return np.stack([points[36:42].mean(axis=0), points[42:48].mean(axis=0), points[30], points[48], points[54]])
+
+
 def umeyama(src: Float[np.ndarray, "n 2"], dst: Float[np.ndarray, "n 2"]) -> Float64[np.ndarray, "2 3"]:
     """The similarity ``[c R | t]`` that maps ``src`` onto ``dst`` with least squared error; R never mirrors.
 

@@ -16,9 +16,14 @@ class CheckpointError(RuntimeError):
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file in one step: readers see the old text or the new one."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file in one step: readers see the old content or the new one."""
     draft = path.with_name(f".{path.name}.part")
     try:
-        draft.write_text(text)
+        draft.write_bytes(content)
         sync(draft)
         draft.replace(path)
     except OSError as error:

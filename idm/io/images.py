@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,10 +23,16 @@ from idm.io.metadata import STRIPPED, orientation_of, turned, without_metadata
 
 MAX_PIXELS = 200_000_000
 WRITE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
-READ_SUFFIXES = (*WRITE_SUFFIXES, ".jfif", ".avif", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".jp2", ".j2k")
+HEIF_SUFFIXES = (".heic", ".heif")  # read with the optional package pillow-heif
+_HAS_HEIF = find_spec("pillow_heif") is not None
+READ_SUFFIXES = (
+    *(*WRITE_SUFFIXES, ".jfif", ".avif", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".jp2", ".j2k"),
+    *(HEIF_SUFFIXES if _HAS_HEIF else ()),
+)
 
 # A closed list: PIL also has readers that start other programs (EPS) or are barely kept up.
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", *(("HEIF",) if _HAS_HEIF else ()))
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # ISO/IEC 23008-12, 10.2 and annex B
 
 # PIL's own bound is a global of its own; left alone it warns from 89 and refuses from 179 megapixels.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -146,7 +153,8 @@ def decode_image(data: bytes, name: str) -> Picture:
 def _decode(
     file: io.BufferedReader | io.BytesIO, name: str, convert: Callable[[Image.Image, str], T], limits: Limits
 ) -> T:
-    if not file.read(1):
+    head = file.read(12)
+    if not head:
         raise image_error(name, "the file is empty", "copy or download it again")
     try:
         return _decode_once(file, name, convert, limits)
@@ -173,6 +181,10 @@ def _decode_once(
     stripped: str = "",
 ) -> T:
     file.seek(0)
+    head = file.read(12)
+    file.seek(0)
+    if head[4:8] == b"ftyp" and head[8:] in _HEIF_BRANDS:
+        _prepare_heif(name)
     try:
         with Image.open(file, formats=FORMATS) as image:
             limits.check(image, name)
@@ -196,6 +208,15 @@ def _broken(name: str, problem: str, remedy: str, error: Exception) -> _BrokenEr
     broken = _BrokenError(str(image_error(name, problem, remedy)))
     broken.reason = str(error) or type(error).__name__
     return broken
+
+
+def _prepare_heif(name: str) -> None:
+    if not _HAS_HEIF:
+        remedy = "install it: pip install 'idm-face-restoration[heic]'"
+        raise image_error(name, "is a HEIC picture, which the package pillow-heif reads", remedy)
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
 
 
 def _too_large(name: str, size: str, max_pixels: int) -> ImageError:

@@ -4,13 +4,12 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Integer
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
 from idm.io.images import FORMATS, MAX_PIXELS, ImageError, Limits, image_error, needed_bytes, open_image, write_whole
@@ -18,6 +17,8 @@ from idm.io.metadata import read_metadata, turned
 
 KEPT_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
+_PAGED = ("TIFF", "GIF", "WEBP", "PNG", "AVIF", "HEIF")
+_SUBFILE = 254  # TIFF 6.0, section 8: bit 0 of NewSubfileType marks a smaller copy
 _XMP = "XML:com.adobe.xmp"  # XMP specification, part 3, 1.1.5: the keyword of its iTXt chunk in PNG
 _GREY_TOLERANCE = 3 / 255  # what JPEG and scanners leave in pictures without colour (our choice)
 
@@ -63,10 +64,11 @@ def read_photo(
     Sixteen bits are kept of grey and colour in PNG and TIFF; floating-point grey in [0, 1] becomes 16 bits.
 
     Raises:
-        ImageError: as :func:`idm.io.images.read_image`, and for a picture of more than ``max_pixels``, or one that
-            needs more than ``max_bytes`` of memory until it is written ``scale`` times as wide and high.
+        ImageError: as :func:`idm.io.images.read_image`, for several pages or frames, for a picture of more than
+            ``max_pixels``, or one that needs more than ``max_bytes`` of memory until it is written ``scale`` times as
+            wide and high.
     """
-    return open_image(path, partial(_to_photo, path), Limits(max_pixels, max_bytes, scale))
+    return open_image(path, lambda image, _: to_photo(image, path), Limits(max_pixels, max_bytes, scale))
 
 
 def bytes_for(path: Path, scale: float | int = 1.0) -> int:
@@ -78,12 +80,22 @@ def bytes_for(path: Path, scale: float | int = 1.0) -> int:
         return 0
 
 
-def _to_photo(path: Path, image: Image.Image, name: str) -> Photo:
+def to_photo(image: Image.Image, path: Path | None = None) -> Photo:
+    """A photograph from a decoded PIL image: upright, with what PIL knows of it.
+
+    Args:
+        path: the file that the image was read from; deep colour, which PIL does not hold, is read from it again.
+
+    Raises:
+        ImageError: several pages or frames, or floating-point grey outside [0, 1].
+    """
+    name = str(path or "the image")
+    _check_one_page(image, name)
     lost: list[str] = []
     is_grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
     if image.mode.startswith("I") or image.mode == "F":
         pixels, alpha = _deep_grey(image, name)
-    elif (deep_is_grey := _deep_channels(path, image)) is not None:
+    elif path and (deep_is_grey := _deep_channels(path, image)) is not None:
         is_grey = deep_is_grey
         deep = _deep_colour(path, image)
         pixels, alpha = _shallow(image) if deep is None else deep
@@ -94,6 +106,21 @@ def _to_photo(path: Path, image: Image.Image, name: str) -> Photo:
     pixels, alpha = turned(pixels, about.orientation), None if alpha is None else turned(alpha, about.orientation)
     kept = (about.icc_profile, about.exif, about.xmp, about.dpi, (*lost, *about.dropped))
     return Photo(pixels, alpha, is_grey, *kept)
+
+
+def _check_one_page(image: Image.Image, name: str) -> None:
+    """Refuse animations and files of several pages: of them one alone would be restored. A TIFF's smaller copies of a
+    page and the second picture in a phone's JPEG (depth, brightness) are no pages."""
+    num_frames = getattr(image, "n_frames", 1)
+    if image.format not in _PAGED or num_frames == 1:
+        return
+    if image.format == "TIFF":
+        frames = ImageSequence.Iterator(image)
+        num_frames = sum(not frame.tag_v2.get(_SUBFILE, 0) & 1 for frame in frames)  # type: ignore[attr-defined]
+        image.seek(0)
+    if num_frames > 1:
+        what = "pages" if image.format == "TIFF" else "frames"
+        raise image_error(name, f"has {num_frames} {what}, and a photograph has one", "save each as a file of its own")
 
 
 def _shallow(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:

@@ -1,18 +1,27 @@
-"""Checkpoints that are complete or not there, whenever the machine dies."""
+"""Checkpoints that are complete or not there, whenever the machine dies, and that show it when a file is damaged."""
 
+import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from idm.io.atomic import CheckpointError, sync, write_json
 
 PREFIX = "step_"
 BEST = "best.json"
+HASHES = "hashes.json"
+"""The sha256 of every file of a checkpoint, by its path within."""
 
 
 def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix(PREFIX))
+
+
+def checkpoint_of(folder: Path, step: int) -> Path:
+    return folder / f"{PREFIX}{step:08d}"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -27,13 +36,16 @@ def unfinished(folder: Path, step: int) -> Path:
 
 
 def finish(folder: Path, step: int) -> Path:
-    """Make a fully written checkpoint appear under its name, in one rename.
+    """Make a fully written checkpoint appear under its name, with the hashes of its files, in one rename.
 
     Raises:
         CheckpointError: it could not be forced to the disk; it then does not count.
     """
-    draft, final = unfinished(folder, step), folder / f"{PREFIX}{step:08d}"
+    draft, final = unfinished(folder, step), checkpoint_of(folder, step)
     try:
+        files = sorted(path for path in draft.rglob("*") if path.is_file())
+        hashes = {path.relative_to(draft).as_posix(): sha256(path) for path in files}
+        (draft / HASHES).write_text(json.dumps(hashes, indent=2) + "\n")
         for path in [*draft.rglob("*"), draft]:
             sync(path)
         draft.replace(final)
@@ -41,6 +53,60 @@ def finish(folder: Path, step: int) -> Path:
     except OSError as error:
         raise CheckpointError(f"{final}: checkpoint not written: {error}") from error
     return final
+
+
+def sha256(path: Path) -> str:
+    """Of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def damage(checkpoint: Path, within: str = "") -> str | None:
+    """What is wrong with the files of a checkpoint; None if each is as it was written.
+
+    Checkpoints that were written before there were hashes cannot be checked and count as intact.
+
+    Args:
+        within: look only at this file or folder of the checkpoint.
+    """
+    try:
+        hashes = json.loads((checkpoint / HASHES).read_bytes())
+        for name, digest in hashes.items():
+            if name.startswith(within) and sha256(checkpoint / name) != digest:
+                return f"{name} is not as it was written"
+    except FileNotFoundError as error:
+        missing = Path(error.filename)
+        return None if missing.name == HASHES else f"{missing.relative_to(checkpoint)} is missing"
+    except (OSError, ValueError, AttributeError) as error:  # unreadable, or no table of hashes
+        return f"cannot be checked ({error})"
+    return None
+
+
+def newest_intact(folder: Path) -> tuple[Path | None, dict[Path, str]]:
+    """The newest checkpoint without damage, or None if there is none; and the damage of the newer ones."""
+    damaged: dict[Path, str] = {}
+    for checkpoint in reversed(list_checkpoints(folder)):
+        found = damage(checkpoint) or _unreadable_progress(checkpoint)
+        if found is None:
+            return checkpoint, damaged
+        damaged[checkpoint] = found
+    return None, damaged
+
+
+def _unreadable_progress(checkpoint: Path) -> str | None:
+    try:
+        return (
+            None if "step" in json.loads((checkpoint / "progress.json").read_bytes()) else "progress.json has no step"
+        )
+    except (OSError, ValueError, TypeError) as error:
+        return f"progress.json cannot be read ({error})"
+
+
+def set_aside(checkpoint: Path) -> Path:
+    """Rename a damaged checkpoint, so that it no longer counts and a new one can take its name."""
+    aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    return checkpoint.rename(aside)
 
 
 def prune(folder: Path, keep: int) -> None:
@@ -54,20 +120,42 @@ def prune(folder: Path, keep: int) -> None:
 
 
 def best_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that validated best, if one was marked."""
+    """The checkpoint that validated best, if one was marked.
+
+    Raises:
+        CheckpointError: the mark cannot be read.
+    """
+    held = _read_best(folder)
+    return None if held is None else checkpoint_of(folder, held["step"])
+
+
+def best_score(folder: Path, metric: str = "psnr", worst: float = -math.inf) -> float:
+    """What the best checkpoint scored; ``worst`` if none was marked by this metric."""
+    held = _read_best(folder) or {}
+    score: float = held.get(metric, worst)
+    return score
+
+
+def mark_best(folder: Path, step: int, score: float, metric: str = "psnr") -> None:
+    write_json(folder / BEST, {"step": step, metric: score})
+
+
+def unmark_best(folder: Path) -> None:
+    (folder / BEST).unlink(missing_ok=True)
+
+
+def _read_best(folder: Path) -> dict[str, Any] | None:
     path = folder / BEST
     if not path.exists():
         return None
-    return folder / f"{PREFIX}{json.loads(path.read_text())['step']:08d}"
-
-
-def best_score(folder: Path) -> float:
-    path = folder / BEST
-    return json.loads(path.read_text())["psnr"] if path.exists() else float("-inf")
-
-
-def mark_best(folder: Path, step: int, psnr: float) -> None:
-    write_json(folder / BEST, {"step": step, "psnr": psnr})
+    try:
+        held: dict[str, Any] = json.loads(path.read_bytes())
+        return {**held, "step": int(held["step"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error}); start the run again, which finds its best checkpoint anew, or delete "
+            "the file, and the newest checkpoint counts"
+        ) from None
 
 
 def write_draft(folder: Path, step: int, write: Callable[[Path], None]) -> None:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -69,6 +70,46 @@ KNOWN = {
         "Apache-2.0 (pytorch-fid)",
         "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/pt_inception-2015-12-05-6726825d.pth",
         "6726825d",
+    ),
+    "DISTS_weights-f5e65c96.pth": WeightsFile(
+        "Weights of DISTS, as pyiqa distributes them",
+        "MIT (DISTS)",
+        "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/DISTS_weights-f5e65c96.pth",
+        "f5e65c96",
+    ),
+    "vgg16-397923af.pth": WeightsFile(
+        "VGG-16 trunk of DISTS, trained on ImageNet",
+        "BSD-3-Clause (torchvision)",
+        "https://download.pytorch.org/models/vgg16-397923af.pth",
+        "397923af",
+    ),
+    "musiq_koniq_ckpt-e95806b9.pth": WeightsFile(
+        "MUSIQ trained on KonIQ-10k, as pyiqa distributes it",
+        "no terms of its own stated; pyiqa is non-commercial",
+        "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/musiq_koniq_ckpt-e95806b9.pth",
+        "e95806b9",
+    ),
+    "ckpt_koniq10k.pt": WeightsFile(
+        "MANIQA trained on KonIQ-10k, as pyiqa distributes it",
+        "no terms of its own stated; pyiqa is non-commercial",
+        "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/ckpt_koniq10k.pt",
+    ),
+    "RN50.pt": WeightsFile(
+        "CLIP with the ResNet-50 image encoder",
+        "MIT (CLIP)",
+        "https://openaipublic.azureedge.net/clip/models/afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762/RN50.pt",
+        "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762",
+    ),
+    "topiq_nr_cgfiqa_res50-0a8b8e4f.pth": WeightsFile(
+        "TOPIQ for faces, trained on CGFIQA, as pyiqa distributes it",
+        "no terms of its own stated; pyiqa is non-commercial",
+        "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/topiq_nr_cgfiqa_res50-0a8b8e4f.pth",
+        "0a8b8e4f",
+    ),
+    "parsing_parsenet.pth": WeightsFile(
+        "Face parser that pyiqa builds with TOPIQ for faces, as facexlib distributes it",
+        "no terms of its own stated",
+        "https://github.com/xinntao/facexlib/releases/download/v0.2.2/parsing_parsenet.pth",
     ),
     "GFPGANv1.4.pth": WeightsFile(
         "GFP-GAN v1.4, a face restorer trained on FFHQ",
@@ -171,21 +212,30 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     "params", where there are such.
 
     Raises:
-        WeightsError: the file is broken or holds something else.
+        WeightsError: the file is broken, holds something else, or a weight is not finite.
     """
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content: Any = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
     except Exception as error:  # pickle, zipfile, safetensors and torch each have their own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path}: is no whole file of weights ({reason})") from error
-    for key in ("params_ema", "params"):
-        if isinstance(content, dict) and key in content:
-            content = content[key]
-            break
     if not (isinstance(content, dict) and all(isinstance(weight, Tensor) for weight in content.values())):
         raise WeightsError(f"{path}: holds no weights by name")
+    if nameless := [name for name in content if not isinstance(name, str)]:
+        raise WeightsError(f"{path}: holds no weights by name, the first is called {nameless[0]!r}")
+    if broken := [name for name, weight in content.items() if not torch.isfinite(weight).all()]:
+        raise WeightsError(
+            f"{path}: holds numbers that are not finite, in {len(broken)} of {len(content)} weights, first {broken[0]}"
+        )
+    return content
+
+
+def _unpickle(path: Path) -> Any:
+    """What ``torch.save`` wrote, or the part of it that GFP-GAN's programs read."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("params_ema", "params"):
+        if isinstance(content, dict) and key in content:
+            return content[key]
     return content
 
 
@@ -215,4 +265,6 @@ def difference(network: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
 
 
 def _shape(shape: torch.Size | None) -> str:
-    return "nothing" if shape is None else "x".join(map(str, shape))
+    if shape is None:
+        return "nothing"
+    return "x".join(map(str, shape)) or "a single number"

@@ -2,15 +2,15 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from idm.models.layers import (
     Attention,
@@ -23,13 +23,9 @@ from idm.models.layers import (
 )
 
 
-class Denoiser(ModelMixin, ConfigMixin):
-    """f_theta(x_d, x_t, gamma) of document A: "the original DDM with added attention layers, 32x32 to 8x8".
-
-    The degraded face x_d is concatenated with the noisy image x_t. Both pass a space-to-depth of
-    ``patch_size``, an encoder whose levels halve the resolution, and a decoder that adds the encoder's
-    features back. Each level ends in self-attention if its feature map has one of ``attention_resolutions``.
-    The paper's own widths are not known; all sizes here are our choice.
+@dataclass(frozen=True)
+class Architecture:
+    """The sizes of a :class:`Denoiser`, as its ``config.json`` holds them.
 
     Args:
         image_size: side of the square images in pixels for which attention levels are laid out. Other sizes
@@ -44,45 +40,68 @@ class Denoiser(ModelMixin, ConfigMixin):
         add_degraded: the output is x_d + network instead of network; for prediction of x_0 only (our choice).
         dropout: dropout inside the residual blocks.
         conditional: without it the input is x_t alone, for a model of faces instead of their restoration.
+
+    Raises:
+        ValueError: sizes that contradict each other.
     """
 
-    _supports_gradient_checkpointing = True
+    image_size: int = 64
+    patch_size: int = 2
+    channels: Sequence[int] = (64, 128, 256)
+    num_blocks: Sequence[int] = (2, 2, 2)
+    attention_resolutions: Sequence[int] = (32, 16, 8)
+    head_dim: int = 64
+    inject_degraded: bool = False
+    add_degraded: bool = False
+    dropout: float = 0.0
+    image_channels: int = 3
+    conditional: bool = True
 
-    @register_to_config
-    def __init__(
-        self,
-        image_size: int = 64,
-        patch_size: int = 2,
-        channels: Sequence[int] = (64, 128, 256),
-        num_blocks: Sequence[int] = (2, 2, 2),
-        attention_resolutions: Sequence[int] = (32, 16, 8),
-        head_dim: int = 64,
-        inject_degraded: bool = False,
-        add_degraded: bool = False,
-        dropout: float = 0.0,
-        image_channels: int = 3,
-        conditional: bool = True,
-    ) -> None:
-        super().__init__()
-        if (inject_degraded or add_degraded) and not conditional:
+    def __post_init__(self) -> None:
+        if (self.inject_degraded or self.add_degraded) and not self.conditional:
             raise ValueError("inject_degraded and add_degraded need a conditional denoiser: without it there is no x_d")
-        if len(channels) != len(num_blocks) or not channels:
-            raise ValueError(f"channels {list(channels)} and num_blocks {list(num_blocks)} differ in length")
-        if image_size % patch_size:
-            raise ValueError(f"patch_size {patch_size} does not divide image_size {image_size}")
+        if len(self.channels) != len(self.num_blocks) or not self.channels:
+            raise ValueError(
+                f"channels {list(self.channels)} and num_blocks {list(self.num_blocks)} differ in length or are empty"
+            )
+        if self.image_size % self.patch_size:
+            raise ValueError(f"patch_size {self.patch_size} does not divide image_size {self.image_size}")
+
+
+class Denoiser(nn.Module):
+    """f_theta(x_d, x_t, gamma) of document A: "the original DDM with added attention layers, 32x32 to 8x8".
+
+    The degraded face x_d is concatenated with the noisy image x_t. Both pass a space-to-depth of
+    ``patch_size``, an encoder whose levels halve the resolution, and a decoder that adds the encoder's
+    features back. Each level ends in self-attention if its feature map has one of ``attention_resolutions``.
+    The paper's own widths are not known; all sizes here are our choice.
+
+    Args:
+        sizes: of :class:`Architecture`, which stays here as ``config``.
+
+    Attributes:
+        gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
+    """
+
+    def __init__(self, **sizes: Any) -> None:
+        super().__init__()
+        self.config = config = Architecture(**sizes)
+        channels, patch_size = config.channels, config.patch_size
         embedding_dim = 4 * channels[0]
-        patch_channels = image_channels * patch_size**2
+        patch_channels = config.image_channels * patch_size**2
         self.stride = patch_size * 2 ** (len(channels) - 1)
         self.gradient_checkpointing = False
 
         self.embed_gamma = NoiseLevelEmbedding(embedding_dim)
-        self.conv_in = nn.Conv2d(patch_channels * (2 if conditional else 1), channels[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(patch_channels * (2 if config.conditional else 1), channels[0], 3, padding=1)
 
         def level(index: int) -> nn.ModuleList:
-            width, side = channels[index], image_size // (patch_size * 2**index)
-            blocks: list[nn.Module] = [ResidualBlock(width, embedding_dim, dropout) for _ in range(num_blocks[index])]
-            if side in attention_resolutions:
-                blocks.append(Attention(width, head_dim))
+            width, side = channels[index], config.image_size // (patch_size * 2**index)
+            blocks: list[nn.Module] = [
+                ResidualBlock(width, embedding_dim, config.dropout) for _ in range(config.num_blocks[index])
+            ]
+            if side in config.attention_resolutions:
+                blocks.append(Attention(width, config.head_dim))
             return nn.ModuleList(blocks)
 
         depths = range(len(channels))
@@ -91,10 +110,20 @@ class Denoiser(ModelMixin, ConfigMixin):
         self.downs = nn.ModuleList(Downsample(channels[i], channels[i + 1]) for i in depths[:-1])
         self.ups = nn.ModuleList(Upsample(channels[i + 1], channels[i]) for i in depths[:-1])
         self.injections = nn.ModuleList(
-            zero_init(nn.Conv2d(patch_channels, channels[i], 1)) for i in depths if inject_degraded
+            zero_init(nn.Conv2d(patch_channels, channels[i], 1)) for i in depths if config.inject_degraded
         )
         self.norm_out = ChannelNorm(channels[0])
         self.conv_out = zero_init(nn.Conv2d(channels[0], patch_channels, 3, padding=1))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights."""
+        return next(self.parameters()).device
 
     def forward(
         self,
@@ -160,7 +189,7 @@ class Denoiser(ModelMixin, ConfigMixin):
 
     def _checkpointed(self, block: Callable[..., Tensor], *arguments: Any) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return self._gradient_checkpointing_func(block, *arguments)
+            return checkpoint(block, *arguments, use_reentrant=False)
         return block(*arguments)
 
 

@@ -1,7 +1,11 @@
 """The model card that is saved beside a pipeline's weights."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
+
+from idm.diffusion.chain import SCHEDULERS
+
+if TYPE_CHECKING:
+    from idm.restorers.idm import IDM
 
 CARD = """---
 library_name: diffusers
@@ -33,13 +37,13 @@ looked like.
 _PREDICTIONS = {"sample": "the clean face", "epsilon": "the noise", "v": "v"}
 
 
-def model_card(*, size: int, parameters: int, sampler: str, settings: Mapping[str, Any]) -> str:
-    """A card with what the pipeline knows of itself; its author adds data and measurements."""
+def model_card(model: "IDM") -> str:
+    """A card with what the model knows of itself; its author adds data and measurements."""
     return CARD.format(
-        size=size,
-        parameters=parameters / 1e6,
-        prediction=_PREDICTIONS[settings["prediction"]],
-        sampler=sampler.removesuffix("Scheduler"),
-        num_steps=settings["num_inference_steps"],
-        start_from="noise" if settings["start_from"] == "noise" else "the degraded face",
+        size=model.image_size,
+        parameters=sum(p.numel() for p in model.denoiser.parameters()) / 1e6,
+        prediction=_PREDICTIONS[model.prediction],
+        sampler=SCHEDULERS[model.chain.sampler][1].removesuffix("Scheduler"),
+        num_steps=model.chain.num_steps,
+        start_from="noise" if model.chain.start_from == "noise" else "the degraded face",
     )

@@ -1,6 +1,5 @@
 """Any restorer from its path: an IDM, one that another installed package provides, or a weights file for spandrel."""
 
-import hashlib
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -8,9 +7,10 @@ from typing import Protocol
 
 import torch
 
-from idm.restorers.pipeline import IDMPipeline
+from idm.io.run_folder import sha256
+from idm.restorers.idm import IDM
 from idm.restorers.protocol import Restorer
-from idm.restorers.saved import BOXED, WEIGHTS, ModelError, find_model, is_idm, load_pipeline
+from idm.restorers.saved import BOXED, ModelError, is_idm, load_idm
 from idm.restorers.third_party import load_outside
 
 ENTRY_POINTS = "idm.restorers"
@@ -42,8 +42,8 @@ def load_restorer(path: Path | None, device: torch.device, dtype: torch.dtype) -
         ModelError, OutsideModelError: it cannot be loaded; the message begins with the path.
     """
     if path is None or is_idm(path):
-        pipeline = load_pipeline(path, device, dtype)
-        return Loaded(pipeline, describe_pipeline(pipeline, find_model(path)))
+        model = load_idm(path, device, dtype)
+        return Loaded(model, describe(model))
     if not path.exists():
         raise ModelError(f"{path}: no such file or folder; name a training run, a saved model or a weights file")
     for entry in entry_points(group=ENTRY_POINTS):
@@ -66,23 +66,8 @@ def load_restorer(path: Path | None, device: torch.device, dtype: torch.dtype) -
     )
 
 
-def describe_pipeline(pipeline: IDMPipeline, folder: Path) -> dict[str, Setting]:
-    """What a table says of an IDM pipeline that was loaded from ``folder``."""
-    config, exported = pipeline.config, pipeline.exported
-    return {
-        "name": "the model in the box" if folder == BOXED else folder.as_posix(),
-        "weights_sha256": sha256(folder / "denoiser" / WEIGHTS),
-        "image_size": pipeline.image_size,
-        "parameters": sum(p.numel() for p in pipeline.denoiser.parameters()),
-        "backend": exported.backend if exported else "torch",
-        "precision": str(exported.dtype if exported else pipeline.denoiser.dtype).removeprefix("torch."),
-        "sampler": type(pipeline.scheduler).__name__,
-        "num_steps": config.num_inference_steps,
-        "start_from": config.start_from,
-        "strength": config.strength,
-    }
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def describe(model: IDM) -> dict[str, Setting]:
+    """What a table says of an IDM that was loaded."""
+    assert model.origin is not None
+    folder = model.origin.folder
+    return {"name": "the model in the box" if folder == BOXED else folder.as_posix(), **model.metadata()}

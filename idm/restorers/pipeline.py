@@ -1,6 +1,5 @@
-"""IDM as a diffusers pipeline: the trained denoiser, its noise levels, and how to sample from them."""
+"""IDM as a diffusers pipeline. Only who asks for it pays for importing diffusers; commands use IDM itself."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,40 +14,36 @@ from jaxtyping import Float
 from PIL import Image as PILImage
 from torch import Tensor
 
+from idm.diffusion.chain import Chain, Start, sampler_of, signal_levels
 from idm.diffusion.process import Image
-from idm.diffusion.samplers import (
-    SamplerName,
-    Start,
-    build_scheduler,
-    chain_of,
-    check_chain,
-    sample,
-    steps_run,
-)
 from idm.diffusion.schedule import from_betas
-from idm.io.ranges import from_diffusion, to_diffusion, to_uint8
+from idm.diffusion.schedulers import build_scheduler
+from idm.io.ranges import to_uint8
 from idm.models.unet import Denoiser
-from idm.restorers.backends import Backend, ExportedDenoiser, denoiser_inputs
-from idm.restorers.card import model_card
-from idm.restorers.export import Graph
+from idm.restorers.idm import IDM
+from idm.restorers.saved import load_idm, save_idm
 
 ImageInput = PILImage.Image | np.ndarray | Tensor
 StepCallback = Callable[["IDMPipeline", int, int, dict[str, Tensor]], object]
 
+_FILES = ["model_index.json", "README.md", "denoiser/*", "scheduler/*"]
+
 
 class IDMPipeline(DiffusionPipeline):
-    """Restores aligned faces with f_theta.
+    """Restores aligned faces with f_theta; :class:`~idm.restorers.idm.IDM` as a diffusers pipeline.
 
-    ``IDMPipeline.from_pretrained(folder)`` loads what training saved. It is a
-    :class:`~idm.restorers.protocol.Restorer` and, called, a diffusers pipeline.
+    ``IDMPipeline.from_pretrained(folder)`` loads what training saved, as strictly as the commands do.
 
     Args:
         denoiser: f_theta.
-        scheduler: a scheduler with ``prediction_type="sample"``; to change the sampler, put another one here
-            by its ``from_config``.
+        scheduler: names the sampler and holds the betas; to change the sampler, put the scheduler of another one
+            (:func:`idm.diffusion.schedulers.build_scheduler`) here by its ``from_config``, or set ``chain``.
         prediction: how f_theta's output is read: "epsilon", "sample" or "v".
-        num_inference_steps, start_from, strength, eta: the sampler's defaults,
-            see :func:`idm.diffusion.samplers.sample`.
+        num_inference_steps, start_from, strength, eta, spacing, levels: the chain unless a call says otherwise,
+            see :class:`idm.diffusion.chain.Chain`.
+
+    Raises:
+        ValueError: a scheduler as which no sampler is saved, or an impossible chain.
     """
 
     model_cpu_offload_seq = "denoiser"
@@ -59,11 +54,13 @@ class IDMPipeline(DiffusionPipeline):
         self,
         denoiser: Denoiser,
         scheduler: SchedulerMixin,
-        prediction: str = "sample",  # Prediction and Start, but diffusers understands plain types only
+        prediction: str = "sample",  # Prediction, Start and Spacing, but diffusers understands plain types only
         num_inference_steps: int = 10,
         start_from: str = "noise",
         strength: float = 1.0,
         eta: float = 0.0,
+        spacing: str = "even",
+        levels: tuple[float, ...] = (),
     ) -> None:
         super().__init__()
         self.register_modules(denoiser=denoiser, scheduler=scheduler)
@@ -73,91 +70,89 @@ class IDMPipeline(DiffusionPipeline):
             start_from=start_from,
             strength=strength,
             eta=eta,
+            spacing=spacing,
+            levels=levels,
         )
-        self.exported: ExportedDenoiser | None = None
+        self.idm  # noqa: B018  # refuses what it cannot run
+
+    @classmethod
+    def of(cls, model: IDM) -> "IDMPipeline":
+        """The same model as a pipeline."""
+        pipeline = cls(model.denoiser, build_scheduler(model.chain.sampler, model.gammas), model.prediction)
+        pipeline.chain = model.chain
+        return pipeline
+
+    @property
+    def idm(self) -> IDM:
+        """The same model as the commands use it; shares the weights."""
+        return IDM(self.denoiser, self._gammas(), prediction=self.config.prediction, chain=self.chain)
+
+    @property
+    def chain(self) -> Chain:
+        """How faces are sampled; ``pipeline.chain = pipeline.chain.changed(num_steps=4)`` changes it."""
+        config = self.config
+        return Chain(
+            sampler_of(type(self.scheduler).__name__),
+            config.num_inference_steps,
+            config.start_from,
+            config.strength,
+            config.eta,
+            config.spacing,
+            tuple(config.levels),
+        )
+
+    @chain.setter
+    def chain(self, chain: Chain) -> None:
+        gammas = self._gammas()
+        signal_levels(chain, gammas.tolist())
+        self.scheduler = build_scheduler(chain.sampler, gammas)
+        self.register_to_config(
+            num_inference_steps=chain.num_steps,
+            start_from=chain.start_from,
+            strength=chain.strength,
+            eta=chain.eta,
+            spacing=chain.spacing,
+            levels=chain.levels,
+        )
+
+    def _gammas(self) -> Float[Tensor, " T1"]:
+        config = self.scheduler.config
+        if config.prediction_type != "sample" or config.trained_betas is None:
+            raise ValueError("the scheduler must have trained_betas and prediction_type 'sample': make it from_config")
+        return from_betas(torch.tensor(config.trained_betas, dtype=torch.float64))
 
     @property
     def image_size(self) -> int:
         return self.denoiser.config.image_size
 
-    def set_chain(
-        self,
-        *,
-        sampler: SamplerName | None = None,
-        num_inference_steps: int | None = None,
-        start_from: Start | None = None,
-        strength: float | None = None,
-        fidelity: float | None = None,
-    ) -> None:
-        """Change the defaults of the sampler; what is None stays.
-
-        Args:
-            sampler: "langevin", "ddim", "dpmpp_2m" or "unipc".
-            num_inference_steps, start_from, strength: see :func:`idm.diffusion.samplers.sample`.
-            fidelity: instead of the last two: start from the degraded face and run the last 1 - fidelity of the
-                chain, at least one step. 0 is the whole chain, from noise; 1 one step at the lowest noise level.
-
-        Raises:
-            ValueError: settings that contradict each other, or an impossible chain.
-        """
-        scheduler = self.scheduler
-        if sampler is not None:
-            gammas = from_betas(torch.tensor(scheduler.config.trained_betas, dtype=torch.float64))
-            scheduler = build_scheduler(sampler, gammas)
-        num_steps: int = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
-        if fidelity is not None:
-            if start_from is not None or strength is not None:
-                raise ValueError("fidelity sets start_from and strength; give it or them")
-            start_from, strength = chain_of(fidelity, num_steps)
-        start_from = start_from or self.config.start_from
-        strength = self.config.strength if strength is None else strength
-        check_chain(scheduler, num_steps=num_steps, start_from=start_from, strength=strength, eta=self.config.eta)
-        self.scheduler = scheduler
-        self.register_to_config(num_inference_steps=num_steps, start_from=start_from, strength=strength)
-
-    def use_backend(self, backend: Backend | Literal["torch"], dtype: torch.dtype = torch.float32) -> None:
-        """Choose what runs f_theta from now on: PyTorch, or another program on a graph of the present weights.
-
-        All else stays with PyTorch, as does the denoiser that is saved.
-
-        Args:
-            dtype: what the other program computes in; of PyTorch's denoiser it is its own.
-
-        Raises:
-            ExportError: see :class:`~idm.restorers.backends.ExportedDenoiser`.
-        """
-        self.exported = None if backend == "torch" else ExportedDenoiser(self.denoiser.eval(), backend, dtype)
-
-    def graph(self) -> Graph:
-        """f_theta(x_d, x_t, gamma) for :func:`~idm.restorers.export.export_onnx`, with what a sampler needs to know."""
-        metadata = {
-            "inputs": "x_d: degraded faces in [-1, 1]; x_t = sqrt(gamma) x_0 + sqrt(1 - gamma) eps; gamma in (0, 1)",
-            "prediction": self.config.prediction,  # how the output is read
-            "scheduler": type(self.scheduler).__name__,
-            "scheduler_config": json.dumps(dict(self.scheduler.config)),
-        }
-        return Graph("denoiser", self.denoiser, denoiser_inputs(self.denoiser), metadata)
-
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> "IDMPipeline":
-        """Load a pipeline from a folder or a hub repository, from safetensors files only; arguments as diffusers'."""
-        return super().from_pretrained(pretrained_model_name_or_path, **{"use_safetensors": True, **kwargs})
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path | None = None,
+        *,
+        torch_dtype: torch.dtype = torch.float32,
+        **hub: Any,
+    ) -> "IDMPipeline":
+        """Load a pipeline from a folder or a hub repository, from safetensors files only; without either the bundled
+        model.
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Save as diffusers does, and a model card where there is none yet."""
-        super().save_pretrained(save_directory, **kwargs)
-        card = Path(save_directory) / "README.md"
-        if not card.exists():
-            card.write_text(self.card())
+        Args:
+            hub: for a repository, as of ``huggingface_hub.snapshot_download``: revision, token, cache_dir, ...
 
-    def card(self) -> str:
-        """A model card with what the pipeline knows of itself."""
-        return model_card(
-            size=self.image_size,
-            parameters=sum(p.numel() for p in self.denoiser.parameters()),
-            sampler=type(self.scheduler).__name__,
-            settings=self.config,
-        )
+        Raises:
+            ModelError: as :func:`idm.restorers.saved.load_idm`, which the commands load by.
+        """
+        folder = None if pretrained_model_name_or_path is None else Path(pretrained_model_name_or_path)
+        if folder is not None and not folder.is_dir():
+            from huggingface_hub import snapshot_download
+
+            name = str(pretrained_model_name_or_path)
+            folder = Path(snapshot_download(name, allow_patterns=_FILES, **hub))
+        return cls.of(load_idm(folder, torch.device("cpu"), torch_dtype))
+
+    def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
+        """Save the pipeline, and a model card where there is none yet; always as safetensors."""
+        save_idm(self.idm, Path(save_directory))
 
     def push_to_hub(
         self,
@@ -181,21 +176,12 @@ class IDMPipeline(DiffusionPipeline):
             )
 
     def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
-        """Restore degraded faces in [0, 1] with the sampler's defaults; face i draws from ``seeds[i]``."""
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return self._sample(lq, generators)
+        """See :meth:`idm.restorers.idm.IDM.restore`."""
+        return self.idm.restore(lq, seeds)
 
     def generate(self, seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
-        """Faces out of noise, in [0, 1], with the sampler's number of steps; each depends on its seed alone.
-
-        Raises:
-            ValueError: the denoiser is conditional, a model of restoration and not of faces.
-        """
-        if self.denoiser.config.conditional:
-            raise ValueError("generate() needs an unconditional denoiser (denoiser.conditional: false)")
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        nothing = torch.zeros(len(seeds), 3, self.image_size, self.image_size)
-        return self._sample(nothing, generators, start_from="noise", strength=1.0)
+        """See :meth:`idm.restorers.idm.IDM.generate`."""
+        return self.idm.generate(seeds)
 
     def __call__(
         self,
@@ -214,69 +200,42 @@ class IDMPipeline(DiffusionPipeline):
 
         Args:
             image: PIL; h w 3 or b h w 3 arrays, uint8 or float in [0, 1]; or 3 h w or b 3 h w tensors in [0, 1].
-                Sizes that the network's stride does not divide are padded and cropped, never resized.
+                They must have the model's size: one that was trained at another size would damage them.
             generator: one for each face, or one for all. Then the first face draws as from a copy of it, so that
                 ``idm restore --seed`` gives the same, and it seeds those of the others.
             output_type: a list of PIL images, of h w 3 float arrays in [0, 1], or a b 3 h w tensor in [0, 1].
             return_dict: give the faces as ``.images``, or in a tuple of one.
             callback_on_step_end: called with (pipeline, step from 0, timestep, {"x_0": current estimate, b 3 h w in
-                [-1, 1]}) after each step, as in other diffusers pipelines; what it returns is not used.
+                [-1, 1]}) after each step, as in other diffusers pipelines; what it returns is not used. The timestep is
+                the schedule's nearest to the step's level.
 
         Raises:
-            ValueError: for faces of different sizes, or settings that :func:`sample` refuses.
+            ValueError: for faces of different sizes or not of the model's, or settings that a chain refuses.
         """
         lq = _to_tensor(image)
+        size, (height, width) = self.image_size, lq.shape[-2:]
+        if (height, width) != (size, size):
+            raise ValueError(
+                f"this model restores aligned faces of {size} x {size} px, got {height} x {width}: resize them first"
+            )
         if generator is None:
             generator = torch.Generator().manual_seed(torch.seed())
         if isinstance(generator, torch.Generator):
             generator = _one_for_each(generator, len(lq))
-        num_steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
-        total = steps_run(num_steps, self.config.strength if strength is None else strength)
-        with self.progress_bar(total=total) as bar:
+        model = self.idm
+        chain = model.chain.changed(num_steps=num_inference_steps, start_from=start_from, strength=strength, eta=eta)
+        levels = torch.tensor(signal_levels(chain, model.gammas.tolist()), dtype=torch.float64)
+        timesteps = (model.gammas[1:] - levels[:, None]).abs().argmin(dim=1).tolist()
+        with self.progress_bar(total=len(levels)) as bar:
 
             def on_step(step: int, num_run: int, x_0: Image) -> None:
                 bar.update()
                 if callback_on_step_end is not None:
-                    timestep = int(self.scheduler.timesteps[num_steps - num_run + step - 1])
-                    callback_on_step_end(self, step - 1, timestep, {"x_0": x_0})
+                    callback_on_step_end(self, step - 1, timesteps[step - 1], {"x_0": x_0})
 
-            restored = self._sample(
-                lq,
-                generator,
-                num_inference_steps=num_inference_steps,
-                start_from=start_from,
-                strength=strength,
-                eta=eta,
-                on_step=on_step,
-            )
+            restored = model.sample(lq, generator, chain, on_step)
         images = _to_type(restored, output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
-
-    def _sample(
-        self,
-        lq: Float[Tensor, "b 3 h w"],
-        generators: Sequence[torch.Generator],
-        *,
-        num_inference_steps: int | None = None,
-        start_from: Start | None = None,
-        strength: float | None = None,
-        eta: float | None = None,
-        on_step: Callable[[int, int, Image], None] | None = None,
-    ) -> Float[Tensor, "b 3 h w"]:
-        defaults = self.config
-        restored = sample(
-            self.exported or self.denoiser.eval(),
-            to_diffusion(lq.to(self.denoiser.device, torch.float32)),
-            self.scheduler,
-            prediction=defaults.prediction,
-            num_steps=defaults.num_inference_steps if num_inference_steps is None else num_inference_steps,
-            generators=generators,
-            start_from=start_from or defaults.start_from,
-            strength=defaults.strength if strength is None else strength,
-            eta=defaults.eta if eta is None else eta,
-            on_step=on_step,
-        )
-        return from_diffusion(restored)
 
 
 def _one_for_each(generator: torch.Generator, num_faces: int) -> list[torch.Generator]:

@@ -1,15 +1,28 @@
-"""Finding and loading a trained IDM: the one in the box, a run's best, or any saved pipeline."""
+"""Finding, loading and saving a trained IDM: the one in the box, a run's best, or any saved pipeline.
 
+The files are those of a diffusers pipeline. Commands, training and ``IDMPipeline`` read and write them here.
+"""
+
+import hashlib
 import json
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any, get_args
 
+import safetensors.torch
 import torch
-from diffusers.utils.logging import disable_progress_bar
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from torch import Tensor
 
-from idm.io.run_folder import best_checkpoint, list_checkpoints
-from idm.models.unet import Denoiser
-from idm.restorers.pipeline import IDMPipeline
+from idm.diffusion.chain import SCHEDULERS, Chain, sampler_of, scheduler_settings
+from idm.diffusion.process import Prediction
+from idm.diffusion.schedule import from_betas, to_betas
+from idm.io.atomic import CheckpointError
+from idm.io.run_folder import best_checkpoint, damage, list_checkpoints
+from idm.io.weights import difference
+from idm.models.unet import Architecture, Denoiser
+from idm.restorers.card import model_card
+from idm.restorers.idm import IDM, Origin
 
 BOXED = Path(__file__).parent / "pretrained" / "faces128"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -26,7 +39,11 @@ def is_idm(path: Path) -> bool:
 
 
 def find_model(path: Path | None) -> Path:
-    """The pipeline folder that a path stands for: itself, a run's best (or newest) checkpoint; None: the box."""
+    """The pipeline folder that a path stands for: itself, a run's best (or newest) checkpoint; None: the box.
+
+    Raises:
+        ModelError: there is none, or its files are not as the run wrote them.
+    """
     if path is None:
         path = BOXED
     if not path.is_dir():
@@ -36,55 +53,152 @@ def find_model(path: Path | None) -> Path:
         complete = list_checkpoints(checkpoints)
         if not complete:
             raise ModelError(f"{path}: this run has no checkpoint yet")
-        path = (best_checkpoint(checkpoints) or complete[-1]) / "pipeline"
+        try:
+            path = (best_checkpoint(checkpoints) or complete[-1]) / "pipeline"
+        except CheckpointError as error:
+            raise ModelError(str(error)) from None
+    if fault := damage(path.parent, f"{path.name}/"):
+        raise ModelError(f"{path}: is damaged: {fault}; name the pipeline folder of another checkpoint")
     if not (path / "model_index.json").is_file():
         raise ModelError(f"{path}: is no saved IDM pipeline (model_index.json is missing)")
     return path
 
 
-def load_pipeline(path: Path | None, device: torch.device, dtype: torch.dtype) -> IDMPipeline:
-    """Load a pipeline for restoring.
+def load_idm(path: Path | None, device: torch.device, dtype: torch.dtype) -> IDM:
+    """Load the model that a path stands for, see :func:`find_model`.
 
     Raises:
-        ModelError: missing, damaged, or weights that are not those of the architecture in its config.
+        ModelError: missing or damaged; or weights that are not those of the architecture in its config, not finite,
+            or all zero.
     """
     folder = find_model(path)
-    disable_progress_bar()  # a bar over two components is noise on a command line
     try:
-        _check_weights(folder / "denoiser")
-        _require(folder / "model_index.json", "prediction")
-        _require(folder / "scheduler" / "scheduler_config.json", "trained_betas")
-        pipeline = IDMPipeline.from_pretrained(folder, local_files_only=True)
+        denoiser, sha256 = _read_denoiser(folder / "denoiser")
+        chain, prediction = _read_chain(folder)
+        betas = torch.tensor(_read_scheduler(folder)["trained_betas"], dtype=torch.float64)
+        denoiser.to(device, dtype)
+        return IDM(denoiser, from_betas(betas), prediction=prediction, chain=chain, origin=Origin(folder, sha256))
     except ModelError:
         raise
-    except Exception as error:  # diffusers raises OSError, ValueError, KeyError and others on broken files
+    except (OSError, ValueError, TypeError, KeyError, ZeroDivisionError) as error:  # of values that make no sense
         raise ModelError(f"{folder}: cannot be loaded as an IDM pipeline ({error})") from error
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.denoiser.type(dtype)
-    return pipeline.to(device)
 
 
-def _require(path: Path, key: str) -> None:
-    """Refuse a description that lacks what diffusers would fill with a default of its own."""
-    if key not in json.loads(path.read_text()):
-        raise ModelError(f"{path}: is damaged: {key!r} is missing")
+def save_idm(model: IDM, folder: Path) -> None:
+    """Save a model as a diffusers pipeline, and a model card where there is none yet."""
+    for part in ("denoiser", "scheduler"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in model.denoiser.state_dict().items()}
+    safetensors.torch.save_file(weights, folder / "denoiser" / WEIGHTS, metadata={"format": "pt"})
+    _write_json(folder / "denoiser" / "config.json", {"_class_name": "Denoiser", **asdict(model.denoiser.config)})
+    chain = asdict(model.chain)
+    library, scheduler, _ = SCHEDULERS[model.chain.sampler]
+    settings = scheduler_settings(chain.pop("sampler"), to_betas(model.gammas).tolist())
+    _write_json(folder / "scheduler" / "scheduler_config.json", {"_class_name": scheduler, **settings})
+    index = {
+        "_class_name": "IDMPipeline",
+        "denoiser": ["idm.models.unet", "Denoiser"],
+        "scheduler": [library, scheduler],
+        "prediction": model.prediction,
+        "num_inference_steps": chain.pop("num_steps"),
+        **chain,
+    }
+    _write_json(folder / "model_index.json", index)
+    card = folder / "README.md"
+    if not card.exists():
+        card.write_text(model_card(model))
 
 
-def _check_weights(folder: Path) -> None:
-    """Compare names and shapes in the file with the architecture: diffusers would fill gaps with random numbers."""
+def read_architecture(folder: Path) -> Architecture:
+    """The architecture in a denoiser's folder.
+
+    Raises:
+        ModelError: the file is missing or broken, or lacks a size or has one that is unknown.
+    """
+    path = folder / "config.json"
+    sizes = {name: value for name, value in _read_json(path).items() if not name.startswith("_")}
+    known = {field.name for field in fields(Architecture)}
+    wrong = (sizes.keys() - known) | (known - {"conditional"} - sizes.keys())  # older files do not have that
+    if wrong:
+        raise ModelError(f"{path}: is damaged: unknown or missing: {', '.join(sorted(wrong))}")
+    try:
+        return Architecture(**sizes)
+    except Exception as error:  # also of values of a wrong type
+        raise ModelError(f"{path}: is damaged: {error}") from error
+
+
+def read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
+    """The weights in a denoiser's folder, in float32, and the sha256 of their file.
+
+    Raises:
+        ModelError: the file is missing or broken, or its weights are not finite or all zero.
+    """
     path = folder / WEIGHTS
     if not path.is_file():
         raise ModelError(f"{path}: is missing")
-    with torch.device("meta"):
-        wanted = {k: tuple(v.shape) for k, v in Denoiser.from_config(Denoiser.load_config(folder)).state_dict().items()}
+    content = path.read_bytes()
     try:
-        with safe_open(path, framework="pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        weights = {name: weight.float() for name, weight in safetensors.torch.load(content).items()}
     except SafetensorError as error:
         raise ModelError(f"{path}: is no whole safetensors file ({error})") from error
-    wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-    if wrong:
-        raise ModelError(
-            f"{path}: holds another architecture than config.json beside it "
-            f"({len(wrong)} of {len(wanted)} weights differ, first {wrong[0]})"
+    broken = [name for name, weight in weights.items() if not weight.isfinite().all()]
+    if broken:
+        raise ModelError(f"{path}: is damaged: {len(broken)} weights are not finite, first {min(broken)}")
+    if not any(weight.any() for weight in weights.values()):
+        raise ModelError(f"{path}: is damaged: all weights are zero")
+    return weights, hashlib.sha256(content).hexdigest()
+
+
+def _read_denoiser(folder: Path) -> tuple[Denoiser, str]:
+    weights, sha256 = read_weights(folder)
+    with torch.device("meta"):  # no random numbers are drawn for what the file replaces
+        denoiser = Denoiser(**asdict(read_architecture(folder)))
+    if found := difference(denoiser, weights):
+        raise ModelError(f"{folder / WEIGHTS}: holds another architecture than config.json beside it: {found}")
+    denoiser.load_state_dict(weights, assign=True)
+    return denoiser, sha256
+
+
+def _read_chain(folder: Path) -> tuple[Chain, Prediction]:
+    path = folder / "model_index.json"
+    index = _read_json(path)
+    try:
+        chain = Chain(
+            sampler=sampler_of(_read_scheduler(folder)["_class_name"]),
+            num_steps=index["num_inference_steps"],
+            start_from=index["start_from"],
+            strength=index["strength"],
+            eta=index["eta"],
+            spacing=index.get("spacing", "even"),  # older files have neither
+            levels=tuple(index.get("levels", ())),
         )
+        prediction = index["prediction"]
+    except KeyError as error:
+        raise ModelError(f"{path}: is damaged: {error} is missing") from None
+    if prediction not in get_args(Prediction):
+        raise ModelError(f"{path}: prediction must be one of {', '.join(get_args(Prediction))}, got {prediction!r}")
+    return chain, prediction
+
+
+def _read_scheduler(folder: Path) -> dict[str, Any]:
+    path = folder / "scheduler" / "scheduler_config.json"
+    settings = _read_json(path)
+    if missing := {"_class_name", "trained_betas"} - settings.keys():
+        raise ModelError(f"{path}: is damaged: {', '.join(sorted(missing))} is missing")
+    if settings.get("prediction_type") != "sample":
+        raise ModelError(f"{path}: prediction_type must be 'sample', got {settings.get('prediction_type')!r}")
+    return settings
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: holds no settings by name")
+    return content
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")

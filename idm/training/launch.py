@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from idm.config.load import ConfigError, load_config
 from idm.config.schema import RunConfig
+from idm.training.stop import follow_launcher
 
 Config = TypeVar("Config", bound=RunConfig)
 
@@ -27,6 +28,7 @@ def launch(description: str, schema: type[Config], build: Callable[[Config], Fit
         schema: what the file named by ``--config`` must hold.
         build: makes the run. It is called once the configuration is sound, and imports what is slow to import.
     """
+    follow_launcher()
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--config", type=Path, required=True, help="YAML file, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings to change")

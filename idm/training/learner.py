@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from diffusers.training_utils import EMAModel
-from jaxtyping import Float
+from accelerate.optimizer import AcceleratedOptimizer
+from jaxtyping import Float, UInt8
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -23,19 +23,34 @@ from idm.faces.features import FeatureMaps, feature_l1
 from idm.io.machine import inference_dtype
 from idm.io.ranges import to_diffusion
 from idm.models.unet import Denoiser
-from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.idm import IDM
 from idm.restorers.protocol import Restorer
+from idm.restorers.saved import save_idm
+from idm.training.adversarial import Adversary
+from idm.training.updates import average, update
 
 
 @runtime_checkable
 class Trainable(Protocol):
-    """What a training run trains. The run knows steps, data, time and files; the trainable knows the method."""
+    """What a training run trains. The run knows steps, data, time and files; the trainable knows the method.
+
+    Attributes:
+        optimizer: of the network that is published, whose learning rate is logged.
+        skipped: 1 if an update of the last step was left out, since a gradient was not finite; else 0.
+    """
+
+    optimizer: AcceleratedOptimizer
+    skipped: Float[Tensor, ""]
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
         """Optimiser step number ``step`` (from 0); takes as many micro-batches as it accumulates.
 
-        Gives scalars for the log, "loss" among them.
+        Gives what :meth:`idm.training.log.Window.add` takes, "loss" among it, on the device: nothing waits for it.
         """
+        ...
+
+    def tensors(self) -> list[Tensor]:
+        """All weights that are trained, and their averages: none is ever saved that is not finite."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -104,6 +119,14 @@ class NoiseLevels:
         return start_and_log_uniform(gammas, self.start_share, u[0], u[1])
 
 
+@dataclass
+class Judged:
+    """What the critic is trained on in one micro-batch: faces, and estimates of them, in [-1, 1]; None of each."""
+
+    real: Float[Tensor, "b 3 s s"] | None = None
+    fake: Float[Tensor, "b 3 s s"] | None = None
+
+
 class IntrinsicIteration:
     """Trains a denoiser; a :class:`Learner`.
 
@@ -111,6 +134,7 @@ class IntrinsicIteration:
         gammas: the noise schedule, see :mod:`idm.diffusion.schedule`.
         seed: from which, with a sample's position, its noise level and noise follow.
         features: frozen network of a feature loss of weight ``feature_weight``; None for pixels alone.
+        adversary: a critic that is trained beside the denoiser.
         make_pipeline: makes the publishable pipeline around a denoiser.
     """
 
@@ -127,10 +151,11 @@ class IntrinsicIteration:
         min_snr_clamp: float | None,
         optimisation: Optimisation,
         seed: int,
-        make_pipeline: Callable[[Denoiser], IDMPipeline],
+        make_pipeline: Callable[[Denoiser], IDM],
         noise_levels: NoiseLevels = NoiseLevels(),
         features: FeatureMaps | None = None,
         feature_weight: float = 0.0,
+        adversary: Adversary | None = None,
     ) -> None:
         self.accelerator, self.optimisation, self.seed = accelerator, optimisation, seed
         self.noise_levels, self.features, self.feature_weight = noise_levels, features, feature_weight
@@ -143,33 +168,49 @@ class IntrinsicIteration:
             fused=True,
         )
         self.model, self.optimizer = accelerator.prepare(denoiser, optimizer)
-        self.ema = EMAModel(self._parameters(), decay=optimisation.ema_decay, foreach=True, model_cls=Denoiser)
-        published = Denoiser.from_config(denoiser.config).to(accelerator.device)
+        self.adversary = adversary
+        if adversary is not None:
+            adversary.prepare(accelerator)
+        from diffusers.training_utils import EMAModel  # seconds to import, for what trains only
+
+        self.ema = EMAModel(self._parameters(), decay=optimisation.ema_decay, foreach=True)
+        published = Denoiser(**asdict(denoiser.config)).to(accelerator.device)
         self.pipeline = make_pipeline(published.requires_grad_(False))
+        self.skipped = torch.zeros((), device=accelerator.device)
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
         for group in self.optimizer.param_groups:
             group["lr"] = self.optimisation.learning_rate_at(step)
-        losses = []
+        losses: list[Tensor] = []
+        levels: list[dict[str, Tensor]] = []
+        critic: dict[str, Tensor] = {}
         for _ in range(self.accelerator.gradient_accumulation_steps):
+            batch, judged = next(batches), Judged()
             with self.accelerator.accumulate(self.model):
-                loss = self.loss(next(batches))
+                loss = self.loss(batch, levels, judged)
                 self.accelerator.backward(loss)
-                if self.accelerator.sync_gradients:
-                    grad_norm = self.accelerator.clip_grad_norm_(
-                        self.model.parameters(), self.optimisation.max_grad_norm
-                    )
-                self.optimizer.step()
-                self.optimizer.zero_grad(set_to_none=True)
+                grad_norm = update(self.accelerator, self.model, self.optimizer, self.optimisation.max_grad_norm)
+                if self.adversary is not None:
+                    rng = self._augmentation(batch, "critic")
+                    critic = self.adversary.train_step(step, judged.real, judged.fake, rng)
             losses.append(loss.detach())
-        self.ema.optimization_step = step  # its decay warms up with the steps
-        self.ema.step(self._parameters())
-        return {"loss": torch.stack(losses).mean(), "grad_norm": torch.as_tensor(grad_norm)}
+        assert grad_norm is not None
+        updated = torch.isfinite(grad_norm)
+        average(self.ema, self._parameters(), step, updated)
+        by_level = {name: torch.stack([each[name] for each in levels]).sum(dim=0) for name in levels[0]}
+        self.skipped = (~updated).float()
+        return {"loss": torch.stack(losses).mean(), "grad_norm": grad_norm, **by_level, **critic}
 
-    def loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """The objective on one micro-batch, its randomness a function of (seed, positions)."""
-        device = self.accelerator.device
-        x_0, x_d = (to_diffusion(images.to(device).float() / 255) for images in (batch.hq, batch.lq))
+    def loss(
+        self, batch: Batch, levels: list[dict[str, Tensor]] | None = None, judged: "Judged | None" = None
+    ) -> Float[Tensor, ""]:
+        """The objective on one micro-batch, its randomness a function of (seed, positions).
+
+        Args:
+            levels: takes what :func:`by_noise_level` says of it.
+            judged: takes what the critic is to be trained on.
+        """
+        x_0, x_d = self._to_diffusion(batch.hq), self._to_diffusion(batch.lq)
         eps, u = training_noise(self.seed, batch.positions, x_0)
         gamma = self.noise_levels.draw(self.gammas, u)
         torch.manual_seed(seed_of(self.seed, batch.positions[0]))  # dropout takes no generator
@@ -189,34 +230,60 @@ class IntrinsicIteration:
                 p=self.p,
                 min_snr_clamp=self.min_snr_clamp,
                 noised=noised,
-                estimate_loss=self._feature_loss(x_0, batch),
+                estimate_loss=self._estimate_loss(x_0, gamma, batch, judged),
+                report=None if levels is None else lambda losses: levels.append(by_noise_level(losses, gamma)),
             )
 
-    def _feature_loss(self, x_0: Tensor, batch: Batch) -> Callable[[Tensor], Float[Tensor, ""]] | None:
-        """The weighted feature loss of an estimate of these x_0, in float32."""
-        features = self.features
-        if features is None:
+    def _estimate_loss(
+        self, x_0: Tensor, gamma: Tensor, batch: Batch, judged: "Judged | None"
+    ) -> Callable[[Tensor], Float[Tensor, ""]] | None:
+        """The losses of an estimate of x_0 beyond its pixels: features, in float32, and the critic's.
+
+        The critic judges what is refined, below the chain's start. At the start, where x_t is noise, the estimate stays
+        the mean of what x_d may show; so a chain goes from the mean to a likely face.
+        """
+        features, adversary = self.features, self.adversary
+        refined = (gamma > self.gammas[-1]).to(x_0.device)
+        if features is None and adversary is None:
             return None
 
         def loss(estimate: Float[Tensor, "b 3 s s"]) -> Float[Tensor, ""]:
-            with torch.autocast(estimate.device.type, enabled=False):
-                with torch.no_grad():
-                    wanted = features(x_0, batch.landmarks)
-                found = features(estimate.float(), batch.landmarks)
-            return self.feature_weight * feature_l1(found, wanted, features.layer_weights)
+            total = estimate.new_zeros(())
+            if features is not None:
+                with torch.autocast(estimate.device.type, enabled=False):
+                    with torch.no_grad():
+                        wanted = features(x_0, batch.landmarks)
+                    found = features(estimate.float(), batch.landmarks)
+                total = total + self.feature_weight * feature_l1(found, wanted, features.layer_weights)
+            if adversary is not None and refined.any():
+                if judged is not None:
+                    judged.real, judged.fake = x_0[refined], estimate[refined].detach()
+                total = total + adversary.generator_loss(estimate[refined], self._augmentation(batch, "denoiser"))
+            return total
 
         return loss
 
-    def restorer(self) -> IDMPipeline:
+    def _to_diffusion(self, images: UInt8[Tensor, "b 3 s s"]) -> Float[Tensor, "b 3 s s"]:
+        return to_diffusion(images.to(self.accelerator.device).float() / 255)
+
+    def _augmentation(self, batch: Batch, role: Literal["critic", "denoiser"]) -> torch.Generator:
+        """The generator of the critic's augmentation, from (seed, position) alone."""
+        return torch.Generator().manual_seed(seed_of(self.seed, batch.positions[0]) + (role == "critic"))
+
+    def restorer(self) -> IDM:
         self._publish()
         self.pipeline.denoiser.type(inference_dtype(self.accelerator.device))
         return self.pipeline
+
+    def tensors(self) -> list[Tensor]:
+        critic = [] if self.adversary is None else list(self.adversary.critic.parameters())
+        return [*self._parameters(), *self.ema.shadow_params, *critic]
 
     def save(self, folder: Path) -> None:
         self.accelerator.save_state(str(folder), safe_serialization=True)
         self._publish()
         if self.accelerator.is_main_process:
-            self.pipeline.save_pretrained(folder / self.model_name, safe_serialization=True)
+            save_idm(self.pipeline, folder / self.model_name)
 
     def load(self, folder: Path) -> None:
         self.accelerator.load_state(str(folder))
@@ -237,6 +304,20 @@ class IntrinsicIteration:
 
     def _parameters(self) -> list[torch.nn.Parameter]:
         return list(self.accelerator.unwrap_model(self.model).parameters())
+
+
+LEVELS = (0.1, 0.5, 2.0)
+"""Limits between the noise levels, as sigma = sqrt((1 - gamma) / gamma), by which the loss is logged."""
+
+
+def by_noise_level(losses: Float[Tensor, " b"], gamma: Float[Tensor, " b"]) -> dict[str, Float[Tensor, " 2"]]:
+    """(sum, count) of the losses of the samples in each range of noise levels."""
+    sigma = ((1 - gamma) / gamma).sqrt()
+    bins = torch.bucketize(sigma, torch.tensor(LEVELS, dtype=sigma.dtype, device=sigma.device))
+    member = torch.nn.functional.one_hot(bins, len(LEVELS) + 1).to(losses.device, losses.dtype)
+    totals = torch.stack([member.T * losses, member.T], dim=2).sum(dim=1)  # no product of matrices: autocast rounds it
+    limits = [f"{limit:g}" for limit in (0.0, *LEVELS, math.inf)]
+    return {f"loss_sigma_{low}_{high}": total for low, high, total in zip(limits, limits[1:], totals, strict=False)}
 
 
 def training_noise(

@@ -6,32 +6,34 @@ losses, bit for bit, as one that was not.
 """
 
 import json
-import math
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from tqdm import tqdm
 
-from idm.data.pairs import Batch, FrozenPairs
-from idm.evaluation.engine import Row, evaluate, summarise
-from idm.evaluation.metrics import PairMetric
+from idm.data.pairs import Batch
+from idm.evaluation.engine import Row
 from idm.io import run_folder
-from idm.io.atomic import write_json, write_text
+from idm.io.atomic import CheckpointError, write_json
 from idm.io.images import image_grid, write_image
 from idm.io.machine import provenance
 from idm.training.learner import Learner, Trainable
+from idm.training.log import Window, append_row, read_log, record_settings, write_rows
+from idm.training.recovery import mark_best_anew, set_damaged_aside
+from idm.training.stop import StopSignals
+from idm.training.updates import all_finite
+from idm.training.validation import Validation
 
-TERMINATED = 128 + signal.SIGTERM
+MOST_SKIPPED = 10
+"""So many updates in a row may be left out, since gradients are not finite; more end the run."""
+STOP_EVERY = 8
+"""Steps from one time at which several processes ask one another whether to stop, to the next."""
 
 
 class TrainingError(RuntimeError):
@@ -40,7 +42,11 @@ class TrainingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Settings:
-    """When a run logs, validates and saves, and on what it validates."""
+    """When a run logs, validates and saves.
+
+    Attributes:
+        recorded: the settings that the run's history keeps, by dotted key.
+    """
 
     folder: Path
     num_steps: int
@@ -51,7 +57,7 @@ class Settings:
     keep_checkpoints: int
     validate_every: int
     num_shown: int
-    validation_seed: int
+    recorded: dict[str, Any]
 
 
 class Run:
@@ -59,7 +65,7 @@ class Run:
 
     Args:
         batches_from: gives the endless micro-batches of this process from a number on.
-        validation: frozen pairs, shared out among the processes; None for what restores no faces and is only trained.
+        validation: None for what restores no faces and is only trained.
     """
 
     def __init__(
@@ -69,36 +75,31 @@ class Run:
         settings: Settings,
         *,
         batches_from: Callable[[int], Iterator[Batch]],
-        validation: FrozenPairs | None,
-        metrics: dict[str, PairMetric],
+        validation: Validation | None,
     ) -> None:
         self.learner, self.accelerator, self.settings = learner, accelerator, settings
-        self.batches_from, self.validation, self.metrics = batches_from, validation, metrics
+        self.batches_from, self.validation = batches_from, validation
         self.checkpoints = settings.folder / "checkpoints"
         self.log_path = settings.folder / "log.jsonl"
         self.step = 0
         self.seconds = 0.0
-        self.window: dict[str, torch.Tensor | float] = {}
-        self.window_steps = 0
-        self.window_seconds = 0.0
-        self.stop_requested = False
+        self.window = Window(accelerator.device)
 
     # ------------------------------------------------------------------------------------------ the run
 
     def fit(self) -> None:
-        """Train to the end; exits with status 143 after saving when told to terminate.
+        """Train to the end; when told to stop, exit after saving with status 128 + the signal's number.
 
         The processes stay connected, for another run may follow in them.
 
         Raises:
-            TrainingError: the loss is no longer finite.
+            TrainingError: gradients or weights are no longer finite.
             CheckpointError: a checkpoint cannot be written or read.
         """
         self._resume()
-        before = {number: signal.signal(number, self._request_stop) for number in (signal.SIGTERM, signal.SIGINT)}
         settings = self.settings
         batches = self.batches_from(self.step * settings.accumulation)
-        bar = tqdm(
+        self.bar = tqdm(
             total=settings.num_steps,
             initial=self.step,
             unit="step",
@@ -107,22 +108,21 @@ class Run:
             mininterval=0.5 if sys.stderr.isatty() else 10,  # a log file gets a line now and then
         )
         self._tick()
-        while self.step < settings.num_steps:
-            values = self.learner.train_step(self.step, batches)
-            self.step += 1
-            self._remember(values)
-            bar.update()
-            if self._due(settings.log_every):
-                self._log_progress(bar)
-            if self._due(settings.validate_every) or self._due(settings.checkpoint_every):
+        with StopSignals() as signals:
+            while self.step < settings.num_steps:
+                values = self.learner.train_step(self.step, batches)
+                self.step += 1
+                self.window.add(values, self.learner.skipped)
+                self.bar.update()
+                if self._due(settings.log_every):
+                    self._log_progress()
+                if self._due(settings.validate_every) or self._due(settings.checkpoint_every):
+                    self._save_and_validate()
+                if self._stopping(signals):
+                    self._stop(signals)
+            self.bar.close()
+            if settings.num_steps == 0:  # nothing to train: still show what the untrained model does
                 self._save_and_validate()
-            if self._stopping():
-                self._stop(bar)
-        bar.close()
-        if settings.num_steps == 0:  # nothing to train: still show what the untrained model does
-            self._save_and_validate()
-        for number, handler in before.items():
-            signal.signal(number, handler)
         for tracker in self.accelerator.trackers:
             tracker.finish()
 
@@ -146,37 +146,37 @@ class Run:
         """Add the time since the last tick to the run's training seconds."""
         now = time.perf_counter()
         self.seconds += now - self.clock
-        self.window_seconds += now - self.clock
+        self.window.seconds += now - self.clock
         self.clock = now
 
     # ------------------------------------------------------------------------------------------ the log
 
-    def _remember(self, values: dict[str, torch.Tensor]) -> None:
-        for name, value in values.items():
-            self.window[name] = value + self.window.get(name, 0.0)
-        self.window_steps += 1
-
-    def _log_progress(self, bar: "tqdm[Any]") -> None:
+    def _log_progress(self) -> None:
         """Write the means since the last line."""
-        names = sorted(self.window)
-        sums = torch.stack([torch.as_tensor(self.window[name]).double().cpu() for name in names])
-        means = self.accelerator.reduce(sums.to(self.accelerator.device), "mean") / self.window_steps
-        values = dict(zip(names, means.tolist(), strict=True))
+        values, skipped = self.window.means(self.accelerator), int(self.window.skipped.item())
         self._tock()
-        values["images_per_second"] = self.window_steps * self.settings.batch_size / self.window_seconds
-        self.window, self.window_steps, self.window_seconds = {}, 0, 0.0
-        if not math.isfinite(values["loss"]):
+        self._require_updates()
+        values["images_per_second"] = self.window.steps * self.settings.batch_size / self.window.seconds
+        values["learning_rate"] = float(self.learner.optimizer.param_groups[0]["lr"])
+        self.window.clear()
+        loss = f"{values['loss']:.4f}" if "loss" in values else "not finite"
+        self.bar.set_postfix(loss=loss, img_s=f"{values['images_per_second']:.1f}", refresh=False)
+        counts = {"skipped_updates": float(skipped)} if skipped else {}
+        self._log({"step": self.step, "seconds": round(self.seconds, 3), **counts, **values})
+
+    def _require_updates(self) -> None:
+        longest = int(self.window.longest.item())
+        if longest > MOST_SKIPPED:
             raise TrainingError(
-                f"the loss is {values['loss']} at step {self.step}. The last checkpoint in {self.checkpoints} is "
-                "sound: lower train.learning_rate or set train.mixed_precision=no, in a new output_dir"
+                f"the gradients were not finite in {longest} steps in a row before step {self.step}, and nothing was "
+                f"learnt in them. The newest checkpoint in {self.checkpoints} is sound: start the same command with a "
+                "lower train.learning_rate, a lower train.max_grad_norm or train.mixed_precision=no, which may change "
+                "within a run"
             )
-        bar.set_postfix(loss=f"{values['loss']:.4f}", img_s=f"{values['images_per_second']:.1f}", refresh=False)
-        self._log({"step": self.step, "seconds": round(self.seconds, 3), **values})
 
     def _log(self, row: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
-            with self.log_path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            append_row(self.log_path, row)
         scalars = {name: value for name, value in row.items() if isinstance(value, float)}
         self.accelerator.log(scalars, step=self.step)
 
@@ -187,20 +187,7 @@ class Run:
         if self.validation is None:
             return
         assert isinstance(self.learner, Learner)
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        mine = range(rank, len(self.validation), world)
-        rows = list(
-            evaluate(
-                self.learner.restorer(),
-                self.validation,
-                self.metrics,
-                indices=mine,
-                batch_size=16,
-                seed=self.settings.validation_seed,
-            )
-        )
-        rows = sorted(gather_object(rows), key=lambda row: row.pair.position)
-        summary = summarise([(row.degraded_scores, row.restored_scores) for row in rows])
+        rows, summary = self.validation.run(self.learner.restorer(), self.accelerator)
         values = {
             f"{name}_{column}": columns[column]["mean"]
             for name, columns in summary.items()
@@ -208,19 +195,16 @@ class Run:
         }
         self._log({"step": self.step, "validation": True, **values})
         if self.accelerator.is_main_process:
-            self._publish(rows, summary)
+            self._publish(self.validation, rows, summary)
         self.accelerator.wait_for_everyone()
 
-    def _publish(self, rows: list[Row], summary: dict[str, Any]) -> None:
+    def _publish(self, validation: Validation, rows: list[Row], summary: dict[str, Any]) -> None:
         folder = self.settings.folder
         shown = [(row.pair.lq, row.restored, row.pair.hq) for row in rows[: self.settings.num_shown]]
         grid = image_grid(shown, ["degraded", "restored", "original"])
         write_image(folder / "before_after.png", grid)
         self._track_image(grid)
-        psnr = summary["psnr"]["restored"]["mean"]
-        saved = self.checkpoints / f"{run_folder.PREFIX}{self.step:08d}"
-        if saved.exists() and psnr > run_folder.best_score(self.checkpoints):
-            run_folder.mark_best(self.checkpoints, self.step, psnr)
+        validation.mark_if_best(self.checkpoints, self.step, summary[validation.best]["restored"]["mean"])
         result = {
             "step": self.step,
             "num_images": len(rows),
@@ -241,9 +225,14 @@ class Run:
 
     def _save(self) -> None:
         """Write a checkpoint on all processes; it appears when the main one has renamed it."""
-        final = self.checkpoints / f"{run_folder.PREFIX}{self.step:08d}"
-        if final.exists():
+        if run_folder.checkpoint_of(self.checkpoints, self.step).exists():
             return
+        if not all_finite(self.learner.tensors()):
+            raise TrainingError(
+                f"weights or their averages are not finite at step {self.step}, and are not saved. The newest "
+                f"checkpoint in {self.checkpoints} is sound: start the same command with a lower train.learning_rate, "
+                "which may change within a run"
+            )
         run_folder.write_draft(self.checkpoints, self.step, self._write)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
@@ -256,27 +245,25 @@ class Run:
             progress = {
                 "step": self.step,
                 "seconds": self.seconds,
-                "window": {name: float(value) for name, value in self.window.items()},
-                "window_steps": self.window_steps,
-                "window_seconds": self.window_seconds,
                 "num_processes": self.accelerator.num_processes,
+                **self.window.state(),
             }
             write_json(draft / "progress.json", progress)
 
+    # ------------------------------------------------------------------------------------------ going on
+
     def _resume(self) -> None:
-        """Load the newest checkpoint, if there is one, and drop what the log says of later steps."""
+        """Load the newest intact checkpoint, if there is one, and drop what the log says of later steps."""
         if self.accelerator.is_main_process:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
+            set_damaged_aside(self.checkpoints)
+            if self.validation is not None:
+                mark_best_anew(self.checkpoints, self.validation, read_log(self.log_path))
             run_folder.prune(self.checkpoints, keep=10**9)
         self.accelerator.wait_for_everyone()
         found = run_folder.list_checkpoints(self.checkpoints)
         if found:
-            progress = json.loads((found[-1] / "progress.json").read_text())
-            self.learner.load(found[-1])
-            self.step, self.seconds = progress["step"], progress["seconds"]
-            self.window, self.window_steps = progress["window"], progress["window_steps"]
-            self.window_seconds = progress["window_seconds"]
-            self.accelerator.print(f"going on from {found[-1]}")
+            self._load(found[-1])
         result = self.settings.folder / "metrics.json"  # what a validation writes last
         published = json.loads(result.read_text())["step"] if result.exists() else -1
         rows = [row for row in read_log(self.log_path) if row["step"] <= self.step]
@@ -285,9 +272,26 @@ class Run:
         validated = any(row.get("validation") and row["step"] == self.step for row in rows)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            write_text(self.log_path, "".join(json.dumps(row) + "\n" for row in rows))
+            write_rows(self.log_path, rows)
+            processes = {"num_processes": self.accelerator.num_processes}
+            record_settings(self.settings.folder / "history.jsonl", self.step, self.settings.recorded | processes)
         if self.step > 0 and self._due(self.settings.validate_every) and not validated:
             self._validate()  # killed between the checkpoint and the end of its validation
+
+    def _load(self, checkpoint: Path) -> None:
+        progress = json.loads((checkpoint / "progress.json").read_text())
+        try:
+            self.learner.load(checkpoint)
+        except Exception as error:  # of a checkpoint without hashes; torch and safetensors have errors of their own
+            raise CheckpointError(
+                f"{checkpoint}: cannot be loaded ({error}); delete it, and the same command goes on from the "
+                "checkpoint before it"
+            ) from error
+        self.step, self.seconds = progress["step"], progress["seconds"]
+        self.window.load(progress)
+        self.accelerator.print(f"going on from {checkpoint}")
+
+    # ------------------------------------------------------------------------------------------ the end
 
     def report(self) -> None:
         """Print how the run ended and where its files are."""
@@ -309,31 +313,20 @@ class Run:
         ):
             print(f"  {title:9} {path}")
 
-    # ------------------------------------------------------------------------------------------ stopping
-
-    def _request_stop(self, number: int, frame: FrameType | None) -> None:
-        self.stop_requested = True
-
-    def _stopping(self) -> bool:
+    def _stopping(self, signals: StopSignals) -> bool:
         """Whether any process was told to stop; all must agree, or they would wait for one another."""
         if self.accelerator.num_processes == 1:
-            return self.stop_requested
-        if self.stop_requested:
+            return signals.requested()
+        if self.step % STOP_EVERY and self.step < self.settings.num_steps:
+            return False
+        if signals.requested():
             self.accelerator.set_trigger()
         return self.accelerator.check_trigger()
 
-    def _stop(self, bar: "tqdm[Any]") -> None:
+    def _stop(self, signals: StopSignals) -> None:
         self._tock()
         self._save()
-        bar.close()
+        self.bar.close()
         self.accelerator.print(f"stopped and saved at step {self.step}; the same command goes on from there")
         self.accelerator.end_training()
-        raise SystemExit(TERMINATED)
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a run's log; a last line that was cut short by a kill is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+        raise SystemExit(128 + (signals.received or 15))

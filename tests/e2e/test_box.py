@@ -14,7 +14,7 @@ from idm.evaluation.metrics import psnr
 from idm.faces.template import ffhq_landmarks, umeyama
 from idm.io.images import read_image, write_image
 from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
-from idm.restorers.saved import BOXED, find_model, load_pipeline
+from idm.restorers.saved import BOXED, find_model, load_idm
 
 # scikit-image's astronaut (NASA, public domain): eyes, nose, mouth corners.
 LANDMARKS = np.array([(203.63, 101.13), (247.50, 104.55), (223.26, 129.34), (200.92, 138.40), (245.63, 141.16)])
@@ -37,7 +37,7 @@ def test_its_weights_stay_below_forty_mebibytes_and_have_a_card() -> None:
 
 
 def test_it_restores_a_face_it_never_saw_by_more_than_a_decibel() -> None:
-    pipeline = load_pipeline(None, torch.device("cpu"), torch.float32)
+    pipeline = load_idm(None, torch.device("cpu"), torch.float32)
     hq = from_uint8(astronaut(pipeline.image_size))
     lq = [degrade(hq, GFPGAN, degradation_rng(0, 0, index)) for index in range(16)]
     restored = pipeline.restore(torch.stack([hwc_to_chw(image) for image in lq]), list(range(16)))

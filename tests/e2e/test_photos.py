@@ -15,22 +15,23 @@ from PIL import ExifTags, Image
 
 from idm.apps.cli import main as cli
 from idm.apps.cli.model import load
-from idm.diffusion.samplers import build_scheduler
+from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
 from idm.io.photos import Photo, read_photo, write_photo
 from idm.models.unet import Denoiser
-from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.idm import IDM
+from idm.restorers.saved import save_idm
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     denoiser = Denoiser(
-        32, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
+        image_size=32, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
     )
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)
     folder = tmp_path_factory.mktemp("model")
-    IDMPipeline(denoiser, build_scheduler("ddim", linear()), num_inference_steps=2).save_pretrained(folder)
+    save_idm(IDM(denoiser, linear(), chain=Chain("ddim", 2)), folder)
     return folder
 
 
@@ -65,7 +66,9 @@ def test_a_photograph_comes_back_larger_with_all_that_came_with_it(model, astron
     sideways = np.rot90(astronaut, -1)
     Image.fromarray(np.ascontiguousarray(sideways)).save(tmp_path / "a.jpg", quality=95, exif=exif)
     out = tmp_path / "out"
-    code, said, err = restore(capsys, tmp_path / "a.jpg", "-o", out, "--model", model, "--upscale", 1.5)
+    code, said, err = restore(
+        capsys, tmp_path / "a.jpg", "-o", out, "--model", model, "--upscale", 1.5, "--change", "full"
+    )
     assert code == 0, err
     assert "1 restored, 0 failed" in said
     photo = read_photo(out / "a.jpg")
@@ -114,7 +117,7 @@ def test_a_photograph_in_which_nothing_changes_stays_the_same_file(model, astron
     code, said, _ = restore(capsys, tmp_path, "-o", out, "--model", model, "--min-identity", 1)
     assert code == 0
     assert said.splitlines()[0] == f"0 restored, 1 without a face, 1 kept as given, 0 failed -> {out}"
-    assert "faces: 0 restored, 1 kept as given (--min-identity); " in said
+    assert "faces: 0 restored, 1 kept as given; " in said
     for name in ("face.jpg", "none.jpg"):
         assert (out / name).read_bytes() == (tmp_path / name).read_bytes()
     said = restore(capsys, tmp_path / "face.jpg", "-o", out, "--model", model, "--min-face", 500)[1]
@@ -122,7 +125,10 @@ def test_a_photograph_in_which_nothing_changes_stays_the_same_file(model, astron
     assert (out / "face.jpg").read_bytes() == (tmp_path / "face.jpg").read_bytes()
     restore(capsys, tmp_path / "face.jpg", "-o", out, "--model", model, "--min-identity", 1, "--upscale", 2)
     assert Image.open(out / "face.jpg").size == (520, 520)
-    assert "without a face" not in restore(capsys, tmp_path / "face.jpg", "-o", out, "--model", model)[1]
+    assert (
+        "without a face"
+        not in restore(capsys, tmp_path / "face.jpg", "-o", out, "--model", model, "--change", "full")[1]
+    )
     assert (out / "face.jpg").read_bytes() != (tmp_path / "face.jpg").read_bytes()
 
 
@@ -164,9 +170,18 @@ def test_a_preview_restores_nothing_and_numbers_the_faces(model, astronaut, tmp_
 @pytest.mark.parametrize(("fidelity", "strength"), [(0, 1), (0.25, 0.75), (0.5, 0.5), (0.97, 0.1), (1, 0.1)])
 def test_fidelity_is_the_share_of_the_chain_that_is_not_run_from_the_degraded_face(model, fidelity, strength) -> None:
     options = ["restore", "a.png", "-o", "out", "--model", str(model), "--steps", "10", "--fidelity", str(fidelity)]
-    config = load(cli.build_parser().parse_args(options)).restorer.config
-    assert config.start_from == ("degraded" if fidelity else "noise")
-    assert config.strength == pytest.approx(strength)
+    chain = load(cli.build_parser().parse_args(options)).restorer.chain
+    assert chain.start_from == ("degraded" if fidelity else "noise")
+    assert chain.strength == pytest.approx(strength)
+
+
+def test_more_steps_than_the_model_is_made_for_are_said_to_be_worse(model, tmp_path, capsys) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    for steps, is_warned in ((2, False), (3, True)):
+        options = ("-o", tmp_path / "out", "--model", model, "--aligned", "--steps", steps)
+        code, _, err = restore(capsys, tmp_path / "a.png", *options)
+        assert code == 0
+        assert ("this model is made for 2 steps; 3 take longer" in err) == is_warned
 
 
 @pytest.mark.parametrize(
@@ -228,7 +243,7 @@ class Brightens:
             raise RuntimeError("no blue today")
         return lq * float("nan") if r > .9 and b < .1 else (lq + .2).clamp(max=1)
 
-settings = PhotoSettings(min_face=0.0, detail="keep", color_fix="none")
+settings = PhotoSettings(min_face=0.0, detail="keep", color_fix="none", change="full")
 report = restore_photos(PhotoRestorer(Brightens(), Middle()), [Path(sys.argv[1])], Path(sys.argv[2]), settings,
                         skip_existing=True)
 sys.exit(1 if report.failed else 0)

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,13 @@ from idm.apps.cli import main as cli
 from idm.apps.photo.files import restore_files
 from idm.apps.photo.plan import plan
 from idm.data.synthetic import synthetic_face
-from idm.diffusion.samplers import build_scheduler
+from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
-from idm.evaluation import metrics
+from idm.evaluation.metrics import METRICS
 from idm.io.images import ImageError, read_image, write_image
 from idm.models.unet import Denoiser
-from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.idm import IDM
+from idm.restorers.saved import save_idm
 
 SIZE = 32
 
@@ -30,11 +32,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small pipeline with random weights: what it paints does not matter here, where it goes does."""
     torch.manual_seed(0)
     denoiser = Denoiser(
-        SIZE, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
+        image_size=SIZE, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
     )
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)
     folder = tmp_path_factory.mktemp("model")
-    IDMPipeline(denoiser, build_scheduler("ddim", linear()), num_inference_steps=2).save_pretrained(folder)
+    save_idm(IDM(denoiser, linear(), chain=Chain("ddim", 2)), folder)
     return folder
 
 
@@ -140,7 +142,8 @@ def test_what_is_already_there_can_be_skipped(model, faces, tmp_path, capsys) ->
         (["restore", "--aligned", "EMPTY"], "empty"),
         (["restore", "--aligned", "FACES", "--model", "nowhere"], "nowhere: no such file or folder"),
         (["restore", "--aligned", "FACES", "--model", "FACES"], "holds no model"),
-        (["restore", "--aligned", "FACES", "--steps", "0"], "1..2000"),
+        (["restore", "--aligned", "FACES", "--steps", "0"], "number of steps must be at least 1"),
+        (["restore", "--aligned", "FACES", "--steps", "2001"], "1..2000"),
         (["restore", "--aligned", "FACES", "--strength", "0.5"], "start_from='degraded'"),
         (["restore", "--aligned", "FACES", "--batch-size", "0"], "--batch-size"),
         (["restore", "--aligned", "FACES", "--device", "warp"], "warp"),
@@ -223,15 +226,15 @@ def test_evaluation_writes_numbers_that_its_own_table_repeats(model, tmp_path, c
 
 def test_evaluation_measures_whole_sets_before_and_after(model, tmp_path, capsys, monkeypatch) -> None:
     class Contrast:
+        num_features = None
+
         def describe(self, image):
             return image.std()
 
         def compare(self, restored, originals):
             return float(np.mean(restored) / np.mean(originals))
 
-    monkeypatch.setattr(
-        "idm.apps.cli.faces.build_metric", lambda name: {"psnr": metrics.psnr, "frechet": Contrast()}[name]
-    )
+    monkeypatch.setitem(METRICS, "frechet", replace(METRICS["frechet"], build=lambda networks: Contrast()))
     common = ("evaluate", "--num-images", 3, "--metrics", "psnr,frechet", "--model", model)
     assert in_process(capsys, *common, "-o", tmp_path)[0] == 0
     summary = json.loads((tmp_path / "metrics.json").read_text())["metrics"]["frechet"]
@@ -239,20 +242,21 @@ def test_evaluation_measures_whole_sets_before_and_after(model, tmp_path, capsys
     assert summary["restored"]["mean"] != summary["degraded"]["mean"]
     assert in_process(capsys, *common, "-o", tmp_path, "--preset", "clean")[0] == 0
     clean = json.loads((tmp_path / "metrics.json").read_text())["metrics"]["frechet"]
-    assert clean["degraded"] == {"mean": 1, "low": None, "high": None}
+    assert clean["degraded"] == {"mean": 1, "low": None, "high": None, "n": 3, "d": None}
     assert "frechet" not in (tmp_path / "scores.csv").read_text()
 
 
 def test_two_folders_are_measured_as_sets_too(tmp_path, capsys, monkeypatch) -> None:
     class Brightness:
+        num_features = None
+
         def describe(self, image):
             return image.mean()
 
         def compare(self, restored, originals):
             return float(np.mean(restored) - np.mean(originals))
 
-    known = {"psnr": metrics.psnr, "fid": Brightness()}
-    monkeypatch.setattr("idm.apps.cli.faces.build_metric", known.__getitem__)
+    monkeypatch.setitem(METRICS, "fid", replace(METRICS["fid"], build=lambda networks: Brightness()))
     for folder, value in (("hq", 100), ("restored", 110)):
         (tmp_path / folder).mkdir()
         for i in range(2):
@@ -266,8 +270,7 @@ def test_two_folders_are_measured_as_sets_too(tmp_path, capsys, monkeypatch) -> 
     ("names", "message"),
     [("frechet", "add one of single faces, such as psnr"), ("psnr,mse", "'mse' is unknown; known: psnr")],
 )
-def test_metrics_that_cannot_be_are_one_line(names, message, model, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("idm.apps.cli.faces.build_metric", lambda name: None)
+def test_metrics_that_cannot_be_are_one_line(names, message, model, tmp_path, capsys) -> None:
     code, _, err = in_process(capsys, "evaluate", "--metrics", names, "--model", model, "-o", tmp_path / "out")
     assert (code, len(err.splitlines())) == (1, 1)
     assert message in err
@@ -278,8 +281,30 @@ def test_an_undegraded_face_is_measured_against_itself(model, tmp_path, capsys) 
     arguments = ("evaluate", "--num-images", 3, "-o", tmp_path, "--model", model, "--preset", "clean")
     assert in_process(capsys, *arguments)[0] == 0
     summary = json.loads((tmp_path / "metrics.json").read_text())["metrics"]["psnr"]
-    assert summary["infinite"] == 3
-    assert np.isfinite(summary["restored"]["mean"])
+    smallest = 1 / 255**2 / (SIZE * SIZE * 3)
+    assert summary["degraded"]["mean"] == pytest.approx(-10 * np.log10(smallest))
+    assert summary["restored"]["mean"] < summary["degraded"]["mean"]
+
+
+def test_a_metric_that_is_missing_is_a_gap_and_the_others_are_measured(model, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("IDM_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("IDM_ASSETS", raising=False)
+    code, _, err = in_process(
+        capsys, "evaluate", "--num-images", 2, "--metrics", "psnr,identity,niqe", "--model", model, "-o", tmp_path
+    )
+    assert code == 0
+    assert "identity is not measured: mobilefacenet_casia.safetensors is missing" in err
+    result = json.loads((tmp_path / "metrics.json").read_text())
+    assert list(result["metrics"]) == ["psnr"]
+    assert result["missing"]["niqe"] == "needs faces of 192 px or more"
+
+
+def test_the_list_of_metrics_has_every_name_and_protocol(capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.build_parser().parse_args(["evaluate", "--list-metrics"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(f"{name} " in shown and metric.protocol in shown for name, metric in METRICS.items())
 
 
 def test_two_folders_are_compared_by_name(tmp_path, capsys) -> None:

@@ -149,10 +149,84 @@ def test_two_processes_train_as_one_does_with_the_same_global_batch(tmp_path: Pa
 
 
 def test_another_setting_in_the_same_folder_is_refused(uninterrupted: Path) -> None:
-    done = train(uninterrupted, "train.learning_rate=1e-4")
+    done = train(uninterrupted, "seed=1", "objective.p=2")
     assert done.returncode == 1
-    assert "train.learning_rate" in done.stderr
+    assert "another objective.p, seed" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_run_goes_on_longer_and_with_another_learning_rate_and_its_history_says_so(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted, folder)
+    done = train(folder, "train.num_steps=15", "train.learning_rate=1e-4", "train.decay=constant")
+    assert done.returncode == 0, done.stderr
+    rows = [row for row in log_of(folder) if "loss" in row]
+    assert [row["step"] for row in rows] == list(range(1, 16))
+    assert [row["learning_rate"] for row in rows[12:]] == [1e-4] * 3
+    first, second = (json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines())
+    assert (first["step"], first["settings"]["train.num_steps"], first["settings"]["seed"]) == (0, 12, 0)
+    changed = {"train.num_steps": 15, "train.learning_rate": 1e-4, "train.decay": "constant"}
+    assert second == {"step": 12, "settings": changed}
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_bit_for_bit(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(uninterrupted, folder)
+    weights = folder / "checkpoints" / "step_00000012" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-7] ^= 64
+    weights.write_bytes(data)
+    done = train(folder)
+    assert done.returncode == 0, done.stderr
+    assert "step_00000012 is damaged: model.safetensors is not as it was written" in done.stderr
+    assert_same_run(folder, uninterrupted)
+
+
+def trainer_of(folder: Path) -> int:
+    """The process that holds a run's folder."""
+    return int((folder / ".lock").read_text().split()[1])
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells of a parent's death on Linux only")
+@pytest.mark.parametrize("recipe", ["cpu", "cpu2"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_a_signal_to_the_launcher_stops_the_trainer_which_saves_first(tmp_path: Path, number: int, recipe: str) -> None:
+    folder = tmp_path / "run"
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    launch += ["--config_file", str(ROOT / "configs" / "accelerate" / f"{recipe}.yaml")]
+    endless = ["train.num_steps=1000000", "train.checkpoint_every=1000000", "validation.every=1000000"]
+    launcher = subprocess.Popen(
+        [*launch, *command(folder, *endless)[1:]], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 600
+    while not (folder / "log.jsonl").exists() or not log_of(folder):
+        assert launcher.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    trainer = trainer_of(folder)
+    if number == signal.SIGTERM:
+        second = train(folder, *endless)
+        assert second.returncode == 1
+        assert f"is in use by process {trainer} on " in second.stderr
+        assert "Traceback" not in second.stderr
+    launcher.send_signal(number)
+    launcher.wait(timeout=120)
+    while is_alive(trainer):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    [checkpoint] = (folder / "checkpoints").glob("step_*")
+    assert int(checkpoint.name.removeprefix("step_")) == log_of(folder)[-1]["step"]
 
 
 def test_all_faults_of_a_configuration_are_shown_at_once(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from idm.apps.cli import main as cli
-from idm.diffusion.samplers import build_scheduler
+from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
 from idm.models.unet import Denoiser
-from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.idm import IDM
+from idm.restorers.saved import save_idm
 
 av = pytest.importorskip("av", reason="clips need PyAV: pip install av")
 
@@ -64,8 +65,9 @@ class Wanders:
         return [DetectedFace(np.array([x - 14, y - 14, x + 14, y + 14]), landmarks, 0.9)]
 
 source, target = map(Path, sys.argv[1:])
-told = restore_clip(PhotoRestorer(Noise(), Wanders()), source, target, PhotoSettings(batch_size=2), Encoding("ffv1"),
-                    about={}, segment_frames=5)
+settings = PhotoSettings(batch_size=2, change="full")
+told = restore_clip(PhotoRestorer(Noise(), Wanders()), source, target, settings, Encoding("ffv1"), about={},
+                    segment_frames=5)
 print(told.get("resumed_at_frame", 0))
 """
 
@@ -102,17 +104,17 @@ def test_the_command_restores_a_clip_and_names_a_broken_one(
     monkeypatch.setenv("IDM_ASSETS", str(assets))
     torch.manual_seed(0)
     denoiser = Denoiser(
-        32, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
+        image_size=32, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
     )
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)
     model = tmp_path / "model"
-    IDMPipeline(denoiser, build_scheduler("ddim", linear()), num_inference_steps=2).save_pretrained(model)
+    save_idm(IDM(denoiser, linear(), chain=Chain("ddim", 2)), model)
     portrait = astronaut()[:280, 80:380]
     folder = tmp_path / "in"
     folder.mkdir()
     source = write_clip(folder / "good.mkv", [np.ascontiguousarray(portrait[:, i : i + 280]) for i in range(0, 12, 2)])
     (folder / "cut.mp4").write_bytes(source.read_bytes()[:3000])
-    arguments = ["restore", folder, "-o", tmp_path / "out", "--model", model, "--crf", 12]
+    arguments = ["restore", folder, "-o", tmp_path / "out", "--model", model, "--crf", 12, "--change", "full"]
     code = cli.run(cli.build_parser().parse_args([str(argument) for argument in arguments]))
     said = capsys.readouterr()
     assert code == 1

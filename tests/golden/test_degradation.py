@@ -16,20 +16,11 @@ from idm.degradation import (
     degrade,
     draw_degradation,
 )
+from idm.degradation.steps import Blur, ColourShift, Downscale, GaussianNoise, Grey, Jitter, Jpeg
 
-EVERYTHING = Degradation(
-    clean=False,
-    sigma_x=9.0,
-    sigma_y=3.0,
-    rotation=0.6,
-    kernel_size=41,
-    down=2.5,
-    noise_sigma=10.0,
-    jpeg_quality=70,
-    colour_shift=(12.0, -7.0, 4.0),
-    grey=False,
-    jitter=(("hue", 0.05), ("contrast", 1.2), ("saturation", 0.7), ("brightness", 0.9)),
-)
+JITTER = (("hue", 0.05), ("contrast", 1.2), ("saturation", 0.7), ("brightness", 0.9))
+STRENGTHS = ((9.0, 3.0, 0.6), 2.5, 10.0, 70, "bilinear", (12.0, -7.0, 4.0), None, JITTER)
+EVERYTHING = Degradation(clean=False, drawn=tuple(zip(GFPGAN.steps, STRENGTHS, strict=True)))
 
 # Mean of red, green and blue; standard deviation; mean step between neighbours; all in grey levels.
 GOLDEN = {
@@ -42,6 +33,7 @@ GOLDEN = {
     "daefr": (150.16, 138.45, 136.69, 18.82, 0.57),
     "difface": (150.16, 138.45, 136.69, 18.82, 0.57),
     "mild": (150.79, 131.80, 139.22, 36.59, 3.64),
+    "real_esrgan": (151.27, 131.07, 139.51, 33.16, 2.70),
     "everything": (146.21, 119.80, 126.07, 33.05, 3.55),
 }
 
@@ -87,12 +79,12 @@ def test_the_stream_of_an_item_is_what_it_was():
 
 def test_a_draw_is_what_it_was():
     drawn = draw_degradation(GFPGAN, degradation_rng(7, 1, 26))
-    assert (drawn.clean, drawn.grey, drawn.jpeg_quality, drawn.kernel_size) == (False, False, 63, 41)
-    numbers = (drawn.sigma_x, drawn.sigma_y, drawn.rotation, drawn.down, drawn.noise_sigma)
+    assert (drawn.clean, drawn.strength(Grey), drawn.strength(Jpeg)) == (False, None, 63)
+    numbers = (*drawn.strength(Blur), drawn.strength(Downscale), drawn.strength(GaussianNoise))
     assert numbers == pytest.approx((3.2154450603, 3.2154450603, 1.7899502436, 4.1331239895, 13.6957973574))
-    assert drawn.colour_shift == pytest.approx((13.3680359455, 11.1848053170, -13.8996364060))
-    assert [name for name, _ in drawn.jitter] == ["contrast", "hue", "brightness", "saturation"]
-    strengths = [strength for _, strength in drawn.jitter]
+    assert drawn.strength(ColourShift) == pytest.approx((13.3680359455, 11.1848053170, -13.8996364060))
+    assert [name for name, _ in drawn.strength(Jitter)] == ["contrast", "hue", "brightness", "saturation"]
+    strengths = [strength for _, strength in drawn.strength(Jitter)]
     assert strengths == pytest.approx((0.7427717860, -0.0615047149, 1.2624697625, 0.4727027555))
 
 

@@ -10,12 +10,12 @@ from accelerate.state import AcceleratorState, GradientState
 from torch.nn import functional as F
 
 from gan_baseline.adversary import Adam, Adversary, ComponentAdversary
-from gan_baseline.components import ComponentDiscriminators
-from gan_baseline.discriminators import StyleGAN2Discriminator
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import AdversarialIteration, Weights
 from idm.data.pairs import Batch
+from idm.faces.components import ComponentDiscriminators
 from idm.faces.template import ffhq_landmarks
+from idm.models.critics import StyleGAN2Discriminator
 
 SIZE = 64
 LOSSES = {
@@ -29,6 +29,8 @@ LOSSES = {
     "r1": [0.00000, 0.07312, 0.00000, 0.03458],
     "component_discriminator": [4.16550, 3.71106, 3.59069, 3.23873],
 }
+
+ACCURACIES = {f"{part}{kind}_accuracy" for part in ("", "component_") for kind in ("real", "fake")}  # of few: jumpy
 
 
 def from_a_formula(network: torch.nn.Module) -> torch.nn.Module:
@@ -97,7 +99,7 @@ def first_losses() -> dict[str, list[float]]:
 
 def test_the_first_losses_of_a_training_are_those_of_before():
     losses = first_losses()
-    assert losses.keys() == LOSSES.keys()
+    assert losses.keys() - ACCURACIES == LOSSES.keys()
     for name, values in LOSSES.items():
         assert losses[name] == pytest.approx(values, rel=2e-3, abs=1e-5), name
 

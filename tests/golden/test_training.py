@@ -9,10 +9,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 
 from idm.data.pairs import Batch
-from idm.diffusion.samplers import build_scheduler
 from idm.diffusion.schedule import cosine, linear
 from idm.models.unet import Denoiser
-from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.idm import IDM
 from idm.training.learner import IntrinsicIteration, Optimisation
 
 LOSSES = {
@@ -69,7 +68,7 @@ def first_losses(prediction: str) -> list[float]:
             ema_decay=0.9,
         ),
         seed=0,
-        make_pipeline=lambda published: IDMPipeline(published, build_scheduler("ddim", gammas)),
+        make_pipeline=lambda published: IDM(published, gammas),
     )
     batches = (batch(4 * number) for number in range(5))
     losses = [learner.train_step(step, batches)["loss"].item() for step in range(5)]

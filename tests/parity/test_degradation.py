@@ -20,8 +20,9 @@ from idm.degradation import (
     degradation_rng,
     draw_degradation,
     kernels,
-    steps,
+    operations,
 )
+from idm.degradation.steps import Blur, ColourShift, Downscale, GaussianNoise, Grey, Jitter, Jpeg
 
 
 def scene(height: int = 96, width: int = 80) -> np.ndarray:
@@ -63,20 +64,20 @@ def test_a_kernel_is_the_bivariate_normal_density_of_scipy(sigma_x, sigma_y, rot
 def test_a_square_kernel_filters_as_scipy(radius):
     kernel = kernels.gaussian_kernel(6.0, 2.0, 0.5, radius)
     expected = scipy.ndimage.correlate(scene(), kernel[..., None], mode="mirror")
-    np.testing.assert_allclose(steps.blur(scene(), kernel), expected, atol=2e-6)
+    np.testing.assert_allclose(operations.blur(scene(), kernel), expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("radius", [1, 6, 20, 50])
 def test_taps_filter_as_the_gaussian_filter_of_scipy(radius):
     expected = scipy.ndimage.gaussian_filter(scene(), (6.0, 6.0, 0.0), mode="mirror", radius=(radius, radius, 0))
-    np.testing.assert_allclose(steps.blur(scene(), kernels.gaussian_taps(6.0, radius)), expected, atol=2e-6)
+    np.testing.assert_allclose(operations.blur(scene(), kernels.gaussian_taps(6.0, radius)), expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("size", [(96, 80), (48, 40), (31, 17), (1, 1), (130, 101)])
 def test_resizing_is_that_of_torch_without_antialiasing(size):
     options = {"mode": "bilinear", "align_corners": False, "antialias": False}
     expected = torch.nn.functional.interpolate(to_tensor(scene())[None], size=size, **options)[0]
-    np.testing.assert_allclose(steps.resize(scene(), *size), to_array(expected), atol=1e-5)
+    np.testing.assert_allclose(operations.resize(scene(), *size), to_array(expected), atol=1e-5)
 
 
 @pytest.mark.parametrize("quality", [1, 30, 60, 85, 100])
@@ -85,7 +86,7 @@ def test_jpeg_is_that_of_pillow(name, quality):
     image, file = np.rint(IMAGES[name] * 255).astype(np.uint8), io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling="4:2:0")
     expected = np.asarray(Image.open(file)).astype(np.float32) / 255
-    result = steps.jpeg(IMAGES[name], quality)
+    result = operations.jpeg(IMAGES[name], quality)
     np.testing.assert_allclose(result, expected, atol=2.1 / 255)  # libjpeg and libjpeg-turbo may differ by a level
     assert np.abs(result - expected).mean() < 0.1 / 255
 
@@ -94,17 +95,17 @@ def test_grey_is_that_of_pillow():
     image = IMAGES["noise"]
     expected = np.asarray(Image.fromarray(np.rint(image * 255).astype(np.uint8)).convert("L"))
     for channel in range(3):
-        np.testing.assert_allclose(steps.to_grey(image)[..., channel] * 255, expected, atol=1.5)
+        np.testing.assert_allclose(operations.to_grey(image)[..., channel] * 255, expected, atol=1.5)
 
 
 @pytest.mark.parametrize("name", IMAGES)
 @pytest.mark.parametrize(
     ("ours", "theirs", "strengths"),
     [
-        (steps.adjust_brightness, tvf.adjust_brightness, (0.0, 0.5, 1.0, 1.5)),
-        (steps.adjust_contrast, tvf.adjust_contrast, (0.0, 0.5, 1.0, 1.5)),
-        (steps.adjust_saturation, tvf.adjust_saturation, (0.0, 0.5, 1.0, 1.5)),
-        (steps.adjust_hue, tvf.adjust_hue, (-0.5, -0.1, -0.03, 0.0, 0.1, 0.4)),
+        (operations.adjust_brightness, tvf.adjust_brightness, (0.0, 0.5, 1.0, 1.5)),
+        (operations.adjust_contrast, tvf.adjust_contrast, (0.0, 0.5, 1.0, 1.5)),
+        (operations.adjust_saturation, tvf.adjust_saturation, (0.0, 0.5, 1.0, 1.5)),
+        (operations.adjust_hue, tvf.adjust_hue, (-0.5, -0.1, -0.03, 0.0, 0.1, 0.4)),
     ],
     ids=["brightness", "contrast", "saturation", "hue"],
 )
@@ -118,21 +119,23 @@ def gfpgan_reference(image: np.ndarray, drawn: Degradation, rng: np.random.Gener
     """One draw carried out at 512 px by the calls, in the order of GFPGAN's ffhq_degradation_dataset.py."""
     bgr = image[..., ::-1].copy()
     h, w, _ = bgr.shape
-    c, s = math.cos(drawn.rotation), math.sin(drawn.rotation)
+    sigma_x, sigma_y, rotation = drawn.strength(Blur)
+    c, s = math.cos(rotation), math.sin(rotation)
     turn = np.array([[c, -s], [s, c]])
-    inverse = np.linalg.inv(turn @ np.diag([drawn.sigma_x**2, drawn.sigma_y**2]) @ turn.T)
+    inverse = np.linalg.inv(turn @ np.diag([sigma_x**2, sigma_y**2]) @ turn.T)
     grid = np.stack(np.meshgrid(np.arange(-20, 21), np.arange(-20, 21)), axis=-1)
     kernel = np.exp(-0.5 * np.sum(grid @ inverse * grid, axis=2))
     lq = cv2.filter2D(bgr, -1, kernel / kernel.sum())
-    lq = cv2.resize(lq, (int(w // drawn.down), int(h // drawn.down)), interpolation=cv2.INTER_LINEAR)
+    down = drawn.strength(Downscale)
+    lq = cv2.resize(lq, (int(w // down), int(h // down)), interpolation=cv2.INTER_LINEAR)
     noise = rng.standard_normal(lq.shape, dtype=np.float32)[..., ::-1]  # drawn for R, G, B
-    lq = np.clip(lq + noise * np.float32(drawn.noise_sigma / 255), 0, 1)
-    _, data = cv2.imencode(".jpg", lq * 255.0, [cv2.IMWRITE_JPEG_QUALITY, drawn.jpeg_quality])
+    lq = np.clip(lq + noise * np.float32(drawn.strength(GaussianNoise) / 255), 0, 1)
+    _, data = cv2.imencode(".jpg", lq * 255.0, [cv2.IMWRITE_JPEG_QUALITY, drawn.strength(Jpeg)])
     lq = np.float32(cv2.imdecode(data, 1)) / 255
     lq = cv2.resize(lq, (w, h), interpolation=cv2.INTER_LINEAR)
-    if drawn.colour_shift is not None:
-        lq = np.clip(lq + np.float32(drawn.colour_shift[::-1]) / 255, 0, 1)
-    if drawn.grey:
+    if (shift := drawn.strength(ColourShift)) is not None:
+        lq = np.clip(lq + np.float32(shift[::-1]) / 255, 0, 1)
+    if drawn.strength(Grey):
         lq = np.tile(cv2.cvtColor(lq, cv2.COLOR_BGR2GRAY)[:, :, None], [1, 1, 3])
     tensor = to_tensor(lq[..., ::-1].copy())
     adjust = {
@@ -141,7 +144,7 @@ def gfpgan_reference(image: np.ndarray, drawn: Degradation, rng: np.random.Gener
         "saturation": tvf.adjust_saturation,
         "hue": tvf.adjust_hue,
     }
-    for name, strength in drawn.jitter:
+    for name, strength in drawn.strength(Jitter) or ():
         tensor = adjust[name](tensor, strength)
     return to_array(torch.clamp((tensor * 255).round(), 0, 255) / 255)
 
@@ -149,8 +152,8 @@ def gfpgan_reference(image: np.ndarray, drawn: Degradation, rng: np.random.Gener
 def test_the_whole_chain_at_512_px_is_that_of_gfpgan():
     image = scene(512, 512)
     drawn = [draw_degradation(GFPGAN, degradation_rng(0, 0, index)) for index in range(40)]
-    chosen = [d for d in drawn if d.jitter or d.colour_shift][:4] + drawn[:2]
-    assert {d.sigma_x == d.sigma_y for d in chosen} == {True, False}
+    chosen = [d for d in drawn if d.strength(Jitter) or d.strength(ColourShift)][:4] + drawn[:2]
+    assert {d.strength(Blur)[0] == d.strength(Blur)[1] for d in chosen} == {True, False}
     for index, degradation in enumerate(chosen):
         result = apply_degradation(image, degradation, degradation_rng(1, 0, index))
         expected = gfpgan_reference(image, degradation, degradation_rng(1, 0, index))

@@ -7,11 +7,12 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.training_utils import compute_snr
 from diffusers.utils.torch_utils import randn_tensor
 
+from idm.diffusion.chain import SAMPLER_NAMES, Chain
 from idm.diffusion.objective import min_snr_weight
 from idm.diffusion.process import add_noise, target, to_eps, to_x_0
-from idm.diffusion.samplers import build_scheduler, sample
+from idm.diffusion.samplers import SAMPLERS, langevin_step, sample
 from idm.diffusion.schedule import cosine, linear, to_betas
-from idm.diffusion.schedulers import langevin_step
+from idm.diffusion.schedulers import build_scheduler
 
 LINEAR, COSINE = linear(), cosine()
 
@@ -145,11 +146,10 @@ def test_a_ddim_trajectory_equals_the_loop_of_diffusers_in_epsilon_prediction(ga
     drawn = sample(
         lambda *, x_d, x_t, gamma: predict_noise(x_t, x_d),
         x_d,
-        build_scheduler("ddim", gammas),
+        gammas,
+        Chain("ddim", num_steps, eta=eta),
         prediction="epsilon",
-        num_steps=num_steps,
         generators=[torch.Generator().manual_seed(i) for i in range(2)],
-        eta=eta,
         on_step=lambda step, total, x_0: ours.append(x_0),
     )
     torch.testing.assert_close(torch.stack(ours), torch.stack(wanted), rtol=0, atol=2e-3)
@@ -192,3 +192,39 @@ def test_the_langevin_scheduler_takes_the_step_that_ddpm_takes(t):
         for scheduler in (ours, theirs)
     ]
     torch.testing.assert_close(*steps, rtol=0, atol=5e-4)
+
+
+@pytest.mark.parametrize("first", [0, 3])
+@pytest.mark.parametrize("num_steps", [4, 5, 10, 25])
+@pytest.mark.parametrize("gammas", [LINEAR, COSINE], ids=["linear", "cosine"])
+@pytest.mark.parametrize("name", SAMPLER_NAMES)
+def test_a_trajectory_equals_that_of_the_scheduler_as_which_it_is_saved(name, gammas, num_steps, first):
+    """diffusers' loop over its scheduler, against the function over the same levels: every x_t and the result."""
+    scheduler = build_scheduler(name, gammas)
+    scheduler.alphas_cumprod = gammas[1:]  # diffusers' own are products of float32 numbers
+    scheduler.set_timesteps(num_steps)
+    if hasattr(scheduler, "set_begin_index"):  # the multistep ones
+        scheduler.set_begin_index(first)
+    start = noise(5)
+
+    def estimate(x_t: torch.Tensor, gamma: float) -> torch.Tensor:
+        return (0.3 * gamma * x_t.roll(1, -1) + 0.4 * x_t.sin() + 0.2).clamp(-1, 1)
+
+    rngs = [torch.Generator().manual_seed(i) for i in range(2)]
+    draws = {"generator": rngs} if name in ("ddim", "langevin") else {}
+    x, wanted = start, []
+    for t in scheduler.timesteps[first:num_steps]:
+        wanted.append(x)
+        x = scheduler.step(estimate(x, gammas[t + 1].item()), t, x, **draws).prev_sample
+
+    again = [torch.Generator().manual_seed(i) for i in range(2)]
+    ours = []
+
+    def recorded(x_t: torch.Tensor, gamma: float) -> torch.Tensor:
+        ours.append(x_t)
+        return estimate(x_t, gamma)
+
+    levels = gammas[scheduler.timesteps[first:num_steps] + 1].tolist()
+    result = SAMPLERS[name](recorded, start, levels, noise=lambda: randn_tensor(start.shape, generator=again), eta=0.0)
+    torch.testing.assert_close(torch.stack(ours), torch.stack(wanted), rtol=0, atol=1e-5)
+    torch.testing.assert_close(result, x, rtol=0, atol=1e-5)

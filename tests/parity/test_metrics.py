@@ -9,11 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
+from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio
 from skimage.transform import SimilarityTransform
 from torch import Tensor, nn
 
-from idm.evaluation.metrics import PairMetric, build_metric, psnr, ssim
+from idm.evaluation.metric import PairMetric
+from idm.evaluation.metrics import build_metric, psnr, psnr_y, ssim
 from idm.faces.template import umeyama
 
 RNG = np.random.default_rng(0)
@@ -31,6 +33,35 @@ def test_psnr_equals_scikit_image(noise: float) -> None:
     restored, hq = image_pair(37, 50, noise)
     expected = peak_signal_noise_ratio(hq.astype(np.float64), restored.astype(np.float64), data_range=1)
     assert psnr(restored, hq) == pytest.approx(expected, abs=1e-9)
+
+
+def test_psnr_y_equals_that_of_scikit_images_luma() -> None:
+    restored, hq = image_pair(24, 32, 0.05)
+    luma = [rgb2ycbcr(image.astype(np.float64))[..., 0] for image in (hq, restored)]
+    assert psnr_y(restored, hq) == pytest.approx(peak_signal_noise_ratio(*luma, data_range=255), abs=1e-6)
+
+
+def ms_ssim_in_full(a: np.ndarray, b: np.ndarray) -> float:
+    """Wang et al. 2003, eq. 7, on the luma of YIQ rounded to 8 bits; five scales, halved by 2 x 2 means."""
+    x, y = (np.round(image.astype(np.float64) @ (0.299, 0.587, 0.114) * 255) for image in (a, b))
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    product = 1.0
+    for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        mean_x, mean_y, xx, yy, xy = (
+            gaussian_filter(v, 1.5, radius=5)[5:-5, 5:-5] for v in (x, y, x * x, y * y, x * y)
+        )
+        term = (2 * (xy - mean_x * mean_y) + c2) / (xx - mean_x**2 + yy - mean_y**2 + c2)
+        if scale == 4:
+            term = term * (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+        product *= np.maximum(term, 0).mean() ** weight
+        x, y = (v.reshape(v.shape[0] // 2, 2, v.shape[1] // 2, 2).mean(axis=(1, 3)) for v in (x, y))
+    return float(product)
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.2])
+def test_ms_ssim_equals_its_formula(noise: float) -> None:
+    restored, hq = image_pair(192, 192, noise)
+    assert build_metric("ms_ssim")(restored, hq) == pytest.approx(ms_ssim_in_full(restored, hq), abs=1e-3)
 
 
 def ssim_in_full(a: np.ndarray, b: np.ndarray) -> float:

@@ -162,9 +162,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(name):
     gradients = []
     for checkpointing in (False, True):
         denoiser = randomised(build(name)).train()
-        if checkpointing:
-            denoiser.enable_gradient_checkpointing()
-        assert denoiser.is_gradient_checkpointing == checkpointing
+        denoiser.gradient_checkpointing = checkpointing
         denoiser(**inputs()).square().mean().backward()
         gradients.append([p.grad for p in denoiser.parameters()])
     for plain, checkpointed in zip(*gradients, strict=True):

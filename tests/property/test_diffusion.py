@@ -1,15 +1,14 @@
 """Laws that hold for every schedule, level, prediction and sampler."""
 
-from functools import cache, wraps
-
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from idm.diffusion.chain import SAMPLER_NAMES, Chain
 from idm.diffusion.process import add_noise, target, to_eps, to_x_0
-from idm.diffusion.samplers import build_scheduler, sample
+from idm.diffusion.samplers import sample
 from idm.diffusion.schedule import (
     cosine,
     from_betas,
@@ -158,12 +157,7 @@ def test_noise_keeps_the_variance_of_unit_data(seed, gamma):
 CHAINS = st.one_of(
     st.just(("noise", 1.0)), st.tuples(st.just("degraded"), st.floats(0.01, 1)), st.just(("degraded", 1.0))
 )
-SAMPLERS = ("langevin", "ddim", "dpmpp_2m", "unipc")
-
-
-@cache
-def scheduler_for(name: str, schedule: str):
-    return build_scheduler(name, SCHEDULES[schedule])
+SAMPLERS = SAMPLER_NAMES
 
 
 class Perfect:
@@ -182,35 +176,21 @@ class Perfect:
         return target(self.prediction, self.x_0, eps, gamma)
 
 
-def run_perfect(name, schedule, prediction, num_steps, chain, seed, eta=0.0) -> tuple[torch.Tensor, Perfect]:
-    """How far from x_0 the sampler's own last step comes; ``sample`` returns the estimate before that step."""
+def run_perfect(
+    name, schedule, prediction, num_steps, chain, seed, eta=0.0, spacing="even"
+) -> tuple[torch.Tensor, Perfect]:
+    """How far from x_0 a chain comes."""
     x_0, x_d, _ = images(seed)
     f = Perfect(prediction, x_0)
-    scheduler, landings = scheduler_for(name, schedule), []
-    step = scheduler.step
-
-    @wraps(step)  # sample reads the signature
-    def recorded(*arguments, **options):
-        landings.append(step(*arguments, **options)[0])
-        return landings[-1:]
-
-    scheduler.step = recorded
-    try:
-        drawn = sample(
-            f,
-            x_d,
-            scheduler,
-            prediction=prediction,
-            num_steps=num_steps,
-            generators=[torch.Generator().manual_seed(seed + i) for i in range(len(x_0))],
-            start_from=chain[0],
-            strength=chain[1],
-            eta=eta,
-        )
-    finally:
-        del scheduler.step
-    assert (drawn - x_0).abs().max().item() <= rounding_of(f)
-    return landings[-1] - x_0, f
+    drawn = sample(
+        f,
+        x_d,
+        SCHEDULES[schedule],
+        Chain(name, num_steps, *chain, eta=eta, spacing=spacing),
+        prediction=prediction,
+        generators=[torch.Generator().manual_seed(seed + i) for i in range(len(x_0))],
+    )
+    return drawn - x_0, f
 
 
 def rounding_of(f: Perfect) -> float:
@@ -226,11 +206,14 @@ def rounding_of(f: Perfect) -> float:
     num_steps=st.integers(1, 60),
     chain=CHAINS,
     seed=SEEDS,
+    spacing=st.sampled_from(["even", "quadratic", "karras", "log_snr"]),
 )
-@example(schedule="cosine", prediction="sample", num_steps=7, chain=("degraded", 0.01), seed=0)
-@example(schedule="linear", prediction="epsilon", num_steps=1, chain=("noise", 1.0), seed=0)
-def test_a_perfect_denoiser_recovers_x_0_with_any_number_of_steps(name, schedule, prediction, num_steps, chain, seed):
-    error, f = run_perfect(name, schedule, prediction, num_steps, chain, seed)
+@example(schedule="cosine", prediction="sample", num_steps=7, chain=("degraded", 0.01), seed=0, spacing="even")
+@example(schedule="linear", prediction="epsilon", num_steps=1, chain=("noise", 1.0), seed=0, spacing="even")
+def test_a_perfect_denoiser_recovers_x_0_with_any_number_of_steps(
+    name, schedule, prediction, num_steps, chain, seed, spacing
+):
+    error, f = run_perfect(name, schedule, prediction, num_steps, chain, seed, spacing=spacing)
     assert error.abs().max().item() <= rounding_of(f)
 
 
@@ -273,9 +256,9 @@ def test_the_noise_in_a_stochastic_chain_never_falls_below_its_level(name, sched
         deviations.append(to_eps(x_0, x_t, gamma).std().item())
         return x_0
 
-    scheduler = scheduler_for(name, schedule)
     generators = [torch.Generator().manual_seed(seed)]
-    sample(f, x_0, scheduler, prediction="sample", num_steps=num_steps, generators=generators, eta=eta)
+    chain = Chain(name, num_steps, eta=eta if name == "ddim" else 0.0)
+    sample(f, x_0, SCHEDULES[schedule], chain, prediction="sample", generators=generators)
     assert min(deviations) > 0.9
     assert name == "langevin" or max(deviations) < 1.1
 

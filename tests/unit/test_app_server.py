@@ -28,6 +28,7 @@ from idm.apps.cli import main as cli
 from idm.apps.photo.face import FaceReport
 from idm.apps.photo.restorer import RestoredPhoto
 from idm.apps.web import theme
+from idm.apps.web.handlers import most_steps
 from idm.apps.web.server import Service, served, sweep
 from idm.apps.web.session import Done, Order, Studio
 from idm.data.synthetic import synthetic_face
@@ -448,3 +449,7 @@ def test_without_weights_of_the_detector_the_command_says_which_and_ends(
 def test_impossible_limits_are_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(cli.build_parser().parse_args(["app", *wrong])) == 1
     assert capsys.readouterr().err.startswith("error: --")
+
+
+def test_steps_are_offered_up_to_those_that_a_model_is_made_for() -> None:
+    assert [most_steps(Order("idm", (), num_steps=n)) for n in (1, 4, 10)] == [4, 4, 10]

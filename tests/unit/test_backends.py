@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from idm.diffusion.samplers import build_scheduler, sample
-from idm.diffusion.schedule import linear
-from idm.diffusion.schedulers import DDIMScheduler
+from idm.diffusion.chain import Chain, sampler_of
+from idm.diffusion.samplers import sample
+from idm.diffusion.schedule import from_betas, linear
 from idm.models.unet import Denoiser
 from idm.restorers import export
 from idm.restorers.backends import ExportedDenoiser
 from idm.restorers.export import ExportError, Graph, check, export_onnx, run_by_onnxruntime, write_onnx
-from idm.restorers.load import describe_pipeline
-from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.idm import IDM
+from idm.restorers.saved import load_idm, save_idm
 
 SIZE = 16
 RUNS = [("onnxruntime", torch.float32, 2), ("openvino", torch.float32, 4), ("openvino", torch.bfloat16, 2)]
@@ -41,10 +41,8 @@ def make_denoiser(patch_size: int = 2, **settings) -> Denoiser:
     return denoiser.eval()
 
 
-def make_pipeline(denoiser: Denoiser) -> IDMPipeline:
-    pipeline = IDMPipeline(denoiser, build_scheduler("ddim", linear()), num_inference_steps=3)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+def make_idm(denoiser: Denoiser) -> IDM:
+    return IDM(denoiser, linear(), chain=Chain("ddim", 3))
 
 
 def needs(*packages: str) -> None:
@@ -75,33 +73,33 @@ def test_every_backend_gives_what_the_denoiser_gives_at_all_levels(exported, bat
     torch.testing.assert_close(f(**batch), wanted, rtol=0, atol=tolerance * wanted.abs().max().item())
 
 
-def test_a_pipeline_restores_the_same_faces_on_every_backend_and_saves_its_own_weights(exported, tmp_path) -> None:
+def test_a_model_restores_the_same_faces_on_every_backend_and_saves_its_own_weights(exported, tmp_path) -> None:
     f, denoiser = exported
-    pipeline = make_pipeline(denoiser)
+    idm = make_idm(denoiser)
     lq = torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-    wanted = pipeline.restore(lq, [0, 1, 2])
-    pipeline.exported = f
-    levels = 255 * (pipeline.restore(lq, [0, 1, 2]) - wanted).abs()
+    wanted = idm.restore(lq, [0, 1, 2])
+    idm.exported = f
+    levels = 255 * (idm.restore(lq, [0, 1, 2]) - wanted).abs()
     assert levels.max() > 0  # it was another program
     if f.dtype == torch.float32:
         assert levels.max() < 0.01
     else:
         assert levels.mean() < 1
-    pipeline.save_pretrained(tmp_path)
-    assert torch.equal(IDMPipeline.from_pretrained(tmp_path).restore(lq, [0, 1, 2]), wanted)
-    about = describe_pipeline(pipeline, tmp_path)
+    save_idm(idm, tmp_path)
+    assert torch.equal(load_idm(tmp_path, torch.device("cpu"), torch.float32).restore(lq, [0, 1, 2]), wanted)
+    about = idm.metadata()
     assert (about["backend"], about["precision"]) == (f.backend, str(f.dtype).removeprefix("torch."))
-    pipeline.use_backend("torch")
-    assert torch.equal(pipeline.restore(lq, [0, 1, 2]), wanted)
-    assert describe_pipeline(pipeline, tmp_path)["backend"] == "torch"
+    idm.use_backend("torch")
+    assert torch.equal(idm.restore(lq, [0, 1, 2]), wanted)
+    assert idm.metadata()["backend"] == "torch"
 
 
 def test_faces_of_another_size_are_refused_by_a_graph_of_one_size(exported) -> None:
     f, denoiser = exported
-    pipeline = make_pipeline(denoiser)
-    pipeline.exported = f
+    idm = make_idm(denoiser)
+    idm.exported = f
     with pytest.raises(ValueError, match=f"{f.backend} runs faces of 16 x 16 px, got 16 x 24"):
-        pipeline(torch.rand(1, 3, SIZE, 24))
+        idm.sample(torch.rand(1, 3, SIZE, 24), [torch.Generator()])
 
 
 def test_openvino_is_kept_from_reporting_to_its_makers(exported) -> None:
@@ -126,7 +124,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(backend, monke
     monkeypatch.setattr(export, "find_spec", lambda package: None if package in (backend, "onnx") else object())
     message = rf"onnx, {backend} not installed: pip install 'idm-face-restoration\[{backend}\]'"
     with pytest.raises(ExportError, match=message):
-        make_pipeline(make_denoiser()).use_backend(backend)
+        make_idm(make_denoiser()).use_backend(backend)
 
 
 TINY = Graph("tiny", nn.Linear(2, 2), {"input": torch.tensor([[1.0, 2.0], [-3.0, 1.0]])})
@@ -169,11 +167,14 @@ def test_the_file_alone_is_enough_to_restore_a_face(tmp_path) -> None:
     needs("onnxruntime")
     import onnx
 
-    pipeline, path = make_pipeline(make_denoiser(add_degraded=True)), tmp_path / "denoiser.onnx"
-    assert export_onnx(pipeline.graph(), path) < 1e-5
+    idm, path = make_idm(make_denoiser(add_degraded=True)), tmp_path / "denoiser.onnx"
+    assert export_onnx(idm.graph(), path) < 1e-5
     assert [p.name for p in tmp_path.iterdir()] == ["denoiser.onnx"]  # the weights are inside
     about = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    scheduler = DDIMScheduler.from_config(json.loads(about["scheduler_config"]))
+    gammas = from_betas(torch.tensor(json.loads(about["scheduler_config"])["trained_betas"], dtype=torch.float64))
+    chain = json.loads(about["chain"])
+    assert sampler_of(about["scheduler"]) == chain["sampler"]
+    chain = Chain(**{**chain, "levels": tuple(chain["levels"])})
     run = run_by_onnxruntime(path)
 
     def f(**inputs):
@@ -181,5 +182,5 @@ def test_the_file_alone_is_enough_to_restore_a_face(tmp_path) -> None:
 
     lq = torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     generators = [torch.Generator().manual_seed(seed) for seed in (4, 5, 6)]
-    restored = sample(f, 2 * lq - 1, scheduler, prediction=about["prediction"], num_steps=3, generators=generators)
-    torch.testing.assert_close((restored + 1) / 2, pipeline.restore(lq, [4, 5, 6]), rtol=0, atol=1e-5)
+    restored = sample(f, 2 * lq - 1, gammas, chain, prediction=about["prediction"], generators=generators)
+    torch.testing.assert_close((restored + 1) / 2, idm.restore(lq, [4, 5, 6]), rtol=0, atol=1e-5)

@@ -18,7 +18,7 @@ def write(folder: Path, step: int, text: str = "weights") -> Path:
 def fill(draft: Path, text: str = "weights") -> None:
     (draft / "pipeline").mkdir()
     (draft / "pipeline" / "model.bin").write_text(text)
-    (draft / "progress.json").write_text("{}")
+    (draft / "progress.json").write_text('{"step": 0}')
 
 
 def names(folder: Path) -> list[str]:
@@ -100,7 +100,7 @@ def test_everything_is_on_the_disk_before_the_name_appears(tmp_path, monkeypatch
     monkeypatch.setattr(atomic.os, "replace", lambda a, b: (done.append("RENAME"), real_replace(a, b)))
     write(tmp_path, 20)
     before, after = done[: done.index("RENAME")], done[done.index("RENAME") + 1 :]
-    assert sorted(before) == [".unfinished-step_00000020", "model.bin", "pipeline", "progress.json"]
+    assert sorted(before) == [".unfinished-step_00000020", "hashes.json", "model.bin", "pipeline", "progress.json"]
     assert after == [tmp_path.name]
 
 
@@ -109,6 +109,78 @@ def test_a_disk_that_is_full_only_when_synced_is_a_checkpoint_error(tmp_path, mo
     monkeypatch.setattr(atomic.os, "fsync", no_space)
     with pytest.raises(atomic.CheckpointError, match="No space left"):
         run_folder.finish(tmp_path, 20)
+
+
+# Damage
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:3])
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "cut": (cut, "pipeline/model.bin is not as it was written"),
+    "emptied": (lambda path: path.write_bytes(b""), "pipeline/model.bin is not as it was written"),
+    "a flipped bit": (flip_a_bit, "pipeline/model.bin is not as it was written"),
+    "deleted": (Path.unlink, "pipeline/model.bin is missing"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_named_and_the_checkpoint_before_it_counts(tmp_path, damage):
+    good, bad = write(tmp_path, 10), write(tmp_path, 20)
+    assert run_folder.newest_intact(tmp_path) == (bad, {})
+    hurt, told = DAMAGES[damage]
+    hurt(bad / "pipeline" / "model.bin")
+    assert run_folder.damage(bad) == told
+    assert run_folder.newest_intact(tmp_path) == (good, {bad: told})
+
+
+def test_damage_outside_of_what_is_looked_at_does_not_count(tmp_path):
+    final = write(tmp_path, 10)
+    cut(final / "pipeline" / "model.bin")
+    assert run_folder.damage(final, "progress.json") is None
+    assert run_folder.damage(final, "pipeline/") is not None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pipeline/model.bin": 5}', None])
+def test_broken_hashes_are_damage(tmp_path, text):
+    final = write(tmp_path, 10)
+    (final / "hashes.json").write_text(text if text is not None else "null")
+    assert run_folder.damage(final) is not None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}"])
+def test_a_checkpoint_from_before_there_were_hashes_needs_a_readable_progress(tmp_path, text):
+    good, bad = (write(tmp_path, step) for step in (10, 20))
+    for checkpoint in (good, bad):
+        (checkpoint / "hashes.json").unlink()
+    (good / "progress.json").write_text('{"step": 10}')
+    (bad / "progress.json").write_text(text)
+    intact, damaged = run_folder.newest_intact(tmp_path)
+    assert intact == good
+    assert list(damaged) == [bad]
+
+
+def test_where_nothing_is_intact_nothing_is_found(tmp_path):
+    final = write(tmp_path, 10)
+    (final / "progress.json").unlink()
+    assert run_folder.newest_intact(tmp_path) == (None, {final: "progress.json is missing"})
+
+
+def test_a_damaged_checkpoint_gives_its_name_free(tmp_path):
+    final = write(tmp_path, 10)
+    for _ in range(2):  # again after the new one was damaged too
+        aside = run_folder.set_aside(final)
+        assert aside.name == "damaged-step_00000010"
+        assert run_folder.list_checkpoints(tmp_path) == []
+        write(tmp_path, 10)
 
 
 # Pruning
@@ -141,6 +213,15 @@ def test_the_best_is_remembered_with_its_score(tmp_path):
     run_folder.mark_best(tmp_path, 20, 25.5)
     assert run_folder.best_checkpoint(tmp_path) == tmp_path / "step_00000020"
     assert run_folder.best_score(tmp_path) == 25.5
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"step": "x"}'])
+def test_a_broken_mark_of_the_best_says_what_to_do(tmp_path, text):
+    (tmp_path / "best.json").write_text(text)
+    with pytest.raises(atomic.CheckpointError, match=r"best\.json: cannot be read.*delete"):
+        run_folder.best_checkpoint(tmp_path)
+    run_folder.unmark_best(tmp_path)
+    assert run_folder.best_checkpoint(tmp_path) is None
 
 
 # Small files

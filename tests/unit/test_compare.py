@@ -9,11 +9,14 @@ import torch
 from idm.data.pairs import FrozenPairs
 from idm.data.sources import SyntheticFaces
 from idm.degradation import GFPGAN
-from idm.evaluation.compare import Resized, compare, table_rows
+from idm.degradation.operations import Interpolation
+from idm.degradation.steps import Resize
+from idm.evaluation.compare import Resized, breakdown, compare, differences, table_rows
 from idm.evaluation.engine import evaluate
+from idm.evaluation.kept import KeptFaces
 from idm.evaluation.metrics import psnr, ssim
 from idm.evaluation.sets import SetScores
-from idm.evaluation.tables import render_comparison
+from idm.evaluation.tables import render_breakdown, render_comparison
 from idm.io.ranges import from_uint8
 
 METRICS = {"psnr": psnr, "ssim": ssim}
@@ -32,8 +35,8 @@ class Brighter:
         return torch.stack([(face + seed / 1e3).clamp(0, 1) for face, seed in zip(lq, seeds, strict=True)])
 
 
-def frozen(size: int, num_faces: int = 5, **changes) -> FrozenPairs:
-    return FrozenPairs(SyntheticFaces(num_faces, 3, size), replace(GFPGAN, **changes), 7)
+def frozen(size: int, num_faces: int = 5, enlarge: Interpolation = "bilinear") -> FrozenPairs:
+    return FrozenPairs(SyntheticFaces(num_faces, 3, size), GFPGAN.change(Resize, interpolation=enlarge), 7)
 
 
 def compared(restorers, size=32):
@@ -91,6 +94,8 @@ def test_rows_hold_means_over_all_faces_and_what_is_known_of_each_restorer():
 class Brightness:
     """Describes an image by its mean, and compares the means of all."""
 
+    num_features = 4
+
     def describe(self, image):
         return image.mean()
 
@@ -111,7 +116,13 @@ def test_a_metric_of_whole_sets_sees_all_faces_of_a_method_beside_all_originals(
     for row in rows:
         images, originals = ([face.images[name] for face in faces] for name in (row["label"], "original"))
         difference = np.mean(images) - np.mean(originals)
-        assert row["metrics"]["frechet"] == {"mean": pytest.approx(difference), "low": None, "high": None}
+        assert row["metrics"]["frechet"] == {
+            "mean": pytest.approx(difference),
+            "low": None,
+            "high": None,
+            "n": 5,
+            "d": 4,
+        }
     assert len({row["metrics"]["frechet"]["mean"] for row in rows}) == 3
 
 
@@ -129,14 +140,93 @@ def test_every_method_is_a_line_of_the_table():
         "commit": "0" * 40,
         "machine": {"processor": "p", "threads": 1},
         "versions": {"torch": "2"},
+        "protocol": dict.fromkeys(("psnr", "ssim", "frechet"), "as ever."),
+        "missing": {"lpips": "no weights"},
     }
     table = render_comparison(result)
     lines = [line for line in table.splitlines() if line.startswith("|")]
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["degraded", "bicubic", "mine"]
     assert lines[-1].endswith("| 1.23 M |")
+    assert [cell.strip() for cell in lines[0].split("|")][2:6] == ["PSNR ↑", "SSIM ↑", "LPIPS ↓", "Frechet ↓"]
     for line, row in zip(lines[2:], rows, strict=True):
         mean = row["metrics"]["frechet"]["mean"]
-        assert line.split("|")[4].strip() in (f"{mean:.2f}", f"{mean:.4f}")
+        assert line.split("|")[4].strip() == "–"
+        assert line.split("|")[5].strip() in (f"{mean:.2f}", f"{mean:.4f}")
+    assert "- LPIPS: not measured: no weights." in table
+    assert "cannot rank" not in table  # 5 faces, 4 features
+    for row in rows:
+        row["metrics"]["frechet"]["d"] = 5
+    assert "Frechet cannot rank these rows: 5 faces do not determine the covariance of 5 features" in render_comparison(
+        result
+    )
+
+
+def test_every_two_restorers_have_their_paired_difference():
+    faces = [face.measured for face in compared({"a": Brighter(32), "b": Brighter(32), "c": Brighter(64)})]
+    rows = differences(faces, ["a", "b", "c"])
+    assert [(row["a"], row["b"]) for row in rows] == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert rows[0]["metrics"]["psnr"] == {"mean": 0, "low": 0, "high": 0, "n": 5}
+    assert rows[1]["metrics"] == rows[2]["metrics"]
+    wanted = np.mean([face.scores["a"]["ssim"] - face.scores["c"]["ssim"] for face in faces])
+    assert rows[1]["metrics"]["ssim"]["mean"] == pytest.approx(wanted)
+
+
+def test_a_breakdown_parts_the_faces_by_their_tags_and_by_strength():
+    faces = [face.measured for face in compared({"a": Brighter(32)})]
+    keys = [face.key for face in faces]
+    parts = breakdown(faces, {"source": dict.fromkeys(keys[:2], "x") | dict.fromkeys(keys[2:4], "y"), "group": {}})
+    assert {name: list(values) for name, values in parts.items()} == {
+        "source": ["x", "y"],
+        "strength": ["weak", "medium", "strong"],
+    }
+    [_, _, row] = parts["source"]["y"]
+    assert row["label"] == "a"
+    assert row["metrics"]["psnr"]["mean"] == pytest.approx(np.mean([f.scores["a"]["psnr"] for f in faces[2:4]]))
+    degraded = [parts["strength"][name][0]["metrics"]["psnr"] for name in ("weak", "medium", "strong")]
+    assert [value["n"] for value in degraded] == [2, 2, 1]
+    assert degraded[0]["mean"] > degraded[1]["mean"] > degraded[2]["mean"]
+    assert "| y (2) | a |" in render_breakdown({"breakdown": parts})
+
+
+def test_a_stranger_is_another_clean_face_measured_against_the_original():
+    pairs, strangers = frozen(32), [1, 2, 3, 4, 0]
+    bicubic = frozen(32, enlarge="bicubic")
+    faces = list(compare({}, pairs, bicubic, METRICS, batch_size=2, seed=0, strangers=strangers))
+    for i, face in enumerate(faces):
+        np.testing.assert_array_equal(face.images["stranger"], pairs.source[strangers[i]].image)
+        assert face.measured.scores["stranger"]["psnr"] < face.measured.scores["degraded"]["psnr"]
+
+
+class Fragile(Brighter):
+    """Breaks at the third batch, once."""
+
+    broken = False
+
+    def restore(self, lq, seeds):
+        if len(self.seen) >= 4 and not self.broken:
+            self.broken = True
+            raise KeyboardInterrupt
+        return super().restore(lq, seeds)
+
+
+def test_a_stopped_comparison_resumes_to_the_same_numbers_and_pixels(tmp_path):
+    whole = compared({"a": Brighter(32)})
+    restorer, pairs = Fragile(32), frozen(32)
+    arguments = ({"a": restorer}, pairs, frozen(32, enlarge="bicubic"))
+    kept = {"a": KeptFaces(tmp_path, {"weights": 1})}
+    options = {"batch_size": 2, "seed": 11, "kept": kept}
+    with pytest.raises(KeyboardInterrupt):
+        list(compare(*arguments, {"psnr": psnr}, **options))
+    assert len(list(tmp_path.rglob("*.npz"))) == 4
+    resumed = list(compare(*arguments, METRICS, **options))  # with one metric more
+    assert len(restorer.seen) == 5  # the four kept faces are not restored again
+    for one, other in zip(resumed, whole, strict=True):
+        assert one.measured.scores == other.measured.scores
+        np.testing.assert_array_equal(one.images["a"], other.images["a"])
+    list(compare(*arguments, METRICS, **{**options, "kept": {"a": KeptFaces(tmp_path, {"weights": 2})}}))
+    assert len(restorer.seen) == 10  # those of other weights are not taken
+    assert kept["a"].load(pairs[1]) is not None
+    assert kept["a"].load(replace(pairs[1], lq=pairs[2].lq)) is None  # nor those of other pixels
 
 
 def test_the_faces_of_a_comparison_are_the_degraded_originals():

@@ -10,8 +10,13 @@ import torch
 
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.weights import save_gfpgan
+from idm.apps.cli import compare as compare_module
 from idm.apps.cli import main as cli
-from idm.io.images import read_image
+from idm.data.synthetic import synthetic_face
+from idm.faces import recognition
+from idm.faces.mobilefacenet import MobileFaceNet
+from idm.faces.recognition import IdentityNet
+from idm.io.images import read_image, write_image
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +49,19 @@ def test_table_numbers_and_scores_are_of_the_same_faces(restorers: Path, tmp_pat
         for name in ("psnr", "ssim"):
             scores = [float(line[f"{name}_{row['label']}"]) for line in lines]
             assert sum(scores) / 9 == pytest.approx(row["metrics"][name]["mean"])
+    with (tmp_path / "differences.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["a"], row["b"], row["metric"], row["n"]) for row in rows] == [
+        ("small", "large", "psnr", "9"),
+        ("small", "large", "ssim", "9"),
+    ]
+    assert float(rows[0]["mean"]) == result["differences"][0]["metrics"]["psnr"]["mean"]
+    assert set(result["breakdown"]) == {"strength"}
+    assert not (tmp_path / ".kept").exists()
     table = (tmp_path / "table.md").read_text()
+    assert "| small − large | 9 |" in table
     assert table in capsys.readouterr().out
-    assert [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")][1:] == methods
+    assert [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")][1:5] == methods
     height, width, _ = read_image(tmp_path / "grid.png").rgb.shape
     assert width > 5 * 16  # four methods and the original
     assert height > 8 * 16  # of the first eight faces
@@ -66,11 +81,17 @@ def test_table_numbers_and_scores_are_of_the_same_faces(restorers: Path, tmp_pat
         (["a=16.safetensors", "--num-images", "0"], "--num-images must be at least 1"),
         (["a=16.safetensors", "--batch-size", "0"], "--batch-size must be at least 1"),
         (["a=16.safetensors", "--metrics", "psrn"], "--metrics: 'psrn' is unknown"),
-        (["a=16.safetensors", "-o", "16.safetensors"], "16.safetensors"),
+        (["a=16.safetensors", "-o", "16.safetensors"], "16.safetensors: is a file, where a folder"),
+        (["a=16.safetensors", "-o", "16.safetensors/out"], "16.safetensors: is a file, where a folder"),
+        (["a=16.safetensors@4"], "16.safetensors@4: has no sampling chain"),
+        (["stranger=16.safetensors"], "every restorer needs a label of its own"),
+        (["a=16.safetensors", "--metrics", "identity"], "mobilefacenet_casia.safetensors: weights file not found"),
     ],
 )
 def test_a_mistake_is_one_line(restorers: Path, capsys, monkeypatch, arguments: list[str], message: str) -> None:
     monkeypatch.chdir(restorers)
+    monkeypatch.setenv("IDM_HOME", str(restorers))
+    monkeypatch.delenv("IDM_ASSETS", raising=False)
     Path("broken.pth").write_bytes(b"cut short")
     torch.save({"params_ema": {"conv_body_first.0.weight": torch.zeros(16, 3, 1, 1)}}, "GFPGANv1.pth")
     assert run("-o", "out", *arguments) == 1
@@ -78,7 +99,70 @@ def test_a_mistake_is_one_line(restorers: Path, capsys, monkeypatch, arguments: 
     assert error.startswith("error: ")
     assert message in error
     assert error.count("\n") == 1
-    assert not Path("out/comparison.json").exists()
+    assert not Path("out").exists()
+
+
+def test_a_killed_command_resumes_to_the_same_files(restorers: Path, tmp_path: Path, monkeypatch) -> None:
+    arguments = (f"a={restorers / '16.safetensors'}", "--num-images", 6, "--batch-size", 2, "--breakdown")
+    assert run(*arguments, "-o", tmp_path / "whole") == 0
+    measured = compare_module.compare
+
+    def killed(*positional, **named):
+        for number, face in enumerate(measured(*positional, **named)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield face
+
+    monkeypatch.setattr(compare_module, "compare", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(*arguments, "-o", tmp_path / "resumed")
+    assert {path.name for path in (tmp_path / "resumed").iterdir()} == {".kept"}
+    monkeypatch.setattr(compare_module, "compare", measured)
+    assert run(*arguments, "-o", tmp_path / "resumed") == 0
+    for name in ("scores.csv", "differences.csv", "grid.png"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes()
+    one, other = (json.loads((tmp_path / name / "comparison.json").read_text()) for name in ("whole", "resumed"))
+    for result in (one, other):
+        for row in result["rows"]:
+            row.pop("seconds_per_image", None)
+    assert one == other
+    assert "By strength (faces):" in (tmp_path / "whole" / "table.md").read_text()
+
+
+def test_a_split_that_shares_a_face_with_training_is_refused(restorers: Path, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setenv("IDM_ASSETS", str(tmp_path))
+    for split, number in (("train", 3), ("val", 2)):
+        (tmp_path / "faces256" / split).mkdir(parents=True)
+        for i in range(number):
+            write_image(tmp_path / "faces256" / split / f"{i}.png", synthetic_face(number, i, 32).image)
+    arguments = (f"a={restorers / '16.safetensors'}", "--data", "assets:val", "-o", tmp_path / "out")
+    assert run(*arguments) == 0
+    result = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert result["splits"] == {"train": 3, "evaluated": 2, "shared": 0}
+    assert "None of the 2 faces" in (tmp_path / "out" / "table.md").read_text()
+    (tmp_path / "faces256" / "val" / "9.png").write_bytes((tmp_path / "faces256" / "train" / "1.png").read_bytes())
+    assert run(*arguments) == 1
+    assert (
+        "assets:val: 1 of its faces stand in assets:train, too, byte for byte; first 9.png" in capsys.readouterr().err
+    )
+
+
+def test_references_are_rows_and_each_face_has_its_nearest_stranger(restorers: Path, tmp_path: Path, monkeypatch):
+    torch.manual_seed(0)
+    network = IdentityNet(MobileFaceNet().eval())
+    monkeypatch.setattr(recognition, "load_identity", lambda weights, device: network)
+    arguments = (f"a={restorers / '16.safetensors'}", "--num-images", 4, "--metrics", "psnr,identity,frechet,kernel")
+    assert run(*arguments, "--real", "synthetic", "-o", tmp_path) == 0
+    result = json.loads((tmp_path / "comparison.json").read_text())
+    assert [row["label"] for row in result["rows"]] == ["degraded", "bicubic", "stranger", "real", "a"]
+    stranger, real = result["rows"][2]["metrics"], result["rows"][3]["metrics"]
+    assert stranger["identity"]["mean"] < 1
+    assert set(real) == {"frechet", "kernel"}
+    assert set(stranger) == {"psnr", "identity"}  # strangers are the originals of other faces: the same set
+    assert real["frechet"]["n"] == 4
+    table = (tmp_path / "table.md").read_text()
+    assert "Frechet cannot rank these rows: 4 faces do not determine the covariance of 256 features." in table
+    assert "Kernel cannot rank" not in table
 
 
 def test_a_broken_file_is_said_to_be_broken_without_spandrel_too(restorers: Path, capsys, monkeypatch) -> None:

@@ -1,8 +1,7 @@
 """Every shipped configuration loads, and every fault has a message of its own that names its place."""
 
-import inspect
 import typing
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,13 @@ import yaml
 
 from idm.config import schema
 from idm.config.assembly.data import build_recipe
-from idm.config.assembly.intrinsic import build_denoiser, build_gammas, build_pipeline
+from idm.config.assembly.intrinsic import build_denoiser, build_gammas, build_idm
 from idm.config.load import ConfigError, dump_config, load_config
 from idm.degradation import PRESETS
-from idm.models.unet import Denoiser
+from idm.degradation.further_steps import MotionBlur
+from idm.degradation.steps import Blur, Downscale, Jpeg, Resize
+from idm.diffusion.chain import SAMPLER_NAMES, Chain
+from idm.models.unet import Architecture
 from idm.training.learner import Optimisation
 
 CONFIGS = [
@@ -63,9 +65,9 @@ def test_every_shipped_configuration_loads_and_builds(path):
     assert build_recipe(config.degradation).clean_probability == config.degradation.clean_probability
     with torch.device("meta"):
         denoiser = build_denoiser(config)
-    pipeline = build_pipeline(config, denoiser)
-    assert pipeline.image_size == config.data.image_size
-    assert pipeline.config.num_inference_steps == config.sampler.num_steps
+    idm = build_idm(config, denoiser)
+    assert idm.image_size == config.data.image_size
+    assert idm.chain == config.sampler.build()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -88,13 +90,48 @@ def test_every_preset_can_be_chosen_and_no_other():
     assert set(typing.get_args(annotation)) == set(PRESETS)
 
 
+def test_a_recipe_is_the_preset_with_the_sections_changes(load):
+    config = load("degradation={preset: mild, down: [2, 3], jpeg_quality: [30, 90], skip_probability: 0.1}").degradation
+    changed = PRESETS["mild"].change(Downscale, factor=(2.0, 3.0)).change(Jpeg, quality=(30.0, 90.0))
+    assert build_recipe(config) == replace(changed, clean_probability=0.03, skip_probability=0.1)
+
+
+def test_steps_of_a_list_take_the_place_of_the_presets(load):
+    steps = "[{name: blur, sigma: [1, 2]}, {name: motion_blur, probability: 0.5}, {name: resize}]"
+    recipe = build_recipe(load(f"degradation.steps={steps}", "degradation.blur_sigma=[3, 4]").degradation)
+    assert recipe.steps == (Blur((3.0, 4.0)), MotionBlur(0.5), Resize())
+    with pytest.raises(ConfigError, match=r"degradation\.down: the recipe has no step Downscale"):
+        build_recipe(load(f"degradation.steps={steps}", "degradation.down=[3, 4]").degradation)
+
+
+@pytest.mark.parametrize(
+    ("steps", "fault"),
+    [
+        (
+            "[{name: blur, sigma: [2, 1]}]",
+            "degradation.steps.0: Value error, impossible Blur: sigma must be an ordered",
+        ),
+        (
+            "[{name: resize}, {name: blur, sigmo: [1, 2]}]",
+            "degradation.steps.1.sigmo: unknown key; did you mean 'sigma'?",
+        ),
+        ("[{name: blurr}]", "degradation.steps.0.name: must be one of 'blur', 'downscale', "),
+        ("[{sigma: [1, 2]}]", "degradation.steps.0.name: must be one of 'blur', 'downscale', "),
+        ("[{name: jpeg, quality: [x, 2]}]", "degradation.steps.0.quality.0: Input should be a valid number"),
+    ],
+)
+def test_a_fault_in_a_list_of_steps_is_named_with_its_place(faults, steps, fault):
+    assert any(found.startswith(fault) for found in faults(f"degradation.steps={steps}"))
+
+
 def test_the_denoiser_section_holds_the_denoisers_arguments():
-    arguments = set(inspect.signature(Denoiser.__init__).parameters) - {
-        "self",
-        "image_size",
-        "image_channels",
-    }
+    arguments = {field.name for field in fields(Architecture)} - {"image_size", "image_channels"}
     assert set(schema.DenoiserConfig.model_fields) == arguments
+
+
+def test_a_sampler_section_holds_the_fields_of_a_chain():
+    arguments = {field.name for field in fields(Chain)} - {"sampler"} | {"name"}
+    assert set(schema.ChainConfig.model_fields) == arguments
 
 
 def test_the_train_section_holds_the_fields_of_the_optimisation():
@@ -152,8 +189,8 @@ def test_a_configuration_is_frozen(load):
 def test_switching_a_choice_drops_the_fields_of_the_old_one(load):
     text = SMALLEST + "sampler: {name: ddim, num_steps: 4, eta: 0.5}\n"
     config = load("sampler.name=langevin", text=text)
-    assert config.sampler == schema.LangevinConfig()
-    assert load("sampler.name=ddim", text=text).sampler == schema.DDIMConfig(num_steps=4, eta=0.5)
+    assert config.sampler == schema.ChainConfig(name="langevin")
+    assert load("sampler.name=ddim", text=text).sampler == schema.ChainConfig(name="ddim", num_steps=4, eta=0.5)
 
 
 def test_after_a_switch_the_new_fields_can_be_set(load):
@@ -168,15 +205,14 @@ def test_a_nested_choice_is_switched_too(load):
 
 
 def test_a_choice_owns_its_own_fields_only(faults):
-    assert faults("sampler={name: langevin, eta: 0.3}") == [
-        "sampler.eta: unknown key; known here: name, num_steps, start_from, strength"
+    assert faults("schedule={name: linear, offset: 0.3}") == [
+        "schedule.offset: unknown key; known here: beta_end, beta_start, name, num_steps"
     ]
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("sampler.name=ddpm", "sampler.name: must be one of 'langevin', 'ddim', 'dpmpp_2m', 'unipc'"),
         ("schedule.name=quadratic", "schedule.name: must be one of 'linear', 'cosine', 'log_sigma'"),
         (
             "data.source.name=zip",
@@ -193,7 +229,19 @@ def test_an_unknown_choice_is_answered_with_the_known_ones(faults, override, mes
 
 
 def test_a_choice_without_a_name_is_answered_with_the_known_ones(faults):
-    assert faults("sampler.num_steps=8") == ["sampler.name: must be one of 'langevin', 'ddim', 'dpmpp_2m', 'unipc'"]
+    assert faults("schedule.num_steps=8") == ["schedule.name: must be one of 'linear', 'cosine', 'log_sigma'"]
+
+
+def test_an_unknown_sampler_or_none_is_answered_with_the_known_ones(faults):
+    *most, last = map(repr, SAMPLER_NAMES)
+    known = f"{', '.join(most)} or {last}"
+    assert faults("sampler.name=ddpm") == [f"sampler.name: Input should be {known}, got 'ddpm'"]
+    assert faults("sampler.num_steps=8") == ["sampler.name: is required"]
+
+
+def test_a_chain_is_configured_with_levels_of_its_own(load):
+    config = load("sampler={name: ddim, num_steps: 3, spacing: levels, levels: [100, 1.5, 0.2]}")
+    assert config.sampler.build() == Chain("ddim", 3, spacing="levels", levels=(100.0, 1.5, 0.2))
 
 
 # Faults
@@ -335,7 +383,13 @@ IMPOSSIBLE = {
     ),
     "strength": (
         ["sampler={name: ddim, strength: 0.5}"],
-        "sampler.strength: below 1 needs sampler.start_from=degraded",
+        "sampler: strength below 1 needs start_from='degraded': pure noise belongs to the whole chain only",
+    ),
+    "eta": (["sampler={name: langevin, eta: 0.3}"], "sampler: eta is for the sampler ddim, not for langevin"),
+    "chain of other levels": (
+        ["sampler={name: ddim, num_steps: 3, spacing: levels, levels: [9, 1]}"],
+        "sampler: the chain has 2 levels of its own, which is not its number of steps, 3; give as many levels, or"
+        " another spacing",
     ),
     "accumulation": (
         ["train.accumulation=3"],
@@ -386,7 +440,7 @@ def test_all_impossible_combinations_come_at_once(faults):
     )
     assert [fault.partition(":")[0] for fault in found] == [
         "data.image_size",
-        "sampler.strength",
+        "sampler",
         "train.batch_size",
     ]
 
@@ -421,6 +475,7 @@ def test_a_dumped_configuration_loads_as_itself(path, tmp_path):
             "denoiser.add_degraded=false",
         ],
         ["degradation={preset: mild, blur_sigma: [0.5, 2], jpeg_quality: [30, 90]}"],
+        ["degradation.steps=[{name: sinc}, {name: shaped_blur, shape: plateau, sigma: [1, 2], beta: [1, 2]}]"],
         ["data.val_source={name: folder, path: '007'}", "data.source={name: folder, path: 'no'}"],
         (["data.source={name: folder, path: '1e5'}"]),
     ],
@@ -434,9 +489,11 @@ def test_the_dump_names_every_setting(load):
     dumped = yaml.safe_load(dump_config(load()))
     assert set(dumped) == set(schema.IDMConfig.model_fields)
     assert dumped["sampler"] == {
+        "name": "ddim",
         "num_steps": 10,
         "start_from": "noise",
         "strength": 1.0,
-        "name": "ddim",
         "eta": 0.0,
+        "spacing": "even",
+        "levels": [],
     }

@@ -1,6 +1,7 @@
 """Sources of faces, and how faces become pairs."""
 
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -13,12 +14,24 @@ from idm.data.pairs import (
     IndexedPairs,
     Pairing,
     Share,
+    collate,
     epoch_order,
     mirror,
+    shift,
     training_batches,
 )
-from idm.data.sources import Cached, Face, FolderFaces, HuggingFaceFaces, Part, StreamedFaces, SyntheticFaces
+from idm.data.sources import (
+    Cached,
+    Face,
+    FolderFaces,
+    HuggingFaceFaces,
+    Part,
+    StreamedFaces,
+    SyntheticFaces,
+    balanced,
+)
 from idm.degradation import GFPGAN
+from idm.faces.template import five_of_68
 from idm.io.images import ImageError, write_image
 
 SIZE = 32
@@ -76,7 +89,45 @@ def test_a_face_that_is_not_square_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_broken_metadata_line_is_named(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", np.zeros((32, 32, 3), np.uint8))
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "landmarks": [1, 2]}\n')
-    with pytest.raises(ImageError, match=r"metadata\.jsonl: line 1"):
+    with pytest.raises(ImageError, match=r"metadata\.jsonl: line 1 .*5 or 68 points \(x, y\) wanted"):
+        FolderFaces(tmp_path, SIZE)
+
+
+def points_68() -> np.ndarray:
+    """No two alike, within 48 px."""
+    return np.random.default_rng(5).permutation(48 * 48)[:68, None] // [1, 48] % 48.0
+
+
+def test_68_points_of_a_folder_are_kept_and_give_the_five(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", np.zeros((48, 48, 3), np.uint8))
+    points = points_68()
+    row = {"file_name": "a.png", "landmarks": points.tolist()}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row) + "\n")
+    faces = FolderFaces(tmp_path, 24)
+    assert faces.has_landmarks
+    scaled = (points + 0.5) / 2 - 0.5
+    np.testing.assert_allclose(faces[0].points, scaled, rtol=1e-6)
+    eyes = [scaled[36:42].mean(axis=0), scaled[42:48].mean(axis=0)]
+    np.testing.assert_allclose(faces[0].landmarks, [*eyes, scaled[30], scaled[48], scaled[54]], rtol=1e-5)
+
+
+def test_ffhqs_own_file_gives_the_points_of_the_face_of_the_same_number(tmp_path: Path) -> None:
+    (tmp_path / "00000").mkdir()
+    for number in (7, 8):
+        write_image(tmp_path / "00000" / f"{number:05d}.png", np.zeros((48, 48, 3), np.uint8))
+    points = points_68() * 1024 / 48
+    (tmp_path / "ffhq-dataset-v2.json").write_text(json.dumps({"7": {"image": {"face_landmarks": points.tolist()}}}))
+    faces = FolderFaces(tmp_path, SIZE)
+    assert faces.has_landmarks
+    np.testing.assert_allclose(faces[0].points, (points + 0.5) * SIZE / 1024 - 0.5, rtol=1e-5, atol=1e-5)
+    assert faces[1].points is faces[1].landmarks is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"7": {}}', '{"7": {"image": {"face_landmarks": [[1, 2]]}}}'])
+def test_a_broken_file_of_ffhqs_landmarks_is_named(tmp_path: Path, text: str) -> None:
+    write_image(tmp_path / "a.png", np.zeros((32, 32, 3), np.uint8))
+    (tmp_path / "ffhq-dataset-v2.json").write_text(text)
+    with pytest.raises(ImageError, match=r"ffhq-dataset-v2\.json: is not FFHQ's file of landmarks"):
         FolderFaces(tmp_path, SIZE)
 
 
@@ -144,6 +195,76 @@ def test_mirroring_moves_each_landmark_to_its_mirrored_pixel_under_its_new_name(
     assert found == [2, 1, 3, 5, 4]  # what was the right eye in the image is now the left one
     np.testing.assert_array_equal(mirror(flipped).image, image)
     np.testing.assert_array_equal(mirror(flipped).landmarks, landmarks)
+
+
+def test_mirroring_swaps_the_68_points_of_the_two_sides() -> None:
+    """A face that is its own mirror image keeps its points, each under its own number."""
+    points = (points_68() % [20, 48]).astype(np.float32)  # left of the middle, 23.5
+    pairs = [(i, 16 - i) for i in range(8)] + [(17 + i, 26 - i) for i in range(5)] + [(31, 35), (32, 34)]
+    pairs += [(36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46)]
+    pairs += [(48, 54), (49, 53), (50, 52), (59, 55), (58, 56), (60, 64), (61, 63), (67, 65)]
+    for left, mirrored in pairs:
+        points[mirrored] = [47 - points[left, 0], points[left, 1]]
+    points[[8, 27, 28, 29, 30, 33, 51, 57, 62, 66], 0] = 23.5
+    face = Face(np.zeros((48, 48, 3), np.uint8), five_of_68(points), "f", points)
+    flipped = mirror(face)
+    np.testing.assert_allclose(flipped.points, points)
+    np.testing.assert_allclose(flipped.landmarks, face.landmarks, rtol=1e-6)
+
+
+def test_points_move_with_the_face_and_come_with_its_batch() -> None:
+    points = points_68().astype(np.float32)
+    image = np.zeros((SIZE, SIZE, 3), np.uint8)
+    marked, plain = Face(image, five_of_68(points), "a", points), Face(image, None, "b")
+    moved = shift(marked, 3, -2)
+    np.testing.assert_allclose(moved.points, points + np.float32([3, -2]))
+    np.testing.assert_allclose(moved.landmarks, marked.landmarks + np.float32([3, -2]), rtol=1e-6)
+    pairing = Pairing(GFPGAN, seed=3, flip_probability=0.0)
+    batch = collate([pairing(face, 0, i, i) for i, face in enumerate((marked, plain))])
+    np.testing.assert_array_equal(batch.points[0], points)
+    assert batch.points[1].isnan().all()
+    assert collate([pairing(plain, 0, 0, 0)]).points is None
+
+
+def test_shifting_moves_image_and_landmarks_by_whole_pixels_and_repeats_the_border() -> None:
+    image = np.arange(5 * 5 * 3, dtype=np.uint8).reshape(5, 5, 3)
+    landmarks = np.array([[1, 2], [3, 3], [2, 2], [1, 4], [3, 4]], np.float32)
+    moved = shift(Face(image, landmarks, "f"), 2, -1)
+    np.testing.assert_array_equal(moved.image[:4, 2:], image[1:, :3])
+    np.testing.assert_array_equal(moved.image[:4, 0], image[1:, 0])
+    np.testing.assert_array_equal(moved.image[4, 2:], image[4, :3])
+    np.testing.assert_array_equal(moved.landmarks, landmarks + np.float32([2, -1]))
+
+
+def test_the_original_is_degraded_and_moves_as_its_target_does() -> None:
+    rng = np.random.default_rng(0)
+    target, original = (rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8) for _ in range(2))
+    nothing = replace(GFPGAN, clean_probability=1.0)
+    face = Face(target, None, "f", original=original)
+    for seed in range(8):
+        pair = Pairing(nothing, seed, 0.5, max_shift=2, grey_probability=0.5)(face, 0, 0, 0)
+        alone = Pairing(nothing, seed, 0.5, max_shift=2, grey_probability=0.5)(Face(original, None, "f"), 0, 0, 0)
+        np.testing.assert_array_equal(pair.lq, alone.hq)
+        assert not np.array_equal(pair.hq, pair.lq)
+
+
+def test_grey_pairs_are_grey_on_both_sides() -> None:
+    source = SyntheticFaces(1, seed=0, size=SIZE)
+    pair = Pairing(replace(GFPGAN, clean_probability=1.0), 0, 0.0, grey_probability=1.0)(source[0], 0, 0, 0)
+    for image in (pair.hq, pair.lq):
+        assert (image.max(axis=2) == image.min(axis=2)).all()
+
+
+def test_rare_groups_come_more_often_in_an_epoch(tmp_path: Path) -> None:
+    rows = []
+    for index, group in enumerate(["a"] * 9 + ["b"] * 2 + [None]):
+        write_image(tmp_path / f"{index:02d}.png", np.full((SIZE, SIZE, 3), index, np.uint8))
+        rows.append(json.dumps({"file_name": f"{index:02d}.png", "group": group}))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
+    folder = FolderFaces(tmp_path, SIZE)
+    keys = [balanced(folder, folder)[i].key for i in range(len(balanced(folder, folder)))]
+    counts = [keys.count(f"{index:02d}.png") for index in range(12)]
+    assert counts == [1] * 9 + [2] * 2 + [3]  # sqrt(9 / 2) = 2.1, sqrt(9 / 1) = 3
 
 
 def test_half_of_the_faces_are_mirrored() -> None:

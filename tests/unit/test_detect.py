@@ -8,6 +8,7 @@ import torch
 
 from idm.apps.photo.preview import draw_faces
 from idm.faces.detect import DetectedFace, FaceDetector, choose_faces, load_detector, shrink
+from idm.faces.template import ffhq_landmarks
 from idm.io.images import read_image
 
 # What facexlib finds in scikit-image's astronaut at full size.
@@ -26,7 +27,7 @@ class Dots:
 
 
 def face(size: float) -> DetectedFace:
-    return DetectedFace(np.array([0.0, 0, size, size / 2]), np.zeros((5, 2)), 0.9)
+    return DetectedFace(np.array([0.0, 0, size, size / 2]), ffhq_landmarks(64), 0.9)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 80), (640, 800), (333, 1000), (1000, 90)])
@@ -84,7 +85,7 @@ def test_a_preview_draws_the_box_where_the_face_is() -> None:
 @pytest.mark.parametrize("top", [0.0, 5.0, 150.0])
 def test_the_number_of_a_previewed_face_is_within_the_picture(top: float) -> None:
     grey = np.full((400, 300, 3), 100, np.uint8)
-    found = DetectedFace(np.array([100.0, top, 180, top + 110]), np.zeros((5, 2)), 0.9)
+    found = DetectedFace(np.array([100.0, top, 180, top + 110]), ffhq_landmarks(64), 0.9)
     drawn = draw_faces(grey, [found], [0])
     ys, xs = (drawn.max(axis=2) == 0).nonzero()  # the number's black ground
     assert len(ys) > 50

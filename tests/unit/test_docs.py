@@ -1,4 +1,4 @@
-"""Do the documents still speak of what is there? Functions, tests, files, settings, links, worked examples."""
+"""Do the documents still speak of what is there? Functions, tests, files, settings, links."""
 
 import ast
 import importlib.util
@@ -25,10 +25,6 @@ NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 def prose(path: Path) -> str:
     """A document without its code blocks."""
     return re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
-
-
-def code_blocks(path: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
 # Equations
@@ -144,7 +140,7 @@ def settings() -> set[str]:
     known: set[str] = set()
     for schema in (IDMConfig, GANConfig):
         for section, path in page._tree(schema, ""):
-            known |= {f"{path}.{name}" if path else name for name in section.model_fields}
+            known |= {f"{path}.{name}" if path else name for name in page.fields_of(section)}
     return known
 
 
@@ -189,35 +185,6 @@ def test_the_citation_has_the_version_and_licence_of_the_package() -> None:
     assert {"message", "title", "authors"} <= citation.keys()
     assert (citation["version"], citation["license"]) == (project["version"], project["license"])
     assert f"## [{project['version']}]" in (ROOT / "CHANGELOG.md").read_text()
-
-
-# Worked examples
-
-
-def misfits(diff: str) -> list[str]:
-    """The hunks of a unified diff that fit nowhere: neither their old nor their new lines stand in the file once."""
-    faults = []
-    for file in re.split(r"^--- a/", diff, flags=re.MULTILINE)[1:]:
-        name, _, rest = file.partition("\n")
-        text = (ROOT / name).read_text() if (ROOT / name).is_file() else ""
-        for hunk in re.split(r"^@@.*\n", rest, flags=re.MULTILINE)[1:]:
-            lines = hunk.splitlines(keepends=True)
-            old, new = ("".join(line[1:] or "\n" for line in lines if line[0] != other) for other in "+-")
-            if text.count(old) != 1 and text.count(new) != 1:  # new: the example was followed
-                faults.append(f"{name} has {text.count(old)} times:\n{old}")
-    return faults
-
-
-EXAMPLES = code_blocks(ROOT / "CONTRIBUTING.md", "diff")
-
-
-def test_there_are_three_worked_examples() -> None:
-    assert len(EXAMPLES) == 3
-
-
-@pytest.mark.parametrize("diff", EXAMPLES, ids=["degradation", "sampler", "metric"])
-def test_a_worked_example_still_fits_the_code(diff: str) -> None:
-    assert misfits(diff) == []
 
 
 # Seeded faults

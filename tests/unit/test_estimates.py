@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from idm.diffusion.chain import Chain
 from idm.diffusion.objective import own_estimates, training_loss
 from idm.diffusion.process import add_noise, target
-from idm.diffusion.samplers import build_scheduler, sample
+from idm.diffusion.samplers import sample
 from idm.diffusion.schedule import log_sigma
 
 GAMMAS = log_sigma(num_steps=8)
@@ -40,13 +41,13 @@ def test_only_chosen_samples_are_replaced_by_the_estimate_at_the_start():
 def test_a_noised_estimate_is_what_ddim_hands_to_its_second_step():
     """With gamma_T -> 0 the start is the noise itself, so the x_t of training and that of sampling agree."""
     x_d = faces(1)["x_d"]
-    scheduler, seen = build_scheduler("ddim", GAMMAS), []
+    seen = []
 
     def f(*, x_d, x_t, gamma):
         seen.append((x_t, gamma))
         return x_d / 2
 
-    sample(f, x_d, scheduler, prediction="sample", num_steps=2, generators=[torch.Generator().manual_seed(7)])
+    sample(f, x_d, GAMMAS, Chain("ddim", 2), prediction="sample", generators=[torch.Generator().manual_seed(7)])
     (x_T, _), (x_t, gamma) = seen
     torch.testing.assert_close(x_t, add_noise(x_d / 2, x_T, gamma), atol=2e-2, rtol=0)
 

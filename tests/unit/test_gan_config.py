@@ -4,14 +4,22 @@ import inspect
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from gan_baseline.adversary import Adam
-from gan_baseline.build import build_adam, build_embedding, build_features, build_gan, build_generator, build_learner
-from gan_baseline.discriminators import StyleGAN2Discriminator
+from gan_baseline.build import (
+    build_adam,
+    build_embedding,
+    build_features,
+    build_gan,
+    build_generator,
+    build_learner,
+    check_landmarks,
+)
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import Weights
 from gan_baseline.schema import DiscriminatorConfig, GANConfig, GANTrainConfig, GeneratorConfig, LossesConfig
@@ -19,6 +27,8 @@ from idm.config.assembly.data import build_recipe
 from idm.config.assembly.run import claim_folder
 from idm.config.load import ConfigError, dump_config, load_config
 from idm.config.schema import IDMConfig
+from idm.io.images import write_image
+from idm.models.critics import StyleGAN2Discriminator
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("gan_*.yaml"))
 SMALLEST = """
@@ -124,7 +134,7 @@ def test_each_network_is_trained_with_its_own_settings(load):
 
 def test_the_sections_hold_the_networks_arguments():
     generator = set(inspect.signature(GFPGAN.__init__).parameters) - {"self", "image_size"}
-    assert generator == set(GeneratorConfig.model_fields) - {"fix_decoder"}
+    assert generator == set(GeneratorConfig.model_fields) - {"fix_decoder", "equalised"}
     critic = set(inspect.signature(StyleGAN2Discriminator.__init__).parameters) - {"self", "image_size"}
     assert critic == set(DiscriminatorConfig.model_fields)
 
@@ -178,6 +188,34 @@ def test_a_folder_that_holds_a_run_of_another_kind_is_refused(load, tmp_path):
     with pytest.raises(ConfigError, match=f"^output_dir: {tmp_path} holds a run of another kind or version"):
         claim_folder(load(f"output_dir={tmp_path}"))
     assert (tmp_path / "config.yaml").read_text() == dump_config(idm)
+
+
+# Eyes and mouths
+
+
+@pytest.mark.parametrize("loss", ["component_adversarial", "component_style"])
+def test_a_loss_on_eyes_without_landmarks_is_refused_before_training(load, tmp_path, loss):
+    (tmp_path / "faces").mkdir()
+    write_image(tmp_path / "faces" / "a.png", np.zeros((64, 64, 3), np.uint8))
+    other = {"component_adversarial": "component_style", "component_style": "component_adversarial"}[loss]
+    for source in (
+        f"{{name: folder, path: {tmp_path / 'faces'}}}",
+        "{name: huggingface, path: x, landmarks_column: null}",
+    ):
+        config = load(f"data.source={source}", f"losses.{other}=0", f"output_dir={tmp_path / 'run'}")
+        with pytest.raises(ConfigError, match=r"^losses.component_adversarial, component_style: .* no landmarks"):
+            build_gan(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_landmarks_of_any_face_will_do_and_no_loss_needs_none(load, tmp_path):
+    write_image(tmp_path / "a.png", np.zeros((64, 64, 3), np.uint8))
+    source = f"data.source={{name: folder, path: {tmp_path}}}"
+    check_landmarks(load(source, "losses.component_adversarial=0", "losses.component_style=0"))
+    check_landmarks(load())  # synthetic faces
+    check_landmarks(load("data.source={name: huggingface, path: x, landmarks_column: points}"))
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "landmarks": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]}\n')
+    check_landmarks(load(source))
 
 
 # Networks that no loss wants

@@ -1,16 +1,10 @@
 """The losses of GFP-GAN against values worked out by hand."""
 
-import math
-
 import pytest
 import torch
-from torch.nn import functional as F
 
 from gan_baseline import losses
 from idm.faces.features import feature_l1
-
-LN2 = math.log(2)
-
 
 # Reconstruction
 
@@ -25,63 +19,6 @@ def test_the_pyramid_compares_every_scale_with_the_face_halved_to_it():
 def test_the_pyramid_weight_falls_after_the_published_number_of_steps():
     weights = [losses.pyramid_weight(step, 1.0, 50_000, 1e-12) for step in (0, 49_999, 50_000, 799_999)]
     assert weights == [1.0, 1.0, 1e-12, 1e-12]
-
-
-# Adversarial
-
-
-def test_the_generators_loss_is_softplus_of_the_negative_logit():
-    assert losses.generator_logistic(torch.zeros(4, 1)).item() == pytest.approx(LN2)
-    value = losses.generator_logistic(torch.tensor([[2.0], [-1.0]])).item()
-    assert value == pytest.approx((math.log(1 + math.exp(-2)) + math.log(1 + math.exp(1))) / 2)
-
-
-def test_the_generators_loss_falls_when_the_discriminator_believes_it():
-    assert losses.generator_logistic(torch.full((2, 1), 5.0)) < losses.generator_logistic(torch.full((2, 1), -5.0))
-
-
-def test_the_discriminators_loss_is_that_of_both_sides():
-    real, fake = torch.tensor([[2.0]]), torch.tensor([[-3.0]])
-    wanted = math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-3))
-    assert losses.discriminator_logistic(real, fake).item() == pytest.approx(wanted)
-
-
-def test_the_logistic_losses_are_binary_cross_entropy():
-    """What the authors call vanilla and wgan_softplus is one function."""
-    logits = torch.randn(5, 1, 3, 3, generator=torch.Generator().manual_seed(0))
-    ones, zeros = torch.ones_like(logits), torch.zeros_like(logits)
-    entropy = F.binary_cross_entropy_with_logits
-    torch.testing.assert_close(losses.generator_logistic(logits), entropy(logits, ones))
-    both = entropy(logits, ones) + entropy(logits + 1, zeros)
-    torch.testing.assert_close(losses.discriminator_logistic(logits, logits + 1), both)
-
-
-def test_unknown_faces_contribute_nothing_and_known_ones_the_same_whatever_else_is_in_the_batch():
-    logits = torch.tensor([[1.0], [-2.0], [30.0]])
-    known = torch.tensor([1.0, 1.0, 0.0])
-    value = losses.generator_logistic(logits, known).item()
-    assert value == pytest.approx(2 / 3 * losses.generator_logistic(logits[:2]).item())
-    assert losses.generator_logistic(logits, torch.zeros(3)).item() == 0
-
-
-def test_r1_of_a_linear_discriminator_is_the_square_of_its_weights():
-    w = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(1))
-    real = torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(2))
-    value = losses.r1(lambda x: (w * x).sum(dim=(1, 2, 3))[:, None] + 3, real)
-    assert value.item() == pytest.approx(w.square().sum().item(), rel=1e-6)
-
-
-def test_r1_of_a_square_is_four_times_its_mean_square():
-    real = torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(2))
-    value = losses.r1(lambda x: x.square().sum(dim=(1, 2, 3))[:, None], real)
-    assert value.item() == pytest.approx(4 * real.square().sum(dim=(1, 2, 3)).mean().item(), rel=1e-6)
-
-
-def test_r1_can_be_lowered_by_the_discriminators_weights():
-    w = torch.tensor([2.0, -1.0, 0.5], requires_grad=True)
-    real = torch.randn(4, 3, 1, 1)
-    losses.r1(lambda x: (w[:, None, None] * x).sum(dim=(1, 2, 3))[:, None], real).backward()
-    torch.testing.assert_close(w.grad, 2 * w.detach())
 
 
 # Features

@@ -29,6 +29,7 @@ TINY = {
     "num_mlp": 2,
     "narrow": 1 / 64,
     "sft_half": False,
+    "smooth": False,
 }
 
 
@@ -104,6 +105,12 @@ def test_a_truncated_file_is_refused(saved, length):
     refused(saved, "is no whole file of weights")
 
 
+def test_files_from_before_there_was_smooth_resampling_are_read(tiny, saved):
+    before = {name: value for name, value in TINY.items() if name != "smooth"}
+    save_file(load_file(saved), saved, {"architecture": json.dumps(before)})
+    assert load_gfpgan(saved).architecture == TINY
+
+
 def test_weights_without_their_architecture_are_refused(saved):
     save_file(load_file(saved), saved)
     refused(saved, "does not say its architecture")
@@ -120,6 +127,61 @@ def test_a_gap_is_refused_and_not_filled_with_random_numbers(saved):
     del state["toRGB.0.bias"]
     save_file(state, saved, {"architecture": json.dumps(TINY)})
     refused(saved, "1 of ", "first toRGB.0.bias (nothing instead of 3)")
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", '"512"', "7", "null", "{}"])
+def test_an_architecture_that_is_no_list_of_arguments_is_refused(saved, text):
+    save_file(load_file(saved), saved, {"architecture": text})
+    refused(saved, "does not say its architecture")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(
+            {"image_size": "16"},
+            {"num_mlp": 2.0},
+            {"sft_half": 1},
+            {"narrow": None},
+            {"narrow": [1]},
+            {"num_mlp": True},
+        ),
+        *({"num_style_feat": -16}, {"narrow": float("nan")}, {"narrow": 0}, {"image_size": 10**9}, {"smooth": "yes"}),
+    ],
+)
+def test_an_argument_of_the_wrong_type_or_size_is_named(saved, change):
+    save_file(load_file(saved), saved, {"architecture": json.dumps({**TINY, **change})})
+    refused(saved, f"its architecture has {next(iter(change))} ")
+
+
+def test_a_broken_or_impossible_architecture_is_refused(saved):
+    save_file(load_file(saved), saved, {"architecture": "{"})
+    refused(saved, "its architecture is no JSON")
+    save_file(load_file(saved), saved, {"architecture": json.dumps({**TINY, "image_size": 48})})
+    refused(saved, "its architecture is impossible: image_size 48 is no power of two")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(saved, value):
+    state = load_file(saved)
+    state["toRGB.0.bias"][1] = value
+    save_file(state, saved, {"architecture": json.dumps(TINY)})
+    refused(saved, "numbers that are not finite, in 1 of ", "first toRGB.0.bias")
+    torch.save({"params_ema": state}, saved.with_suffix(".pth"))
+    refused(saved.with_suffix(".pth"), "first toRGB.0.bias")
+
+
+def test_names_that_are_numbers_and_weights_without_a_shape_are_refused(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"params_ema": {0: torch.zeros(3), "b": torch.zeros(3)}}, path)
+    refused(path, "holds no weights by name, the first is called 0")
+    assert not holds_gfpgan(path)
+    torch.save({"params_ema": {"conv_body_first.weight": torch.tensor(1.0)}}, path)
+    refused(path, "holds another architecture")
+    torch.save(
+        {"params_ema": {"condition_scale.0.0.bias": torch.tensor(1.0), "conv_body_first.weight": torch.zeros(9)}}, path
+    )
+    refused(path, "first condition_scale.0.0.bias (a single number instead of 256)")
 
 
 # The published format
@@ -139,8 +201,10 @@ def test_a_file_that_is_no_published_gfpgan_is_refused(tmp_path):
         assert not holds_gfpgan(path)
     torch.save({"state_dict": {}}, path)
     refused(path, "holds no weights by name")
+    torch.save({"params_ema": {"encoder.weight": torch.zeros(16, 3, 1, 1)}}, path)
+    refused(path, "is no GFP-GAN (conv_body_first.weight is missing)")
     torch.save({"params_ema": {"conv_body_first.0.weight": torch.zeros(16, 3, 1, 1)}}, path)
-    refused(path, "is no GFP-GAN of the clean architecture", "GFPGANv1.pth")
+    refused(path, "holds another architecture", "'smooth': True")
     torch.save({"params_ema": {"conv_body_first.weight": torch.zeros(32, 3, 1, 1)}}, path)
     refused(path, "holds another architecture", "first condition_scale.0.0.bias (nothing instead of 256)")
 
@@ -189,7 +253,7 @@ def test_weights_are_known_by_what_is_in_them(saved, tmp_path):
     torch.save({"params_ema": {"conv_body_first.weight": torch.zeros(1)}}, tmp_path / "theirs.pth")
     assert holds_gfpgan(tmp_path / "theirs.pth")
     torch.save({"params_ema": {"conv_body_first.0.weight": torch.zeros(1)}}, tmp_path / "GFPGANv1.pth")
-    assert holds_gfpgan(tmp_path / "GFPGANv1.pth")  # so that whoever names it hears that it cannot be read, and why
+    assert holds_gfpgan(tmp_path / "GFPGANv1.pth")
     torch.save({"params_ema": {"encoder.weight": torch.zeros(1)}}, tmp_path / "codeformer.pth")
     save_file({"encoder.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     (tmp_path / "broken.pth").write_bytes(b"no")

@@ -7,7 +7,7 @@ import pytest
 
 from idm.config.schema import GateConfig
 from idm.data.synthetic import synthetic_face
-from idm.degradation import kernels, steps
+from idm.degradation import kernels, operations
 from idm.extrinsic.gate import Decision, Gate, decide
 from idm.extrinsic.quality import Quality, measure
 from idm.io.ranges import from_uint8, to_uint8
@@ -50,6 +50,11 @@ def test_the_gate_takes_what_is_better_in_one_thing_and_worse_in_none(
     assert decide(GATE, X, after, identity) == Decision(reason == "better", reason)
 
 
+def test_without_a_gate_every_x_star_is_taken() -> None:
+    worst = Quality(sharpness=0.1, noise=50.0, blockiness=9.0)
+    assert decide(None, X, worst, None) == Decision(True, "no gate")
+
+
 def test_not_a_number_never_passes_the_gate() -> None:
     nan = float("nan")
     assert decide(GATE, X, sharper(0.05), nan).reason == "identity"
@@ -75,11 +80,11 @@ def face(size: int) -> np.ndarray:
 
 
 def noisy(image: np.ndarray, sigma: float) -> np.ndarray:
-    return to_uint8(steps.add_gaussian_noise(from_uint8(image), sigma, np.random.default_rng(0)))
+    return to_uint8(operations.add_gaussian_noise(from_uint8(image), sigma, np.random.default_rng(0)))
 
 
 def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
-    return to_uint8(steps.blur(from_uint8(image), kernels.gaussian_taps(sigma, 4)))
+    return to_uint8(operations.blur(from_uint8(image), kernels.gaussian_taps(sigma, 4)))
 
 
 @pytest.mark.parametrize("size", [64, 128, 256])
@@ -88,7 +93,7 @@ def test_each_number_sees_its_own_fault(size: int) -> None:
     original = measure(image)
     assert measure(blurred(image, 0.7)).sharpness < 0.98 * original.sharpness
     assert measure(noisy(image, 4.0)).noise > original.noise + 2
-    assert measure(to_uint8(steps.jpeg(from_uint8(image), 40))).blockiness > original.blockiness + 0.1
+    assert measure(to_uint8(operations.jpeg(from_uint8(image), 40))).blockiness > original.blockiness + 0.1
 
 
 @pytest.mark.parametrize("size", [64, 128])

@@ -12,11 +12,12 @@ from accelerate.state import AcceleratorState, GradientState
 
 from idm.data.pairs import Batch
 from idm.diffusion.objective import training_loss
-from idm.diffusion.samplers import build_scheduler
 from idm.diffusion.schedule import linear, piecewise_uniform
 from idm.models.unet import Denoiser
-from idm.restorers.pipeline import IDMPipeline
-from idm.training.learner import IntrinsicIteration, Optimisation, training_noise
+from idm.restorers.idm import IDM
+from idm.restorers.saved import load_idm
+from idm.training.learner import IntrinsicIteration, Optimisation, by_noise_level, training_noise
+from idm.training.updates import all_finite
 
 TINY = {
     "image_size": 16,
@@ -56,7 +57,7 @@ def learner():
             denoiser or fresh_denoiser(),
             Accelerator(cpu=True, mixed_precision="no", gradient_accumulation_steps=accumulation),
             gammas=GAMMAS,
-            make_pipeline=lambda published: IDMPipeline(published, build_scheduler("ddim", GAMMAS)),
+            make_pipeline=lambda published: IDM(published, GAMMAS),
             **{**settings, **change},
         )
 
@@ -305,7 +306,7 @@ def test_publishing_in_bfloat16_does_not_round_what_is_saved(learner, monkeypatc
     trained.train_step(0, batches())
     assert trained.restorer().denoiser.dtype == torch.bfloat16
     trained.save(tmp_path)
-    saved = IDMPipeline.from_pretrained(tmp_path / "pipeline")
+    saved = load_idm(tmp_path / "pipeline", torch.device("cpu"), torch.float32)
     assert_same(weights(saved.denoiser), list(trained.ema.shadow_params))
 
 
@@ -325,3 +326,61 @@ def test_four_steps_equal_two_steps_saving_loading_and_two_steps(learner, tmp_pa
     assert [resumed.train_step(step, source)["loss"] for step in (2, 3)] == values[2:]
     assert_same(weights(resumed.model), final)
     assert_same(list(resumed.ema.shadow_params), average)
+
+
+# What is not finite
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_and_the_next_step_is_taken(learner):
+    trained, source = learner(), batches()
+    trained.train_step(0, source)
+    assert trained.skipped == 0
+    optimizer = copy.deepcopy(trained.optimizer.state_dict()["state"])
+    before, average = weights(trained.model), [shadow.clone() for shadow in trained.ema.shadow_params]
+    spoilt = list(trained.model.parameters())[3]
+    for value in (math.nan, math.inf):
+        hook = spoilt.register_hook(lambda gradient, value=value: gradient * value)
+        trained.train_step(1, source)
+        hook.remove()
+        assert trained.skipped == 1
+        assert_same(weights(trained.model), before)
+        assert_same(list(trained.ema.shadow_params), average)
+        for index, state in trained.optimizer.state_dict()["state"].items():
+            assert all(torch.equal(value, optimizer[index][name]) for name, value in state.items())
+    trained.train_step(2, source)
+    assert trained.skipped == 0
+    assert all(torch.isfinite(weight).all() for weight in trained.tensors())
+    assert any(not torch.equal(a, b) for a, b in zip(weights(trained.model), before, strict=True))
+
+
+def test_weights_and_averages_are_told_when_they_are_not_finite(learner):
+    trained = learner()
+    assert all_finite(trained.tensors())
+    for tensor in (next(trained.model.parameters()), trained.ema.shadow_params[-1]):
+        with torch.no_grad():
+            held = tensor.view(-1)[0].clone()
+            tensor.view(-1)[0] = math.inf
+            assert not all_finite(trained.tensors())
+            tensor.view(-1)[0] = held
+    assert all_finite(trained.tensors())
+
+
+# The loss by noise level
+
+
+def test_the_loss_by_noise_level_is_a_sum_and_a_count_of_each_range():
+    sigma = torch.tensor([0.05, 0.3, 0.4, 5.0], dtype=torch.float64)
+    totals = by_noise_level(torch.tensor([1.0, 2.0, 4.0, 8.0]), 1 / (1 + sigma**2))
+    assert {name: total.tolist() for name, total in totals.items()} == {
+        "loss_sigma_0_0.1": [1, 1],
+        "loss_sigma_0.1_0.5": [6, 2],
+        "loss_sigma_0.5_2": [0, 0],
+        "loss_sigma_2_inf": [8, 1],
+    }
+
+
+def test_the_losses_by_noise_level_make_up_the_loss(learner):
+    values = learner(accumulation=2).train_step(0, batches(size=2))
+    total = sum(value for name, value in values.items() if name.startswith("loss_sigma_"))
+    assert total[1] == 4
+    assert (total[0] / total[1]).item() == pytest.approx(values["loss"].item(), rel=1e-5)

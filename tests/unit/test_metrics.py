@@ -1,29 +1,21 @@
+import importlib.util
 import math
 import re
 import types
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from idm.data.synthetic import synthetic_face
-from idm.evaluation import metrics
-from idm.evaluation.frechet import frechet_distance
-from idm.evaluation.metrics import (
-    METRICS,
-    MetricName,
-    PairName,
-    SetName,
-    SingleName,
-    build_metric,
-    mean_and_interval,
-    psnr,
-    ssim,
-)
-from idm.evaluation.sets import SetMetric
+from idm.evaluation.frechet import frechet_distance, kernel_distance
+from idm.evaluation.inception import Inception
+from idm.evaluation.metric import FaceEmbeddings, PairMetric, SetMetric
+from idm.evaluation.metrics import METRICS, build_metric, build_metrics, psnr, psnr_y, ssim
+from idm.evaluation.pixels import colour_shift, sharpness
 from idm.faces import recognition as identity_module
 from idm.faces.mobilefacenet import MobileFaceNet
 from idm.faces.recognition import IdentityNet
@@ -50,20 +42,39 @@ def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # --- the table
 
 
-def test_every_metric_name_has_one_row_of_the_right_kind() -> None:
-    names = [*get_args(PairName), *get_args(SingleName), *get_args(SetName)]
-    assert sorted(METRICS) == sorted(names)
-    assert all(METRICS[name].kind == "pair" and METRICS[name].full_reference for name in get_args(PairName))
-    assert [METRICS[name].kind for name in get_args(SingleName)] == ["single"]
-    assert [METRICS[name].kind for name in get_args(SetName)] == ["set", "set"]
-    assert not any(METRICS[name].full_reference for name in ("niqe", "frechet", "fid"))
+def test_every_row_stands_under_its_name_and_names_its_kind() -> None:
+    assert all(name == metric.name for name, metric in METRICS.items())
+    assert {name for name, metric in METRICS.items() if metric.kind == "set"} == {"frechet", "kernel", "fid", "kid"}
+    assert not any(METRICS[name].full_reference for name in ("niqe", "musiq", "frechet", "fid"))
+    assert all(METRICS[name].full_reference for name in ("psnr", "ssim", "lpips", "deg", "colour"))
+    assert len({metric.title for metric in METRICS.values()}) == len(METRICS)
+    assert all(metric.protocol.endswith(".") for metric in METRICS.values())
 
 
-def test_arrows_point_to_better() -> None:
-    lower = {name for name, metric in METRICS.items() if metric.arrow == "lower"}
-    assert lower == {"lpips", "niqe", "frechet", "fid"}
-    assert psnr(HQ, HQ) > psnr(LQ, HQ)
-    assert ssim(HQ, HQ) > ssim(LQ, HQ)
+def test_what_a_row_builds_is_of_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity_module, "load_identity", lambda weights, device: IdentityNet(MobileFaceNet().eval()))
+    for name in ("psnr", "psnr_y", "ssim", "ms_ssim", "colour", "sharpness", "identity", "deg", "frechet", "kernel"):
+        assert isinstance(build_metric(name), SetMetric) == (METRICS[name].kind == "set"), name
+
+
+def blur(image: np.ndarray, sigma: float) -> np.ndarray:
+    return gaussian_filter(image, (sigma, sigma, 0)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["psnr", "psnr_y", "ssim", "ms_ssim", "sharpness", "identity", "deg", "colour"])
+def test_a_metric_is_best_for_the_original_and_falls_with_degradation(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network = IdentityNet(MobileFaceNet().eval())
+    monkeypatch.setattr(identity_module, "load_identity", lambda weights, device: network)
+    metric, face = build_metric(name), from_uint8(synthetic_face(3, 1, 176).image)
+    degraded = [face * 0.5 ** (1 / k) for k in (9, 3, 1)] if name == "colour" else [blur(face, k) for k in (1, 2, 4)]
+    scores = [metric(image.astype(np.float32), face) for image in (face, *degraded)]
+    signs = {"higher": 1, "lower": -1, "one": 1}
+    signed = [signs[METRICS[name].better] * score for score in scores]
+    assert signed == sorted(signed, reverse=True)
+    assert len(set(np.round(signed, 9))) == 4
 
 
 # --- PSNR and SSIM
@@ -77,8 +88,39 @@ def test_psnr_of_a_constant_error_is_its_closed_form() -> None:
     assert psnr(one_pixel, hq) == pytest.approx(10 * math.log10(60 / 0.25), abs=1e-12)
 
 
-def test_psnr_of_equal_images_is_infinite() -> None:
-    assert psnr(HQ, HQ) == math.inf
+def test_psnr_of_equal_images_is_that_of_one_level_in_one_value() -> None:
+    hq = RNG.integers(1, 255, (8, 8, 3)).astype(np.float32) / 255
+    off = hq.copy()
+    off[0, 0, 0] += 1 / 255
+    assert psnr(hq, hq) == pytest.approx(20 * math.log10(255) + 10 * math.log10(8 * 8 * 3), abs=1e-9)
+    assert psnr(off, hq) == pytest.approx(psnr(hq, hq), abs=1e-4)
+    off[0, 0, 1] += 1 / 255
+    assert psnr(off, hq) < psnr(hq, hq) - 3
+
+
+def test_one_bad_pair_among_nine_perfect_ones_is_not_the_mean() -> None:
+    scores = [psnr(HQ, HQ)] * 9 + [psnr(LQ, HQ)]
+    assert psnr(LQ, HQ) + 10 < np.mean(scores) < psnr(HQ, HQ)
+
+
+def test_psnr_y_of_a_grey_error_counts_219_of_255_levels() -> None:
+    hq = np.full((4, 5, 3), 0.25, np.float32)
+    assert psnr_y(hq + np.float32(0.5), hq) == pytest.approx(-20 * math.log10(0.5 * 219 / 255), abs=1e-6)
+    assert psnr_y(hq, hq) == pytest.approx(20 * math.log10(255) + 10 * math.log10(20), abs=1e-9)
+
+
+def test_colour_shift_is_that_of_the_means_and_sees_no_detail() -> None:
+    white, black = np.ones((4, 4, 3), np.float32), np.zeros((4, 4, 3), np.float32)
+    assert colour_shift(black, white) == pytest.approx(100, abs=1e-3)
+    assert colour_shift(HQ[::-1].copy(), HQ) == pytest.approx(0, abs=1e-9)
+
+
+def test_sharpness_is_a_ratio_of_variances() -> None:
+    dim = HQ * np.float32(0.5)
+    assert sharpness(dim, HQ) == pytest.approx(0.25, rel=1e-5)
+    assert sharpness(HQ, dim) == pytest.approx(4, rel=1e-5)
+    with pytest.raises(ValueError, match="without texture"):
+        sharpness(HQ, np.full_like(HQ, 0.5))
 
 
 def test_ssim_of_equal_images_is_one_and_needs_eleven_pixels() -> None:
@@ -88,8 +130,8 @@ def test_ssim_of_equal_images_is_one_and_needs_eleven_pixels() -> None:
         ssim(HQ[:10], HQ[:10])
 
 
-@pytest.mark.parametrize("metric", [psnr, ssim])
-def test_images_of_other_shapes_or_ranges_are_refused(metric: metrics.PairMetric) -> None:
+@pytest.mark.parametrize("metric", [psnr, psnr_y, ssim, colour_shift, sharpness])
+def test_images_of_other_shapes_or_ranges_are_refused(metric: PairMetric) -> None:
     with pytest.raises(ValueError, match="differ in shape"):
         metric(HQ[:, :20], HQ)
     for wrong in (HQ * 2 - 1, HQ * 255, np.full_like(HQ, np.nan)):
@@ -116,9 +158,7 @@ def test_names_build_the_functions_they_name() -> None:
         ("niqe", "niqe_modelparameters.mat"),
     ],
 )
-def test_missing_weights_are_one_error_that_says_which_file_and_where(
-    no_weights: Path, name: MetricName, file: str
-) -> None:
+def test_missing_weights_are_one_error_that_says_which_file_and_where(no_weights: Path, name: str, file: str) -> None:
     put = rf"Put it into {re.escape(str(no_weights / 'home' / 'weights'))}; nothing is downloaded"
     with pytest.raises(FileNotFoundError, match=rf"^{re.escape(file)}: .*{put}"):
         build_metric(name)
@@ -132,33 +172,97 @@ def test_lpips_also_looks_where_torchvision_keeps_its_trunk(no_weights: Path) ->
         build_metric("lpips")
 
 
-def test_fid_without_the_inception_file_does_not_reach_for_the_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["fid", "kid", "dists", "musiq", "maniqa", "clipiqa", "topiq_nr-face"])
+def test_pyiqas_metrics_do_not_reach_for_the_network(
+    name: str, no_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import pyiqa
     from pyiqa.utils import download_util
 
-    created = []
+    monkeypatch.setattr(pyiqa, "create_metric", lambda *_, **__: pytest.fail("would download"))
+    monkeypatch.setattr(download_util, "DEFAULT_CACHE_DIR", str(no_weights / "hub" / "pyiqa"))
+    with pytest.raises(FileNotFoundError, match=r"^[\w.-]+: weights file not found .*hub/.*; nothing is downloaded"):
+        build_metric(name)
 
-    def create_metric(name: str, device: str) -> object:
-        created.append((name, device))
-        return lambda a, b, mode, **options: len(list(Path(a).glob("*.png"))) - len(list(Path(b).glob("*.png"))) / 10
+
+def test_maniqa_wants_its_backbone_in_the_hubs_cache(no_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    (no_weights / "hub" / "pyiqa").mkdir(parents=True)
+    (no_weights / "hub" / "pyiqa" / "ckpt_koniq10k.pt").touch()
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repo, file: None)
+    with pytest.raises(FileNotFoundError, match=r"timm/vit_base_patch8_224\S*: not in the cache.*hf download timm/vit"):
+        build_metric("maniqa")
+
+
+def test_pyiqas_metrics_get_what_their_kind_needs(no_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyiqa
+
+    def create_metric(name, device, **options):
+        def network(*images):
+            assert all(image.shape == (1, 3, 24, 32) for image in images)
+            return torch.tensor([float(len(images))])
+
+        network.metric_mode = "FR" if name == "dists" else "NR"
+        return network
 
     monkeypatch.setattr(pyiqa, "create_metric", create_metric)
-    monkeypatch.setattr(download_util, "DEFAULT_CACHE_DIR", str(tmp_path / "pyiqa"))
-    with pytest.raises(FileNotFoundError, match=rf"^pt_inception-\S+.*Put it into {tmp_path}/pyiqa; nothing"):
-        build_metric("fid")
-    assert created == []
+    for file in ("pyiqa/DISTS_weights-f5e65c96.pth", "checkpoints/vgg16-397923af.pth", "clip/RN50.pt"):
+        (no_weights / "hub" / file).parent.mkdir(parents=True, exist_ok=True)
+        (no_weights / "hub" / file).touch()
+    assert build_metric("dists")(LQ, HQ) == 2
+    assert build_metric("clipiqa")(LQ, HQ) == 1
 
-    (tmp_path / "pyiqa").mkdir()
-    (tmp_path / "pyiqa" / "pt_inception-2015-12-05-6726825d.pth").touch()
-    fid = build_metric("fid")
-    assert created == [("fid", "cpu")]
-    black, white = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)
-    originals = [fid.describe(image) for image in (black, white)]
-    restored = [fid.describe(white), *originals]
-    assert fid.compare(restored, originals) == 3 - 2 / 10
-    np.testing.assert_array_equal(read_image(restored[0]).rgb, white)
+
+def test_a_metric_without_weights_or_size_is_a_gap_with_its_reason(no_weights: Path) -> None:
+    built = build_metrics(["psnr", "lpips", "niqe", "frechet"], size=128)
+    assert set(built.each) == {"psnr"}
+    assert built.together == {}
+    assert built.missing == {
+        "lpips": "alexnet-owt-7be5be79.pth is missing; `idm weights` says where to get it",
+        "niqe": "needs faces of 192 px or more",
+        "frechet": "mobilefacenet_casia.safetensors is missing; `idm weights` says where to get it",
+    }
+    with pytest.raises(FileNotFoundError, match=r"^alexnet-\S+: .*Put it into"):
+        build_metrics(["lpips", "frechet"])
+    with pytest.raises(ValueError, match="'mse' is unknown; known: psnr"):
+        build_metrics(["psnr", "mse"])
+
+
+def test_every_image_is_embedded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded = []
+
+    class Network:
+        def embed(self, images, landmarks):
+            embedded.extend(images)
+            features = np.array([[1, image.mean()] for image in images], np.float32)
+            return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+    monkeypatch.setattr(identity_module, "load_identity", lambda weights, device: Network())
+    built = build_metrics(["identity", "deg", "frechet"])
+    a, b = (synthetic_face(0, i, 32).image for i in range(2))
+    for metric in built.each.values():
+        metric(from_uint8(a), from_uint8(b))
+        metric(from_uint8(b), from_uint8(b))
+    built.together["frechet"].describe(a)
+    assert len(embedded) == 2
+    assert isinstance(built.networks.faces, FaceEmbeddings)
+
+
+def test_inception_features_are_those_of_clean_fid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With random weights: those of FID are not here."""
+    from pyiqa.archs import inception
+    from pyiqa.archs.fid_arch import get_folder_features
+
+    from idm.io.images import write_image
+
+    torch.manual_seed(0)
+    monkeypatch.setattr(inception, "load_pretrained_network", lambda *_: None)
+    network = inception.InceptionV3(output_blocks=[inception.InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).eval()
+    image = synthetic_face(0, 0, 128).image
+    write_image(tmp_path / "a.png", image)
+    wanted = get_folder_features(tmp_path, network, num_workers=0, device=torch.device("cpu"), verbose=False)
+    np.testing.assert_allclose(Inception(network)(image), wanted[0], rtol=1e-4, atol=1e-5)
 
 
 def test_identity_wants_square_faces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +274,7 @@ def test_identity_wants_square_faces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_identity_is_one_for_the_same_face_and_falls_with_blur(assets: Path) -> None:
-    from idm.io.images import read_image, resize_image
+    from idm.io.images import resize_image
     from idm.io.ranges import from_uint8
 
     face = read_image(next((assets / "faces256" / "val").glob("portrait_*.jpg"))).rgb
@@ -199,47 +303,40 @@ def test_niqe_gives_the_known_value_of_a_known_picture(assets: Path) -> None:
         niqe(picture.astype(np.float32))
 
 
-# --- means
+def test_deg_is_the_angle_whose_cosine_is_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = IdentityNet(MobileFaceNet().eval())
+    monkeypatch.setattr(identity_module, "load_identity", lambda weights, device: network)
+    a, b = (from_uint8(synthetic_face(0, i, 48).image) for i in range(2))
+    assert math.cos(math.radians(build_metric("deg")(a, b))) == pytest.approx(build_metric("identity")(a, b), abs=1e-9)
+    assert build_metric("deg")(b, b) == pytest.approx(0, abs=0.1)
 
 
-def test_the_interval_is_that_of_a_normal_mean_for_many_values() -> None:
-    values = np.random.default_rng(1).normal(30, 4, 2000)
-    mean, low, high = mean_and_interval(values)
-    half = 1.96 * values.std() / math.sqrt(2000)
-    assert mean == pytest.approx(values.mean(), abs=1e-12)
-    assert low == pytest.approx(mean - half, abs=half / 8)
-    assert high == pytest.approx(mean + half, abs=half / 8)
+# --- sets
 
 
-def test_the_interval_covers_the_truth_about_95_times_of_100() -> None:
-    rng = np.random.default_rng(2)
-    inside = 0
+def test_the_kernel_distance_is_unbiased_and_finds_a_shift() -> None:
+    """Of N(0, I) against N(m, I) in d = 2 the polynomial kernel's squared MMD has a closed form."""
+    rng = np.random.default_rng(0)
+    shift, d = np.array([1.0, 0.0]), 2
+    same, moved = [], []
     for _ in range(200):
-        _, low, high = mean_and_interval(rng.uniform(0, 1, 40), num_resamples=300)
-        inside += low <= 0.5 <= high
-    assert 178 <= inside <= 198
+        a, b = rng.normal(size=(12, d)), rng.normal(size=(9, d))
+        same.append(kernel_distance(a, b))
+        moved.append(kernel_distance(a, b + shift))
+    assert abs(np.mean(same)) < 3 * np.std(same) / 200**0.5
+    # E (x.y/d + 1)^3 = 1 + 3 E[u] + 3 E[u^2] + E[u^3], u = x.y/d, for the three pairs of distributions
+    wanted = closed_form(shift, shift, d) + closed_form(0 * shift, 0 * shift, d) - 2 * closed_form(shift, 0 * shift, d)
+    assert np.mean(moved) == pytest.approx(wanted, abs=3 * np.std(moved) / 200**0.5)
 
 
-def test_the_interval_depends_on_values_and_seed_only() -> None:
-    values = list(RNG.random(30))
-    np.random.seed(1)  # noqa: NPY002
-    first = mean_and_interval(values)
-    np.random.seed(2)  # noqa: NPY002
-    assert mean_and_interval(values) == first
-    assert mean_and_interval(values, seed=1)[1:] != first[1:]
-    assert mean_and_interval(values, seed=1)[0] == first[0]
-
-
-def test_one_value_is_its_own_interval_and_none_or_nan_is_an_error() -> None:
-    assert mean_and_interval([0.25]) == (0.25, 0.25, 0.25)
-    for bad in ([], [1.0, math.nan]):
-        with pytest.raises(ValueError, match="at least one value and no NaN"):
-            mean_and_interval(bad)
-
-
-def test_an_infinite_value_makes_the_mean_infinite_not_undefined() -> None:
-    mean, low, high = mean_and_interval([30.0] * 20 + [math.inf])
-    assert (mean, low, high) == (math.inf, 30.0, math.inf)
+def closed_form(m: np.ndarray, k: np.ndarray, d: int) -> float:
+    """E (x.y / d + 1)^3 for independent x ~ N(m, I), y ~ N(k, I)."""
+    mk, mm, kk = m @ k, m @ m, k @ k
+    # given y, x.y ~ N(m.y, |y|^2): E (x.y)^3 = E (m.y)^3 + 3 E (m.y) |y|^2
+    first, second = mk, mk**2 + mm + kk + d
+    third = mk**3 + 3 * mk * mm + 3 * (mk * (kk + d + 2))
+    return 1 + 3 * first / d + 3 * second / d**2 + third / d**3
 
 
 def test_the_frechet_distance_of_faces_is_that_of_their_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,3 +350,13 @@ def test_the_frechet_distance_of_faces_is_that_of_their_embeddings(monkeypatch: 
     embedded = [network.embed([from_uint8(f) for f in images], [ffhq_landmarks(48)] * 4) for images in faces]
     assert frechet.compare(a, b) == pytest.approx(frechet_distance(*embedded), rel=1e-3)
     assert frechet.compare(a, a[::-1]) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_page_of_metrics_is_that_of_the_table() -> None:
+    path = Path(__file__).parents[2] / "docs" / "make_metrics.py"
+    spec = importlib.util.spec_from_file_location("make_metrics", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text() == module.render(), "run: python docs/make_metrics.py"

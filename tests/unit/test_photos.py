@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
+from idm.faces.colour import has_one_tint
 from idm.io.images import ImageError
 from idm.io.photos import Photo, looks_grey, read_photo, write_photo
 
@@ -255,3 +256,71 @@ def test_a_picture_looks_grey_if_its_colours_are_a_scanners_noise(dtype: type) -
     assert looks_grey(flat)
     assert looks_grey(flat + noise)
     assert not looks_grey(sepia)
+
+
+def toned(luma: np.ndarray, how: str) -> np.ndarray:
+    """A print in [0, 1] as a scanner gives it: toned or yellowed, with speckle, saved as JPEG."""
+    strips = {
+        "grey": [luma, luma, luma],
+        "yellowed": [luma, 0.985 * luma, 0.96 * luma],
+        "sepia": [luma**0.8, 0.93 * luma, 0.78 * luma**1.2],
+        "blueprint": [0.05 + 0.85 * luma, 0.05 + 0.9 * luma, 0.1 + 0.9 * luma],
+        "unevenly yellowed": [luma, 0.92 * luma, luma * np.linspace(0.75, 0.85, luma.shape[1])],
+    }[how]
+    speckle = np.random.default_rng(0).normal(0, 4, (*luma.shape, 3))
+    levels = (np.stack(strips, axis=-1) * 255 + speckle).clip(0, 255).astype(np.uint8)
+    return cv2.imdecode(cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, 80])[1], cv2.IMREAD_COLOR)
+
+
+@pytest.mark.parametrize("how", ["grey", "yellowed", "sepia", "blueprint", "unevenly yellowed"])
+def test_a_scan_of_a_grey_print_has_one_tint(how: str) -> None:
+    from skimage.data import astronaut
+
+    scan = toned(astronaut()[:300, 100:400, 1] / 255, how)
+    assert has_one_tint(scan)
+    assert has_one_tint(scan.astype(np.uint16) * 257)
+    assert looks_grey(scan) == (how == "grey")
+
+
+def test_a_picture_with_colours_of_its_own_has_no_tint_however_dull_or_monochrome_it_is() -> None:
+    from skimage.data import astronaut, chelsea, coffee, rocket
+
+    for picture in (astronaut(), chelsea(), coffee(), rocket()):
+        assert not has_one_tint(picture)
+    grey = astronaut().mean(axis=2, keepdims=True)
+    assert not has_one_tint((grey + 0.5 * (astronaut() - grey)).astype(np.uint8))
+    assert has_one_tint(np.zeros((1, 5, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("a.tif", "3 pages"), ("a.gif", "3 frames"), ("a.webp", "3 frames"), ("a.png", "3 frames")]
+)
+def test_several_pages_and_animations_are_refused_with_their_number(tmp_path: Path, name: str, what: str) -> None:
+    frames = [Image.fromarray(RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)) for _ in range(3)]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    with pytest.raises(ImageError, match=f"{name}: has {what}, and a photograph has one; save each"):
+        read_photo(tmp_path / name)
+
+
+def test_a_smaller_copy_in_a_tiff_and_a_phones_second_picture_are_no_pages(tmp_path: Path) -> None:
+    page, copy = (Image.fromarray(RNG.integers(0, 256, (side, side, 3), dtype=np.uint8)) for side in (40, 10))
+    copy.encoderinfo = {"tiffinfo": {254: 1}}
+    page.save(tmp_path / "a.tif", save_all=True, append_images=[copy])
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.n_frames == 2
+    np.testing.assert_array_equal(read_photo(tmp_path / "a.tif").pixels, np.asarray(page))
+    page.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[copy])
+    assert read_photo(tmp_path / "a.jpg").pixels.shape == (40, 40, 3)
+
+
+def test_heic_is_read_with_its_extra_and_names_it_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "head.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    monkeypatch.setattr("idm.io.images._HAS_HEIF", False)
+    with pytest.raises(ImageError, match=r"pillow-heif reads; install it: pip install 'idm-face-restoration\[heic\]'"):
+        read_photo(tmp_path / "head.heic")
+    monkeypatch.undo()
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    picture = cv2.GaussianBlur(RNG.integers(0, 256, (64, 96, 3), dtype=np.uint8), (0, 0), 8)
+    Image.fromarray(picture).save(tmp_path / "a.heic", quality=95)
+    assert np.abs(read_photo(tmp_path / "a.heic").pixels.astype(int) - picture).mean() < 5

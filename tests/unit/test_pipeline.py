@@ -7,15 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from PIL import Image
 
-from idm.diffusion.samplers import build_scheduler
-from idm.diffusion.schedule import linear
+from idm.diffusion.chain import SAMPLER_NAMES, Chain
+from idm.diffusion.schedule import linear, to_betas
+from idm.diffusion.schedulers import build_scheduler
 from idm.models.unet import Denoiser
+from idm.restorers.idm import IDM
 from idm.restorers.pipeline import IDMPipeline
 from idm.restorers.protocol import Restorer
+from idm.restorers.saved import ModelError
 
-SAMPLERS = ("langevin", "ddim", "dpmpp_2m", "unipc")
+SAMPLERS = SAMPLER_NAMES
 GAMMAS = linear(num_steps=200, beta_end=0.1)
 
 
@@ -58,6 +62,7 @@ def as_array(face: torch.Tensor) -> np.ndarray:
 
 FRESH = """
 import sys, torch
+from idm.restorers.idm import IDM
 from idm.restorers.pipeline import IDMPipeline
 folder = sys.argv[1]
 for sampler in sys.argv[2:]:
@@ -66,15 +71,27 @@ for sampler in sys.argv[2:]:
     torch.save(pipeline.restore(lq, [5, 6, 7]), f"{folder}/{sampler}.pt")
 """
 
+LIGHT = """
+import sys, torch
+from pathlib import Path
+from idm.restorers.saved import load_idm
+folder = Path(sys.argv[1])
+for sampler in sys.argv[2:]:
+    model = load_idm(folder / sampler, torch.device("cpu"), torch.float32)
+    torch.save(model.restore(torch.load(folder / "lq.pt"), [5, 6, 7]), folder / f"{sampler}.pt")
+sys.exit("diffusers" in sys.modules)
+"""
 
-def test_a_saved_pipeline_restores_the_same_in_a_fresh_process(tmp_path):
+
+@pytest.mark.parametrize("code", [FRESH, LIGHT], ids=["as a pipeline", "as the commands do"])
+def test_a_saved_pipeline_restores_the_same_in_a_fresh_process(code, tmp_path):
     lq, wanted = faces(), {}
     torch.save(lq, tmp_path / "lq.pt")
     for sampler in SAMPLERS:
         pipeline = make_pipeline(sampler, start_from="degraded", strength=0.7, num_inference_steps=4)
         pipeline.save_pretrained(tmp_path / sampler)
         wanted[sampler] = pipeline.restore(lq, [5, 6, 7])
-    subprocess.run([sys.executable, "-c", FRESH, tmp_path, *SAMPLERS], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", code, tmp_path, *SAMPLERS], check=True, capture_output=True)
     for sampler in SAMPLERS:
         assert torch.equal(torch.load(tmp_path / f"{sampler}.pt"), wanted[sampler])
 
@@ -86,6 +103,8 @@ def test_a_saved_pipeline_keeps_its_settings(tmp_path):
         "start_from": "degraded",
         "strength": 0.25,
         "eta": 0.5,
+        "spacing": "levels",
+        "levels": (5.0, 3.0, 2.0, 1.0, 0.5, 0.1, 0.01),
     }
     make_pipeline("ddim", **settings).save_pretrained(tmp_path)
     again = IDMPipeline.from_pretrained(tmp_path)
@@ -154,6 +173,7 @@ def test_the_result_lies_in_0_and_1():
 
 def test_it_is_a_restorer():
     assert isinstance(make_pipeline(), Restorer)
+    assert isinstance(make_pipeline().idm, Restorer)
 
 
 # Randomness
@@ -217,11 +237,14 @@ def test_the_global_generator_is_left_alone():
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 16), (13, 22), (5, 9), (32, 20)])
-def test_the_output_has_the_size_of_the_input(height, width):
+def test_the_model_itself_gives_the_size_of_the_input_and_the_pipeline_takes_its_own_size_only(height, width):
     pipeline, lq = make_pipeline(), faces(2, height, width)
-    restored = pipeline(lq, generator=generators(3, 4), output_type="pt").images
-    assert restored.shape == (2, 3, height, width)
-    assert pipeline(as_array(lq[0]), output_type="pil").images[0].size == (width, height)
+    assert pipeline.idm.sample(lq, generators(3, 4)).shape == (2, 3, height, width)
+    if (height, width) == (16, 16):
+        assert pipeline(as_array(lq[0]), output_type="pil").images[0].size == (width, height)
+    else:
+        with pytest.raises(ValueError, match=f"aligned faces of 16 x 16 px, got {height} x {width}: resize them"):
+            pipeline(lq)
 
 
 @pytest.mark.parametrize(
@@ -327,7 +350,23 @@ def test_the_sampler_can_be_exchanged(after):
     pipeline = make_pipeline("ddim")
     pipeline.scheduler = type(build_scheduler(after, GAMMAS)).from_config(pipeline.scheduler.config)
     wanted = make_pipeline(after).restore(faces(1), [3])
-    torch.testing.assert_close(pipeline.restore(faces(1), [3]), wanted, rtol=0, atol=1e-4)
+    torch.testing.assert_close(pipeline.restore(faces(1), [3]), wanted, rtol=0, atol=1e-5)
+
+
+def test_a_scheduler_that_stands_for_no_sampler_is_refused():
+    pipeline = make_pipeline("ddim")
+    other = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
+    with pytest.raises(ValueError, match="no sampler is saved as EulerDiscreteScheduler"):
+        IDMPipeline(pipeline.denoiser, other)
+    pipeline.scheduler = other
+    with pytest.raises(ValueError, match="no sampler is saved as EulerDiscreteScheduler"):
+        pipeline(faces(1))
+
+
+def test_a_scheduler_that_predicts_noise_is_refused():
+    scheduler = DDIMScheduler(trained_betas=to_betas(GAMMAS).tolist(), prediction_type="epsilon")
+    with pytest.raises(ValueError, match="prediction_type 'sample'"):
+        IDMPipeline(make_pipeline().denoiser, scheduler)
 
 
 # As diffusers users expect
@@ -339,6 +378,19 @@ def test_the_class_is_found_in_the_package_and_torch_is_not_imported_for_it():
     assert idm.IDMPipeline is IDMPipeline
     code = "import sys, idm; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_it_moves_to_another_precision_and_shows_its_components():
+    pipeline = make_pipeline().to(torch.bfloat16)
+    assert pipeline.denoiser.dtype == torch.bfloat16
+    assert set(pipeline.components) == {"denoiser", "scheduler"}
+    assert pipeline.restore(faces(1), [3]).dtype == torch.float32
+
+
+def test_without_a_name_it_is_the_bundled_model():
+    pipeline = IDMPipeline.from_pretrained()
+    assert pipeline.image_size == 128
+    assert pipeline.chain == Chain("ddim", 4)
 
 
 def test_without_a_dictionary_the_faces_come_in_a_tuple():
@@ -358,6 +410,7 @@ def test_the_callback_sees_every_step_with_its_timestep_and_the_last_estimate_is
 
     result = pipeline(lq, generator=generators(3, 4), output_type="pt", callback_on_step_end=on_step_end, **chain)
     assert [step for step, _, _ in seen] == [0, 1, 2]
+    pipeline.scheduler.set_timesteps(6)
     assert [timestep for _, timestep, _ in seen] == [int(t) for t in pipeline.scheduler.timesteps[3:6]]
     torch.testing.assert_close((seen[-1][2] + 1) / 2, result.images)
 
@@ -379,7 +432,7 @@ def test_pickled_weights_are_not_loaded(tmp_path):
     torch.save(pipeline.denoiser.state_dict(), weights.with_suffix(".bin"))
     IDMPipeline.from_pretrained(tmp_path)
     weights.unlink()
-    with pytest.raises(OSError, match="safetensors"):
+    with pytest.raises(ModelError, match=r"safetensors: is missing"):
         IDMPipeline.from_pretrained(tmp_path)
 
 
@@ -411,25 +464,34 @@ def test_what_is_pushed_to_the_hub_is_what_is_saved_with_the_card(monkeypatch):
 # The chain
 
 
-def chain_of(pipeline: IDMPipeline) -> tuple:
-    config = pipeline.config
-    return type(pipeline.scheduler).__name__, config.num_inference_steps, config.start_from, config.strength
+@pytest.fixture(params=["IDM", "IDMPipeline"])
+def model(request) -> IDM | IDMPipeline:
+    pipeline = make_pipeline("ddim", num_inference_steps=8, eta=0.5)
+    return pipeline if request.param == "IDMPipeline" else pipeline.idm
 
 
-def test_a_chain_is_changed_where_it_is_asked_and_else_stays():
-    pipeline = make_pipeline("ddim", num_inference_steps=8)
-    pipeline.set_chain(num_inference_steps=5)
-    assert chain_of(pipeline) == ("DDIMScheduler", 5, "noise", 1.0)
-    pipeline.set_chain(sampler="langevin", start_from="degraded", strength=0.4)
-    assert chain_of(pipeline) == ("LangevinScheduler", 5, "degraded", 0.4)
-    assert pipeline.scheduler.config.trained_betas == make_pipeline("ddim").scheduler.config.trained_betas
+def test_a_chain_is_changed_where_it_is_asked_and_else_stays(model):
+    model.chain = model.chain.changed(num_steps=5, sampler=None)
+    assert model.chain == Chain("ddim", 5, "noise", 1.0, 0.5)
+    model.chain = model.chain.changed(sampler="langevin", start_from="degraded", strength=0.4)
+    assert model.chain == Chain("langevin", 5, "degraded", 0.4)  # eta is DDIM's
+    model.chain = model.chain.changed(spacing="levels", levels=(5.0, 1.0), num_steps=2)
+    model.chain = model.chain.changed(spacing="karras")
+    assert model.chain == Chain("langevin", 2, "degraded", 0.4, spacing="karras")
+
+
+def test_a_changed_sampler_has_the_same_betas():
+    pipeline = make_pipeline("ddim")
+    betas = pipeline.scheduler.config.trained_betas
+    pipeline.chain = pipeline.chain.changed(sampler="unipc")
+    assert type(pipeline.scheduler).__name__ == "UniPCMultistepScheduler"
+    assert pipeline.scheduler.config.trained_betas == pytest.approx(betas, rel=1e-9)
 
 
 @pytest.mark.parametrize(("fidelity", "strength"), [(0.0, 1.0), (0.25, 0.75), (1.0, 0.125), (0.95, 0.125)])
 def test_fidelity_runs_the_rest_of_a_chain_from_the_degraded_face_and_at_least_one_step(fidelity, strength):
-    pipeline = make_pipeline("ddim", num_inference_steps=8)
-    pipeline.set_chain(fidelity=fidelity)
-    assert chain_of(pipeline)[2:] == ("degraded" if fidelity else "noise", strength)
+    chain = Chain("ddim", 8).changed(fidelity=fidelity)
+    assert (chain.start_from, chain.strength) == ("degraded" if fidelity else "noise", strength)
 
 
 @pytest.mark.parametrize(
@@ -438,15 +500,15 @@ def test_fidelity_runs_the_rest_of_a_chain_from_the_degraded_face_and_at_least_o
         ({"fidelity": 1.5}, "fidelity must lie in"),
         ({"fidelity": 0.5, "strength": 0.5}, "give it or them"),
         ({"strength": 0.5}, "strength below 1 needs"),
-        ({"num_inference_steps": 0}, "number of steps"),
+        ({"num_steps": 0}, "number of steps"),
+        ({"num_steps": 201}, "number of steps"),
     ],
 )
-def test_an_impossible_chain_is_refused_and_the_pipeline_stays_as_it_was(settings, message):
-    pipeline = make_pipeline("ddim")
-    before = chain_of(pipeline)
+def test_an_impossible_chain_is_refused_and_the_model_stays_as_it_was(model, settings, message):
+    before = model.chain
     with pytest.raises(ValueError, match=message):
-        pipeline.set_chain(sampler="unipc", **settings)
-    assert chain_of(pipeline) == before
+        model.chain = model.chain.changed(sampler="unipc", **settings)
+    assert model.chain == before
 
 
 def test_an_unconditional_denoiser_generates_faces_from_their_seeds_and_looks_at_no_face():

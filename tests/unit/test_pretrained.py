@@ -1,5 +1,6 @@
 """A model is found and loaded, or one clear error says what is wrong with which file."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -8,13 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from idm.diffusion.samplers import build_scheduler
+from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
+from idm.io import run_folder
 from idm.io.run_folder import mark_best
 from idm.models.unet import Denoiser
 from idm.restorers import saved as saved_module
+from idm.restorers.idm import IDM
 from idm.restorers.pipeline import IDMPipeline
-from idm.restorers.saved import ModelError, find_model, load_pipeline
+from idm.restorers.saved import WEIGHTS as WEIGHTS_NAME
+from idm.restorers.saved import ModelError, find_model, load_idm, save_idm
 
 TINY = {
     "image_size": 16,
@@ -24,18 +28,18 @@ TINY = {
     "head_dim": 8,
     "add_degraded": True,
 }
-WEIGHTS = Path("denoiser") / "diffusion_pytorch_model.safetensors"
+WEIGHTS = Path("denoiser") / WEIGHTS_NAME
 
 
-def load(path: Path | None, dtype: torch.dtype = torch.float32) -> IDMPipeline:
-    return load_pipeline(path, torch.device("cpu"), dtype)
+def load(path: Path | None, dtype: torch.dtype = torch.float32) -> IDM:
+    return load_idm(path, torch.device("cpu"), dtype)
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pipeline")
     torch.manual_seed(0)
-    IDMPipeline(Denoiser(**TINY), build_scheduler("ddim", linear(num_steps=50))).save_pretrained(folder)
+    save_idm(IDM(Denoiser(**TINY), linear(num_steps=50)), folder)
     return folder
 
 
@@ -66,6 +70,22 @@ def test_a_run_is_its_best_checkpoint_or_the_newest(saved, tmp_path, best, expec
     assert find_model(tmp_path) == tmp_path / "checkpoints" / f"step_{expected:08d}" / "pipeline"
 
 
+def test_a_damaged_checkpoint_of_a_run_is_refused_with_the_file_and_what_to_do(saved, tmp_path):
+    checkpoints = tmp_path / "checkpoints"
+    run_folder.write_draft(checkpoints, 10, lambda draft: shutil.copytree(saved, draft / "pipeline"))
+    final = run_folder.finish(checkpoints, 10)
+    assert find_model(tmp_path) == find_model(final / "pipeline") == final / "pipeline"
+    weights = bytearray((final / "pipeline" / WEIGHTS).read_bytes())
+    weights[-3] ^= 1  # still a whole file of the right shapes
+    (final / "pipeline" / WEIGHTS).write_bytes(weights)
+    for path in (tmp_path, final / "pipeline"):
+        with pytest.raises(ModelError, match=r"pipeline: is damaged: pipeline/denoiser/diff.* is not as .* another"):
+            load(path)
+    (checkpoints / "best.json").write_text("{")
+    with pytest.raises(ModelError, match=r"best\.json: cannot be read"):
+        find_model(tmp_path)
+
+
 def test_no_path_is_the_model_in_the_box(model, monkeypatch, tmp_path):
     monkeypatch.setattr(saved_module, "BOXED", model)
     assert find_model(None) == model
@@ -87,12 +107,14 @@ def test_a_whole_model_loads_with_its_weights_in_the_wanted_precision(model, dty
 
 
 def refused(model: Path, *parts: str) -> None:
-    with pytest.raises(ModelError) as caught:
-        load(model)
-    message = str(caught.value)
-    assert message.startswith(str(model))
-    for part in parts:
-        assert part in message
+    """By the commands, and by ``IDMPipeline`` where it is given a folder."""
+    for load_one in (load, IDMPipeline.from_pretrained) if model.is_dir() else (load,):
+        with pytest.raises(ModelError) as caught:
+            load_one(model)
+        message = str(caught.value)
+        assert message.startswith(str(model))
+        for part in parts:
+            assert part in message
 
 
 def test_a_missing_folder_is_refused(tmp_path):
@@ -147,6 +169,59 @@ def test_weights_with_a_gap_are_refused_and_not_filled_with_random_numbers(model
     del weights[gone]
     save_file(weights, model / WEIGHTS, metadata={"format": "pt"})
     refused(model, "1 of ", f"first {gone}")
+
+
+def test_weights_that_the_architecture_does_not_have_are_refused(model):
+    weights = load_file(model / WEIGHTS)
+    save_file({**weights, "stray": torch.ones(1)}, model / WEIGHTS, metadata={"format": "pt"})
+    refused(model, "1 of ", "first stray")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused(model, value):
+    weights = load_file(model / WEIGHTS)
+    weights["norm_out.weight"][0] = value
+    save_file(weights, model / WEIGHTS, metadata={"format": "pt"})
+    refused(model, "1 weights are not finite, first norm_out.weight")
+
+
+def test_weights_that_are_all_zero_are_refused(model):
+    weights = {name: torch.zeros_like(weight) for name, weight in load_file(model / WEIGHTS).items()}
+    save_file(weights, model / WEIGHTS, metadata={"format": "pt"})
+    refused(model, "all weights are zero")
+
+
+def test_the_origin_of_a_loaded_model_is_its_folder_and_the_hash_of_its_weights(model):
+    origin = load(model).origin
+    assert origin.folder == model
+    assert origin.weights_sha256 == hashlib.sha256((model / WEIGHTS).read_bytes()).hexdigest()
+
+
+def test_a_model_that_diffusers_saved_before_is_read(model):
+    """Without spacing, levels and ``conditional``, and with what diffusers writes beside them."""
+    for path, gone in (("model_index.json", {"spacing", "levels"}), ("denoiser/config.json", {"conditional"})):
+        settings = json.loads((model / path).read_text())
+        settings = {name: value for name, value in settings.items() if name not in gone}
+        (model / path).write_text(json.dumps({**settings, "_diffusers_version": "0.42.1", "_name_or_path": "x"}))
+    assert load(model).chain == Chain()
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("model_index.json", {"prediction": "w"}, "prediction must be one of epsilon, sample, v, got 'w'"),
+        ("model_index.json", {"num_inference_steps": 51}, "number of steps must lie in 1..50"),
+        ("model_index.json", {"spacing": "uneven"}, "spacing"),
+        ("denoiser/config.json", {"chanels": [8, 16]}, "unknown or missing: chanels"),
+        ("scheduler/scheduler_config.json", {"_class_name": "EulerDiscreteScheduler"}, "no sampler is saved as"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "epsilon"}, "prediction_type must be 'sample'"),
+        ("scheduler/scheduler_config.json", {"trained_betas": []}, "at least one step"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(model, file, change, message):
+    path = model / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    refused(model, message)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -73,16 +72,13 @@ def test_numbers_of_different_protocols_never_stand_in_one_column(tmp_path: Path
         table(tmp_path, *rows)
 
 
-def test_a_column_of_infinite_scores_has_no_mean_and_is_strict_json(tmp_path: Path) -> None:
-    """Undegraded faces: the degraded ones equal the originals."""
-    summary = summarise([({"psnr": math.inf}, {"psnr": 30.0}), ({"psnr": math.inf}, {"psnr": 32.0})])
-    write_json(tmp_path / "m.json", summary)
+def test_a_mean_whose_interval_cannot_be_had_stands_alone_and_is_strict_json(tmp_path: Path) -> None:
+    write_json(tmp_path / "m.json", summarise([({"psnr": 20.0}, {"psnr": 30.0}), ({"psnr": 20.0}, {"psnr": 32.0})]))
     read = json.loads((tmp_path / "m.json").read_text(), parse_constant=pytest.fail)
-    assert read["psnr"]["degraded"]["mean"] is None
-    assert read["psnr"]["restored"]["mean"] == 31
-    assert read["psnr"]["infinite"] == 2
+    assert read["psnr"]["restored"] == {"mean": 31, "low": None, "high": None, "n": 2}
+    assert read["psnr"]["gain"]["mean"] == 11
     name = write(tmp_path, "a.json", metrics=read)
-    assert "| before | ∞ |" in table(tmp_path, f"{{label: before, result: {name}, column: degraded}}")
+    assert "| after | 31.00 |" in table(tmp_path, f"{{label: after, result: {name}}}")
 
 
 def test_the_table_of_flicker_is_that_of_its_result_file() -> None:

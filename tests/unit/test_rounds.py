@@ -96,8 +96,25 @@ def test_a_pool_replaced_at_once_holds_only_the_cleaned_faces(tmp_path: Path) ->
     originals = SyntheticFaces(16, 0, 32)
     write_cleaned(tmp_path, 0)
     pool = build_pool(config(tmp_path), originals, 1)
-    assert isinstance(pool, Cached)
     np.testing.assert_array_equal(pool[3].image, SyntheticFaces(16, 10, 32)[3].image)
+    np.testing.assert_array_equal(pool[3].original, originals[3].image)
+
+
+def test_what_is_degraded_can_be_the_cleaned_face_itself(tmp_path: Path) -> None:
+    write_cleaned(tmp_path, 0)
+    pool = build_pool(config(tmp_path, "extrinsic.condition_on=cleaned"), SyntheticFaces(16, 0, 32), 1)
+    assert isinstance(pool, Cached)
+    assert pool[3].original is None
+
+
+def test_a_gradual_pool_degrades_the_originals_of_both_rounds(tmp_path: Path) -> None:
+    originals = SyntheticFaces(16, 0, 32)
+    write_cleaned(tmp_path, 0)
+    write_cleaned(tmp_path, 1)
+    pool = build_pool(config(tmp_path, "extrinsic.replacement.name=gradual"), originals, 2)
+    assert isinstance(pool, Pool)
+    for source in (pool.old, pool.new):
+        np.testing.assert_array_equal(source[7].original, originals[7].image)
 
 
 def test_a_gradual_pool_starts_with_the_pool_of_the_round_before(tmp_path: Path) -> None:
@@ -171,7 +188,7 @@ def test_another_file_in_an_old_ones_place_makes_a_folder_another_source(tmp_pat
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["extrinsic.sampler={name: ddim, num_steps: 4, strength: 0.5}"], "extrinsic.sampler.strength"),
+        (["extrinsic.sampler={name: ddim, num_steps: 4, strength: 0.5}"], "extrinsic.sampler: strength"),
         (["extrinsic.sampler={name: ddim, num_steps: 5000}"], "extrinsic.sampler.num_steps"),
         (["extrinsic.gate.min_identiti=0.5"], "did you mean 'min_identity'"),
         (["denoiser.conditional=false"], "denoiser.add_degraded"),

@@ -1,18 +1,24 @@
 """Each sampler on data whose best denoiser is known in closed form, and what `sample` promises."""
 
 import inspect
+import math
+import subprocess
+import sys
+from itertools import pairwise
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
 
+from idm.diffusion.chain import SAMPLER_NAMES, SCHEDULERS, SPACINGS, Chain, sampler_of, signal_levels
 from idm.diffusion.process import add_noise
-from idm.diffusion.samplers import build_scheduler, sample
-from idm.diffusion.schedule import cosine, linear, to_betas
-from idm.diffusion.schedulers import LangevinScheduler, langevin_step
+from idm.diffusion.samplers import SAMPLERS as FUNCTIONS
+from idm.diffusion.samplers import langevin_step, sample
+from idm.diffusion.schedule import cosine, linear, to_sigma
+from idm.diffusion.schedulers import LangevinScheduler, build_scheduler
 
-SAMPLERS = ("langevin", "ddim", "dpmpp_2m", "unipc")
-FROM_DIFFUSERS = ("ddim", "dpmpp_2m", "unipc")
+SAMPLERS = SAMPLER_NAMES
+STOCHASTIC = ("langevin",)  # without eta
+DETERMINISTIC = tuple(name for name in SAMPLERS if name not in STOCHASTIC)
 GAMMAS = linear()
 MEAN, DEVIATION = 0.1, 0.15  # six standard deviations fit in [-1, 1]: clipping x_0 has no effect
 
@@ -34,8 +40,9 @@ class Recorder:
 
 def run(name: str, f, num_steps: int, x_d: torch.Tensor | None = None, gammas=GAMMAS, **settings) -> torch.Tensor:
     x_d = torch.zeros(1, 3, 4, 4) if x_d is None else x_d
-    settings = {"prediction": "sample", "generators": generators(len(x_d)), **settings}
-    return sample(f, x_d, build_scheduler(name, gammas), num_steps=num_steps, **settings)
+    call = {"prediction": "sample", "generators": generators(len(x_d)), "on_step": None}
+    call |= {key: settings.pop(key) for key in tuple(settings) if key in call}
+    return sample(f, x_d, gammas, Chain(name, num_steps, **settings), **call)
 
 
 # Answer keys
@@ -162,13 +169,14 @@ def test_an_image_in_the_chain_keeps_its_face_and_its_generator(name):
     def f(*, x_d, x_t, gamma):
         return 0.5 * x_d + 0.1 * x_t
 
-    together = run(name, f, 6, x_d, eta=1.0)
+    eta = 1.0 if name == "ddim" else 0.0
+    together = run(name, f, 6, x_d, eta=eta)
     for i in range(3):
-        alone = run(name, f, 6, x_d[i : i + 1], generators=generators(3)[i : i + 1], eta=1.0)
+        alone = run(name, f, 6, x_d[i : i + 1], generators=generators(3)[i : i + 1], eta=eta)
         torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["ddim", "dpmpp_2m", "unipc"])
+@pytest.mark.parametrize("name", DETERMINISTIC)
 def test_deterministic_samplers_draw_the_starting_noise_only(name):
     before = torch.Generator().manual_seed(5)
     torch.randn(1, 3, 4, 4, generator=before)
@@ -187,9 +195,10 @@ def test_langevin_draws_fresh_noise_in_every_step_but_the_last():
 
 def test_eta_adds_noise_to_ddim_alone():
     assert not torch.equal(run("ddim", best_for_gaussian_pixels, 5), run("ddim", best_for_gaussian_pixels, 5, eta=1.0))
-    for name in ("langevin", "dpmpp_2m", "unipc"):
-        with_eta = run(name, best_for_gaussian_pixels, 5, eta=1.0)
-        assert torch.equal(run(name, best_for_gaussian_pixels, 5), with_eta)
+    for name in SAMPLERS:
+        if name != "ddim":
+            with pytest.raises(ValueError, match=f"eta is for the sampler ddim, not for {name}"):
+                Chain(name, eta=1.0)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -228,6 +237,143 @@ def test_a_sampler_may_take_as_many_steps_as_it_was_trained_with(name):
     torch.testing.assert_close(drawn, torch.full_like(drawn, 0.25), rtol=0, atol=1e-4)
 
 
+# The levels
+
+
+def deviation(sigmas: list[float]) -> float:
+    """Of what DDIM draws from N(0, .3^2): Euler's steps of the flow dx/dsigma = x sigma / (.3^2 + sigma^2)."""
+    levels = [*sigmas, 0.0]
+    result = math.sqrt(1 + sigmas[0] ** 2)
+    for sigma, after in pairwise(levels):
+        result *= 1 + (after - sigma) * sigma / (0.3**2 + sigma**2)
+    return result
+
+
+def linspace(start: float, end: float, n: int) -> list[float]:
+    return torch.linspace(start, end, n, dtype=torch.float64).tolist()
+
+
+SIGMA = to_sigma(GAMMAS)
+HIGH, LOW = SIGMA[-1].item(), SIGMA[1].item()
+FOUR = {  # sigmas of four steps
+    "even": SIGMA[[2000, 1500, 1000, 500]].tolist(),
+    "quadratic": SIGMA[[2000, 1125, 500, 125]].tolist(),
+    "karras": [root**7 for root in linspace(HIGH ** (1 / 7), LOW ** (1 / 7), 4)],
+    "log_snr": [math.exp(log) for log in linspace(math.log(HIGH), math.log(LOW), 4)],
+    "levels": [100.0, 2.0, 0.5, 0.05],
+}
+
+
+def chain_of(spacing: str, num_steps: int = 4, **settings) -> Chain:
+    return Chain(
+        "ddim", num_steps, spacing=spacing, levels=tuple(FOUR["levels"]) if spacing == "levels" else (), **settings
+    )
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_each_spacing_has_its_levels_in_closed_form(spacing):
+    levels = signal_levels(chain_of(spacing), GAMMAS.tolist())
+    found = to_sigma(torch.tensor(levels, dtype=torch.float64))
+    torch.testing.assert_close(found, torch.tensor(FOUR[spacing], dtype=torch.float64), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "num_steps", "wanted"),
+    [
+        ("even", 4, 0.089),
+        ("even", 25, 0.251),
+        ("quadratic", 4, 0.189),
+        ("quadratic", 25, 0.277),
+        ("karras", 4, 0.121),
+        ("karras", 25, 0.259),
+        ("log_snr", 4, 0.082),
+        ("log_snr", 25, 0.265),
+    ],
+)
+def test_the_deviation_that_ddim_gives_gaussian_data_is_that_of_its_levels(spacing, num_steps, wanted):
+    chain = chain_of(spacing, num_steps)
+    sigmas = to_sigma(torch.tensor(signal_levels(chain, GAMMAS.tolist()), dtype=torch.float64)).tolist()
+    assert deviation(sigmas) == pytest.approx(wanted, abs=5e-4)
+
+    def best(*, x_d, x_t, gamma):
+        gamma = gamma.view(-1, 1, 1, 1)
+        return (gamma.sqrt() * 0.3**2 / (gamma * 0.3**2 + 1 - gamma)).float() * x_t
+
+    x_d = torch.zeros(4, 3, 32, 32)
+    drawn = sample(best, x_d, GAMMAS, chain, prediction="sample", generators=generators(4))
+    assert drawn.std().item() == pytest.approx(wanted, rel=0.03)
+
+
+@pytest.mark.parametrize("schedule", [linear, cosine])
+@pytest.mark.parametrize("spacing", [name for name in SPACINGS if name != "levels"])
+def test_every_spacing_begins_at_the_start_and_rises_strictly_to_its_last_level(spacing, schedule):
+    gammas = schedule()
+    for num_steps in (1, 2, 7, 100):
+        levels = signal_levels(chain_of(spacing, num_steps), gammas.tolist())
+        assert len(levels) == num_steps
+        assert levels == sorted(set(levels))
+        assert levels[0] == pytest.approx(gammas[-1].item(), rel=1e-9)
+        assert levels[-1] < 1
+
+
+def test_a_part_of_a_chain_has_its_last_levels():
+    whole = signal_levels(chain_of("levels"), GAMMAS.tolist())
+    part = signal_levels(chain_of("levels", start_from="degraded", strength=0.5), GAMMAS.tolist())
+    assert part == whole[2:]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"levels": (1.0,)}, "levels need spacing"),
+        ({"spacing": "levels"}, "needs levels"),
+        ({"spacing": "levels", "levels": (9.0, 1.0)}, "2 levels of its own, which is not its number of steps, 1"),
+        ({"spacing": "levels", "levels": (0.0,)}, "must be positive"),
+        ({"spacing": "levels", "levels": (math.nan,)}, "must be positive"),
+        ({"spacing": "levels", "num_steps": 2, "levels": (1.0, 1.0)}, "must fall"),
+        ({"num_steps": 0}, "number of steps must be at least 1"),
+        ({"eta": math.nan}, "eta must lie"),
+        ({"strength": math.nan, "start_from": "degraded"}, "strength must lie"),
+    ],
+)
+def test_an_impossible_chain_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Chain(**{"num_steps": 1, **settings})
+
+
+UNKNOWN = """
+from idm.diffusion.chain import Chain
+for field in ("sampler", "start_from", "spacing"):
+    try:
+        Chain(**{field: "heun"})
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_an_unknown_name_is_refused():  # where the types of arguments are not checked
+    said = subprocess.run([sys.executable, "-c", UNKNOWN], check=True, capture_output=True, text=True).stdout
+    assert said.splitlines() == [
+        f"sampler must be one of {', '.join(SAMPLERS)}, got 'heun'",
+        "start_from must be one of noise, degraded, got 'heun'",
+        "spacing must be one of even, quadratic, karras, log_snr, levels, got 'heun'",
+    ]
+
+
+def test_a_level_above_the_schedules_highest_is_refused():
+    chain = Chain(num_steps=1, spacing="levels", levels=(200.0,))
+    with pytest.raises(ValueError, match="level 200 is above the model's highest, 150"):
+        signal_levels(chain, GAMMAS.tolist())
+
+
+def test_every_sampler_has_a_function_and_a_class_to_be_saved_as():
+    assert set(FUNCTIONS) == set(SCHEDULERS) == set(SAMPLERS)
+    for name in SAMPLERS:
+        assert sampler_of(type(build_scheduler(name, GAMMAS)).__name__) == name
+    with pytest.raises(ValueError, match="no sampler is saved as EulerDiscreteScheduler"):
+        sampler_of("EulerDiscreteScheduler")
+
+
 # Schedulers
 
 
@@ -242,20 +388,17 @@ def test_a_scheduler_survives_its_own_config(name, tmp_path):
     torch.testing.assert_close(again.alphas_cumprod.double(), GAMMAS[1:], rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [(before, after) for before in SAMPLERS for after in FROM_DIFFUSERS if before != after],
-)
-def test_a_sampler_made_from_the_config_of_another_begins_at_the_last_timestep(before, after):
-    other = type(build_scheduler(after, GAMMAS)).from_config(build_scheduler(before, GAMMAS).config)
-    f = Recorder()
-    x_d = torch.zeros(1, 3, 4, 4)
-    sample(f, x_d, other, prediction="sample", num_steps=4, generators=generators(1))
-    assert f.levels[0] == pytest.approx(GAMMAS[-1].item(), rel=1e-3)
-    assert len(f.levels) == 4
+@pytest.mark.parametrize("after", SAMPLERS)
+@pytest.mark.parametrize("before", SAMPLERS)
+def test_a_scheduler_made_from_the_config_of_another_has_the_same_timesteps(before, after):
+    schedulers = build_scheduler(before, GAMMAS), build_scheduler(after, GAMMAS)
+    other = type(schedulers[1]).from_config(schedulers[0].config)
+    for scheduler in (other, schedulers[1]):
+        scheduler.set_timesteps(4)
+    assert other.timesteps.tolist() == schedulers[1].timesteps.tolist() == [1999, 1499, 999, 499]
 
 
-@pytest.mark.parametrize("before", FROM_DIFFUSERS)
+@pytest.mark.parametrize("before", DETERMINISTIC)
 def test_langevin_can_be_made_from_the_config_of_another(before):
     other = LangevinScheduler.from_config(build_scheduler(before, GAMMAS).config)
     torch.testing.assert_close(other.gammas, GAMMAS, rtol=1e-9, atol=0)
@@ -294,31 +437,8 @@ def test_a_part_of_the_chain_from_pure_noise_is_refused():
         run("ddim", Recorder(), 4, start_from="noise", strength=0.5)
 
 
-def test_a_scheduler_that_predicts_noise_is_refused():
-    scheduler = DDIMScheduler(trained_betas=to_betas(GAMMAS).tolist(), prediction_type="epsilon")
-    with pytest.raises(ValueError, match="prediction_type 'sample'"):
-        sample(
-            Recorder(),
-            torch.zeros(1, 3, 4, 4),
-            scheduler,
-            prediction="epsilon",
-            num_steps=4,
-            generators=generators(1),
-        )
-
-
-@pytest.mark.parametrize(
-    ("name", "num_steps"),
-    [
-        ("langevin", -1),
-        ("langevin", 0),
-        ("langevin", 21),
-        ("ddim", -1),
-        ("ddim", 0),
-        ("ddim", 21),
-        *((name, n) for name in ("dpmpp_2m", "unipc") for n in (-1, 0, 21)),
-    ],
-)
+@pytest.mark.parametrize("num_steps", [-1, 0, 21])
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_a_number_of_steps_that_the_schedule_does_not_have_is_refused(name, num_steps):
     with pytest.raises(ValueError, match="step"):
         run(name, Recorder(), num_steps, gammas=linear(1e-4, 0.2, 20))

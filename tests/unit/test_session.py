@@ -17,13 +17,14 @@ from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.web.session import Order, Studio, choose, save
 from idm.data.synthetic import synthetic_face
-from idm.diffusion.samplers import build_scheduler
+from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
 from idm.faces.detect import DetectedFace
+from idm.faces.template import ffhq_landmarks
 from idm.io.images import ImageError
 from idm.io.photos import Photo, read_photo
 from idm.models.unet import Denoiser
-from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.idm import IDM
 
 SIZE, FACE = 32, 64  # of the model, and of each drawn face in a photograph
 
@@ -59,40 +60,39 @@ def photo_of(*numbers: int) -> Photo:
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> IDMPipeline:
+def pipeline() -> IDM:
     torch.manual_seed(0)
     denoiser = Denoiser(
-        SIZE, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
+        image_size=SIZE, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
     )
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.05)
-    pipeline = IDMPipeline(denoiser, build_scheduler("ddim", linear()), num_inference_steps=2)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return IDM(denoiser, linear(), chain=Chain("ddim", 2))
 
 
 @pytest.fixture
-def studio(pipeline: IDMPipeline) -> Studio:
+def studio(pipeline: IDM) -> Studio:
     return Studio({"idm": pipeline, "inverts": Inverts()}, KnowsTheFaces(), None, max_pixels=100_000)
 
 
-def by_the_command(pipeline: IDMPipeline, photo: Photo, order: Order) -> np.ndarray:
+def by_the_command(pipeline: IDM, photo: Photo, order: Order) -> np.ndarray:
     """What ``idm restore`` does with these settings: they become the pipeline's own."""
-    before = dict(pipeline.config)
-    pipeline.set_chain(num_inference_steps=order.num_steps, fidelity=order.fidelity)
-    done = PhotoRestorer(pipeline, KnowsTheFaces()).restore(photo, PhotoSettings(seed=order.seed, faces=order.faces))
-    pipeline.register_to_config(**{key: before[key] for key in ("num_inference_steps", "start_from", "strength")})
+    before = pipeline.chain
+    pipeline.chain = before.changed(num_steps=order.num_steps, fidelity=order.fidelity)
+    settings = PhotoSettings(seed=order.seed, faces=order.faces, change=order.change)
+    done = PhotoRestorer(pipeline, KnowsTheFaces()).restore(photo, settings)
+    pipeline.chain = before
     return done.photo.pixels
 
 
 @pytest.mark.parametrize(
     "order",
     [
-        Order("idm", (0,), num_steps=3, fidelity=0.0, seed=0),
-        Order("idm", (0, 1), num_steps=4, fidelity=0.5, seed=7),
-        Order("idm", (1,), num_steps=2, fidelity=1.0, seed=2**32 - 1),
+        Order("idm", (0,), num_steps=3, fidelity=0.0, seed=0, change="full"),
+        Order("idm", (0, 1), num_steps=4, fidelity=0.5, seed=7, change="full"),
+        Order("idm", (1,), num_steps=2, fidelity=1.0, seed=2**32 - 1, change="full"),
     ],
 )
-def test_the_page_restores_as_the_command_does_bit_for_bit(studio: Studio, pipeline: IDMPipeline, order: Order) -> None:
+def test_the_page_restores_as_the_command_does_bit_for_bit(studio: Studio, pipeline: IDM, order: Order) -> None:
     photo = photo_of(0, 1)
     done = studio.restore(photo, order)
     assert np.array_equal(done.result.photo.pixels, by_the_command(pipeline, photo, order))
@@ -100,10 +100,10 @@ def test_the_page_restores_as_the_command_does_bit_for_bit(studio: Studio, pipel
     assert [face.number for face in done.result.faces] == list(order.faces)
 
 
-def test_an_order_leaves_the_shared_pipeline_as_it_was(studio: Studio, pipeline: IDMPipeline) -> None:
-    before = dict(pipeline.config)
+def test_an_order_leaves_the_shared_pipeline_as_it_was(studio: Studio, pipeline: IDM) -> None:
+    before = pipeline.chain
     studio.restore(photo_of(0), Order("idm", (0,), num_steps=5, fidelity=0.4))
-    assert dict(pipeline.config) == before
+    assert pipeline.chain == before
 
 
 def test_many_users_at_once_get_what_each_would_get_alone(studio: Studio) -> None:
@@ -145,7 +145,7 @@ def test_a_restorer_works_for_one_user_at_a_time() -> None:
     assert most_at_work == 1
 
 
-def test_looking_for_faces_does_not_wait_for_somebody_elses_restoration(pipeline: IDMPipeline) -> None:
+def test_looking_for_faces_does_not_wait_for_somebody_elses_restoration(pipeline: IDM) -> None:
     started, found = threading.Event(), threading.Event()
 
     class Slow(Inverts):
@@ -231,7 +231,7 @@ def test_what_is_no_picture_or_gone_is_said_to_be_so(studio: Studio, tmp_path: P
 
 
 def test_small_faces_are_not_chosen_by_default() -> None:
-    marks = np.zeros((5, 2))
+    marks = ffhq_landmarks(64)
     faces = [DetectedFace(np.array([0.0, 0, side, side]), marks, 0.9) for side in (80, 25, 20)]
     assert choose(faces) == [0, 1]
 

@@ -31,7 +31,7 @@ SIZE = 16
 HEIGHT, WIDTH = 64, 96
 UNEVEN = [0, 1001, 2002, 3003, 5000, 5500, 9000, 9100, 12000, 12512, 13000, 14000, 15500, 16000, 17000, 18001]
 LOSSLESS = Encoding("ffv1")
-SETTINGS = PhotoSettings(grayscale="off", batch_size=3)
+SETTINGS = PhotoSettings(grayscale="off", change="full", batch_size=3)
 
 
 # ------------------------------------------------------------------------------------------- clips and stubs
@@ -327,7 +327,7 @@ def test_the_guard_looks_at_the_mean_over_the_frames_so_far() -> None:
 def test_a_clip_without_colour_gets_none(tmp_path: Path) -> None:
     grey = [np.repeat(picture(i)[..., :1], 3, axis=2) for i in range(4)]
     source = make_clip(tmp_path / "clip.mkv", grey)
-    settings = PhotoSettings(color_fix="none")
+    settings = PhotoSettings(color_fix="none", change="full")
     run(source, tmp_path / "out.mkv", Changes((0.3, 0, 0)), settings=settings)
     values = stored(tmp_path / "out.mkv")
     assert all(

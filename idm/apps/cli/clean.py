@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from pydantic import BaseModel
 
@@ -25,7 +24,7 @@ from idm.extrinsic.shards import CleanError, Entry, read_images
 from idm.io.images import decode_image
 from idm.io.machine import keep_freed_memory, share_cores
 from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
-from idm.restorers.saved import find_model, load_pipeline
+from idm.restorers.saved import find_model, read_architecture
 
 
 class _Source(BaseModel):
@@ -53,7 +52,7 @@ def _clean(arguments: argparse.Namespace) -> int:
     if arguments.seed < 0:
         raise ValueError(f"--seed: must be 0 or above, got {arguments.seed}")
     model = find_model(arguments.model)
-    size = load_pipeline(model, torch.device("cpu"), torch.float32).image_size
+    size = read_architecture(model / "denoiser").image_size
     described = parse_source(arguments.data)
     source = build_source(described, size, arguments.seed)
     if arguments.report and isinstance(source, StreamedFaces):

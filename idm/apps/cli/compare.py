@@ -1,53 +1,64 @@
 """``idm compare``."""
 
 import argparse
+import shutil
 import sys
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from idm.apps.cli.faces import build_faces, build_metrics, build_preset
+from idm.apps.cli.faces import (
+    build_faces,
+    build_measures,
+    build_preset,
+    check_output,
+    check_splits,
+    face_tags,
+    open_faces,
+)
 from idm.apps.cli.model import USER_ERRORS, load_labelled, prepare_machine
 from idm.data.pairs import FrozenPairs
-from idm.evaluation.compare import BICUBIC, DEGRADED, Measured, compare, table_rows
-from idm.evaluation.metrics import METRICS
-from idm.evaluation.sets import ORIGINAL, SetScores
-from idm.evaluation.tables import render_comparison
+from idm.data.sources import FaceSource
+from idm.degradation.steps import Resize
+from idm.evaluation.compare import Measured, breakdown, compare, differences, table_rows
+from idm.evaluation.identity import nearest_others
+from idm.evaluation.kept import KeptFaces
+from idm.evaluation.metrics import METRICS, Metrics
+from idm.evaluation.sets import BICUBIC, DEGRADED, ORIGINAL, REAL, STRANGER, SetScores
+from idm.evaluation.statistics import INTERVAL
+from idm.evaluation.tables import render_breakdown, render_comparison
 from idm.io.atomic import write_csv, write_json, write_text
 from idm.io.images import image_grid, write_image
 from idm.io.machine import provenance
+from idm.restorers.load import Loaded
 
 SHOWN = 8
+KEPT = ".kept"  # faces of an unfinished comparison
+
+
+@dataclass(frozen=True)
+class Run:
+    """The measured faces of a comparison, their scores as sets, and the images of the first faces."""
+
+    faces: list[Measured]
+    sets: SetScores
+    shown: list[dict[str, np.ndarray]]
 
 
 def compare_command(arguments: argparse.Namespace) -> int:
     """``idm compare``: 0 if every restorer was measured on every face."""
+    taken = (DEGRADED, BICUBIC, STRANGER, REAL, ORIGINAL)
     try:
-        metrics, set_metrics = build_metrics(arguments.metrics)
-        loaded = load_labelled(arguments.restorers, prepare_machine(arguments), taken=(DEGRADED, BICUBIC, ORIGINAL))
+        check_output(arguments.output)
+        loaded = load_labelled(arguments.restorers, prepare_machine(arguments), taken)
         smallest = min(one.restorer.image_size for one in loaded.values())
         size = smallest if arguments.size is None else arguments.size
-        faces, recipe = build_faces(arguments, size), build_preset(arguments.preset)
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        comparisons = compare(
-            {label: one.restorer for label, one in loaded.items()},
-            FrozenPairs(faces, recipe, arguments.seed),
-            FrozenPairs(faces, replace(recipe, enlarge="bicubic"), arguments.seed),
-            metrics,
-            batch_size=arguments.batch_size,
-            seed=arguments.seed,
-        )
-        measured: list[Measured] = []
-        sets = SetScores(set_metrics)
-        shown: list[dict[str, np.ndarray]] = []
-        for face in tqdm(comparisons, total=len(faces), unit="face", disable=not sys.stderr.isatty()):
-            measured.append(face.measured)
-            sets.add(face.images)
-            if len(shown) < SHOWN:  # of thousands of faces the images would not fit in memory
-                shown.append(face.images)
+        source = build_faces(arguments, size)
+        metrics = build_measures(arguments.metrics, size)
         about = {
             "data": arguments.data,
             "preset": arguments.preset,
@@ -55,25 +66,89 @@ def compare_command(arguments: argparse.Namespace) -> int:
             "size": size,
             "batch_size": arguments.batch_size,
         }
-        rows = table_rows(measured, sets, {label: one.about for label, one in loaded.items()})
-        _write(arguments.output, measured, rows, about)
-        write_image(arguments.output / "grid.png", image_grid([list(s.values()) for s in shown], list(shown[0])))
-        print(f"{len(measured)} faces -> {arguments.output}")
+        splits = check_splits(arguments.data)
+        run = _measure(arguments, loaded, metrics, source, about)
+        restorers = {label: one.about for label, one in loaded.items()}
+        result = {
+            "num_images": len(run.faces),
+            "rows": table_rows(run.faces, run.sets, restorers),
+            "differences": differences(run.faces, list(loaded)),
+            "breakdown": breakdown(run.faces, face_tags(arguments.data)),
+            "missing": metrics.missing,
+            "protocol": {name: METRICS[name].protocol for name in (*metrics.each, *metrics.together)},
+            "interval": INTERVAL,
+            "splits": splits,
+            **about,
+            **provenance(),
+        }
+        _write(arguments, run, result)
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _write(output: Path, faces: list[Measured], rows: list[dict[str, Any]], about: dict[str, Any]) -> None:
-    """comparison.json, table.md, scores.csv, and the table on the screen."""
-    protocol = {name: metric.protocol for name, metric in METRICS.items() if name in rows[0]["metrics"]}
-    result = {"num_images": len(faces), "rows": rows, "protocol": protocol, **about, **provenance()}
+def _measure(
+    arguments: argparse.Namespace,
+    loaded: Mapping[str, Loaded],
+    metrics: Metrics,
+    source: FaceSource,
+    about: Mapping[str, Any],
+) -> Run:
+    """Every face by every restorer, beside the reference rows; resumes what an earlier run kept."""
+    recipe, seed = build_preset(arguments.preset), arguments.seed
+    commit = provenance()["commit"]
+    kept = {
+        label: KeptFaces(arguments.output / KEPT, {"label": label, "commit": commit, **one.about, **about})
+        for label, one in loaded.items()
+    }
+    with_identity = {"identity", "deg"} & metrics.each.keys() and len(source) > 1 and not arguments.no_stranger
+    comparisons = compare(
+        {label: one.restorer for label, one in loaded.items()},
+        FrozenPairs(source, recipe, seed),
+        FrozenPairs(source, recipe.change(Resize, interpolation="bicubic"), seed),
+        metrics.each,
+        batch_size=arguments.batch_size,
+        seed=seed,
+        strangers=nearest_others(source, metrics.networks.faces) if with_identity else None,
+        kept=kept,
+    )
+    run = Run([], SetScores(metrics.together), [])
+    for face in tqdm(comparisons, total=len(source), unit="face", disable=not sys.stderr.isatty()):
+        run.faces.append(face.measured)
+        run.sets.add({label: image for label, image in face.images.items() if label != STRANGER})
+        if len(run.shown) < SHOWN:  # of thousands of faces the images would not fit in memory
+            run.shown.append(face.images)
+    if arguments.real is not None and metrics.together:
+        others = open_faces(arguments.real, about["size"], len(source), seed + 1)
+        for i in range(len(others)):
+            run.sets.add({REAL: others[i].image})
+    return run
+
+
+def _write(arguments: argparse.Namespace, run: Run, result: dict[str, Any]) -> None:
+    """comparison.json, table.md, scores.csv, differences.csv, grid.png, and the table on the screen; what was kept
+    for resuming goes."""
+    output: Path = arguments.output
+    output.mkdir(parents=True, exist_ok=True)
     write_json(output / "comparison.json", result)
     table = render_comparison(result)
+    if arguments.breakdown:
+        table += render_breakdown(result)
     write_text(output / "table.md", table)
-    names = list(faces[0].scores[DEGRADED])
-    header = ["name", *(f"{name}_{row['label']}" for row in rows for name in names)]
-    lines = ([face.key, *(face.scores[row["label"]][name] for row in rows for name in names)] for face in faces)
+    first = run.faces[0].scores
+    header = ["name", *(f"{name}_{label}" for label, scores in first.items() for name in scores)]
+    lines = ([face.key, *(value for scores in face.scores.values() for value in scores.values())] for face in run.faces)
     write_csv(output / "scores.csv", header, lines)
+    columns = ("mean", "low", "high", "n")
+    pairs = (
+        [row["a"], row["b"], name, *(value[column] for column in columns)]
+        for row in result["differences"]
+        for name, value in row["metrics"].items()
+    )
+    write_csv(output / "differences.csv", ["a", "b", "metric", *columns], pairs)
+    grid = [list(images.values()) for images in run.shown]
+    write_image(output / "grid.png", image_grid(grid, list(run.shown[0])))
+    shutil.rmtree(output / KEPT, ignore_errors=True)
     print(table)
+    print(f"{len(run.faces)} faces -> {output}")

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from idm.apps.cli.faces import build_faces, build_metrics, build_preset
+from idm.apps.cli.faces import build_faces, build_measures, build_preset, check_output
 from idm.apps.cli.model import USER_ERRORS, load
 from idm.data.pairs import FrozenPairs
-from idm.evaluation.engine import Scores, evaluate, score, summarise, summarise_column
-from idm.evaluation.metrics import METRICS, PairMetric
+from idm.evaluation.engine import Scores, evaluate, score, summarise
+from idm.evaluation.metrics import METRICS, Metrics
 from idm.evaluation.sets import ORIGINAL, SetScores
+from idm.evaluation.statistics import INTERVAL, summarise_column
 from idm.io.atomic import write_csv, write_json
 from idm.io.find import find_images
 from idm.io.images import ImageError, image_grid, read_image, write_image
@@ -25,25 +26,23 @@ SHOWN = 8
 def evaluate_command(arguments: argparse.Namespace) -> int:
     """``idm evaluate``: 0 if everything was measured."""
     try:
-        metrics, set_metrics = build_metrics(arguments.metrics)
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        if arguments.pairs:
-            restored, hq = arguments.pairs
-            return _compare_folders(restored, hq, metrics, SetScores(set_metrics), arguments.output)
-        return _evaluate_model(arguments, metrics, SetScores(set_metrics))
+        check_output(arguments.output)
+        return _compare_folders(arguments) if arguments.pairs else _evaluate_model(arguments)
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
 
-def _evaluate_model(arguments: argparse.Namespace, metrics: dict[str, PairMetric], sets: SetScores) -> int:
+def _evaluate_model(arguments: argparse.Namespace) -> int:
     loaded = load(arguments)
+    metrics = build_measures(arguments.metrics, loaded.restorer.image_size)
+    sets = SetScores(metrics.together)
     faces = build_faces(arguments, loaded.restorer.image_size)
     pairs = FrozenPairs(faces, build_preset(arguments.preset), arguments.seed)
     rows = evaluate(
         loaded.restorer,
         pairs,
-        metrics,
+        metrics.each,
         indices=range(len(pairs)),
         batch_size=arguments.batch_size,
         seed=arguments.seed,
@@ -68,13 +67,16 @@ def _evaluate_model(arguments: argparse.Namespace, metrics: dict[str, PairMetric
         "model": loaded.about,
         "seconds_per_image": sum(seconds) / len(seconds),
     }
-    _write_results(arguments.output, scores, summary, about)
+    _write_results(arguments.output, scores, summary, metrics, about)
     write_image(arguments.output / "grid.png", image_grid([list(images.values()) for images in shown], list(shown[0])))
     return 0
 
 
-def _compare_folders(restored: Path, hq: Path, metrics: dict[str, PairMetric], sets: SetScores, output: Path) -> int:
+def _compare_folders(arguments: argparse.Namespace) -> int:
     """Measure the images of one folder against those of the same relative name, whatever their suffix, in another."""
+    restored, hq = arguments.pairs
+    metrics = build_measures(arguments.metrics, None)
+    sets = SetScores(metrics.together)
     originals = {path.relative_to(hq).with_suffix(""): path for path in find_images([hq])}
     scores, num_failed = [], 0
     for path in find_images([restored]):
@@ -83,7 +85,7 @@ def _compare_folders(restored: Path, hq: Path, metrics: dict[str, PairMetric], s
             if name not in originals:
                 raise ImageError(f"{path}: has no counterpart in {hq}")
             image, original = read_image(path).rgb, read_image(originals[name]).rgb
-            values = score(image, original, metrics)
+            values = score(image, original, metrics.each)
         except (ImageError, ValueError) as error:
             print(f"error: {error}", file=sys.stderr)
             num_failed += 1
@@ -92,15 +94,19 @@ def _compare_folders(restored: Path, hq: Path, metrics: dict[str, PairMetric], s
             sets.add({"restored": image, ORIGINAL: original})
     if not scores:
         raise ImageError(f"{restored}: nothing in it could be measured")
-    columns = {name: summarise_column([row["restored"][name] for _, row in scores]) for name in metrics}
+    columns = {name: summarise_column([row["restored"][name] for _, row in scores]) for name in metrics.each}
     summary = {name: {"restored": value} for name, value in (columns | sets.of("restored")).items()}
     about = {"restored": str(restored), "hq": str(hq), "failed": num_failed}
-    _write_results(output, scores, summary, about)
+    _write_results(arguments.output, scores, summary, metrics, about)
     return 1 if num_failed else 0
 
 
 def _write_results(
-    output: Path, scores: list[tuple[str, dict[str, Scores]]], summary: dict[str, Any], about: dict[str, Any]
+    output: Path,
+    scores: list[tuple[str, dict[str, Scores]]],
+    summary: dict[str, Any],
+    metrics: Metrics,
+    about: dict[str, Any],
 ) -> None:
     """metrics.json, scores.csv, and the means on the screen.
 
@@ -109,24 +115,19 @@ def _write_results(
         summary: as of :func:`idm.evaluation.engine.summarise`.
     """
     protocol = {name: metric.protocol for name, metric in METRICS.items() if name in summary}
-    write_json(
-        output / "metrics.json",
-        {"num_images": len(scores), "metrics": summary, "protocol": protocol, **about, **provenance()},
-    )
+    result = {"num_images": len(scores), "metrics": summary, "missing": metrics.missing, "protocol": protocol}
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "metrics.json", {**result, "interval": INTERVAL, **about, **provenance()})
     _, first = scores[0]
     header = ["name", *(f"{name}_{column}" for column in first for name in first[column])]
     lines = ([key, *(value for values in row.values() for value in values.values())] for key, row in scores)
     write_csv(output / "scores.csv", header, lines)
     for name, columns in summary.items():
-        print(f"{name:9}" + "".join(f" {column} {_interval(value)}" for column, value in columns.items()))
+        print(f"{name:13}" + "".join(f" {column} {_interval(value)}" for column, value in columns.items()))
     print(f"{len(scores)} faces -> {output}")
 
 
-def _interval(value: dict[str, float | None] | int) -> str:
-    if isinstance(value, int):
-        return str(value)
-    if value["mean"] is None:
-        return "infinite"
+def _interval(value: dict[str, float | None]) -> str:
     if value["low"] is None:
         return f"{value['mean']:.4f}"
     return f"{value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]"

@@ -1,30 +1,69 @@
 """The clean faces, the degradation and the measures that a command line asks for."""
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 from idm.config.assembly.data import assets_folder, evenly
 from idm.data.sources import FaceSource, FolderFaces, Part, SyntheticFaces
 from idm.degradation import GFPGAN, PRESETS, Recipe
-from idm.evaluation.metrics import METRICS, PairMetric, SetMetric, SingleMetric, build_metric
+from idm.evaluation.metrics import METRICS, Metrics, build_metrics
+from idm.evaluation.splits import shared_faces
+from idm.io.find import find_images
+
+ASSETS = "assets:"
 
 
 def build_faces(arguments: argparse.Namespace, size: int) -> FaceSource:
     """The faces named by ``--data``, as many as ``--num-images``."""
-    source: FaceSource
     wanted = arguments.num_images
     if wanted is not None and wanted < 1:
         raise ValueError(f"--num-images must be at least 1, got {wanted}")
-    if arguments.data == "synthetic":
-        return SyntheticFaces(wanted or 64, arguments.seed, size)
-    if arguments.data.startswith("assets:"):
-        source = FolderFaces(assets_folder() / "faces256" / arguments.data.removeprefix("assets:"), size)
-    else:
-        source = FolderFaces(Path(arguments.data), size)
+    return open_faces(arguments.data, size, wanted, arguments.seed)
+
+
+def open_faces(data: str, size: int, wanted: int | None, seed: int) -> FaceSource:
+    """The faces of a folder, of ``assets:SPLIT`` or synthetic ones; ``wanted`` of them, spread evenly."""
+    if data == "synthetic":
+        return SyntheticFaces(wanted or 64, seed, size)
+    source = FolderFaces(data_folder(data), size)
     if wanted is not None and wanted > len(source):
         raise ValueError(f"--num-images: {wanted} of the {len(source)} faces there are")
     return Part(source, evenly(len(source), wanted)) if wanted else source
+
+
+def data_folder(data: str) -> Path:
+    """The folder that ``--data`` names, which is not "synthetic"."""
+    if data.startswith(ASSETS):
+        return assets_folder() / "faces256" / data.removeprefix(ASSETS)
+    return Path(data)
+
+
+def face_tags(data: str) -> dict[str, dict[str, str]]:
+    """Source and group of faces by their keys, as the data's metadata.jsonl states them."""
+    if data == "synthetic":
+        return {}
+    folder = FolderFaces(data_folder(data), 16)
+    return {"source": folder.origins, "group": folder.groups}
+
+
+def check_splits(data: str) -> dict[str, int] | None:
+    """Compare a split of the assets with the one that models are trained on; None for other data.
+
+    Raises:
+        ValueError: faces of it stand in the training split, too.
+    """
+    if not data.startswith(ASSETS) or data == f"{ASSETS}train":
+        return None
+    train, evaluated = data_folder(f"{ASSETS}train"), data_folder(data)
+    if not train.is_dir():
+        return None
+    if shared := shared_faces(train, evaluated):
+        raise ValueError(
+            f"{data}: {len(shared)} of its faces stand in {ASSETS}train, too, byte for byte; first {shared[0][1]}"
+        )
+    return {"train": len(find_images([train])), "evaluated": len(find_images([evaluated])), "shared": 0}
 
 
 def build_preset(preset: str) -> Recipe:
@@ -36,29 +75,38 @@ def build_preset(preset: str) -> Recipe:
     return PRESETS[preset]
 
 
-def build_metrics(names: str) -> tuple[dict[str, PairMetric], dict[str, SetMetric]]:
-    """The metrics named by ``--metrics``: those of each face, of which one without reference ignores the original, and
-    those of all faces together.
+def build_measures(names: str, size: int | None) -> Metrics:
+    """The metrics named by ``--metrics``; what is missing is said on the error stream.
 
     Raises:
         ValueError: an unknown name, or none of the metrics looks at single faces.
+        FileNotFoundError: none of the metrics of single faces could be built.
     """
-    each: dict[str, PairMetric] = {}
-    together: dict[str, SetMetric] = {}
-    for name in names.split(","):
-        match name:
-            case "psnr" | "ssim" | "lpips" | "identity":
-                each[name] = build_metric(name)
-            case "niqe":
-                each[name] = _without_reference(build_metric(name))
-            case "frechet" | "fid":
-                together[name] = build_metric(name)
-            case _:
-                raise ValueError(f"--metrics: {name!r} is unknown; known: {', '.join(METRICS)}")
-    if not each:
-        raise ValueError(f"--metrics: {names} looks at all faces together only; add one of single faces, such as psnr")
-    return each, together
+    try:
+        metrics = build_metrics(names.split(","), size)
+    except ValueError as error:
+        raise ValueError(f"--metrics: {error}") from None
+    for name, reason in metrics.missing.items():
+        print(f"warning: {name} is not measured: {reason}", file=sys.stderr)
+    return metrics
 
 
-def _without_reference(metric: SingleMetric) -> PairMetric:
-    return lambda image, hq: metric(image)
+def list_metrics() -> str:
+    """The names that ``--metrics`` takes, each with its protocol and what it needs."""
+    return "\n".join(
+        f"{name:14} {metric.heading} ({metric.kind}"
+        + (f", {metric.smallest} px or more" if metric.smallest > 16 else "")
+        + f")\n{'':14} {metric.protocol}"
+        for name, metric in METRICS.items()
+    )
+
+
+def check_output(folder: Path) -> None:
+    """Refuse a path where no folder can be, before any work; nothing is created.
+
+    Raises:
+        NotADirectoryError: it, or what it would lie in, is a file.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"{existing}: is a file, where a folder for results is wanted")

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from idm.diffusion.chain import SAMPLER_NAMES, SPACINGS
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a subcommand; exits with 0 if all went well, 1 if anything failed, 2 for a wrong command line."""
@@ -33,6 +35,14 @@ def run(parsed: argparse.Namespace) -> int:
             from idm.apps.cli.compare import compare_command
 
             return compare_command(parsed)
+        case "data":
+            from idm.apps.cli.data import data_command
+
+            return data_command(parsed)
+        case "report":
+            from idm.apps.cli.report import report_command
+
+            return report_command(parsed)
         case "weights":
             from idm.apps.cli.weights import weights_command
 
@@ -59,6 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_restore(commands.add_parser("restore", help="restore the faces of photographs and clips, or aligned faces"))
     _add_evaluate(commands.add_parser("evaluate", help="measure a model on faces, or a folder against another"))
     _add_compare(commands.add_parser("compare", help="measure several restorers side by side"))
+    _add_report(commands.add_parser("report", help="one page of what idm compare measured"))
+    _add_data(commands.add_parser("data", help="check a downloaded test set"))
     _add_weights(commands.add_parser("weights", help="which weights files of others are here, and on what terms"))
     _add_export(commands.add_parser("export", help="write a model's network as a file for other programs"))
     _add_clean(commands.add_parser("clean", help="restore a whole data set; what is better takes the old one's place"))
@@ -115,6 +127,13 @@ def _add_detection(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--faces", type=_faces, metavar="WHICH", help="all (default), largest, or numbers as 0,2 (see --preview)"
     )
+    group.add_argument(
+        "--turn",
+        type=_turn,
+        metavar="DEGREES",
+        help="search for faces in the picture turned clockwise by 0, 90, 180 or 270 degrees; auto tries all where it "
+        "must (default auto)",
+    )
     group.add_argument("--preview", action="store_true", help="only draw the faces found, numbered, into copies")
     group.add_argument("--min-score", type=float, metavar="P", help="least confidence of the detector (default 0.8)")
     group.add_argument("--min-face", type=float, metavar="PIXELS", help="smallest face (default 24)")
@@ -146,12 +165,13 @@ def _add_result(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--grayscale",
         choices=["auto", "keep", "off"],
-        help="restore lightness only: if there is no colour, always, or never (default auto)",
+        help="restore lightness only: if the picture is grey or tinted as a whole, always, or never (default auto)",
     )
     group.add_argument(
         "--detail",
-        choices=["auto", "keep", "replace"],
-        help="finer than the model: keep the photograph's, or none; auto keeps it in large faces (default)",
+        choices=["auto", "keep", "clean", "replace"],
+        help="finer than the model: keep the photograph's, the same without its grain, or none; auto keeps it in large "
+        "faces (default)",
     )
 
 
@@ -165,6 +185,12 @@ def _add_trust(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--min-identity", type=float, metavar="C", help="keep the given face where the restored one's cosine is below C"
+    )
+    group.add_argument(
+        "--change",
+        choices=["auto", "full"],
+        help="use as much of the restorer's change as each face needs, and none where it is no better; or all of it "
+        "(default auto)",
     )
     group.add_argument("--samples", type=int, metavar="N", help="restore each face N times (default 1)")
     group.add_argument(
@@ -182,6 +208,12 @@ def _add_video(group: argparse._ArgumentGroup) -> None:
         help="default libx264, in WebM libvpx-vp9; ffv1 is lossless",
     )
     group.add_argument("--crf", type=int, metavar="N", help="of the codec, less is better (default 18)")
+
+
+def _turn(text: str) -> str | int:
+    if text not in ("auto", "0", "90", "180", "270"):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, 0, 90, 180, 270")
+    return text if text == "auto" else int(text)
 
 
 def _faces(text: str) -> str | tuple[int, ...]:
@@ -211,14 +243,45 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         "restorers",
         nargs="+",
         metavar="LABEL=PATH",
-        help="as --restorer of idm restore, with a label for the table; a name of --restorer may stand alone",
+        help="as --restorer of idm restore, with a label for the table; a name of --restorer may stand alone; "
+        "@STEPS at the end sets the steps of an IDM's chain: idm@1 idm@4",
     )
     _add_measuring(parser)
     parser.add_argument("--size", type=int, help="side in pixels of the faces (default: the smallest restorer's)")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="folder for table.md, comparison.json, scores.csv, grid.png"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help="folder for table.md, comparison.json, scores.csv, differences.csv, grid.png; the same command resumes a "
+        "comparison that was stopped",
+    )
+    parser.add_argument(
+        "--real", metavar="DATA", help="other real faces, as --data, for a row of the metrics of whole sets"
+    )
+    parser.add_argument(
+        "--no-stranger", action="store_true", help="leave out the row of strangers, each face's most similar other one"
+    )
+    parser.add_argument(
+        "--breakdown", action="store_true", help="tables by source, group and strength of degradation, too"
     )
     _add_machine(parser)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="folders that idm compare wrote")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="the page, such as report.html"
+    )
+    parser.add_argument("--images", action="store_true", help="show the faces of each grid.png, too")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    check = parser.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
+        "check", help="count and decode the images of a set, see docs/test_sets.md"
+    )
+    check.add_argument("name", help="of the set, such as celeba-test or lfw-test")
+    check.add_argument("path", type=Path, help="its folder")
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -234,8 +297,12 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--preset", default="gfpgan", help="degradation preset, or clean for none (default gfpgan)")
     parser.add_argument(
-        "--metrics", default="psnr,ssim", help="of psnr, ssim, lpips, identity, niqe, frechet, fid (default psnr,ssim)"
+        "--metrics",
+        default="psnr,ssim",
+        metavar="NAMES",
+        help="separated by commas (default psnr,ssim); see --list-metrics",
     )
+    parser.add_argument("--list-metrics", action=_ListMetrics, help="print all metrics with their protocols and exit")
     parser.add_argument("--num-images", type=int, help="how many faces (default all; 64 synthetic ones)")
     parser.add_argument("--seed", type=int, default=1234, help="seed of degradations and noise (default 1234)")
 
@@ -264,8 +331,10 @@ def _add_model(parser: argparse._ActionsContainer) -> None:
         help="training run, saved model, weights file, or a name: idm (the default, in the box), gfpgan, codeformer, "
         "restoreformer (their published weights, see idm weights)",
     )
-    parser.add_argument("--sampler", choices=["langevin", "ddim", "dpmpp_2m", "unipc"], help="default: the model's")
+    parser.add_argument("--sampler", choices=SAMPLER_NAMES, help="default: the model's")
     parser.add_argument("--steps", type=int, help="evaluations of the whole chain (default: the model's)")
+    spacings = [name for name in SPACINGS if name != "levels"]  # explicit ones are part of a model
+    parser.add_argument("--spacing", choices=spacings, help="placing of the chain's levels (default: the model's)")
     parser.add_argument("--start-from", choices=["noise", "degraded"], help="where the chain starts")
     parser.add_argument("--strength", type=float, help="share of the chain to run from degraded, in (0, 1]")
     parser.add_argument(
@@ -325,6 +394,17 @@ class _Version(argparse.Action):
         from idm import __version__
 
         parser.exit(message=f"idm {__version__}\n")
+
+
+class _ListMetrics(argparse.Action):
+    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from idm.apps.cli.faces import list_metrics
+
+        print(list_metrics())
+        parser.exit()
 
 
 if __name__ == "__main__":

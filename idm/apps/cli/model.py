@@ -1,21 +1,19 @@
 """The restorer that a command line asks for, and the errors that are the user's to mend."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from idm.config.load import ConfigError
 from idm.io.atomic import CheckpointError
-from idm.io.images import ImageError
 from idm.io.machine import best_device, inference_dtype, keep_freed_memory, share_cores
 from idm.io.weights import find_weights
-from idm.restorers.load import Loaded, describe_pipeline, load_restorer
-from idm.restorers.pipeline import IDMPipeline
-from idm.restorers.saved import ModelError, find_model
+from idm.restorers.idm import IDM
+from idm.restorers.load import Loaded, describe, load_restorer
 
-USER_ERRORS = (ConfigError, ModelError, ImageError, CheckpointError, OSError, ValueError)
+USER_ERRORS = (OSError, ValueError, CheckpointError, ImportError)  # models, images and configurations: ValueErrors
 
 # Published weights that go by a name.
 NAMED = {"gfpgan": "GFPGANv1.4.pth", "codeformer": "codeformer.pth", "restoreformer": "RestoreFormer.pth"}
@@ -28,20 +26,33 @@ def load(arguments: argparse.Namespace) -> Loaded:
     loaded = load_restorer(path, device, dtype if backend == "torch" else torch.float32)
     asked = {
         "sampler": arguments.sampler,
-        "num_inference_steps": arguments.steps,
+        "num_steps": arguments.steps,
         "start_from": arguments.start_from,
         "strength": arguments.strength,
+        "spacing": arguments.spacing,
         "fidelity": getattr(arguments, "fidelity", None),  # of idm restore alone
     }
-    if not isinstance(loaded.restorer, IDMPipeline):
+    if not isinstance(loaded.restorer, IDM):
         if any(value is not None for value in asked.values()):
             raise ValueError(f"{path}: has no sampling chain; --sampler, --steps, --fidelity and the like are for IDM")
         if backend != "torch":
             raise ValueError(f"{path}: runs with torch only; --backend {backend} is for IDM")
         return loaded
-    loaded.restorer.set_chain(**asked)
-    loaded.restorer.use_backend(backend, dtype)
-    return Loaded(loaded.restorer, describe_pipeline(loaded.restorer, find_model(path)))
+    idm = loaded.restorer
+    _warn_of_steps(arguments.steps, idm)
+    idm.chain = idm.chain.changed(**asked)
+    idm.use_backend(backend, dtype)
+    return Loaded(idm, describe(idm))
+
+
+def _warn_of_steps(num_steps: int | None, idm: IDM) -> None:
+    """A model comes with the number of steps after which another one does not help."""
+    own = idm.chain.num_steps
+    if num_steps is not None and num_steps > own:
+        print(
+            f"note: this model is made for {own} steps; {num_steps} take longer and usually give worse faces",
+            file=sys.stderr,
+        )
 
 
 def find_restorer(name: str | None) -> Path | None:
@@ -56,7 +67,8 @@ def find_restorer(name: str | None) -> Path | None:
 def load_labelled(
     given: Sequence[str], machine: tuple[torch.device, torch.dtype], taken: Sequence[str] = ()
 ) -> dict[str, Loaded]:
-    """The restorers by label, from arguments LABEL=PATH, or the name of one that ``--restorer`` knows.
+    """The restorers by label, from arguments LABEL=PATH, or the name of one that ``--restorer`` knows; either may end
+    with the steps of an IDM's chain, as in idm@1.
 
     Raises:
         ValueError: a label that is missing, given twice or in ``taken``; or no path.
@@ -66,12 +78,33 @@ def load_labelled(
         label, equals, path = one.partition("=")
         if label in (*loaded, *taken, ""):
             raise ValueError(f"{one!r}: every restorer needs a label of its own, as in gfpgan=runs/gan_faces64")
-        if not path and (equals or label not in ("idm", *NAMED)):
+        if not path and (equals or _split_steps(label)[0] not in ("idm", *NAMED)):
             raise ValueError(
                 f"{one!r}: give label and path, as in gfpgan=runs/gan_faces64, or one of idm, {', '.join(NAMED)}"
             )
-        loaded[label] = load_restorer(find_restorer(path if equals else label), *machine)
+        loaded[label] = _load_with_steps(path if equals else label, machine)
     return loaded
+
+
+def _load_with_steps(name: str, machine: tuple[torch.device, torch.dtype]) -> Loaded:
+    """The restorer of a path or name; an IDM's may end with the number of its chain's steps, as in idm@4."""
+    name, steps = _split_steps(name)
+    path = find_restorer(name)
+    loaded = load_restorer(path, *machine)
+    if steps is None:
+        return loaded
+    if not isinstance(loaded.restorer, IDM):
+        raise ValueError(f"{name}@{steps}: has no sampling chain; @STEPS is for IDM")
+    loaded.restorer.chain = loaded.restorer.chain.changed(num_steps=steps)
+    return Loaded(loaded.restorer, describe(loaded.restorer))
+
+
+def _split_steps(name: str) -> tuple[str, int | None]:
+    """(name, steps) of ``name@steps``; a path that exists is taken as it is."""
+    before, at, steps = name.rpartition("@")
+    if at and steps.isdigit() and not Path(name).exists():
+        return before, int(steps)
+    return name, None
 
 
 def prepare_machine(arguments: argparse.Namespace) -> tuple[torch.device, torch.dtype]:

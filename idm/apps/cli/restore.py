@@ -18,6 +18,7 @@ from idm.faces.detect import DETECTOR, LEAST_FACE, MAX_SIDE, MIN_SCORE, FaceDete
 from idm.faces.recognition import IdentityNet, load_identity
 from idm.io.encoding import Encoding
 from idm.io.find import as_text
+from idm.io.images import HEIF_SUFFIXES
 from idm.restorers.protocol import Restorer
 
 # Options that mean something for photographs only; each is None unless given.
@@ -38,7 +39,7 @@ def restore_command(arguments: argparse.Namespace) -> int:
         about: dict[str, Any] = {"restorer": loaded.about}
         restore = _restore_aligned if arguments.aligned else _restore_photos
         report = restore(arguments, loaded.restorer, about, _progress(bar))
-    except (*USER_ERRORS, ImportError) as error:
+    except USER_ERRORS as error:
         print(as_text(f"error: {error}"), file=sys.stderr)
         return 1
     finally:
@@ -56,7 +57,8 @@ def _summary(report: Report, arguments: argparse.Namespace) -> str:
     counts += [f"{len(report.failed)} failed"]
     lines = [f"{', '.join(counts)} -> {arguments.output}"]
     if report.faces:
-        kept = f", {report.faces['kept']} kept as given (--min-identity)" if report.faces["kept"] else ""
+        kept = f", {report.faces['kept']} kept as given" if report.faces["kept"] else ""
+        kept += f", {report.faces['left alone']} too small or no plausible face" if report.faces["left alone"] else ""
         told = arguments.output / "status.json"
         lines.append(f"faces: {report.faces['restored']} restored{kept}; {told} says what became of each")
     side = arguments.detect_side or MAX_SIDE
@@ -68,7 +70,11 @@ def _summary(report: Report, arguments: argparse.Namespace) -> str:
         )
     if report.passed_over:
         others = ", ".join(f"{number} {suffix or 'without suffix'}" for suffix, number in report.passed_over.items())
-        lines.append(f"note: no pictures that are read here: {others}; convert photographs among them to PNG first")
+        heif = any(suffix in HEIF_SUFFIXES for suffix in report.passed_over)
+        how = "install idm-face-restoration[heic], or " if heif else ""
+        lines.append(
+            f"note: no pictures that are read here: {others}; {how}convert photographs among them to PNG first"
+        )
     return "\n".join(lines)
 
 

@@ -8,10 +8,12 @@ import numpy as np
 from jaxtyping import Float, Float32, Integer
 from torch import Tensor
 
+from idm.apps.photo.harm import LEAST_SHARE, judge
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.align import Matrix, align_face, apply_matrix, scale_of
-from idm.faces.colour import keep_chroma, match_colour
+from idm.faces.colour import keep_chroma, match_colour, match_contrast
 from idm.faces.detect import DetectedFace
+from idm.faces.geometry import implausibility
 from idm.faces.paste import Patch, crop_weights
 from idm.faces.recognition import IdentityNet, cosine
 from idm.io.ranges import chw_to_hwc
@@ -23,27 +25,33 @@ Crop = Float32[np.ndarray, "s s 3"]
 class FaceReport:
     """What became of one face.
 
-    ``state`` is "restored"; "kept": the guard refused the restored face; or "failed", with ``note`` saying why.
+    ``state`` is "restored"; "kept": the restored face was refused; "left alone": it was not restored, being too small
+    or no plausible face; or "failed". ``note`` says why.
     ``box`` is left, top, right, bottom in pixels of the photograph; ``side`` is that of the aligned square.
-    ``identity`` is the cosine of what was restored to the given face, None where it was not measured.
+    ``share`` of the restorer's change is in the result, in [0, 1]. ``identity`` is the cosine of what was restored, in
+    full, to the given face, None where it was not measured.
     """
 
     number: int
-    state: Literal["restored", "kept", "failed"]
+    state: Literal["restored", "kept", "left alone", "failed"]
     box: tuple[float, ...]
     score: float
     side: float = 0.0
     identity: float | None = None
     note: str = ""
+    share: float = 0.0
 
 
 @dataclass
 class Past:
-    """Identity cosines of a face's candidates, summed over the frames of a clip so far: the pick among samples and
-    the guard look at their mean, so that neither jumps. A photograph is the only frame of its own."""
+    """Identity cosines of a face's candidates and the share of the change that served it, summed over the frames of a
+    clip so far: the pick among samples, the guard and the change look at their mean, so that none jumps. A photograph
+    is the only frame of its own."""
 
     cosines: list[float] = field(default_factory=list)
     num_frames: int = 0
+    shares: float = 0.0
+    num_shares: int = 0
 
     def add(self, cosines: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """The means with this frame's."""
@@ -51,6 +59,12 @@ class Past:
         self.cosines = (before + cosines).tolist()
         self.num_frames += 1
         return np.array(self.cosines) / self.num_frames
+
+    def add_share(self, share: float) -> float:
+        """The mean with this frame's."""
+        self.shares += share
+        self.num_shares += 1
+        return self.shares / self.num_shares
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +88,8 @@ class Face:
         self.failure = ""
         self.samples: list[Crop] = []
         self.identity: float | None = None
-        self.is_used = False
+        self.share = 1.0
+        self.refusal = ""
 
     def align(self, pixels: Integer[np.ndarray, "h w 3"], size: int) -> None:
         try:
@@ -90,11 +105,8 @@ class Face:
         self.samples.append(sample.clip(0, 1))
 
     def finish(self, settings: PhotoSettings, identity: IdentityNet | None) -> None:
-        """Colours, the pick among the samples, and the guard."""
-        weights = crop_weights(len(self.crop))
-        self.samples = [match_colour(sample, self.crop, weights, settings.color_fix) for sample in self.samples]
-        if self.keeps_chroma:
-            self.samples = [keep_chroma(sample, self.crop) for sample in self.samples]
+        """Colours, the pick among the samples, the guard, and how much of the change serves the face."""
+        self.samples = [self._toned(sample, settings) for sample in self.samples]
         candidates = self.samples
         if settings.samples > 1 and settings.pick == "median":
             candidates = [np.median(self.samples, axis=0)]
@@ -104,9 +116,30 @@ class Face:
             best = int(np.argmax(cosines))
             self.identity = float(cosines[best])
         self.restored = candidates[best]
-        self.is_used = settings.min_identity is None or (
-            self.identity is not None and self.identity >= settings.min_identity
-        )
+        least = settings.min_identity
+        if self.identity is not None and least is not None and self.identity < least:
+            self.refusal = f"identity {self.identity:.3f} is below {least:g}"
+        elif settings.change == "auto":
+            self._blend()
+
+    @property
+    def is_used(self) -> bool:
+        return not (self.failure or self.refusal)
+
+    def _toned(self, sample: Crop, settings: PhotoSettings) -> Crop:
+        weights = crop_weights(len(self.crop))
+        sample = match_colour(sample, self.crop, weights, settings.color_fix)
+        if settings.color_fix == "wavelet":
+            sample = match_contrast(sample, self.crop, weights)
+        return keep_chroma(sample, self.crop) if self.keeps_chroma else sample
+
+    def _blend(self) -> None:
+        """Keep as much of the change as serves the face."""
+        benefit = judge(self.crop, self.restored)
+        self.share = self.past.add_share(benefit.share)
+        if self.share < LEAST_SHARE:
+            self.refusal = benefit.why or "it needs hardly any change"
+        self.restored = self.crop + np.float32(self.share) * (self.restored - self.crop)
 
     def _compare(self, candidates: Sequence[Crop], identity: IdentityNet) -> Float[np.ndarray, " n"]:
         """Identity cosines of restored crops to the given one, all through the same crop."""
@@ -120,7 +153,10 @@ class Face:
         return len(self.crop) / scale_of(self.to_crop)
 
     def keeps_detail(self, settings: PhotoSettings) -> bool:
-        return settings.detail == "keep" or (settings.detail == "auto" and self.side > len(self.crop))
+        return settings.detail == "keep" or (settings.detail != "replace" and self.side > len(self.crop))
+
+    def loses_grain(self, settings: PhotoSettings) -> bool:
+        return settings.detail == "clean" and self.side > len(self.crop)
 
     def patch(self, to_photo: Matrix, settings: PhotoSettings) -> Patch:
         to_crop = after(self.to_crop, to_photo)
@@ -129,20 +165,41 @@ class Face:
         return Patch(self.restored, to_crop)
 
     def report(self, settings: PhotoSettings) -> FaceReport:
-        box, score = tuple(round(float(x), 2) for x in self.found.box), round(self.found.score, 4)
+        box, score = _box_and_score(self.found)
         if self.failure:
             return FaceReport(self.number, "failed", box, score, note=self.failure)
         side, size = self.side, len(self.crop)
         note = ""
-        if not self.is_used:
-            note = f"identity {self.identity:.3f} is below {settings.min_identity:g}: the face stays as it was"
+        if self.refusal:
+            note = f"{self.refusal}: the face stays as it was"
         elif side > size:
             detail = "its finer detail is the photograph's" if self.keeps_detail(settings) else "it has become soft"
+            detail += ", without its grain" if self.loses_grain(settings) else ""
             note = f"a face of {side:.0f} px was restored at {size} px: {detail}"
         identity = None if self.identity is None else round(self.identity, 4)
-        return FaceReport(
-            self.number, "restored" if self.is_used else "kept", box, score, round(side, 1), identity, note
-        )
+        state: Literal["restored", "kept"] = "restored" if self.is_used else "kept"
+        share = round(self.share, 3) if self.is_used else 0.0
+        return FaceReport(self.number, state, box, score, round(side, 1), identity, note, share)
+
+
+def left_alone(found: Sequence[DetectedFace], chosen: Sequence[int], settings: PhotoSettings) -> list[FaceReport]:
+    """Reports of the faces that are too small or implausible, and were not asked for by number."""
+    reports = []
+    for number, face in enumerate(found):
+        if number in chosen:
+            continue
+        if problem := implausibility(face.landmarks):
+            reports.append(
+                FaceReport(number, "left alone", *_box_and_score(face), note=f"no plausible face: {problem}")
+            )
+        elif face.size < settings.min_face:
+            note = f"a face of {face.size:.0f} px is smaller than {settings.min_face:g} px"
+            reports.append(FaceReport(number, "left alone", *_box_and_score(face), note=note))
+    return reports
+
+
+def _box_and_score(found: DetectedFace) -> tuple[tuple[float, ...], float]:
+    return tuple(round(float(x), 2) for x in found.box), round(found.score, 4)
 
 
 def after(second: Matrix, first: Matrix) -> Matrix:

@@ -19,6 +19,7 @@ from idm.apps.photo.preview import draw_faces
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.detect import choose_faces
+from idm.faces.geometry import tilt_of
 from idm.io.encoding import RESULTS, Encoding
 from idm.io.images import READ_SUFFIXES, ImageError, Picture, read_image, resize_image, write_image, write_whole
 from idm.io.photos import KEPT_SUFFIXES, Photo, read_photo, write_photo
@@ -110,7 +111,8 @@ def _restore(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettin
     photo = read_photo(source, max_bytes=job.max_memory, scale=settings.upscale)
     done = parts.restore(photo, settings)
     job.report.longest_side = max(job.report.longest_side, *photo.pixels.shape[:2])
-    details |= {"faces_found": done.num_found, "faces": [asdict(face) for face in done.faces]}
+    reports = [asdict(face) for face in sorted([*done.faces, *done.left_alone], key=lambda face: face.number)]
+    details |= {"faces_found": done.num_found, "faces": reports}
     broken = [f"face {face.number} {face.note}" for face in done.faces if face.state == "failed"]
     if broken:
         raise FacesFailed(f"{source}: {'; '.join(broken)}")
@@ -124,6 +126,7 @@ def _restore(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettin
         write_whole(target, source.read_bytes())
     elif not_kept := [*photo.dropped, *write_photo(target, done.photo)]:
         details["not_kept"] = not_kept
+    job.report.faces.update(face.state for face in done.left_alone)
     return _state(job, [face.state for face in done.faces], done.num_found)
 
 
@@ -145,10 +148,15 @@ def _preview(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettin
         raise ImageError(f"{source}: a preview is of photographs; the faces of a clip are numbered in status.json")
     photo = read_photo(source, max_bytes=job.max_memory)
     job.report.longest_side = max(job.report.longest_side, *photo.pixels.shape[:2])
-    found = parts.detector.detect(photo.pixels)
+    found = parts.find(photo.pixels, settings)
     chosen = choose_faces(found, settings.min_face, settings.faces)
     faces = [
-        {"number": number, "box": face.box.round(2).tolist(), "score": round(face.score, 4)}
+        {
+            "number": number,
+            "box": face.box.round(2).tolist(),
+            "score": round(face.score, 4),
+            "turned": round(tilt_of(face.landmarks)),
+        }
         for number, face in enumerate(found)
     ]
     details |= {"faces_found": len(found), "faces_chosen": chosen, "faces": faces}

@@ -6,17 +6,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from jaxtyping import Integer, UInt8
+from PIL import Image
 
-from idm.apps.photo.face import Face, FaceReport, Subject, after
+from idm.apps.photo.face import Face, FaceReport, Subject, after, left_alone
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import Bicubic, Upscaler, bicubic
-from idm.faces.align import Matrix
-from idm.faces.colour import to_grey
-from idm.faces.detect import Detector, choose_faces
+from idm.faces.align import Matrix, to_unit
+from idm.faces.colour import has_one_tint, to_grey
+from idm.faces.detect import DetectedFace, Detector, choose_faces
+from idm.faces.grain import remove_grain
 from idm.faces.paste import Patch, paste_faces
 from idm.faces.recognition import IdentityNet
+from idm.faces.turns import detect_faces
 from idm.io.photos import Photo, looks_grey
-from idm.io.ranges import hwc_to_chw
+from idm.io.ranges import hwc_to_chw, to_uint8
 from idm.restorers.protocol import Restorer
 
 UNCERTAINTY_WHITE = 0.1  # the standard deviation that an uncertainty map shows as white (our choice)
@@ -24,7 +27,8 @@ UNCERTAINTY_WHITE = 0.1  # the standard deviation that an uncertainty map shows 
 
 @dataclass(frozen=True, eq=False)
 class RestoredPhoto:
-    """``photo`` is the result and ``faces`` has a report for each face that was chosen; ``num_found`` counts all.
+    """``photo`` is the result, ``faces`` has a report for each face that was chosen, and ``left_alone`` for each that
+    was found and is too small or no plausible face; ``num_found`` counts all.
 
     ``uncertainty``: grey levels, 255 where the samples' standard deviation is ``UNCERTAINTY_WHITE`` or more.
     """
@@ -32,7 +36,13 @@ class RestoredPhoto:
     photo: Photo
     faces: list[FaceReport]
     num_found: int
+    left_alone: list[FaceReport] = field(default_factory=list)
     uncertainty: UInt8[np.ndarray, "h w"] | None = None
+
+    @property
+    def image(self) -> Image.Image:
+        """The result with 8 bits, without profile or metadata."""
+        return Image.fromarray(to_uint8(to_unit(self.photo.pixels)))
 
 
 @dataclass(frozen=True)
@@ -44,24 +54,27 @@ class PhotoRestorer:
     identity: IdentityNet | None = None
     upscaler: Upscaler = field(default_factory=Bicubic)
 
+    def find(self, pixels: Integer[np.ndarray, "h w 3"], settings: PhotoSettings) -> list[DetectedFace]:
+        """All faces, the largest first; their positions are the numbers by which faces are chosen."""
+        return detect_faces(self.detector, pixels, settings.turn)
+
     def restore(self, photo: Photo, settings: PhotoSettings) -> RestoredPhoto:
         """Restore the chosen faces of a photograph and put them back; a face that fails is reported, not pasted.
 
         Raises:
             ValueError: a chosen number that no face has, or a setting that needs the missing ``identity``.
         """
-        found = self.detector.detect(photo.pixels)
+        found = self.find(photo.pixels, settings)
         chosen = choose_faces(found, settings.min_face, settings.faces)
-        is_colourless = looks_grey(photo.pixels)
-        keeps_chroma = settings.grayscale == "keep" or (settings.grayscale == "auto" and is_colourless)
+        keeps_chroma = settings.grayscale == "keep" or (settings.grayscale == "auto" and has_one_tint(photo.pixels))
 
         subjects = [Subject(number, found[number], keeps_chroma) for number in chosen]
         [faces] = self._restore_crops([photo.pixels], [subjects], settings)
         canvas = self._enlarge(photo.pixels, settings)
-        if keeps_chroma and is_colourless:
+        if keeps_chroma and looks_grey(photo.pixels):
             to_grey(canvas)
         size, to_photo = canvas.shape[:2], _to_photo(photo.pixels.shape[:2], canvas.shape[:2])
-        paste_faces(canvas, [face.patch(to_photo, settings) for face in faces if face.is_used])
+        _put_back(canvas, faces, to_photo, settings)
         alpha = None if photo.alpha is None else bicubic(photo.alpha, size)
         stays_grey = photo.is_grey and keeps_chroma
         result = replace(
@@ -72,7 +85,8 @@ class PhotoRestorer:
             icc_profile=photo.icc_profile if stays_grey == photo.is_grey else None,
         )
         uncertainty = _uncertainty(faces, size, to_photo) if settings.uncertainty else None
-        return RestoredPhoto(result, [face.report(settings) for face in faces], len(found), uncertainty)
+        reports = [face.report(settings) for face in faces]
+        return RestoredPhoto(result, reports, len(found), left_alone(found, chosen, settings), uncertainty)
 
     def restore_frames(
         self,
@@ -90,7 +104,7 @@ class PhotoRestorer:
         for pixels, faces in zip(frames, self._restore_crops(frames, subjects, settings), strict=True):
             canvas = self._enlarge(pixels, settings)
             to_frame = _to_photo(pixels.shape[:2], canvas.shape[:2])
-            paste_faces(canvas, [face.patch(to_frame, settings) for face in faces if face.is_used])
+            _put_back(canvas, faces, to_frame, settings)
             restored.append((canvas, [face.report(settings) for face in faces]))
         return restored
 
@@ -131,6 +145,16 @@ def _to_photo(old: tuple[int, int], new: tuple[int, int]) -> Matrix:
     """From pixels of the enlarged picture to pixels of the photograph: (u + 0.5) / s - 0.5."""
     factors = np.array([old[1] / new[1], old[0] / new[0]])
     return np.column_stack([np.diag(factors), 0.5 * factors - 0.5])
+
+
+def _put_back(
+    canvas: Integer[np.ndarray, "h w 3"], faces: Sequence[Face], to_photo: Matrix, settings: PhotoSettings
+) -> None:
+    used = [face for face in faces if face.is_used]
+    for face in used:
+        if face.loses_grain(settings):
+            remove_grain(canvas, face.crop, after(face.to_crop, to_photo))
+    paste_faces(canvas, [face.patch(to_photo, settings) for face in used])
 
 
 def _uncertainty(faces: Sequence[Face], size: tuple[int, int], to_photo: Matrix) -> UInt8[np.ndarray, "h w"]:

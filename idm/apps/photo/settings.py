@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from idm.faces.colour import ColorFix
+from idm.faces.turns import Turn
 
 
 @dataclass(frozen=True)
@@ -14,17 +15,22 @@ class PhotoSettings:
         upscale: enlargement of the whole picture, at least 1.
         min_face: faces whose box is smaller than this many pixels are left alone.
         faces: which to restore: "all", "largest", or their numbers (0 is the largest one found), whatever their size.
+        turn: by how many degrees clockwise the picture is turned to find faces, 0, 90, 180 or 270; "auto" searches all
+            turns where the picture as it is holds no face that is surely upright. The result is not turned. In clips
+            "auto" is 0.
         seed: sample k of every face is drawn with ``seed + k``.
         samples: restorations of each face, of which ``pick`` makes one.
         pick: "identity" takes the sample whose identity is closest to the given face, "median" each pixel's median.
         min_identity: a restored face whose identity cosine to the given one is below this is not used.
         uncertainty: also make a map of where the samples differ.
+        change: how much of the restorer's change is used: all of it ("full"), or as much as each face needs and none
+            where the restored face is no better by its own measures ("auto", see :mod:`idm.apps.photo.harm`).
         color_fix: see :func:`idm.faces.colour.match_colour`.
         grayscale: "keep" takes a face's colours from the photograph and only its lightness from the restorer,
-            "auto" does so in photographs without colour, "off" never.
+            "auto" does so in photographs that are grey or have one tint, "off" never.
         detail: what is finer than the restorer's pixels comes from the restorer's result ("replace", so that a large
             face becomes soft), or from the photograph ("keep"); "auto" keeps it where a face is larger than the
-            restorer's size.
+            restorer's size, and "clean" does too, but takes the grain out of it.
         batch_size: faces restored at once.
 
     Raises:
@@ -34,14 +40,16 @@ class PhotoSettings:
     upscale: float = 1.0
     min_face: float = 24.0
     faces: Literal["all", "largest"] | tuple[int, ...] = "all"
+    turn: Turn = "auto"
     seed: int = 0
     samples: int = 1
     pick: Literal["identity", "median"] = "identity"
     min_identity: float | None = None
     uncertainty: bool = False
+    change: Literal["auto", "full"] = "auto"
     color_fix: ColorFix = "wavelet"
     grayscale: Literal["auto", "keep", "off"] = "auto"
-    detail: Literal["auto", "keep", "replace"] = "auto"
+    detail: Literal["auto", "keep", "clean", "replace"] = "auto"
     batch_size: int = 8
 
     def __post_init__(self) -> None:

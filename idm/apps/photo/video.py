@@ -21,12 +21,13 @@ from idm import __version__
 from idm.apps.photo.face import FaceReport, Past, Subject
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
+from idm.faces.colour import has_one_tint
 from idm.faces.detect import DetectedFace
 from idm.faces.track import REACH, Tracker
+from idm.faces.turns import detect_faces
 from idm.io.encoding import Encoding
 from idm.io.images import write_whole
 from idm.io.memory import default_budget
-from idm.io.photos import looks_grey
 from idm.io.video import av
 from idm.io.video.join import join
 from idm.io.video.limits import encoder_options, frames_at_once
@@ -198,10 +199,14 @@ class _Work:
 
     def _see(self, frame: Frame) -> None:
         pixels = frame.pixels()
-        self.state.tracker.see(frame.time, pixels, self.parts.detector.detect(pixels))
+        self.state.tracker.see(frame.time, pixels, self._detect(pixels))
 
     def _followed(self, frame: Frame) -> tuple[Frame, Pixels, dict[int, DetectedFace]]:
         return frame, frame.pixels(), self.state.tracker.faces_at(frame.index, frame.time)
+
+    def _detect(self, pixels: Pixels) -> list[DetectedFace]:
+        """In one turn only: what differs from frame to frame would flicker."""
+        return detect_faces(self.parts.detector, pixels, 0 if self.settings.turn == "auto" else self.settings.turn)
 
     def restore(
         self, batch: list[tuple[Frame, Pixels, dict[int, DetectedFace]]], source: Path
@@ -234,7 +239,7 @@ class _Work:
 
     def _keeps_chroma(self, pixels: Pixels) -> bool:
         how = self.settings.grayscale
-        return how == "keep" or (how == "auto" and looks_grey(pixels))
+        return how == "keep" or (how == "auto" and has_one_tint(pixels))
 
     def _choose(self, faces: dict[int, DetectedFace]) -> list[int]:
         """Whoever was chosen once stays chosen; a size near the least does not make a face flicker."""

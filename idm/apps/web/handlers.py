@@ -33,6 +33,12 @@ def told_to_the_user(path: Path) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
+def most_steps(defaults: Order) -> int:
+    """The steps that are offered: those that a model is made for, and at least 4, so that fidelity has degrees. More
+    steps take longer and usually give worse faces."""
+    return max(defaults.num_steps, 4)
+
+
 class Answers:
     """One for all users: what belongs to one user is in the arguments."""
 
@@ -79,7 +85,7 @@ class Answers:
     def choose_restorer(self, label: str) -> tuple[Update, ...]:
         order, has_chain = self.studio.defaults(label), self.studio.has_chain(label)
         return (
-            gr.Slider(value=order.num_steps, interactive=has_chain),
+            gr.Slider(value=order.num_steps, maximum=most_steps(order), interactive=has_chain),
             gr.Slider(value=order.fidelity, interactive=has_chain),
         )
 

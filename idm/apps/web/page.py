@@ -8,10 +8,9 @@ from typing import Any
 import gradio as gr
 
 from idm.apps.web import theme
-from idm.apps.web.handlers import MAX_SEED, Answers
+from idm.apps.web.handlers import MAX_SEED, Answers, most_steps
 from idm.apps.web.session import Studio
 
-MAX_STEPS = 50
 MAX_SAMPLES = 8
 
 
@@ -84,7 +83,7 @@ def _controls(studio: Studio, examples: Sequence[Path], limits: str) -> dict[str
         ),
         "restorer": gr.Dropdown(choices, value=first, label="Restorer", elem_id="idm-restorer"),
         "steps": gr.Slider(
-            1, MAX_STEPS, order.num_steps, step=1, label="Steps", interactive=has_chain, elem_id="idm-steps"
+            1, most_steps(order), order.num_steps, step=1, label="Steps", interactive=has_chain, elem_id="idm-steps"
         ),
         "fidelity": gr.Slider(
             0,

@@ -9,22 +9,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
 from idm.apps.photo.restorer import PhotoRestorer, RestoredPhoto
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import bicubic
-from idm.diffusion.samplers import Start, chain_of, steps_run
+from idm.diffusion.chain import Chain
 from idm.faces.detect import DetectedFace, Detector, choose_faces
 from idm.faces.recognition import IdentityNet
+from idm.faces.turns import detect_faces
 from idm.io.images import ImageError
 from idm.io.memory import Budget, default_budget, release_freed_memory
 from idm.io.photos import KEPT_SUFFIXES, Photo, bytes_for, read_photo, write_photo
-from idm.restorers.pipeline import IDMPipeline
+from idm.restorers.idm import IDM, generators_of
 from idm.restorers.protocol import Restorer
 
 OnProgress = Callable[[int, int], None]  # how much is done, of how much
@@ -41,6 +42,7 @@ class Order:
     seed: int = 0
     upscale: float = 1.0
     samples: int = 1
+    change: Literal["auto", "full"] = "auto"
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,19 +107,18 @@ class Studio:
         return read_photo(path, self.max_pixels, self.budget.num_bytes, scale)
 
     def find(self, photo: Photo) -> list[DetectedFace]:
-        return self.detector.detect(photo.pixels)
+        return detect_faces(self.detector, photo.pixels)
 
     def has_chain(self, label: str) -> bool:
         """Whether steps and fidelity mean something to a restorer."""
-        return isinstance(self.restorers[label], IDMPipeline)
+        return isinstance(self.restorers[label], IDM)
 
     def defaults(self, label: str) -> Order:
         """The choices that a restorer itself comes with."""
         restorer = self.restorers[label]
-        if not isinstance(restorer, IDMPipeline):
+        if not isinstance(restorer, IDM):
             return Order(label, ())
-        config = restorer.config
-        return Order(label, (), config.num_inference_steps, round(1 - config.strength, 2))
+        return Order(label, (), restorer.chain.num_steps, round(1 - restorer.chain.strength, 2))
 
     def restore(self, photo: Photo, order: Order, on_progress: OnProgress = lambda done, total: None) -> Done:
         """Restore the chosen faces, as ``idm restore`` with the same settings does, bit for bit.
@@ -137,6 +138,7 @@ class Studio:
             faces=order.faces,
             seed=order.seed,
             samples=order.samples,
+            change=order.change,
             pick="median" if self.identity is None else "identity",
         )
         height, width = photo.pixels.shape[:2]
@@ -156,12 +158,11 @@ class Studio:
         """The restorer with this order's settings, reporting what is done; and how many faces it takes at once."""
         restorer = self.restorers[order.restorer]
         num_faces = len(set(order.faces)) * order.samples
-        if not isinstance(restorer, IDMPipeline):
+        if not isinstance(restorer, IDM):
             return _Watched(restorer, _Count(num_faces, on_progress)), 1
-        start_from, strength = chain_of(order.fidelity, order.num_steps)
+        chain = restorer.chain.changed(order.fidelity, num_steps=order.num_steps)
         batches = math.ceil(num_faces / settings.batch_size)
-        count = _Count(batches * steps_run(order.num_steps, strength), on_progress)
-        return _Chain(restorer, order.num_steps, start_from, strength, count), settings.batch_size
+        return _Chained(restorer, chain, _Count(batches * chain.steps_run, on_progress)), settings.batch_size
 
 
 def choose(found: Sequence[DetectedFace]) -> list[int]:
@@ -207,32 +208,19 @@ class _Count:
 
 
 @dataclass(frozen=True)
-class _Chain:
-    """An IDM with one order's steps and fidelity; the pipeline's own settings stay as they are."""
+class _Chained:
+    """An IDM with one order's chain; the model's own stays as it is."""
 
-    pipeline: IDMPipeline
-    num_steps: int
-    start_from: Start
-    strength: float
+    idm: IDM
+    chain: Chain
     count: _Count
 
     @property
     def image_size(self) -> int:
-        return self.pipeline.image_size
+        return self.idm.image_size
 
     def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
-        (restored,) = self.pipeline(
-            lq,
-            num_inference_steps=self.num_steps,
-            start_from=self.start_from,
-            strength=self.strength,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            output_type="pt",
-            return_dict=False,
-            callback_on_step_end=lambda *_: self.count.one_more(),
-        )
-        assert isinstance(restored, Tensor)
-        return restored
+        return self.idm.sample(lq, generators_of(seeds), self.chain, lambda *_: self.count.one_more())
 
 
 @dataclass(frozen=True)

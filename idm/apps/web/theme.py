@@ -122,7 +122,8 @@ def face_label(number: int, size: float, score: float) -> str:
 
 def faces_table(done: Done) -> str:
     """The faces before and after, with state, size, score and identity, as HTML."""
-    order, faces = done.order, done.result.faces
+    order, result = done.order, done.result
+    faces = sorted([*result.faces, *result.left_alone], key=lambda face: face.number)
     rows = "".join(_row(face, done) for face in faces)
     measured = any(face.identity is not None for face in faces)
     identity = (

@@ -3,7 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 from idm.config.load import ConfigError
 from idm.config.schema import (
@@ -26,14 +26,34 @@ from idm.data.sources import (
     balanced,
 )
 from idm.degradation import PRESETS, Mixture, Recipe
+from idm.degradation.steps import Blur, Downscale, GaussianNoise, Jpeg, Step
+
+# What a key of the section changes in the preset's steps.
+_CHANGES: dict[str, tuple[type[Step[Any]], str]] = {
+    "blur_sigma": (Blur, "sigma"),
+    "down": (Downscale, "factor"),
+    "noise_sigma": (GaussianNoise, "sigma"),
+    "jpeg_quality": (Jpeg, "quality"),
+}
 
 
 def build_recipe(config: DegradationConfig) -> Recipe:
-    """The preset with what the section, whose fields are the recipe's own, gives instead."""
-    try:
-        return replace(PRESETS[config.preset], **config.model_dump(exclude={"preset", "mixture"}, exclude_none=True))
-    except ValueError as error:
-        raise ConfigError(f"degradation: {error}") from None
+    """The preset with what the section gives instead."""
+    recipe = replace(
+        PRESETS[config.preset],
+        clean_probability=config.clean_probability,
+        skip_probability=config.skip_probability,
+        bicubic_probability=config.bicubic_probability,
+    )
+    if config.steps is not None:
+        recipe = replace(recipe, steps=tuple(config.steps))
+    for key, (step, field) in _CHANGES.items():
+        if (value := getattr(config, key)) is not None:
+            try:
+                recipe = recipe.change(step, **{field: value})
+            except ValueError as error:
+                raise ConfigError(f"degradation.{key}: {error}") from None
+    return recipe
 
 
 def build_mixture(config: DegradationConfig) -> Recipe | Mixture:
@@ -42,7 +62,10 @@ def build_mixture(config: DegradationConfig) -> Recipe | Mixture:
     recipe = build_recipe(config)
     if not config.mixture:
         return recipe
-    shared = {"skip_probability": config.skip_probability, "bicubic_probability": config.bicubic_probability}
+    shared: dict[str, Any] = {
+        "skip_probability": config.skip_probability,
+        "bicubic_probability": config.bicubic_probability,
+    }
     try:
         others = tuple(replace(PRESETS[name], **shared) for name in config.mixture)
         return Mixture((recipe, *others), tuple(config.mixture.values()))

@@ -10,17 +10,14 @@ from typing import Any, assert_never
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
-from safetensors.torch import load_file
 from tqdm import tqdm
 
 from idm.config.assembly.data import build_data
 from idm.config.assembly.intrinsic import build_learner
 from idm.config.assembly.run import TrainingFaces, build_run, claim_folder
-from idm.config.schema import CleaningConfig, IDMConfig, SamplerConfig
+from idm.config.schema import CleaningConfig, IDMConfig
 from idm.data.mixing import Pool, constant, linear
-from idm.data.sources import Cached, FaceSource, FolderFaces, Part, StreamedFaces
-from idm.diffusion.samplers import build_scheduler, check_chain
-from idm.diffusion.schedule import from_betas
+from idm.data.sources import Cached, FaceSource, FolderFaces, OnOriginals, Part, StreamedFaces
 from idm.extrinsic.clean import Cleaning, Settings
 from idm.extrinsic.gate import Gate
 from idm.extrinsic.job import POLL_SECONDS, run_job
@@ -33,37 +30,12 @@ from idm.io.atomic import write_json
 from idm.io.images import ImageError
 from idm.io.machine import inference_dtype
 from idm.io.weights import find_weights
-from idm.restorers.pipeline import IDMPipeline
-from idm.restorers.saved import WEIGHTS, find_model, load_pipeline
+from idm.restorers.saved import find_model, load_idm, read_weights
 
 
 def build_state() -> PartialState:
     """The processes of a job that trains nothing."""
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
-
-
-def use_sampler(pipeline: IDMPipeline, chain: SamplerConfig) -> None:
-    """Let a pipeline sample by another chain than its own."""
-    gammas = from_betas(torch.tensor(pipeline.scheduler.config.trained_betas, dtype=torch.float64))
-    pipeline.scheduler = build_scheduler(chain.name, gammas)
-    num_steps, start_from, strength = chain.num_steps, chain.start_from, chain.strength
-    eta = chain.eta if chain.name == "ddim" else 0.0
-    check_chain(pipeline.scheduler, num_steps=num_steps, start_from=start_from, strength=strength, eta=eta)
-    pipeline.register_to_config(num_inference_steps=num_steps, start_from=start_from, strength=strength, eta=eta)
-
-
-def describe_model(pipeline: IDMPipeline, folder: Path) -> dict[str, Any]:
-    """What of a model decides its results."""
-    config = pipeline.config
-    return {
-        "weights_sha256": hashlib.sha256((folder / "denoiser" / WEIGHTS).read_bytes()).hexdigest(),
-        "precision": str(pipeline.denoiser.dtype).removeprefix("torch."),
-        "sampler": type(pipeline.scheduler).__name__,
-        "num_steps": config.num_inference_steps,
-        "start_from": config.start_from,
-        "strength": config.strength,
-        "eta": config.eta,
-    }
 
 
 def build_cleaning(
@@ -77,18 +49,19 @@ def build_cleaning(
     """A cleaning job with the model at a path; ``described`` stands for the source in the job's record."""
     device = build_state().device
     dtype = inference_dtype(device)
-    pipeline = load_pipeline(model, device, dtype)
+    idm = load_idm(model, device, dtype)
     if config.sampler is not None:
-        use_sampler(pipeline, config.sampler)
-    gate = Gate(**config.gate.model_dump())
+        idm.chain = config.sampler.build()
+    gate = None if config.gate is None else Gate(**config.gate.model_dump())
+    compared = gate is not None and gate.min_identity is not None
     return Cleaning(
         source,
-        pipeline,
+        idm,
         output,
         settings=Settings(seed, config.samples, config.batch_size, config.shard_size, config.image_format),
         gate=gate,
-        identity=None if gate.min_identity is None else load_identity(None, str(device), mirrored=False, dtype=dtype),
-        about={"source": {**described, **_files_of(source)}, "model": describe_model(pipeline, find_model(model))},
+        identity=load_identity(None, str(device), mirrored=False, dtype=dtype) if compared else None,
+        about={"source": {**described, **_files_of(source)}, "model": idm.metadata()},
     )
 
 
@@ -106,8 +79,10 @@ def build_rounds(config: IDMConfig) -> Rounds:
     """All rounds of an extrinsic iteration, ready to fit."""
     extrinsic = config.extrinsic
     assert extrinsic is not None
-    if extrinsic.gate.min_identity is not None:
+    if extrinsic.gate is not None and extrinsic.gate.min_identity is not None:
         find_weights(IDENTITY_WEIGHTS)  # missing, it would be noticed after the first training only
+    if build_state().is_main_process:
+        claim_folder(config)
     originals, val = build_data(config)
     readable = _readable(originals, config.output_dir)
     stages = Stages(partial(_train, config, originals, readable, val), partial(_clean, config, originals))
@@ -153,7 +128,7 @@ def _train(
         initial = None
         if number > 0 and config.extrinsic.init == "previous":
             before = find_model(config.output_dir / f"round_{number - 1}")
-            initial = load_file(before / "denoiser" / WEIGHTS)
+            initial, _ = read_weights(before / "denoiser")
         pool = readable if number == 0 else build_pool(config, originals, number)
         build_run(here, partial(build_learner, here, initial=initial), (pool, val)).fit()
     return {"metrics": json.loads(result.read_text())["metrics"]}
@@ -175,11 +150,16 @@ def build_pool(config: IDMConfig, originals: FaceSource | StreamedFaces, number:
     new: FaceSource = cleaned_faces(folder, config.data.image_size)
     if config.data.cache:
         new = Cached(new)
-    if replacement.name == "at_once":
+    if replacement.name == "at_once" and config.extrinsic.condition_on == "cleaned":
         return new
     assert not isinstance(originals, StreamedFaces)  # checked with the configuration
     readable = [entry.index for entry in read_manifest(folder) if entry.seed is not None]
-    old: FaceSource = Part(originals, readable)
+    x: FaceSource = Part(originals, readable)
+    old, on_original = x, config.extrinsic.condition_on == "original"
+    if on_original:
+        new = OnOriginals(new, x)
+    if replacement.name == "at_once":
+        return new
     match replacement.name:
         case "mixed":
             shares = replacement.shares
@@ -187,6 +167,7 @@ def build_pool(config: IDMConfig, originals: FaceSource | StreamedFaces, number:
         case "gradual":
             if number > 1:
                 old = cleaned_faces(config.output_dir / f"clean_{number - 2}", config.data.image_size)
+                old = OnOriginals(old, x) if on_original else old
             share = linear(max(1, round(replacement.over * config.train.num_steps)))
         case _:
             assert_never(replacement.name)

@@ -7,13 +7,12 @@ from typing import Literal, assert_never
 import torch
 from accelerate import Accelerator
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from idm.config.assembly.run import build_run
 from idm.config.load import ConfigError
 from idm.config.schema import (
+    AdversarialConfig,
     CosineConfig,
     FeatureLossConfig,
     IDMConfig,
@@ -21,16 +20,17 @@ from idm.config.schema import (
     LogSigmaConfig,
     NoiseLevelsConfig,
     PiecewiseUniformConfig,
-    SamplerConfig,
     ScheduleConfig,
     StartAndLogUniformConfig,
 )
-from idm.diffusion import samplers, schedule
+from idm.diffusion import schedule
 from idm.faces.features import FeatureMaps, MobileFaceNetMaps, load_mobilefacenet, load_vgg19
 from idm.io.weights import WeightsError, difference
+from idm.models.critics import PatchCritic
 from idm.models.unet import Denoiser, double_patches
-from idm.restorers.pipeline import IDMPipeline
-from idm.restorers.saved import WEIGHTS, ModelError, find_model
+from idm.restorers.idm import IDM
+from idm.restorers.saved import ModelError, find_model, read_architecture, read_weights
+from idm.training.adversarial import Adversary
 from idm.training.learner import IntrinsicIteration, NoiseLevels, Optimisation
 from idm.training.loop import Run
 
@@ -62,6 +62,11 @@ def build_noise_levels(config: NoiseLevelsConfig) -> NoiseLevels:
             assert_never(config)
 
 
+def build_adversary(config: AdversarialConfig, patch_size: int) -> Adversary:
+    critic = PatchCritic(patch_size=patch_size, channels=config.channels)
+    return Adversary(critic, **config.model_dump(include={"weight", "learning_rate", "r1_gamma", "augment"}))
+
+
 def build_features(config: FeatureLossConfig) -> FeatureMaps:
     """The frozen network of a feature loss; ConfigError where its weights are missing or broken."""
     try:
@@ -84,12 +89,11 @@ def initial_weights(path: Path | Literal["bundled"], denoiser: Denoiser) -> dict
     """
     try:
         folder = find_model(None if path == "bundled" else Path(path)) / "denoiser"
-        saved = Denoiser.load_config(folder)
-        weights = load_file(folder / WEIGHTS)
-    except (ModelError, OSError, SafetensorError) as error:
+        saved = read_architecture(folder)
+        weights, _ = read_weights(folder)
+    except ModelError as error:
         raise ConfigError(f"train.init_from: {error}") from None
-    weights = {name: weight.float() for name, weight in weights.items()}
-    if denoiser.config.patch_size == 2 * saved["patch_size"]:
+    if denoiser.config.patch_size == 2 * saved.patch_size:
         weights = double_patches(weights)
     if found := difference(denoiser, weights):
         raise ConfigError(f"train.init_from: {path} has another architecture than denoiser: {found}")
@@ -112,19 +116,14 @@ def build_denoiser(config: IDMConfig) -> Denoiser:
     )
 
 
-def build_pipeline(config: IDMConfig, denoiser: Denoiser) -> IDMPipeline:
-    chain: SamplerConfig = config.sampler
-    pipeline = IDMPipeline(
-        denoiser,
-        samplers.build_scheduler(chain.name, build_gammas(config.schedule)),
-        prediction=config.objective.prediction,
-        num_inference_steps=chain.num_steps,
-        start_from=chain.start_from,
-        strength=chain.strength,
-        eta=chain.eta if chain.name == "ddim" else 0.0,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+def build_idm(config: IDMConfig, denoiser: Denoiser) -> IDM:
+    """The denoiser with its schedule and its chain.
+
+    Raises:
+        ValueError: the schedule does not have the chain's levels.
+    """
+    gammas = build_gammas(config.schedule)
+    return IDM(denoiser, gammas, prediction=config.objective.prediction, chain=config.sampler.build())
 
 
 def build_learner(
@@ -139,8 +138,9 @@ def build_learner(
         initial = initial_weights(train.init_from, denoiser)
     if initial is not None:
         denoiser.load_state_dict(initial)
-    if train.gradient_checkpointing:
-        denoiser.enable_gradient_checkpointing()
+    adversarial = config.objective.adversarial
+    adversary = None if adversarial is None else build_adversary(adversarial, config.denoiser.patch_size)
+    denoiser.gradient_checkpointing = train.gradient_checkpointing
     if train.compile:
         denoiser.compile()
     return IntrinsicIteration(
@@ -163,6 +163,7 @@ def build_learner(
         seed=config.seed,
         noise_levels=build_noise_levels(config.objective.noise_levels),
         features=features,
+        adversary=adversary,
         feature_weight=0.0 if features_config is None else features_config.weight,
-        make_pipeline=lambda published: build_pipeline(config, published),
+        make_pipeline=lambda published: build_idm(config, published),
     )

@@ -1,11 +1,14 @@
 """A training run, whatever it trains: processes, precision, share of the batch, folder, data and loop."""
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, parse_flag_from_env
 
 from idm.config.assembly.data import build_data, build_mixture, build_recipe
@@ -14,14 +17,21 @@ from idm.config.schema import RunConfig
 from idm.data.mixing import Pool
 from idm.data.pairs import FrozenPairs, Pairing, Share, training_batches
 from idm.data.sources import FaceSource, StreamedFaces
+from idm.evaluation.metric import PairMetric, SetMetric
 from idm.evaluation.metrics import build_metric
 from idm.io.atomic import write_text
+from idm.io.lock import FolderInUse, lock_folder
 from idm.io.machine import computes_in_bf16, keep_freed_memory, share_cores
 from idm.training.learner import Trainable
 from idm.training.loop import Run, Settings
+from idm.training.validation import Validation
 
 
 def build_accelerator(config: RunConfig) -> Accelerator:
+    installed = {tracker.value for tracker in get_available_trackers()}
+    for name in config.train.trackers:
+        if name not in installed:  # accelerate would train on without it
+            raise ConfigError(f"train.trackers: {name} is not installed; pip install {name.replace('_', '-')}")
     on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     precision = config.train.mixed_precision
     if precision == "auto":
@@ -60,6 +70,9 @@ def build_run(
     keep_freed_memory()
     recipe = build_recipe(config.degradation)
     train, val = data or build_data(config)
+    validation = build_validation(
+        config, FrozenPairs(val, replace(recipe, clean_probability=0.0), config.validation.seed)
+    )
     accelerator = build_accelerator(config)
     if accelerator.device.type == "cpu":
         share_cores(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
@@ -67,7 +80,7 @@ def build_run(
     if accelerator.is_main_process:
         claim_folder(config)
     accelerator.wait_for_everyone()
-    accelerator.init_trackers("idm", config={"config": dump_config(config)})
+    accelerator.init_trackers("idm", config=for_trackers(config))
     pairing = Pairing(
         build_mixture(config.degradation),
         config.seed,
@@ -75,7 +88,6 @@ def build_run(
         max_shift=config.data.max_shift,
         grey_probability=config.data.grey_probability,
     )
-    frozen = FrozenPairs(val, replace(recipe, clean_probability=0.0), config.validation.seed)
     return Run(
         build_learner(accelerator),
         accelerator,
@@ -88,9 +100,46 @@ def build_run(
             num_workers=config.data.num_workers,
             pin=accelerator.device.type == "cuda",
         ),
-        validation=frozen if validates else None,
-        metrics={"psnr": build_metric("psnr"), "ssim": build_metric("ssim")},
+        validation=validation,
     )
+
+
+def build_validation(config: RunConfig, pairs: FrozenPairs) -> Validation:
+    wanted = config.validation
+    single: dict[str, PairMetric] = {}
+    whole: dict[str, SetMetric] = {}
+    try:
+        for name in wanted.metrics:
+            metric = build_metric(name)
+            if isinstance(metric, SetMetric):
+                whole[name] = metric
+            else:
+                single[name] = metric
+    except FileNotFoundError as error:
+        raise ConfigError(f"validation.metrics: {error}") from None
+    return Validation(pairs, single, whole, wanted.best, wanted.seed)
+
+
+def for_trackers(config: RunConfig) -> dict[str, str | int | float]:
+    """The settings as flat pairs, which a tracker can sort and compare runs by."""
+    return {
+        key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in flat(config).items()
+    }
+
+
+def flat(config: RunConfig) -> dict[str, Any]:
+    """All settings by dotted key; lists are values."""
+    found: dict[str, Any] = {}
+
+    def walk(prefix: str, section: dict[str, Any]) -> None:
+        for key, value in section.items():
+            if isinstance(value, dict) and value:
+                walk(f"{prefix}{key}.", value)
+            else:
+                found[prefix + key] = value
+
+    walk("", config.model_dump(mode="json"))
+    return found
 
 
 def build_settings(config: RunConfig) -> Settings:
@@ -105,7 +154,7 @@ def build_settings(config: RunConfig) -> Settings:
         keep_checkpoints=train.keep_checkpoints,
         validate_every=validation.every,
         num_shown=validation.num_shown,
-        validation_seed=validation.seed,
+        recorded={key: value for key, value in flat(config).items() if key != "output_dir"},
     )
 
 
@@ -123,13 +172,32 @@ def build_share(config: RunConfig, world: int, rank: int) -> Share:
 MAY_CHANGE = {
     "data": ("cache", "num_workers"),
     "train": ("log_every", "checkpoint_every", "keep_checkpoints", "trackers", "compile"),
-    "validation": ("every", "num_shown"),
+    "validation": ("every", "num_shown", "metrics", "best"),
     "extrinsic": ("rounds",),
 }
+"""What changes no step of a run."""
+
+FROM_HERE_ON = (
+    *("num_steps", "accumulation", "mixed_precision", "gradient_checkpointing"),
+    *("learning_rate", "discriminator_learning_rate", "component_learning_rate"),
+    *("max_grad_norm", "warmup_steps", "decay", "milestones", "decay_factor"),
+)
+"""What of ``train`` may change within a single training: the steps to come are others, and the run's history says from
+which one on. Which faces and which noise they see stays. Rounds are compared with one another, so there nothing may."""
 
 
 def claim_folder(config: RunConfig) -> None:
-    """Write the resolved configuration into the run's folder, or refuse a folder that holds another run."""
+    """Lock the run's folder and write the resolved configuration into it, or refuse a folder that holds another run.
+
+    Raises:
+        ConfigError: it does, cannot be made, or another process trains in it now.
+    """
+    try:
+        lock_folder(config.output_dir)
+    except FolderInUse as error:
+        raise ConfigError(f"output_dir: {error}; stop that run, or choose another output_dir") from None
+    except OSError as error:
+        raise ConfigError(f"output_dir: {config.output_dir} cannot be made or locked ({error.strerror})") from None
     path = config.output_dir / "config.yaml"
     if path.exists():
         try:
@@ -146,10 +214,6 @@ def claim_folder(config: RunConfig) -> None:
                 f"output_dir: {config.output_dir} holds a run with another {', '.join(changed)}; "
                 "choose another output_dir, or delete that one to start anew"
             )
-    try:
-        config.output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"output_dir: {config.output_dir} cannot be made ({error.strerror})") from None
     write_text(path, dump_config(config))
 
 
@@ -159,6 +223,9 @@ def _essence(config: RunConfig) -> dict[str, object]:
     for section, keys in MAY_CHANGE.items():
         for key in keys:
             (sections.get(section) or {}).pop(key, None)  # not every kind of run has each
+    if sections.get("extrinsic") is None:
+        for key in FROM_HERE_ON:
+            sections["train"].pop(key, None)
     return {
         f"{name}.{key}" if isinstance(section, dict) else name: value
         for name, section in sections.items()

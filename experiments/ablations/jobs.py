@@ -1,0 +1,96 @@
+"""Ablations as data: which trainings they need, and what is measured of each."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from idm.config.load import dump_config, load_config
+from idm.config.schema import IDMConfig
+
+FOLDER = Path(__file__).parent
+BASE = FOLDER / "base.yaml"
+BASE_MINUTES = 10.0  # core-minutes of the base configuration, see configs/faces64.yaml
+SEEDS = (0, 1)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Settings of training ("arms") and of the test; the first of each is what the others are compared with.
+
+    Attributes:
+        arms: overrides of the base configuration by label.
+        tests: options of ``idm evaluate`` by label.
+    """
+
+    name: str
+    title: str
+    arms: dict[str, list[str]]
+    tests: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training and everything that is measured of it.
+
+    Attributes:
+        key: hash of the whole configuration but for the folder: ablations share a training that they have in common.
+        measured: names of ablation, arm and test, with the options of ``idm evaluate``.
+    """
+
+    key: str
+    seed: int
+    overrides: tuple[str, ...]
+    num_steps: int
+    measured: list[tuple[str, str, str, list[str]]]
+
+
+def ablations(names: list[str] | None = None) -> list[Ablation]:
+    """The ablations of this folder, or those of the given names.
+
+    Raises:
+        ValueError: there is none of a name.
+    """
+    known = {path.stem: path for path in sorted(FOLDER.glob("*.yaml")) if path != BASE}
+    unknown = [name for name in names or [] if name not in known]
+    if unknown:
+        raise ValueError(f"no ablation {', '.join(unknown)}; known: {', '.join(known)}")
+    return [_read(path) for name, path in known.items() if not names or name in names]
+
+
+def _read(path: Path) -> Ablation:
+    text = yaml.safe_load(path.read_text())
+    return Ablation(path.stem, text["title"], text["arms"], text.get("tests", {"": []}))
+
+
+def jobs(chosen: list[Ablation], budget: float | None, extra: list[str]) -> list[Job]:
+    """All trainings, each once, in an order that depends on the arguments only.
+
+    Args:
+        budget: core-minutes of a training of the base configuration; steps, warm-up and checkpoints are scaled with it.
+        extra: overrides of every arm.
+    """
+    found: dict[str, Job] = {}
+    for ablation in chosen:
+        for arm, overrides in ablation.arms.items():
+            for seed in SEEDS:
+                settings = [f"seed={seed}", *_scaled(budget), *overrides, *extra]
+                config = load_config(BASE, IDMConfig, settings)
+                key = hashlib.sha256(dump_config(config).encode()).hexdigest()[:12]
+                job = found.setdefault(key, Job(key, seed, tuple(settings), config.train.num_steps, []))
+                job.measured.extend((ablation.name, arm, test, options) for test, options in ablation.tests.items())
+    return list(found.values())
+
+
+def _scaled(budget: float | None) -> list[str]:
+    if budget is None:
+        return []
+    train, scale = load_config(BASE, IDMConfig).train, budget / BASE_MINUTES
+    steps = max(2, round(train.num_steps * scale))
+    return [
+        f"train.num_steps={steps}",
+        f"train.warmup_steps={round(train.warmup_steps * scale)}",
+        f"train.checkpoint_every={max(1, round(train.checkpoint_every * scale))}",
+        f"validation.every={steps}",
+    ]

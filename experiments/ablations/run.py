@@ -1,0 +1,111 @@
+"""Run ablations: ``python experiments/ablations/run.py [NAME ...] -o FOLDER [--budget MINUTES] [--index I]``.
+
+Without names all of them run. Started again it resumes: a training continues from its checkpoint, and what was measured
+is not measured again. ``FOLDER/results`` gets a JSON for each seed of each arm and test; ``table.py FOLDER`` makes the
+table and the plot of them. ``--list`` prints the trainings with their numbers, for a job array of one ``--index`` each.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from jobs import BASE, Job, ablations, jobs
+
+from idm.io.atomic import write_json
+
+ROOT = Path(__file__).parents[2]
+METRICS = ("psnr", "ssim", "sharpness", "identity")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="ablations, by the names of their files (default all)")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--budget", type=float, metavar="MINUTES", help="core-minutes of a training (default about 10)")
+    parser.add_argument("--index", type=int, metavar="I", help="run training number I only, from 0")
+    parser.add_argument("--list", action="store_true", help="print the trainings and stop")
+    parser.add_argument("--data", default="assets:val", help="faces to test on, as of idm evaluate")
+    parser.add_argument("--num-images", type=int, help="how many of them (default all)")
+    parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="settings of every training")
+    arguments = parser.parse_args()
+    if arguments.budget is not None and arguments.budget <= 0:
+        parser.error(f"--budget must be above 0, got {arguments.budget:g}")
+    try:
+        todo = jobs(ablations(arguments.names), arguments.budget, arguments.set)
+    except ValueError as error:
+        parser.error(str(error))
+    if arguments.list:
+        for number, job in enumerate(todo):
+            print(f"{number:3} {job.key} {job.num_steps} steps, {len(job.measured)} tests: {' '.join(job.overrides)}")
+        return
+    if arguments.index is not None and not 0 <= arguments.index < len(todo):
+        parser.error(f"--index must lie in 0..{len(todo) - 1}, got {arguments.index}")
+    for job in todo if arguments.index is None else [todo[arguments.index]]:
+        run(job, arguments)
+
+
+def run(job: Job, arguments: argparse.Namespace) -> None:
+    """One training, unless it is complete, and all of its tests that have no result yet."""
+    results = {
+        entry: arguments.output / "results" / f"{job.key}_{number:02d}.json" for number, entry in enumerate_tests(job)
+    }
+    if all(path.exists() for path in results.values()):
+        return
+    folder = arguments.output / "runs" / job.key
+    config = [f"--config={BASE}", f"output_dir={folder}", *job.overrides]
+    subprocess.run([sys.executable, str(ROOT / "train_idm.py"), *config], check=True)
+    for (ablation, arm, test, options), path in results.items():
+        if path.exists():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        measured = evaluate(folder, list(options), arguments)
+        about = {"ablation": ablation, "arm": arm, "test": test, "seed": job.seed, "config": job.key}
+        training = json.loads((folder / "metrics.json").read_text())["training_seconds"]
+        about |= {"steps": job.num_steps, "budget": arguments.budget, "training_seconds": training}
+        write_json(path, {**about, **measured})
+
+
+def enumerate_tests(job: Job) -> list[tuple[int, tuple[str, str, str, tuple[str, ...]]]]:
+    """The tests of a job with numbers that do not depend on which other ablations were asked for."""
+    entries = [(ablation, arm, test, tuple(options)) for ablation, arm, test, options in job.measured]
+    names = [ablation.name for ablation in ablations()]
+    counts: dict[str, int] = {}
+    numbered = []
+    for entry in entries:
+        place = counts.get(entry[0], 0)
+        counts[entry[0]] = place + 1
+        numbered.append((100 * names.index(entry[0]) + place, entry))
+    return numbered
+
+
+def evaluate(folder: Path, options: list[str], arguments: argparse.Namespace) -> dict[str, object]:
+    """What ``idm evaluate`` measures of a training on the same faces and degradations, with the scores of each face."""
+    output = folder / "evaluation"
+    command = ["evaluate", f"--model={folder}", f"--data={arguments.data}", f"--metrics={','.join(METRICS)}"]
+    number = [] if arguments.num_images is None else [f"--num-images={arguments.num_images}"]
+    subprocess.run([sys.executable, "-m", "idm", *command, *number, *options, "-o", str(output)], check=True)
+    result = json.loads((output / "metrics.json").read_text())
+    with (output / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = list(result["metrics"])
+    kept = (
+        "num_images",
+        "metrics",
+        "missing",
+        "protocol",
+        "interval",
+        "data",
+        "preset",
+        "commit",
+        "machine",
+        "versions",
+    )
+    scores = {name: [round(float(row[f"{name}_restored"]), 5) for row in rows] for name in names}
+    return {**{name: result[name] for name in kept}, "scores": scores}
+
+
+if __name__ == "__main__":
+    main()

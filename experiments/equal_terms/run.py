@@ -1,0 +1,219 @@
+"""IDM beside GFP-GAN on equal terms: one command trains both, measures both, and writes the comparison.
+
+``python experiments/equal_terms/run.py -o FOLDER [--size 64] [--minutes 10] [--seeds 0 1 2]``; started again it goes
+on.
+
+Both see the same faces, degradations and feature loss, and train for the same core-minutes. First a few steps of each
+are timed; from then on the number of steps of each is fixed (``calibration.json``). For each seed both are trained and
+measured on the faces of ``--data`` with the same frozen degradations. ``FOLDER/results`` holds ``comparison.json`` and
+``table.md``, with differences of the same faces.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from idm.evaluation.engine import summarise_column
+from idm.io.atomic import write_json, write_text
+from idm.io.machine import provenance
+from idm.restorers.load import load_restorer
+
+ROOT = Path(__file__).parents[2]
+METRICS = ("psnr", "ssim", "identity")
+TIMED = (5, 15)
+"""Steps between which the clock of a calibration runs."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A restorer to train.
+
+    Attributes:
+        command: what trains it, after the interpreter.
+        config: its configuration, with the side of the faces left open.
+        network: the attribute of its restorer that is evaluated.
+    """
+
+    command: tuple[str, ...]
+    config: str
+    network: str
+
+    def settings(self, num_steps: int) -> list[str]:
+        """What all runs share, the feature loss above all, and what follows from the number of steps."""
+        common = [f"train.num_steps={num_steps}", "train.trackers=[]", f"validation.every={num_steps}"]
+        common += [f"train.checkpoint_every={max(1, num_steps // 8)}"]
+        if self.network == "denoiser":
+            features = "objective.features={network: mobilefacenet, weight: 0.1}"
+            return [*common, features, f"train.warmup_steps={num_steps // 6}"]
+        milestones = [max(1, round(share * num_steps)) for share in (0.65, 0.85)]
+        losses = ["losses.perceptual_network=mobilefacenet", "losses.perceptual=0.1", "losses.style=0"]
+        return [*common, *losses, f"train.milestones={sorted(set(milestones))}"]
+
+
+ARMS = {
+    "idm": Arm((str(ROOT / "train_idm.py"),), "faces{size}.yaml", "denoiser"),
+    "gfpgan": Arm(("-m", "gan_baseline.train"), "gan_faces{size}.yaml", "generator"),
+}
+
+
+def run(*arguments: object) -> None:
+    """A command of the project, in a process of its own."""
+    subprocess.run([sys.executable, *map(str, arguments)], check=True, cwd=ROOT)
+
+
+def train(arm: Arm, output: Path, size: int, seed: int, num_steps: int, overrides: Sequence[str]) -> None:
+    """Train to the end; a finished run is left as it is."""
+    config = ROOT / "configs" / arm.config.format(size=size)
+    fixed = [f"output_dir={output}", f"seed={seed}"]
+    run(*arm.command, f"--config={config}", *fixed, *arm.settings(num_steps), *overrides)
+
+
+def log(run_folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_folder / "log.jsonl").read_text().splitlines()]
+
+
+def core_minutes(run_folder: Path) -> float:
+    """Of a training, a stage zero included: its clock, which stands still while it validates, times the threads."""
+    clocks = [log(folder)[-1]["seconds"] for folder in (run_folder, run_folder / "prior") if folder.is_dir()]
+    return sum(clocks) * torch.get_num_threads() / 60
+
+
+def calibrate(folder: Path, size: int, minutes: float, overrides: dict[str, list[str]]) -> dict[str, int]:
+    """The steps of each arm that fit into ``minutes`` of one core, measured once and then kept."""
+    kept = folder / "calibration.json"
+    if kept.exists():
+        found = json.loads(kept.read_text())
+        if found["core_minutes"] != minutes:
+            sys.exit(f"error: {kept} is for {found['core_minutes']} core-minutes, not {minutes}; choose another folder")
+        return dict(found["num_steps"])
+    first, last = TIMED
+    few = ["train.log_every=1", "validation.num_images=2", "validation.num_shown=2"]
+    seconds = {}
+    for label, arm in ARMS.items():
+        here = folder / "calibration" / label
+        train(arm, here, size, 0, last, [*few, *overrides[label]])
+        clock = {row["step"]: row["seconds"] for row in log(here)}
+        seconds[label] = (clock[last] - clock[first]) / (last - first)
+    num_steps = {label: int(60 * minutes / torch.get_num_threads() / each) for label, each in seconds.items()}
+    write_json(kept, {"core_minutes": minutes, "seconds_per_step": seconds, "num_steps": num_steps, **provenance()})
+    return num_steps
+
+
+def cost(arm: Arm, model: Path) -> dict[str, float]:
+    """Evaluations of the network and GFLOP for one face, and parameters."""
+    restorer = load_restorer(model, torch.device("cpu"), torch.float32).restorer
+    network: torch.nn.Module = getattr(restorer, arm.network)
+    calls: list[None] = []
+    hook = network.register_forward_hook(lambda *_: calls.append(None))
+    with FlopCounterMode(display=False) as counter:
+        restorer.restore(torch.rand(1, 3, restorer.image_size, restorer.image_size), [0])
+    hook.remove()
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return {"evaluations": len(calls), "gflop": counter.get_total_flops() / 1e9, "parameters": parameters}
+
+
+def scores(folder: Path) -> dict[str, np.ndarray]:
+    """Columns of a comparison's scores.csv, a number for each face."""
+    with (folder / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0] if name != "name"}
+
+
+def summarise(folder: Path, seeds: Sequence[int], size: int, data: str) -> dict[str, Any]:
+    """All seeds in one: means over faces and seeds, and differences of the same face, averaged over the seeds."""
+    per_seed = [scores(folder / f"seed_{seed}" / "compare") for seed in seeds]
+    compared = [json.loads((folder / f"seed_{seed}" / "compare" / "comparison.json").read_text()) for seed in seeds]
+    result: dict[str, Any] = {"size": size, "data": data, "seeds": list(seeds), "arms": {}, "differences": {}}
+    for label, arm in ARMS.items():
+        rows = [next(row for row in each["rows"] if row["label"] == label) for each in compared]
+        runs = [folder / f"seed_{seed}" / label for seed in seeds]
+        result["arms"][label] = {
+            "metrics": {name: [float(np.mean(each[f"{name}_{label}"])) for each in per_seed] for name in METRICS}
+            | {"frechet": [row["metrics"]["frechet"]["mean"] for row in rows]},
+            "seconds_per_image": float(np.median([row["seconds_per_image"] for row in rows])),
+            "core_minutes": [core_minutes(each) for each in runs],
+            "steps": log(runs[0])[-1]["step"],
+            **cost(arm, runs[0]),
+        }
+    for name in METRICS:
+        faces = np.mean([each[f"{name}_idm"] - each[f"{name}_gfpgan"] for each in per_seed], axis=0)
+        by_seed = [float(np.mean(each[f"{name}_idm"] - each[f"{name}_gfpgan"])) for each in per_seed]
+        result["differences"][name] = {**summarise_column(faces.tolist()), "by_seed": by_seed, "num_faces": len(faces)}
+    return {**result, **provenance()}
+
+
+COSTS = {
+    "steps": ("steps", "d"),
+    "evaluations": ("network evaluations per face", "d"),
+    "gflop": ("GFLOP per face", ".2f"),
+    "parameters": ("parameters", ",d"),
+    "seconds_per_image": ("seconds per face", ".3f"),
+}
+
+NOTE = """{num_faces} faces of `{data}`, seeds {seeds}. Cells: mean over faces and seeds (least and greatest seed).
+Differences: of the same face, averaged over the seeds, with a bootstrap 95 % interval over the faces. The feature loss
+of both looks through the network that measures identity."""
+
+
+def render(result: dict[str, Any]) -> str:
+    """The comparison as Markdown."""
+    arms, differences = list(result["arms"].values()), result["differences"]
+    rows = [["", "IDM", "GFP-GAN", "IDM - GFP-GAN"], ["---"] * 4]
+    for name in (*METRICS, "frechet"):
+        found = differences.get(name)
+        difference = f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]" if found else ""
+        rows.append([name, *(_mean(arm["metrics"][name]) for arm in arms), difference])
+    rows.append(["core-minutes of training", *(_mean(arm["core_minutes"]) for arm in arms), ""])
+    rows += [[title, *(format(arm[name], form) for arm in arms), ""] for name, (title, form) in COSTS.items()]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    about = {"num_faces": differences["psnr"]["num_faces"], "data": result["data"]}
+    note = NOTE.format(**about, seeds=", ".join(map(str, result["seeds"])))
+    return f"# IDM and GFP-GAN at {result['size']} px on equal terms\n\n{table}\n\n{note}\n"
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--size", type=int, default=64, choices=(64, 128), help="side of the faces (default 64)")
+    parser.add_argument("--minutes", type=float, default=10, help="core-minutes of each training (default 10)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--data", default="assets:test", help="faces to measure on (default assets:test)")
+    parser.add_argument("--num-images", type=int, help="how many of them, for a trial (default all)")
+    parser.add_argument("--idm", nargs="*", default=[], metavar="section.key=value", help="further settings of IDM")
+    parser.add_argument("--gfpgan", nargs="*", default=[], metavar="section.key=value", help="and of GFP-GAN")
+    arguments = parser.parse_args()
+    folder = arguments.output.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    overrides = {"idm": arguments.idm, "gfpgan": arguments.gfpgan}
+    num_steps = calibrate(folder, arguments.size, arguments.minutes, overrides)
+    for seed in arguments.seeds:
+        here = folder / f"seed_{seed}"
+        for label, arm in ARMS.items():
+            train(arm, here / label, arguments.size, seed, num_steps[label], overrides[label])
+        if not (here / "compare" / "comparison.json").exists():
+            restorers = [f"{label}={here / label}" for label in ARMS]
+            few = [] if arguments.num_images is None else [f"--num-images={arguments.num_images}"]
+            wanted = f"--metrics={','.join(METRICS)},frechet"
+            run("-m", "idm", "compare", *restorers, f"--data={arguments.data}", wanted, "-o", here / "compare", *few)
+    result = summarise(folder, arguments.seeds, arguments.size, arguments.data)
+    write_json(folder / "results" / "comparison.json", result)
+    write_text(folder / "results" / "table.md", render(result))
+    print(render(result))
+
+
+if __name__ == "__main__":
+    main()

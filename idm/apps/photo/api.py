@@ -1,0 +1,111 @@
+"""Photographs from Python: one call for one of them, one for a folder, with the settings of the command line."""
+
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8, UInt16
+from PIL import Image
+
+from idm.apps.photo.files import restore_photos
+from idm.apps.photo.job import Report
+from idm.apps.photo.restorer import PhotoRestorer, RestoredPhoto
+from idm.apps.photo.settings import PhotoSettings
+from idm.faces.detect import load_detector
+from idm.faces.recognition import IdentityNet, load_identity
+from idm.io.machine import best_device, inference_dtype
+from idm.io.photos import Photo, read_photo, to_photo
+from idm.restorers.load import load_restorer
+
+Pixels = UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w 3"]
+
+
+@cache
+def load_photo_restorer(
+    model: str | Path | None = None, device: str | None = None, weights_dir: str | Path | None = None
+) -> PhotoRestorer:
+    """All that photographs are restored with, loaded once for the same arguments.
+
+    Args:
+        model: a training run, a saved model or a weights file; None is the model in the box.
+        device: such as "cpu" or "cuda:0"; None is the best there is.
+        weights_dir: where the weights of the detector and the identity network lie; by default searched as
+            :func:`idm.io.weights.find_weights` says. Without those of the identity network, with a warning,
+            identities are not measured.
+
+    Raises:
+        FileNotFoundError: the detector's weights are missing; says where to get them.
+        ModelError, OutsideModelError: the model cannot be loaded.
+    """
+    where = torch.device(device) if device else best_device()
+    folder = Path(weights_dir) if weights_dir else None
+    loaded = load_restorer(Path(model) if model else None, where, inference_dtype(where))
+    return PhotoRestorer(loaded.restorer, load_detector(weights=folder, device=str(where)), _identity(folder, where))
+
+
+def _identity(folder: Path | None, device: torch.device) -> IdentityNet | None:
+    try:
+        return load_identity(folder, str(device))
+    except FileNotFoundError as error:
+        warnings.warn(f"identities are not measured. {error}", stacklevel=3)
+        return None
+
+
+def restore_photo(
+    image: str | Path | Image.Image | Pixels,
+    settings: PhotoSettings | None = None,
+    *,
+    parts: PhotoRestorer | None = None,
+) -> RestoredPhoto:
+    """Restore the faces of one photograph.
+
+    Args:
+        image: a file, a PIL image, or RGB levels (h, w, 3), uint8 or uint16.
+        settings: what to do; the defaults restore every face as far as that serves it, and leave all else.
+        parts: from :func:`load_photo_restorer`; None loads the model in the box, once.
+
+    Returns:
+        ``.photo.pixels`` are the levels of the result, ``.image`` is a PIL image of 8 bits, and
+        :func:`idm.io.photos.write_photo` writes ``.photo`` with all that came with it. ``.faces`` says what became of
+        each face that was chosen, ``.left_alone`` which were not and why.
+
+    Raises:
+        ImageError: the file cannot be read, or has several pages or frames.
+        ValueError: settings that this photograph cannot fulfil.
+        FileNotFoundError, ModelError: as :func:`load_photo_restorer`.
+    """
+    if isinstance(image, str | Path):
+        photo = read_photo(Path(image))
+    else:
+        photo = to_photo(image) if isinstance(image, Image.Image) else Photo(image)
+    return (parts or load_photo_restorer()).restore(photo, settings or PhotoSettings())
+
+
+def restore_folder(
+    inputs: str | Path | Sequence[str | Path],
+    output: str | Path,
+    settings: PhotoSettings | None = None,
+    *,
+    parts: PhotoRestorer | None = None,
+    skip_existing: bool = False,
+) -> Report:
+    """Restore photographs and clips, files or folders, into ``output``, as ``idm restore`` does;
+    ``output/status.json`` says what became of each.
+
+    Args:
+        settings, parts: as of :func:`restore_photo`.
+        skip_existing: leave out what is already there.
+
+    Returns:
+        What was written, skipped and failed, counted by state; a file that fails costs no other.
+
+    Raises:
+        ImageError, ImportError, ValueError: as :func:`idm.apps.photo.files.restore_photos`.
+    """
+    paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
+    return restore_photos(
+        parts or load_photo_restorer(), paths, Path(output), settings or PhotoSettings(), skip_existing=skip_existing
+    )

@@ -1,0 +1,67 @@
+"""Restored faces on the disk until a comparison is done, so that one that was killed resumes where it was."""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from idm.data.pairs import Pair
+from idm.io.atomic import write_bytes
+
+
+@dataclass(frozen=True)
+class KeptFace:
+    """A restored face, 8-bit RGB, the seconds that it took, and its scores by metric."""
+
+    image: UInt8[np.ndarray, "s s 3"]
+    seconds: float
+    scores: dict[str, float]
+
+
+class KeptFaces:
+    """One restorer's faces, a file each, which is whole or not there.
+
+    Args:
+        root: of all restorers; it is made with the first face.
+        key: whatever the faces follow from: settings, weights, commit. Faces of another key are not seen.
+    """
+
+    def __init__(self, root: Path, key: Mapping[str, object]) -> None:
+        text = json.dumps(key, sort_keys=True, default=str)
+        self._folder = root / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def load(self, pair: Pair) -> KeptFace | None:
+        """What was kept of a pair; None if nothing was, or of other pixels."""
+        path = self._path(pair)
+        if not path.is_file():
+            return None
+        with np.load(path) as file:
+            if str(file["pair"]) != _digest(pair):
+                return None
+            scores = dict(zip(file["names"].tolist(), file["values"].tolist(), strict=True))
+            return KeptFace(file["image"], float(file["seconds"]), scores)
+
+    def save(self, pair: Pair, face: KeptFace) -> None:
+        content = io.BytesIO()
+        np.savez(
+            content,
+            pair=_digest(pair),
+            image=face.image,
+            seconds=face.seconds,
+            names=np.array(list(face.scores), dtype=np.str_),
+            values=np.array(list(face.scores.values()), dtype=np.float64),
+        )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(self._path(pair), content.getvalue())
+
+    def _path(self, pair: Pair) -> Path:
+        return self._folder / f"{pair.position:08d}.npz"
+
+
+def _digest(pair: Pair) -> str:
+    return hashlib.sha256(pair.lq.tobytes() + pair.hq.tobytes()).hexdigest()

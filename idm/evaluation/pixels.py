@@ -1,0 +1,152 @@
+"""Metrics of pixels, which need no network: PSNR, SSIM, MS-SSIM, colour and sharpness."""
+
+import math
+
+import numpy as np
+from jaxtyping import Float64
+
+from idm.evaluation.metric import Image01, Metric, PairMetric, check_images
+
+_EQUAL = (
+    "an image equal to its original counts as one that differs by one 8-bit level in one value, the smallest "
+    "difference there is"
+)
+_LUMA = np.array([65.481, 128.553, 24.966]) / 255  # ITU-R BT.601, 16 to 235 of 255
+
+
+def psnr(restored: Image01, hq: Image01) -> float:
+    """-10 log10(mean squared error) in dB over all pixels and channels.
+
+    The error counts as at least (1/255)^2 / (number of values), so that equal images have a finite score above all
+    8-bit images that differ: 95 dB at 128 x 128.
+    """
+    check_images(restored, hq)
+    return _decibel(restored.astype(np.float64) - hq)
+
+
+def psnr_y(restored: Image01, hq: Image01) -> float:
+    """PSNR in dB of the luma of ITU-R BT.601, 16..235 of 255, with the floor of :func:`psnr`."""
+    check_images(restored, hq)
+    return _decibel((restored.astype(np.float64) - hq) @ _LUMA)
+
+
+def _decibel(difference: Float64[np.ndarray, "..."]) -> float:
+    floor = 1 / 255**2 / difference.size
+    return -10 * math.log10(max(float(np.mean(difference**2)), floor))
+
+
+def ssim(restored: Image01, hq: Image01) -> float:
+    """Structural similarity (Wang et al. 2004), at most 1; the sides must be 11 pixels or more."""
+    from skimage.metrics import structural_similarity
+
+    check_images(restored, hq, smallest=11)
+    value = structural_similarity(
+        restored.astype(np.float64),
+        hq.astype(np.float64),
+        data_range=1,
+        channel_axis=-1,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+    )
+    return float(value)
+
+
+def build_ms_ssim() -> PairMetric:
+    """MS-SSIM (Wang et al. 2003) of pyiqa; the sides must be 176 pixels or more, 11 at the coarsest of five scales."""
+    import torch
+    from einops import rearrange
+    from pyiqa.archs.ssim_arch import MS_SSIM
+
+    network = MS_SSIM()
+
+    def ms_ssim(restored: Image01, hq: Image01) -> float:
+        check_images(restored, hq, smallest=176)
+        pair = rearrange(torch.from_numpy(np.stack([restored, hq])), "n h w c -> n 1 c h w")
+        return float(network(pair[0], pair[1]))
+
+    return ms_ssim
+
+
+def colour_shift(restored: Image01, hq: Image01) -> float:
+    """Distance of the mean colours in CIE L*a*b*; 2.3 is about the smallest that a viewer notices."""
+    from skimage.color import rgb2lab
+
+    check_images(restored, hq)
+    means = [rgb2lab(image.astype(np.float64)).mean(axis=(0, 1)) for image in (restored, hq)]
+    return float(np.linalg.norm(means[0] - means[1]))
+
+
+def sharpness(restored: Image01, hq: Image01) -> float:
+    """Variance of the Laplacian of luma over the original's: below 1 is blurrier, above 1 sharper or noisier.
+
+    Raises:
+        ValueError: the original has no texture.
+    """
+    import cv2
+
+    check_images(restored, hq, smallest=3)
+    blurred, original = (cv2.Laplacian(image.astype(np.float64) @ _LUMA, cv2.CV_64F).var() for image in (restored, hq))
+    if original == 0:
+        raise ValueError("sharpness is not defined for an original without texture")
+    return float(blurred / original)
+
+
+METRICS = (
+    Metric(
+        "psnr",
+        "PSNR",
+        "higher",
+        "pair",
+        f"PSNR in dB over all pixels of R, G and B (not luma), no border cropped, averaged over images; {_EQUAL}.",
+        lambda networks: psnr,
+    ),
+    Metric(
+        "psnr_y",
+        "PSNR-Y",
+        "higher",
+        "pair",
+        "PSNR in dB of the luma of ITU-R BT.601 (16 to 235 of 255), no border cropped, averaged over images; "
+        f"{_EQUAL}.",
+        lambda networks: psnr_y,
+    ),
+    Metric(
+        "ssim",
+        "SSIM",
+        "higher",
+        "pair",
+        "SSIM (Wang et al. 2004) averaged over R, G and B: Gaussian window 11 x 11, sigma 1.5, K1 0.01, "
+        "K2 0.03, population covariance, 5 border pixels left out (scikit-image).",
+        lambda networks: ssim,
+        smallest=11,
+    ),
+    Metric(
+        "ms_ssim",
+        "MS-SSIM",
+        "higher",
+        "pair",
+        "MS-SSIM (Wang et al. 2003) of pyiqa: luma of YIQ rounded to 8 bits, five scales, the product of their terms, "
+        "negative contrast terms counted as 0.",
+        lambda networks: build_ms_ssim(),
+        smallest=176,
+    ),
+    Metric(
+        "colour",
+        "Colour",
+        "lower",
+        "pair",
+        "Colour shift: Euclidean distance in CIE L*a*b* (D65) between the mean colours of the restored and the "
+        "original face.",
+        lambda networks: colour_shift,
+    ),
+    Metric(
+        "sharpness",
+        "Sharpness",
+        "one",
+        "pair",
+        "Variance of the Laplacian (3 x 3, four neighbours) of BT.601 luma, divided by the original's; noise raises "
+        "it too.",
+        lambda networks: sharpness,
+        smallest=3,
+    ),
+)

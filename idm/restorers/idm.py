@@ -1,0 +1,174 @@
+"""IDM: the trained denoiser, its noise levels, and the chain by which faces are sampled from them."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from idm.diffusion.chain import SCHEDULERS, Chain, scheduler_settings, signal_levels
+from idm.diffusion.process import Image, Prediction
+from idm.diffusion.samplers import sample
+from idm.diffusion.schedule import to_betas
+from idm.io.ranges import from_diffusion, to_diffusion
+from idm.models.unet import Denoiser
+from idm.restorers.export import Graph
+
+if TYPE_CHECKING:
+    from idm.restorers.backends import Backend, ExportedDenoiser
+
+
+_CHAIN = Chain()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model was loaded from, and the sha256 of its weights file."""
+
+    folder: Path
+    weights_sha256: str
+
+
+class IDM:
+    """Restores aligned faces with f_theta; a :class:`~idm.restorers.protocol.Restorer`.
+
+    It needs torch and our own modules only. :class:`~idm.restorers.pipeline.IDMPipeline` is the same as a diffusers
+    pipeline; :mod:`idm.restorers.saved` reads and writes the files of both.
+
+    Args:
+        denoiser: f_theta.
+        gammas: the schedule that it was trained with, see :mod:`idm.diffusion.schedule`.
+        prediction: how its output is read.
+        chain: how faces are sampled unless a call says otherwise.
+        origin: the files that it was loaded from; None for one that was not.
+
+    Raises:
+        ValueError: the schedule does not have the chain's levels.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        gammas: Float[Tensor, " T1"],
+        *,
+        prediction: Prediction = "sample",
+        chain: Chain = _CHAIN,
+        origin: Origin | None = None,
+    ) -> None:
+        self.denoiser, self.gammas, self.prediction, self.origin = denoiser, gammas, prediction, origin
+        self.chain = chain
+        self.exported: ExportedDenoiser | None = None
+
+    @property
+    def chain(self) -> Chain:
+        """How faces are sampled; ``idm.chain = idm.chain.changed(num_steps=4)`` changes it.
+
+        Raises:
+            ValueError: the schedule does not have the chain's levels; the old chain stays.
+        """
+        return self._chain
+
+    @chain.setter
+    def chain(self, chain: Chain) -> None:
+        signal_levels(chain, self.gammas.tolist())
+        self._chain = chain
+
+    @property
+    def image_size(self) -> int:
+        return self.denoiser.config.image_size
+
+    def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
+        """Restore degraded faces in [0, 1] by the model's own chain; face i draws from ``seeds[i]``."""
+        return self.sample(lq, generators_of(seeds))
+
+    def generate(self, seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
+        """Faces out of noise, in [0, 1], with the chain's number of steps; each depends on its seed alone.
+
+        Raises:
+            ValueError: the denoiser is conditional, a model of restoration and not of faces.
+        """
+        if self.denoiser.config.conditional:
+            raise ValueError("generate() needs an unconditional denoiser (denoiser.conditional: false)")
+        nothing = torch.zeros(len(seeds), 3, self.image_size, self.image_size)
+        return self.sample(nothing, generators_of(seeds), self.chain.changed(fidelity=0.0))
+
+    def sample(
+        self,
+        lq: Float[Tensor, "b 3 h w"],
+        generators: Sequence[torch.Generator],
+        chain: Chain | None = None,
+        on_step: Callable[[int, int, Image], None] | None = None,
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Restore degraded faces in [0, 1], of any size, by this chain or the model's own.
+
+        Args:
+            on_step: see :func:`idm.diffusion.samplers.sample`, which also says what is refused.
+        """
+        restored = sample(
+            self.exported or self.denoiser.eval(),
+            to_diffusion(lq.to(self.denoiser.device, torch.float32)),
+            self.gammas,
+            self.chain if chain is None else chain,
+            prediction=self.prediction,
+            generators=generators,
+            on_step=on_step,
+        )
+        return from_diffusion(restored)
+
+    def use_backend(self, backend: "Backend | Literal['torch']", dtype: torch.dtype = torch.float32) -> None:
+        """Choose what runs f_theta from now on: PyTorch, or another program on a graph of the present weights.
+
+        All else stays with PyTorch, as does the denoiser that is saved.
+
+        Args:
+            dtype: what the other program computes in; of PyTorch's denoiser it is its own.
+
+        Raises:
+            ExportError: see :class:`~idm.restorers.backends.ExportedDenoiser`.
+        """
+        if backend == "torch":
+            self.exported = None
+        else:
+            from idm.restorers.backends import ExportedDenoiser
+
+            self.exported = ExportedDenoiser(self.denoiser.eval(), backend, dtype)
+
+    def graph(self) -> Graph:
+        """f_theta(x_d, x_t, gamma) for :func:`~idm.restorers.export.export_onnx`, with what a sampler needs to know."""
+        from idm.restorers.backends import denoiser_inputs
+
+        sampler = self.chain.sampler
+        metadata = {
+            "inputs": "x_d: degraded faces in [-1, 1]; x_t = sqrt(gamma) x_0 + sqrt(1 - gamma) eps; gamma in (0, 1)",
+            "prediction": self.prediction,  # how the output is read
+            "chain": json.dumps(asdict(self.chain)),
+            "scheduler": SCHEDULERS[sampler][1],
+            "scheduler_config": json.dumps(scheduler_settings(sampler, to_betas(self.gammas).tolist())),
+        }
+        return Graph("denoiser", self.denoiser, denoiser_inputs(self.denoiser), metadata)
+
+    def metadata(self) -> dict[str, str | int | float]:
+        """What of the model decides its results, for tables and records."""
+        chain: dict[str, str | int | float] = asdict(self.chain)
+        if not chain.pop("levels"):
+            return {**self._network(), **chain}
+        return {**self._network(), **chain, "levels": ", ".join(f"{sigma:g}" for sigma in self.chain.levels)}
+
+    def _network(self) -> dict[str, str | int | float]:
+        exported = self.exported
+        return {
+            **({} if self.origin is None else {"weights_sha256": self.origin.weights_sha256}),
+            "image_size": self.image_size,
+            "parameters": sum(p.numel() for p in self.denoiser.parameters()),
+            "backend": exported.backend if exported else "torch",
+            "precision": str(exported.dtype if exported else self.denoiser.dtype).removeprefix("torch."),
+        }
+
+
+def generators_of(seeds: Sequence[int]) -> list[torch.Generator]:
+    """A generator on the CPU for each seed."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -1,0 +1,84 @@
+"""An adversarial finish: a critic of patches pushes the estimate of x_0 from the mean of all faces to a likely one.
+
+ESRGAN (arXiv 1809.00219) and LPNSR finish a restorer trained on pixels and features in the same way. Not part of IDM as
+published: our own choice.
+"""
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from idm.diffusion.adversarial import diff_augment, frozen, hinge_critic, hinge_generator, r1
+from idm.models.critics import PatchCritic
+from idm.training.updates import update
+
+Images = Float[Tensor, "b 3 s s"]
+
+
+class Adversary:
+    """A critic with its optimiser, trained beside a denoiser.
+
+    Args:
+        weight: of the denoiser's adversarial loss.
+        r1_gamma: of the gradient penalty gamma / 2 |grad D(x_0)|^2, where D is the mean of a face's logits.
+        r1_every: the penalty is taken in every so many steps, and then counts for all of them (StyleGAN2, section 3.1).
+        augment: let the critic see faces through DiffAugment.
+    """
+
+    def __init__(
+        self,
+        critic: PatchCritic,
+        *,
+        weight: float,
+        learning_rate: float,
+        r1_gamma: float = 1.0,
+        r1_every: int = 8,
+        augment: bool = False,
+    ) -> None:
+        self.critic: nn.Module = critic
+        self.optimizer = torch.optim.Adam(critic.parameters(), lr=learning_rate, betas=(0.5, 0.99), fused=True)
+        self.weight, self.r1_gamma, self.r1_every, self.augment = weight, r1_gamma, r1_every, augment
+
+    def prepare(self, accelerator: Accelerator) -> None:
+        """Take part in a run: its device, precision, processes and checkpoints."""
+        self.accelerator = accelerator
+        self.critic, self.optimizer = accelerator.prepare(self.critic, self.optimizer)
+
+    def generator_loss(self, estimate: Images, generator: torch.Generator) -> Float[Tensor, ""]:
+        """The weighted loss of estimates of x_0 in [-1, 1]; the critic gets no gradient from it."""
+        critic = self.accelerator.unwrap_model(self.critic)
+        with frozen(critic):
+            return self.weight * hinge_generator(critic(self._seen(estimate, generator)).float())
+
+    def train_step(
+        self, step: int, real: Images | None, fake: Images | None, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Step number ``step`` of the critic on x_0 and on estimates of it, in [-1, 1]; gives scalars for the log.
+
+        Without any images it does nothing.
+        """
+        if real is None or fake is None:
+            return {}
+        with self.accelerator.autocast():
+            logits_real, logits_fake = (
+                self.critic(self._seen(images, generator)).float() for images in (real, fake.detach())
+            )
+            loss = hinge_critic(logits_real, logits_fake)
+        penalised = step % self.r1_every == 0
+        self.accelerator.backward(loss + self._penalty(real) if penalised else loss)
+        update(self.accelerator, self.critic, self.optimizer, max_grad_norm=None)
+        return {
+            "critic_loss": loss.detach(),
+            "critic_real_accuracy": (logits_real > 0).float().mean(),
+            "critic_fake_accuracy": (logits_fake < 0).float().mean(),
+        }
+
+    def _penalty(self, real: Images) -> Float[Tensor, ""]:
+        """Lazy R1, in float32: second derivatives of bfloat16 are noise."""
+        with torch.autocast(real.device.type, enabled=False):
+            of_faces = r1(lambda images: self.critic(images).mean(dim=(1, 2, 3)), real)
+        return self.r1_every * self.r1_gamma / 2 * of_faces
+
+    def _seen(self, images: Images, generator: torch.Generator) -> Images:
+        return diff_augment(images, generator) if self.augment else images

@@ -1,0 +1,115 @@
+"""The log of a run: what the steps between two lines gave, and the lines."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float
+from torch import Tensor
+
+from idm.io.atomic import CheckpointError, write_text
+
+
+class Window:
+    """Sums and counts over the steps since the last line of the log, kept on the device.
+
+    Attributes:
+        steps: how many there were.
+        seconds: how long they took.
+        longest: the longest row of skipped updates, those before the window included.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.row = torch.zeros((), device=device)
+        self.clear()
+
+    def clear(self) -> None:
+        self.totals: dict[str, Float[Tensor, " 2"]] = {}
+        self.skipped = torch.zeros((), device=self.device)
+        self.longest = self.row.clone()
+        self.steps, self.seconds = 0, 0.0
+
+    def add(self, values: dict[str, Tensor], skipped: Float[Tensor, ""]) -> None:
+        """What one step gave, of which nothing is counted if its update was skipped.
+
+        Args:
+            values: scalars, or (sum, count) where a mean is over something else than steps.
+            skipped: 1 or 0.
+        """
+        for name, value in values.items():
+            value = value.to(self.device, torch.float32)
+            total = value if value.ndim else torch.stack([value, torch.ones_like(value)])
+            total = torch.where(skipped > 0, 0.0, total)
+            self.totals[name] = self.totals[name] + total if name in self.totals else total
+        self.skipped = self.skipped + skipped
+        self.row = (self.row + skipped) * skipped
+        self.longest = torch.maximum(self.longest, self.row)
+        self.steps += 1
+
+    def means(self, accelerator: Accelerator) -> dict[str, float]:
+        """Over the steps of all processes; what nothing was counted of is left out."""
+        names = sorted(self.totals)
+        if not names:
+            return {}
+        totals = torch.stack([self.totals[name] for name in names])
+        totals = totals.double() if self.device.type != "mps" else totals
+        totals = accelerator.reduce(totals, "sum").tolist()
+        return {name: total / count for name, (total, count) in zip(names, totals, strict=True) if count}
+
+    def state(self) -> dict[str, Any]:
+        """As JSON; exact, for float32 numbers are."""
+        totals = {name: total.tolist() for name, total in self.totals.items()}
+        return {
+            "window": totals,
+            "window_skipped": [self.skipped.item(), self.longest.item(), self.row.item()],
+            "window_steps": self.steps,
+            "window_seconds": self.seconds,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go back to a state, also to one in which only sums were kept."""
+        self.steps, self.seconds = state["window_steps"], state["window_seconds"]
+        pairs = {n: v if isinstance(v, list) else [v, self.steps] for n, v in state["window"].items()}
+        self.totals = {name: torch.tensor(pair, device=self.device) for name, pair in pairs.items()}
+        skipped = torch.tensor(state.get("window_skipped", [0.0, 0.0, 0.0]), device=self.device)
+        self.skipped, self.longest, self.row = skipped
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows of a run's log; a last line that was cut short by a kill is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Raises CheckpointError where the disk is full."""
+    try:
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def record_settings(path: Path, step: int, settings: dict[str, Any]) -> None:
+    """Add a row to a run's history if its settings are others than before: those that differ, and from which step on.
+
+    The first row holds all settings; each later one replaces what the rows above it say. A setting that is no more is
+    null.
+    """
+    rows = read_log(path)
+    held: dict[str, Any] = {}
+    for row in rows:
+        held |= row["settings"]
+    now = {**dict.fromkeys(held), **json.loads(json.dumps(settings))}
+    changed = {key: value for key, value in now.items() if key not in held or held[key] != value}
+    if changed:
+        write_rows(path, [*rows, {"step": step, "settings": changed}])

@@ -1,0 +1,58 @@
+"""One update of weights and of their average, left out where a gradient is not finite.
+
+Everything is decided on the device: a step never waits for a number to reach the processor.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from diffusers.training_utils import EMAModel
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+
+def update(
+    accelerator: Accelerator, network: nn.Module, optimizer: AcceleratedOptimizer, max_grad_norm: float | None
+) -> Float[Tensor, ""] | None:
+    """Follow the gradients, if all micro-batches have been seen, and forget them.
+
+    Weights and the optimiser's state stay as they are if the norm of the gradients is not finite.
+
+    Args:
+        optimizer: of the fused kind, which can leave an update out.
+        max_grad_norm: gradients of a larger norm are scaled down to it; None: never.
+
+    Returns:
+        The norm before scaling; None while micro-batches are missing.
+    """
+    norm = None
+    if accelerator.sync_gradients:
+        limit = math.inf if max_grad_norm is None else max_grad_norm
+        norm = torch.as_tensor(accelerator.clip_grad_norm_(network.parameters(), limit))
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        optimizer.optimizer.found_inf = (~torch.isfinite(norm)).float()  # what GradScaler tells fused optimisers
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+@torch.no_grad()
+def average(ema: EMAModel, parameters: Iterable[nn.Parameter], step: int, updated: Bool[Tensor, ""]) -> None:
+    """``ema.step`` after optimiser step ``step`` (from 0), whose decay warms up with the steps; nothing is averaged in
+    where the update was left out."""
+    ema.optimization_step = step + 1
+    weight = torch.where(updated, 1 - ema.get_decay(step + 1), 0.0)
+    difference = torch._foreach_sub(list(parameters), ema.shadow_params)
+    torch._foreach_mul_(difference, weight)
+    torch._foreach_add_(ema.shadow_params, difference)
+
+
+@torch.no_grad()
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no tensor, or no part of it that this process holds, has an infinite value or a NaN."""
+    local = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+    return bool(torch.stack([torch.isfinite(tensor).all() for tensor in local]).all())

@@ -1,0 +1,97 @@
+"""Ablations: every arm is a sound configuration, trainings are shared, and differences are paired."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "ablations"
+
+
+@pytest.fixture(scope="module")
+def modules() -> dict[str, ModuleType]:
+    """The scripts, which are in no package and import one another."""
+    loaded = {}
+    sys.path.insert(0, str(FOLDER))
+    try:
+        for name in ("jobs", "run", "table"):
+            spec = importlib.util.spec_from_file_location(f"ablations_{name}", FOLDER / f"{name}.py")
+            assert spec is not None
+            assert spec.loader is not None
+            loaded[name] = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = loaded[name]
+            spec.loader.exec_module(loaded[name])
+    finally:
+        sys.path.remove(str(FOLDER))
+    return loaded
+
+
+def test_every_arm_is_a_sound_configuration_and_its_options_are_known(modules) -> None:
+    from idm.apps.cli.main import build_parser
+
+    found = modules["jobs"].jobs(modules["jobs"].ablations(), None, [])
+    assert {entry[0] for job in found for entry in job.measured} == {a.name for a in modules["jobs"].ablations()}
+    for job in found:
+        for *_, options in job.measured:
+            build_parser().parse_args(["evaluate", "-o", "out", *options])
+
+
+def test_the_base_is_trained_once_for_all_and_each_arm_with_two_seeds(modules) -> None:
+    jobs, all_of_them = modules["jobs"].jobs, modules["jobs"].ablations()
+    found = jobs(all_of_them, None, [])
+    distinct = {frozenset(overrides) for ablation in all_of_them for overrides in ablation.arms.values()}
+    assert len(found) == 2 * len(distinct)
+    base = [job for job in found if len(job.measured) > 7]
+    assert [job.seed for job in base] == [0, 1]
+    assert f"--array=0-{len(found) - 1}" in (FOLDER / "README.md").read_text()
+    alone = jobs(modules["jobs"].ablations(["loss"]), None, [])
+    assert {job.key for job in alone} <= {job.key for job in found}
+
+
+def test_a_result_has_one_file_whichever_ablations_are_asked_for(modules) -> None:
+    numbers = modules["run"].enumerate_tests
+    jobs, ablations = modules["jobs"].jobs, modules["jobs"].ablations
+    together = {(job.key, *entry[:3]): number for job in jobs(ablations(), None, []) for number, entry in numbers(job)}
+    for name in ("sampling", "degradation"):
+        for job in jobs(ablations([name]), None, []):
+            assert all(together[job.key, *entry[:3]] == number for number, entry in numbers(job))
+
+
+def test_the_budget_scales_the_steps(modules) -> None:
+    jobs, ablations = modules["jobs"].jobs, modules["jobs"].ablations
+    assert {job.num_steps for job in jobs(ablations(["loss"]), None, [])} == {600}
+    assert {job.num_steps for job in jobs(ablations(["loss"]), 60, [])} == {3600}
+    assert {job.num_steps for job in jobs(ablations(["loss"]), 0.01, [])} == {2}
+    with pytest.raises(ValueError, match="no ablation beauty; known: attention"):
+        ablations(["beauty"])
+
+
+def result(arm: str, seed: int, psnr: np.ndarray) -> dict:
+    about = {"ablation": "prediction", "arm": arm, "test": "", "seed": seed, "steps": 5, "training_seconds": 1.0}
+    machine = {"machine": {"processor": "p"}, "num_images": len(psnr), "data": "faces", "commit": "0" * 40}
+    return {**about, **machine, "scores": {"psnr": psnr.tolist()}}
+
+
+def test_a_row_is_compared_with_the_first_face_by_face_and_seed_by_seed(modules, tmp_path: Path) -> None:
+    table, rng = modules["table"], np.random.default_rng(0)
+    faces = rng.normal(20, 5, 40)
+    rows = {
+        ("prediction", "x_0, x_d added", ""): [result("x_0, x_d added", seed, faces + seed) for seed in (0, 1)],
+        ("prediction", "v", ""): [result("v", seed, faces + seed + 1 + rng.normal(0, 0.1, 40)) for seed in (0, 1)],
+    }
+    (mean, low, high), seeds = table.difference(
+        rows["prediction", "v", ""], rows["prediction", "x_0, x_d added", ""], "psnr"
+    )
+    assert 0.9 < low < mean < high < 1.1
+    assert np.mean(seeds) == pytest.approx(mean)
+    text = table.render(rows)
+    assert "| v | 2 |" in text
+    assert f"{mean:+.3g} [{low:+.3g}, {high:+.3g}]" in text
+    table.plot(rows, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 1000
+    rows["prediction", "v", ""].pop()
+    assert "| v | 2 |" not in table.render(rows)
+    assert "Not finished: x_0; epsilon; v." in table.render(rows)

@@ -1,0 +1,63 @@
+"""The critic of whole faces as the shipped configuration trains it: it must see what the generator does wrong."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from torch import Tensor
+from torch.nn import functional as F
+
+from gan_baseline.adversary import Adversary, positive
+from gan_baseline.build import build_adversary
+from gan_baseline.schema import GANConfig
+from idm.config.load import load_config
+from idm.data.synthetic import synthetic_face
+from idm.io.ranges import from_uint8, to_diffusion
+
+CONFIG = Path(__file__).parents[2] / "configs" / "gan_faces64.yaml"
+SIZE, TRAINED_ON, NUM_STEPS, BATCH = 64, 48, 120, 8
+
+
+@pytest.fixture(scope="module")
+def faces() -> tuple[Tensor, Tensor]:
+    """Sharp faces, and the same as blurred as faces are that a generator restored by L1 alone."""
+    images = [torch.from_numpy(synthetic_face(0, i, SIZE).image.copy()) for i in range(TRAINED_ON + 16)]
+    sharp = to_diffusion(from_uint8(torch.stack(images).permute(0, 3, 1, 2).contiguous()))
+    return sharp, F.interpolate(F.avg_pool2d(sharp, 4), scale_factor=4, mode="bilinear")
+
+
+@pytest.fixture
+def adversary():
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    torch.manual_seed(0)
+    yield build_adversary(load_config(CONFIG, GANConfig), Accelerator(cpu=True, mixed_precision="no"))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+def train(adversary: Adversary, sharp: Tensor, blurred: Tensor) -> None:
+    rng = torch.Generator().manual_seed(1)
+    for step in range(NUM_STEPS):
+        chosen = torch.randint(TRAINED_ON, (BATCH,), generator=rng)
+        with adversary.accelerator.accumulate(adversary.model):
+            terms, _ = adversary.own_losses(step, sharp[chosen], blurred[chosen])
+            adversary.accelerator.backward(torch.stack(list(terms.values())).sum())
+            adversary.adam.step(adversary.accelerator, adversary.model, adversary.optimizer)
+
+
+def test_the_critic_of_the_64_px_configuration_soon_tells_sharp_faces_from_blurred_ones(adversary, faces):
+    sharp, blurred = faces
+    train(adversary, sharp, blurred)
+    with torch.no_grad():
+        terms, accuracies = adversary.own_losses(0, sharp[TRAINED_ON:], blurred[TRAINED_ON:])
+    assert (accuracies["real_accuracy"] + accuracies["fake_accuracy"]) / 2 > 0.9
+    assert terms["discriminator"] < 0.7  # chance is 1.386
+
+
+def test_accuracy_is_the_share_of_logits_on_the_right_side():
+    logits = torch.tensor([[2.0], [0.1], [-1.0], [3.0]])
+    assert positive(logits).item() == 0.75
+    assert positive(-logits).item() == 0.25

@@ -1,0 +1,187 @@
+"""Do no harm: what needs no change stays as it is, what does is changed, and the report says which and why."""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from idm.apps.photo.face import Past
+from idm.apps.photo.harm import OWN_ERROR, change_share, judge
+from idm.apps.photo.restorer import PhotoRestorer, RestoredPhoto
+from idm.apps.photo.settings import PhotoSettings
+from idm.data.synthetic import synthetic_face
+from idm.faces.align import align_face
+from idm.faces.colour import match_contrast
+from idm.faces.detect import DetectedFace
+from idm.faces.grain import without_grain
+from idm.faces.paste import crop_weights
+from idm.io.photos import Photo
+
+SIZE = 128
+RNG = np.random.default_rng(0)
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def blurred(face: np.ndarray, sigma: float) -> np.ndarray:
+    return cv2.GaussianBlur(face, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
+
+
+class Does:
+    """A restorer that does one thing to each face, h w 3 in [0, 1]."""
+
+    image_size = SIZE
+
+    def __init__(self, what: Callable[[np.ndarray], np.ndarray]) -> None:
+        self.what = what
+
+    def restore(self, lq: torch.Tensor, seeds: object) -> torch.Tensor:
+        faces = [self.what(face.permute(1, 2, 0).numpy()) for face in lq]
+        return torch.from_numpy(np.stack(faces).astype(np.float32).clip(0, 1)).permute(0, 3, 1, 2)
+
+
+def restore(what: Callable[[np.ndarray], np.ndarray], pixels: np.ndarray, **settings: object) -> RestoredPhoto:
+    """Of a picture that is one synthetic face."""
+    landmarks = synthetic_face(0, 0, len(pixels)).landmarks.astype(np.float64)
+    box = np.concatenate([landmarks.min(axis=0) - 8, landmarks.max(axis=0) + 8])
+
+    class Knows:
+        def detect(self, pixels: np.ndarray) -> list[DetectedFace]:
+            return [DetectedFace(box, landmarks, 0.999)]
+
+    return PhotoRestorer(Does(what), Knows()).restore(Photo(pixels), PhotoSettings(min_face=0.0, **settings))
+
+
+def face(size: int) -> np.ndarray:
+    return synthetic_face(0, 0, size).image
+
+
+def test_a_face_that_needs_nothing_keeps_its_pixels_and_full_overrides() -> None:
+    errs = RNG.normal(0, 0.8 * OWN_ERROR, (SIZE, SIZE, 3)).astype(np.float32)
+    done = restore(lambda crop: crop + errs, face(SIZE))
+    np.testing.assert_array_equal(done.photo.pixels, face(SIZE))
+    (report,) = done.faces
+    assert (report.state, report.share) == ("kept", 0)
+    assert report.note == "it needs hardly any change: the face stays as it was"
+    (report,) = restore(lambda crop: crop + errs, face(SIZE), change="full").faces
+    assert (report.state, report.share) == ("restored", 1)
+
+
+@pytest.mark.parametrize("size", [60, 93])
+def test_a_small_sharp_face_does_not_become_softer(size: int) -> None:
+    done = restore(lambda crop: blurred(crop, 2.5), face(size))
+    np.testing.assert_array_equal(done.photo.pixels, face(size))
+    assert done.faces[0].note == "the restored face is softer: the face stays as it was"
+
+
+def test_what_is_no_better_stays() -> None:
+    done = restore(
+        lambda crop: np.clip(crop + 0.1 * np.sin(np.arange(SIZE) / 30)[:, None, None], 0, 1),
+        face(SIZE),
+        color_fix="none",
+    )
+    np.testing.assert_array_equal(done.photo.pixels, face(SIZE))
+    assert "no better by its measures" in done.faces[0].note
+
+
+def test_a_noisier_face_stays() -> None:
+    noise = RNG.normal(0, 0.05, (SIZE, SIZE, 3)).astype(np.float32)
+    assert "noisier" in restore(lambda crop: crop + noise, face(SIZE)).faces[0].note
+
+
+@pytest.mark.parametrize("spoil", ["blur", "noise"])
+def test_a_damaged_face_is_restored_nearly_in_full(spoil: str) -> None:
+    clean = face(SIZE)
+    noise = RNG.normal(0, 12, clean.shape) if spoil == "noise" else 0
+    damaged = np.clip((blurred(clean, 2) if spoil == "blur" else clean) + noise, 0, 255).astype(np.uint8)
+    truth = restore(lambda crop: crop, clean)  # where the clean face lies in its crop
+    assert truth.faces[0].state == "kept"
+    crop, _ = align_face(clean, synthetic_face(0, 0, SIZE).landmarks.astype(np.float64), SIZE)
+    done = restore(lambda _: crop, damaged)
+    assert done.faces[0].state == "restored"
+    assert done.faces[0].share > 0.8
+    middle = (slice(SIZE // 4, 3 * SIZE // 4),) * 2
+    before = np.square(damaged[middle] - clean[middle].astype(float)).mean()
+    after = np.square(done.photo.pixels[middle] - clean[middle].astype(float)).mean()
+    assert after < 0.3 * before
+
+
+def test_the_share_falls_as_the_change_nears_the_restorers_own_error() -> None:
+    given = np.full((SIZE, SIZE, 3), 0.5, np.float32)
+    shares = [change_share(given, given + np.float32(times * OWN_ERROR)) for times in (0, 1, 2, 10)]
+    np.testing.assert_allclose(shares, [0, 0, 0.75, 0.99], atol=1e-3)
+    assert judge(given, given).why == "it needs hardly any change"
+
+
+def test_in_a_clip_the_share_is_the_mean_so_far() -> None:
+    past = Past()
+    assert [past.add_share(share) for share in (1.0, 0.0, 0.5)] == [1.0, 0.5, 0.5]
+
+
+# --- tones
+
+
+def slope(restored: np.ndarray, given: np.ndarray) -> float:
+    """Contrast of the restored face's middle tones, as a share of the given one's."""
+    weights = crop_weights(len(given))
+    a, b = (blurred(x @ LUMA, 2) - blurred(x @ LUMA, 5) for x in (restored, given))
+    return float((weights * a * b).sum() / (weights * b * b).sum())
+
+
+def test_middle_tones_keep_their_contrast() -> None:
+    given = face(SIZE).astype(np.float32) / 255
+    luma = given @ LUMA
+    flat = given - 0.25 * (blurred(luma, 1) - blurred(luma, 5))[..., None]
+    weights = crop_weights(SIZE)
+    assert slope(flat, given) < 0.85
+    assert slope(match_contrast(flat, given, weights), given) == pytest.approx(1, abs=0.03)
+    np.testing.assert_allclose(match_contrast(given, given, weights), given, atol=1e-6)
+
+
+def test_neither_noise_nor_blur_of_the_given_face_changes_the_contrast_of_the_restored_one() -> None:
+    clean = face(SIZE).astype(np.float32) / 255
+    noisy = (clean + RNG.normal(0, 0.08, clean.shape)).astype(np.float32)
+    for given in (noisy, blurred(clean, 3)):
+        np.testing.assert_allclose(match_contrast(clean, given, crop_weights(SIZE)), clean, atol=0.01)
+
+
+def test_a_tinted_scan_gains_no_speckle_of_colour() -> None:
+    grey = face(SIZE).astype(np.float32) @ LUMA
+    scan = np.stack([grey, 0.97 * grey, 0.9 * grey], axis=-1)
+    scan = (scan + RNG.normal(0, 3, scan.shape)).clip(0, 255).astype(np.uint8)
+    colours = RNG.normal(0, 0.05, (SIZE, SIZE, 3)).astype(np.float32)
+    done = restore(lambda crop: crop + colours, scan, change="full")
+
+    def chroma(pixels: np.ndarray) -> float:
+        return float(np.quantile(np.ptp(pixels.astype(int), axis=2), 0.99))
+
+    assert not np.array_equal(done.photo.pixels, scan)
+    assert chroma(done.photo.pixels) <= chroma(scan) + 1
+    assert chroma(restore(lambda crop: crop + colours, scan, change="full", grayscale="off").photo.pixels) > 20
+
+
+# --- grain
+
+
+def test_grain_goes_and_edges_stay() -> None:
+    x = np.zeros((96, 96, 3), np.float32)
+    x[:, 48:] = 0.5
+    edge = x - blurred(x, 3)
+    noise = RNG.normal(0, 0.02, x.shape).astype(np.float32)
+    noise -= blurred(noise, 3)
+    cleaned = without_grain(edge + noise, np.ones((96, 96), bool))
+    flat, near = cleaned[:, 8:36], (slice(8, 88), slice(46, 50))
+    assert flat.std() < 0.3 * noise[:, 8:36].std()
+    np.testing.assert_allclose(cleaned[near].mean(axis=0), edge[near].mean(axis=0), rtol=0.1, atol=0.005)
+
+
+def test_a_large_face_loses_its_grain_and_keeps_its_structure() -> None:
+    clean = face(4 * SIZE)
+    grainy = np.clip(clean + RNG.normal(0, 10, clean.shape), 0, 255).astype(np.uint8)
+    errors = {}
+    for detail in ("keep", "replace", "clean"):
+        done = restore(lambda crop: crop, grainy, detail=detail, change="full").photo.pixels
+        errors[detail] = float(np.abs(done[128:384, 128:384].astype(int) - clean[128:384, 128:384]).mean())
+    assert errors["clean"] < 0.6 * errors["keep"]
+    assert errors["clean"] < errors["replace"]

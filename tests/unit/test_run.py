@@ -1,0 +1,206 @@
+"""A run goes on from its newest intact checkpoint, skips and counts what is not finite, and keeps its history."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from safetensors.torch import load_file, save_file
+
+from idm.data.pairs import Batch, FrozenPairs
+from idm.io.atomic import CheckpointError
+from idm.training.learner import Trainable
+from idm.training.log import Window, read_log, record_settings
+from idm.training.loop import MOST_SKIPPED, Run, Settings, TrainingError
+from idm.training.validation import Validation
+
+
+class Counter:
+    """A learner with one weight, which counts the steps; some of them are skipped, and some spoil the weight."""
+
+    def __init__(self, skips: tuple[int, ...] = (), spoils: tuple[int, ...] = ()) -> None:
+        self.weight, self.skips, self.spoils = torch.zeros(1), skips, spoils
+        self.optimizer = torch.optim.SGD([self.weight], lr=0.25)
+        self.skipped = torch.zeros(())
+
+    def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, torch.Tensor]:
+        self.skipped = torch.tensor(float(step in self.skips))
+        if step in self.skips:
+            return {"loss": torch.tensor(math.nan)}
+        self.weight += math.nan if step in self.spoils else 1
+        return {"loss": self.weight[0].clone(), "level": torch.tensor([3.0, 2.0])}
+
+    def tensors(self) -> list[torch.Tensor]:
+        return [self.weight]
+
+    def save(self, folder: Path) -> None:
+        save_file({"weight": self.weight}, folder / "model.safetensors")
+
+    def load(self, folder: Path) -> None:
+        self.weight.copy_(load_file(folder / "model.safetensors")["weight"])
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Make a run of a learner in one folder, and fit it."""
+
+    def run(learner: Counter, num_steps: int = 6, **changes) -> Run:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+        every = {"log_every": 3, "checkpoint_every": 2, "keep_checkpoints": 2, "validate_every": 100, "num_shown": 1}
+        settings = {"folder": tmp_path, "num_steps": num_steps, "accumulation": 1, "batch_size": 4, **every}
+        made = Run(
+            learner,
+            Accelerator(cpu=True, mixed_precision="no"),
+            Settings(**{**settings, "recorded": {"train.num_steps": num_steps}, **changes}),
+            batches_from=lambda first: iter(()),
+            validation=None,
+        )
+        made.fit()
+        return made
+
+    yield run
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+def saved(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
+
+
+def test_the_counter_can_be_trained():
+    assert isinstance(Counter(), Trainable)
+
+
+# Damage
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "progress.json", "hashes.json"])
+@pytest.mark.parametrize("hurt", [lambda p: p.write_bytes(p.read_bytes()[:-3]), lambda p: p.write_bytes(b"")])
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(run, tmp_path, capsys, name, hurt):
+    run(Counter())
+    hurt(tmp_path / "checkpoints" / "step_00000006" / name)
+    learner = Counter()
+    run(learner)
+    told = capsys.readouterr()
+    assert "step_00000006 is damaged" in told.err
+    assert "going on from" in told.out
+    assert "step_00000004" in told.out
+    assert learner.weight.item() == 6
+    assert saved(tmp_path) == ["damaged-step_00000006", "step_00000004", "step_00000006"]
+    assert [row["step"] for row in read_log(tmp_path / "log.jsonl")] == [3, 6]
+    run(Counter())  # and the new one is intact
+    assert "damaged:" not in capsys.readouterr().err
+
+
+def test_a_run_without_an_intact_checkpoint_is_an_error_and_changes_nothing(run, tmp_path):
+    run(Counter())
+    for checkpoint in (tmp_path / "checkpoints").iterdir():
+        (checkpoint / "model.safetensors").write_bytes(b"")
+    before = saved(tmp_path)
+    with pytest.raises(CheckpointError, match="none of the 2 checkpoints is intact"):
+        run(Counter())
+    assert saved(tmp_path) == before
+
+
+def test_a_broken_checkpoint_from_before_there_were_hashes_is_one_clear_error(run, tmp_path):
+    run(Counter())
+    for name in ("hashes.json", "model.safetensors"):
+        (tmp_path / "checkpoints" / "step_00000006" / name).unlink()
+    with pytest.raises(CheckpointError, match=r"step_00000006: cannot be loaded .*delete it"):
+        run(Counter())
+
+
+# What is not finite
+
+
+def test_skipped_updates_are_counted_and_are_in_no_mean(run, tmp_path):
+    run(Counter(skips=(1, 4, 5)))
+    first, second = read_log(tmp_path / "log.jsonl")
+    assert (first["skipped_updates"], first["loss"], first["level"]) == (1, 1.5, 1.5)
+    assert (second["skipped_updates"], second["loss"]) == (2, 3)
+
+
+def test_steps_that_were_all_skipped_have_no_loss(run, tmp_path):
+    run(Counter(skips=(0, 1, 2)))
+    first, second = read_log(tmp_path / "log.jsonl")
+    assert first["skipped_updates"] == 3
+    assert "loss" not in first
+    assert "skipped_updates" not in second
+
+
+def test_many_skipped_updates_in_a_row_end_the_run_with_advice(run, tmp_path):
+    run(Counter(skips=tuple(range(2, 2 + MOST_SKIPPED))), num_steps=20)
+    with pytest.raises(TrainingError, match=r"in 11 steps in a row before step 33.* lower train.learning_rate"):
+        run(Counter(skips=tuple(range(20, 31))), num_steps=40)
+
+
+def test_weights_that_are_not_finite_are_never_saved_and_the_run_can_go_on(run, tmp_path):
+    with pytest.raises(TrainingError, match=r"not finite at step 4, and are not saved.* train.learning_rate"):
+        run(Counter(spoils=(2,)))
+    assert saved(tmp_path) == ["step_00000002"]
+    learner = Counter()
+    run(learner)
+    assert learner.weight.item() == 6
+
+
+def test_a_window_survives_its_writing_and_reading():
+    window, cpu = Window(torch.device("cpu")), torch.device("cpu")
+    for loss, skipped in ((0.1, 0.0), (math.nan, 1.0), (0.3, 0.0), (math.nan, 1.0)):
+        window.add({"loss": torch.tensor(loss)}, torch.tensor(skipped))
+    again = Window(cpu)
+    again.load(json.loads(json.dumps(window.state())))
+    for each in (window, again):
+        assert (each.steps, each.skipped.item(), each.longest.item(), each.row.item()) == (4, 2, 1, 1)
+    assert torch.equal(again.totals["loss"], window.totals["loss"])
+
+
+def test_a_window_of_a_checkpoint_that_kept_sums_alone_is_read():
+    window = Window(torch.device("cpu"))
+    window.load({"window": {"loss": 6.0}, "window_steps": 3, "window_seconds": 1.5})
+    assert window.totals["loss"].tolist() == [6, 3]
+
+
+# The log and the history
+
+
+def test_the_learning_rate_is_logged(run, tmp_path):
+    run(Counter())
+    assert [row["learning_rate"] for row in read_log(tmp_path / "log.jsonl")] == [0.25, 0.25]
+
+
+def test_a_run_can_be_extended_and_its_history_says_from_where(run, tmp_path):
+    run(Counter())
+    run(Counter())
+    learner = Counter()
+    run(learner, num_steps=8)
+    assert learner.weight.item() == 8
+    first, second = read_log(tmp_path / "history.jsonl")
+    assert first == {"step": 0, "settings": {"train.num_steps": 6, "num_processes": 1}}
+    assert second == {"step": 6, "settings": {"train.num_steps": 8}}
+
+
+def test_a_history_tells_what_is_no_more(tmp_path):
+    path = tmp_path / "history.jsonl"
+    for step, settings in enumerate([{"a": 1, "b": (2, 3)}, {"a": 1, "b": [2, 3]}, {"b": [2, 4]}, {"b": [2, 4]}]):
+        record_settings(path, step, settings)
+    rows = [{"step": 0, "settings": {"a": 1, "b": [2, 3]}}, {"step": 2, "settings": {"a": None, "b": [2, 4]}}]
+    assert read_log(path) == rows
+
+
+# The best
+
+
+@pytest.mark.parametrize(("metric", "scores", "best"), [("psnr", (20, 25, 22), 4), ("frechet", (9, 4, 7), 4)])
+def test_the_best_checkpoint_is_the_best_by_the_chosen_metric(tmp_path, metric, scores, best):
+    validation = Validation(FrozenPairs.__new__(FrozenPairs), {}, {}, metric, 0)  # only the metric matters here
+    for step, score in zip((2, 4, 6), scores, strict=True):
+        (tmp_path / f"step_{step:08d}").mkdir()
+        validation.mark_if_best(tmp_path, step, float(score))
+    validation.mark_if_best(tmp_path, 8, {"psnr": 99.0, "frechet": 0.0}[metric])  # was not saved
+    validation.mark_if_best(tmp_path, 6, None)  # no finite score
+    assert json.loads((tmp_path / "best.json").read_text()) == {"step": best, metric: scores[1]}

@@ -1,0 +1,94 @@
+"""What the commands import: restoring needs torch, an image library and our own modules, and no more."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from idm.io.images import write_image
+
+HEAVY = {
+    "accelerate",
+    "bitsandbytes",
+    "datasets",
+    "diffusers",
+    "facexlib",
+    "gradio",
+    "huggingface_hub",
+    "lpips",
+    "matplotlib",
+    "pandas",
+    "pyarrow",
+    "pydantic",
+    "pyiqa",
+    "scipy",
+    "skimage",
+    "spandrel",
+    "tensorboard",
+    "torch._dynamo",
+    "torchvision",
+    "transformers",
+}
+
+COMMAND = """
+import json, sys
+from idm.apps.cli.main import main
+try:
+    main(sys.argv[2:])
+except SystemExit as end:
+    status = end.code
+with open(sys.argv[1], "w") as file:
+    json.dump({"status": status, "modules": sorted(sys.modules)}, file)
+"""
+
+COUNTED = """
+import sys
+from idm.restorers import saved
+read, find = saved.read_weights, saved.find_model
+calls = []
+saved.read_weights = lambda folder: calls.append("weights") or read(folder)
+saved.find_model = lambda path: calls.append("find") or find(path)
+from idm.apps.cli.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    print(calls)
+"""
+
+
+@pytest.fixture(scope="module")
+def face(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("face") / "face.png"
+    ramp = np.linspace(0, 255, 128).astype(np.uint8)
+    write_image(path, np.stack(np.broadcast_arrays(ramp[None], ramp[:, None], np.uint8(90)), axis=-1))
+    return path
+
+
+def imported(tmp_path: Path, *arguments: str) -> set[str]:
+    """The modules that a command imported; it must have succeeded."""
+    report = tmp_path / "report.json"
+    subprocess.run([sys.executable, "-c", COMMAND, report, *arguments], check=True, capture_output=True)
+    done = json.loads(report.read_text())
+    assert not done["status"]
+    return set(done["modules"])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["restore", "--help"], ["--version"]], ids=" ".join)
+def test_help_imports_no_torch(tmp_path, arguments):
+    assert not imported(tmp_path, *arguments) & (HEAVY | {"torch", "numpy", "PIL", "cv2"})
+
+
+def test_restoring_an_aligned_face_imports_nothing_heavy(tmp_path, face):
+    modules = imported(tmp_path, "restore", "--aligned", str(face), "-o", str(tmp_path / "out"))
+    assert (tmp_path / "out" / "face.png").exists()
+    assert "torch" in modules
+    assert not modules & HEAVY
+
+
+def test_a_command_finds_the_model_once_and_reads_its_weights_once(tmp_path, face):
+    arguments = ["restore", "--aligned", str(face), "-o", str(tmp_path / "out")]
+    said = subprocess.run([sys.executable, "-c", COUNTED, *arguments], check=True, capture_output=True, text=True)
+    assert said.stdout.splitlines()[-1] == "['find', 'weights']"
