@@ -13,7 +13,8 @@ from jaxtyping import Float32, UInt8
 
 from idm.data.synthetic import synthetic_face
 from idm.faces.template import five_of_68
-from idm.io.images import ImageError, Picture, decode_image, find_images, read_image, resize_image
+from idm.io.find import find_images
+from idm.io.images import ImageError, Picture, decode_image, read_image, resize_image
 
 Landmarks = Float32[np.ndarray, "5 2"]
 Points68 = Float32[np.ndarray, "68 2"]
@@ -222,7 +223,9 @@ def row_to_face(row: Mapping[str, Any], image_column: str, landmarks_column: str
         if column not in row:
             raise ImageError(f"{key}: the data set has no column {column!r}, only {', '.join(row)}")
     data = row[image_column]
-    picture = decode_image(data["bytes"], key) if data.get("bytes") else read_image(Path(data["path"]))
+    if not data or not data.get("bytes"):  # a path alone would be a file of this machine, whatever it is
+        raise ImageError(f"{key}: holds no bytes of a picture; pictures beside a data set are a source 'folder'")
+    picture = decode_image(data["bytes"], key)
     points = row[landmarks_column] if landmarks_column else None
     try:
         return _fit(picture, None if points is None else _points(points), size, key, key)

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from idm.io.images import ImageError, find_images, read_image
+from idm.io.find import find_images
+from idm.io.images import ImageError, read_image
 
 NO_ORIGINALS = "No originals: FID against FFHQ, quality without reference."
 GFPGAN_PAGE = "https://xinntao.github.io/projects/gfpgan"

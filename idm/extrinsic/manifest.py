@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from idm.extrinsic.shards import CleanError, Entry, as_text, read_entries
+from idm.extrinsic.shards import CleanError, Entry, read_entries
 from idm.io.atomic import write_json, write_text
+from idm.io.find import as_text
 
 MANIFEST, SUMMARY, CARD = "manifest.jsonl", "summary.json", "README.md"
 

@@ -537,3 +537,33 @@ def test_a_preview_is_of_photographs(clip: Path, tmp_path: Path) -> None:
     report = files.restore_photos(parts, [clip], tmp_path / "out", SETTINGS, preview=True)
     assert isinstance(report.failed[0], ImageError)
     assert "numbered in status.json" in str(report.failed[0])
+
+
+# ------------------------------------------------------------------------------------------- memory
+
+
+def test_a_clip_whose_frames_need_too_much_memory_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "large.mp4", [np.zeros((2048, 2048, 3), np.uint8)] * 3, codec="libx264")
+    detector = Spot()
+    with pytest.raises(VideoError, match=r"large\.mp4: frames of 2048 x 2048 need about .* of memory, .*--max-memory"):
+        run(source, tmp_path / "out.mp4", Changes(), detector, max_memory=100_000_000)
+    assert detector.calls == 0
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_a_clip_of_large_frames_stays_within_the_limit(tmp_path: Path, peak_of: Any) -> None:
+    """Frames of 4.2 megapixels: the batch is cut to what fits, and the encoder looks ahead as always."""
+    pictures = [np.full((2048, 2048, 3), 40 + i, np.uint8) for i in range(30)]
+    source = make_clip(tmp_path / "large.mp4", pictures, codec="libx264", options={"preset": "ultrafast"})
+    limit = 700_000_000
+    peak = peak_of(lambda: run(source, tmp_path / "out.mp4", Changes(), encoding=Encoding("libx264"), max_memory=limit))
+    assert peak < limit
+
+
+def test_the_look_ahead_of_the_encoder_shrinks_for_huge_frames_only(tmp_path: Path) -> None:
+    from idm.io.video.limits import encoder_options
+
+    with Clip(make_clip(tmp_path / "a.mkv", [picture(0)])) as clip:
+        assert encoder_options(clip, "libx264", 1) == {}
+        assert encoder_options(clip, "libx264", 130) == {"rc-lookahead": "4"}
+        assert encoder_options(clip, "ffv1", 130) == {}

@@ -18,7 +18,15 @@ def app_command(arguments: argparse.Namespace) -> int:
     from idm.apps.web.server import Service, describe, served, wait
 
     try:
-        service = Service(arguments.host, arguments.port, arguments.max_mb, arguments.queue_size)
+        service = Service(
+            arguments.host,
+            arguments.port,
+            arguments.max_mb,
+            arguments.queue_size,
+            arguments.user_mb,
+            arguments.total_mb,
+            tuple(arguments.allow_host),
+        )
         studio = _studio(arguments)
         with served(studio, service) as address:
             print(describe(service, address, list(studio.restorers)), flush=True)
@@ -41,6 +49,7 @@ def _studio(arguments: argparse.Namespace) -> Studio:
         detector,
         identity,
         round(arguments.max_megapixels * 1e6),
+        arguments.max_memory,
     )
 
 

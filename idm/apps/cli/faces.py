@@ -10,7 +10,7 @@ from idm.data.sources import FaceSource, FolderFaces, Part, SyntheticFaces
 from idm.degradation import GFPGAN, PRESETS, Recipe
 from idm.evaluation.metrics import METRICS, Metrics, build_metrics
 from idm.evaluation.splits import shared_faces
-from idm.io.images import find_images
+from idm.io.find import find_images
 
 ASSETS = "assets:"
 

@@ -86,7 +86,11 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FOLDER", help="for the results and status.json"
     )
-    parser.add_argument("--skip-existing", action="store_true", help="leave out what is already restored")
+    parser.add_argument(
+        "--skip-existing", action="store_true", help="leave out what is already restored with the same settings"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="also replace files that no job wrote; never inputs")
+    _add_memory(parser)
     _add_detection(parser.add_argument_group("faces in photographs"))
     _add_result(parser.add_argument_group("the restored photograph"))
     _add_trust(parser.add_argument_group("trust"))
@@ -97,6 +101,23 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("the model and its chain")
     _add_model(model)
     model.add_argument("--seed", type=int, default=0, help="seed of each face's noise (default 0)")
+
+
+def _add_memory(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--max-memory",
+        type=_gigabytes,
+        metavar="GB",
+        help="for pictures, besides the model's; what needs more is refused before it is decoded (default: half of "
+        "the machine's memory, at most 4)",
+    )
+
+
+def _gigabytes(text: str) -> int:
+    number = float(text)
+    if not 0 < number < 1e6:
+        raise argparse.ArgumentTypeError(f"must be a number of gigabytes above 0, got {text}")
+    return round(number * 1e9)
 
 
 # Options for photographs have no default here, so that one can tell whether they were given.
@@ -347,6 +368,20 @@ def _add_app(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-mb", type=float, default=32.0, metavar="MB", help="of an uploaded file (default 32)")
     parser.add_argument("--max-megapixels", type=float, default=50.0, metavar="MP", help="of a picture (default 50)")
     parser.add_argument("--queue-size", type=int, default=16, metavar="N", help="who may wait (default 16)")
+    parser.add_argument(
+        "--user-mb", type=float, default=256.0, metavar="MB", help="of uploads in an hour, by one address (default 256)"
+    )
+    parser.add_argument(
+        "--total-mb", type=float, default=2048.0, metavar="MB", help="of uploads in an hour, by all (default 2048)"
+    )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name under which the page may be asked for, such as that of a server in front",
+    )
+    _add_memory(parser)
     parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="where detector and identity network lie")
     _add_machine(parser)
 

@@ -17,6 +17,7 @@ from idm.apps.photo.upscale import Bicubic, load_upscaler
 from idm.faces.detect import DETECTOR, LEAST_FACE, MAX_SIDE, MIN_SCORE, FaceDetector, load_detector
 from idm.faces.recognition import IdentityNet, load_identity
 from idm.io.encoding import Encoding
+from idm.io.find import as_text
 from idm.io.images import HEIF_SUFFIXES
 from idm.restorers.protocol import Restorer
 
@@ -39,11 +40,11 @@ def restore_command(arguments: argparse.Namespace) -> int:
         restore = _restore_aligned if arguments.aligned else _restore_photos
         report = restore(arguments, loaded.restorer, about, _progress(bar))
     except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(as_text(f"error: {error}"), file=sys.stderr)
         return 1
     finally:
         bar.close()
-    print(_summary(report, arguments))
+    print(as_text(_summary(report, arguments)))
     return 1 if report.failed else 0
 
 
@@ -85,10 +86,10 @@ def _progress(bar: tqdm) -> Progress:
         bar.update()
         if error is not None:
             text = str(error) if str(path) in str(error) else f"{path}: {error or type(error).__name__}"
-            tqdm.write(f"error: {text}", file=sys.stderr)
+            tqdm.write(as_text(f"error: {text}"), file=sys.stderr)
 
     def on_frames(path: Path, done: int, of: int | None) -> None:
-        bar.set_postfix_str(f"{path.name}: frame {done}{f' of {of}' if of else ''}")
+        bar.set_postfix_str(f"{as_text(path.name)}: frame {done}{f' of {of}' if of else ''}")
 
     return Progress(on_start, on_file, on_frames)
 
@@ -109,6 +110,8 @@ def _restore_aligned(
         output_size=arguments.output_size or "model",
         about=about,
         skip_existing=arguments.skip_existing,
+        overwrite=arguments.overwrite,
+        max_memory=arguments.max_memory,
         progress=progress,
     )
 
@@ -137,6 +140,8 @@ def _restore_photos(
         encoding=encoding,
         preview=arguments.preview,
         skip_existing=arguments.skip_existing,
+        overwrite=arguments.overwrite,
+        max_memory=arguments.max_memory,
         progress=progress,
     )
 

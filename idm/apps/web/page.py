@@ -28,6 +28,7 @@ class _Parts:
     upscale: gr.Radio
     samples: gr.Slider
     restore: gr.Button
+    cancel: gr.Button
     tabs: gr.Tabs
     preview: gr.Image
     faces: gr.CheckboxGroup
@@ -38,13 +39,14 @@ class _Parts:
     found: gr.State
 
 
-def build_page(studio: Studio, examples: Sequence[Path], results: Path, max_mb: float) -> gr.Blocks:
+def build_page(studio: Studio, examples: Sequence[Path], results: Path, max_mb: float, total_mb: float) -> gr.Blocks:
     """The page over a studio.
 
     Args:
         examples: photographs to try.
         results: an existing folder, below gradio's own, for the files that users download.
         max_mb: of an upload; here it is only said.
+        total_mb: of all results that are kept.
     """
     limits = f"up to {max_mb:g} MB and {studio.max_pixels / 1e6:g} megapixels"
     with gr.Blocks(title="Face restoration", analytics_enabled=False) as page:
@@ -54,7 +56,9 @@ def build_page(studio: Studio, examples: Sequence[Path], results: Path, max_mb: 
                 controls = _controls(studio, examples, limits)
             with gr.Column(scale=4, min_width=320):
                 pictures = _pictures()
-        _wire(Answers(studio, examples, results), _Parts(**controls, **pictures, found=gr.State([])))
+        answers = Answers(studio, examples, results, round(total_mb * 1e6))
+        _wire(answers, _Parts(**controls, **pictures, found=gr.State([])))
+        page.unload(answers.cancel)
     return page
 
 
@@ -93,6 +97,7 @@ def _controls(studio: Studio, examples: Sequence[Path], limits: str) -> dict[str
         ),
         **_more_controls("their median" if studio.identity is None else "the one closest in identity"),
         "restore": gr.Button("Restore", variant="primary", size="lg", interactive=False, elem_id="idm-restore"),
+        "cancel": gr.Button("Cancel", size="sm", elem_id="idm-cancel"),
     }
 
 
@@ -172,6 +177,7 @@ def _wire(answers: Answers, parts: _Parts) -> None:
     )
     parts.restorer.input(answers.choose_restorer, parts.restorer, [parts.steps, parts.fidelity], **private)
     parts.new_seed.click(answers.new_seed, None, parts.seed, show_progress="hidden", **private)
+    parts.cancel.click(answers.cancel, None, None, concurrency_limit=None, show_progress="hidden", **private)
     parts.restore.click(lambda: gr.Tabs(selected="result"), None, parts.tabs, concurrency_limit=None, **private).then(
         answers.restore,
         [

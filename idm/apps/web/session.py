@@ -5,7 +5,8 @@ One :class:`Studio` serves all users. It keeps nothing of them: whoever asks pas
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -22,7 +23,8 @@ from idm.faces.detect import DetectedFace, Detector, choose_faces
 from idm.faces.recognition import IdentityNet
 from idm.faces.turns import detect_faces
 from idm.io.images import ImageError
-from idm.io.photos import KEPT_SUFFIXES, Photo, read_photo, write_photo
+from idm.io.memory import Budget, default_budget, release_freed_memory
+from idm.io.photos import KEPT_SUFFIXES, Photo, bytes_for, read_photo, write_photo
 from idm.restorers.idm import IDM, generators_of
 from idm.restorers.protocol import Restorer
 
@@ -52,6 +54,10 @@ class Done:
     result: RestoredPhoto
 
 
+class CancelledError(ValueError):
+    """The user does not want the result any more."""
+
+
 class Studio:
     """Finds and restores faces for many users at once.
 
@@ -62,26 +68,43 @@ class Studio:
         restorers: by the label under which users choose them.
         identity: None where identities are not measured.
         max_pixels: of a photograph, and of a result.
+        max_memory: in bytes, for the photographs of all who are served at once; others wait. By default
+            :func:`idm.io.memory.default_budget`.
     """
 
     def __init__(
-        self, restorers: Mapping[str, Restorer], detector: Detector, identity: IdentityNet | None, max_pixels: int
+        self,
+        restorers: Mapping[str, Restorer],
+        detector: Detector,
+        identity: IdentityNet | None,
+        max_pixels: int,
+        max_memory: int | None = None,
     ) -> None:
         self.restorers = dict(restorers)
         self.identity = identity
         self.max_pixels = max_pixels
+        self.budget = Budget(default_budget() if max_memory is None else max_memory)
         self.detector = _OneAtATime(detector)
         self._restoring = threading.Lock()
 
-    def read(self, path: Path) -> Photo:
-        """A photograph within the limits.
+    @contextmanager
+    def memory_for(self, path: Path, scale: float | int = 1.0) -> Iterator[None]:
+        """Hold what a photograph takes until its result is written, and give it back to the machine afterwards."""
+        with self.budget.hold(bytes_for(path, scale)):
+            try:
+                yield
+            finally:
+                release_freed_memory()
+
+    def read(self, path: Path, scale: float | int = 1.0) -> Photo:
+        """A photograph within the limits, also if it is written ``scale`` times as wide and high.
 
         Raises:
             ImageError: not a picture, broken, too large, or no longer there.
         """
         if not path.is_file():
             raise ImageError(f"{path}: is no longer here: uploads are kept for a while only; choose it again")
-        return read_photo(path, self.max_pixels)
+        return read_photo(path, self.max_pixels, self.budget.num_bytes, scale)
 
     def find(self, photo: Photo) -> list[DetectedFace]:
         return detect_faces(self.detector, photo.pixels)
