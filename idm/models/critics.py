@@ -175,12 +175,13 @@ class PatchCritic(nn.Module):
         super().__init__()
         self.patch_size = patch_size
         widths_in = [3 * patch_size**2, *channels[:-1]]
-        self.convs = nn.ModuleList(
+        convs = [
             nn.Conv2d(channels_in, channels_out, 3, stride=1 if i == 0 else 2, padding=1)
             for i, (channels_in, channels_out) in enumerate(zip(widths_in, channels, strict=True))
-        )
-        for conv in self.convs:
+        ]
+        for conv in convs:
             nn.init.kaiming_normal_(conv.weight, a=SLOPE)
+        self.convs = nn.ModuleList(convs)
         self.final_conv = nn.Conv2d(channels[-1], 1, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b 1 h w"]:
