@@ -227,6 +227,20 @@ def _faces(text: str) -> str | tuple[int, ...]:
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="look in this folder only")
+    fetch = parser.add_subparsers(dest="action", metavar="fetch").add_parser(
+        "fetch", help="download some of them, after asking"
+    )
+    fetch.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="files as idm weights lists them, or unique parts of their names "
+        "(default: the better detector and the identity network of idm restore)",
+    )
+    fetch.add_argument("--yes", action="store_true", help="do not ask: I have read the licences")
+    fetch.add_argument(
+        "--weights-dir", type=Path, metavar="DIR", default=argparse.SUPPRESS, help="download into this folder"
+    )
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
