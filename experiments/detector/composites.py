@@ -1,4 +1,4 @@
-"""Pictures with known faces, made on the fly: faces of the aligned data pasted at any turn into scenes without faces."""
+"""Pictures with known faces, made on the fly: aligned faces pasted at any turn into scenes without faces."""
 
 import json
 from dataclasses import dataclass
@@ -173,7 +173,7 @@ class Composer:
         _blend(pixels, cv2.warpAffine(patch, matrix, shape), cv2.warpAffine(mask, matrix, shape))
 
     def _paste_face(self, pixels: np.ndarray, length: float, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Paste a face ``length`` pixels long around a centre, in place: its landmarks and the mask it was pasted by."""
+        """Paste a face of ``length`` pixels around a centre, in place: its landmarks, and its mask."""
         rng, shape = self.rng, pixels.shape[1::-1]
         number = rng.integers(len(self.faces.landmarks))
         wanted = length / FACE[1]  # the side of the pasted crop

@@ -101,7 +101,7 @@ def train(network: FaceNet, pictures: DataLoader, minutes: float, output: Path) 
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         average.update_parameters(network)
-        sums += [float(loss) for loss in losses]
+        sums += [float(loss.detach()) for loss in losses]
         if step % 100 == 99:
             print(f"step {step + 1} at {done:.1%}: face {sums[0] / 100:.4f} landmarks {sums[1] / 100:.4f}", flush=True)
             sums[:] = 0
@@ -113,9 +113,9 @@ def train(network: FaceNet, pictures: DataLoader, minutes: float, output: Path) 
 
 
 def write(network: torch.nn.Module, path: Path) -> None:
-    weights = {name: value for name, value in network.state_dict().items() if "num_batches" not in name}
     part = path.with_suffix(".part")
-    save_file({name: value.half().contiguous() for name, value in weights.items()}, part)
+    weights = network.state_dict().items()
+    save_file({name: value.half() if value.is_floating_point() else value for name, value in weights}, part)
     part.replace(path)
 
 

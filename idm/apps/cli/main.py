@@ -135,13 +135,15 @@ def _add_detection(group: argparse._ArgumentGroup) -> None:
         "must (default auto)",
     )
     group.add_argument("--preview", action="store_true", help="only draw the faces found, numbered, into copies")
-    group.add_argument("--min-score", type=float, metavar="P", help="least confidence of the detector (default 0.8)")
+    group.add_argument("--min-score", type=float, metavar="P", help="least confidence (default: the detector's own)")
     group.add_argument("--min-face", type=float, metavar="PIXELS", help="smallest face (default 24)")
     group.add_argument(
         "--detect-side", type=int, metavar="PIXELS", help="longer side of what is searched (default 1600)"
     )
     group.add_argument(
-        "--detector", choices=["retinaface_mobile0.25", "retinaface_resnet50"], help="default: the first"
+        "--detector",
+        choices=["auto", "retinaface", "retinaface_resnet50", "builtin"],
+        help="default auto: retinaface where its weights are, else builtin, which needs none",
     )
     group.add_argument("--weights-dir", type=Path, metavar="DIR", help="where detector and identity network lie")
 

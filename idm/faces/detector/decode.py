@@ -34,7 +34,7 @@ def find_peaks(
         cells around it say, weighted by their scores) and its score in [0, 1].
     """
     scores = maps.logits.sigmoid()
-    points = cell_centres(*scores.shape[1:])[..., None, :] + UNIT * maps.offsets
+    points = cell_centres(*scores.shape[1:]).to(scores)[..., None, :] + UNIT * maps.offsets
     votes = torch.cat([points.flatten(3) * scores[..., None], scores[..., None]], dim=-1).movedim(-1, 1)
     sums = F.avg_pool2d(votes, 3, stride=1, padding=1)
     means = (sums[:, :-1] / sums[:, -1:]).movedim(1, -1).unflatten(-1, (5, 2))

@@ -1,0 +1,130 @@
+"""The built-in detector: its network over a pyramid of the picture, and a second, closer look at what it found."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, Float32, Float64, Integer
+from torch import Tensor
+from torch.nn import functional as F
+
+from idm.faces.align import apply_matrix, invert, to_unit, warp
+from idm.faces.detect import DetectedFace, shrink
+from idm.faces.detector.decode import FACE, FACE_CENTRE, best_of_overlapping, face_box, find_peaks, to_crop
+from idm.faces.detector.network import LEAST, STRIDE, FaceNet
+from idm.faces.mobilefacenet import fold_norms
+from idm.io.weights import fill, read_weights
+
+WEIGHTS = Path(__file__).with_name("weights.safetensors")
+MIN_SCORE = 0.5
+
+_LEAST_SIDE = 24  # of the coarsest level: a face that fills it is still large enough
+_FIRST_SCORE = 0.3  # of the first look; the second is stricter
+_OVERLAP = 0.5
+_MISFIT = 0.35  # how far landmarks may be from a face's, in distances of the eyes
+_VIEW, _VIEW_FACE = 96, 40.0  # pixels: side of the second look, and length of the face in it
+
+Found = tuple[Float64[np.ndarray, "n 5 2"], Float64[np.ndarray, " n"]]
+
+
+@dataclass(frozen=True)
+class BuiltinDetector:
+    """Finds faces at any turn, with weights that come with the package. Build it with :func:`load_builtin`.
+
+    The landmarks of a turned face are named as in the face, not as in the picture: a face that lies on its side has
+    its "left eye" above or below the right one. ``max_side`` and ``min_score`` as for
+    :class:`idm.faces.detect.FaceDetector`; faces below about ``least_face`` pixels of the searched copy are missed.
+    """
+
+    network: FaceNet
+    max_side: int
+    min_score: float
+    name: str = "builtin"
+    least_face: float = LEAST
+
+    @torch.inference_mode()
+    def detect(self, pixels: Integer[np.ndarray, "h w 3"]) -> list[DetectedFace]:
+        """All faces of a uint8 or uint16 RGB picture, the largest first."""
+        small = to_unit(shrink(pixels, self.max_side))
+        landmarks, scores = self._first_look(small)
+        landmarks, scores = self._second_look(small, *_apart(landmarks, scores))
+        landmarks, scores = _apart(landmarks[scores >= self.min_score], scores[scores >= self.min_score])
+        factors = np.array([pixels.shape[1] / small.shape[1], pixels.shape[0] / small.shape[0]])
+        faces = [
+            DetectedFace(face_box(points), points, float(score))
+            for points, score in zip((landmarks + 0.5) * factors - 0.5, scores, strict=True)
+        ]
+        return sorted(faces, key=lambda face: (-face.size, *face.box))
+
+    def _first_look(self, picture: Float32[np.ndarray, "h w 3"]) -> Found:
+        """Faces of all sizes, several times each."""
+        level = rearrange(torch.from_numpy(picture), "h w c -> 1 c h w").to(self._device)
+        found, factor = [], 1
+        while True:
+            _, landmarks, scores = self._look(level, _FIRST_SCORE)
+            found.append(((landmarks + 0.5) * factor - 0.5, scores))
+            if min(level.shape[2:]) < 2 * _LEAST_SIDE:
+                break
+            level, factor = F.avg_pool2d(level, 2), 2 * factor
+        return np.concatenate([points for points, _ in found]), np.concatenate([scores for _, scores in found])
+
+    def _second_look(
+        self, picture: Float32[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "n 5 2"], scores: np.ndarray
+    ) -> Found:
+        """Each face upright, in the middle, and of one size: what is a face is clearer, and so is where it lies."""
+        if not len(landmarks):
+            return landmarks, scores
+        views = [_view(points) for points in landmarks]
+        crops = np.stack([warp(picture, matrix, (_VIEW, _VIEW)) for matrix in views])
+        batch = torch.from_numpy(crops).to(self._device).movedim(-1, 1)
+        numbers, seen, again = self._look(batch, 0.01)
+        middle = np.hypot(*(seen.mean(axis=1) - _VIEW / 2).T) < _VIEW_FACE / 2
+        better, best = landmarks.copy(), np.zeros(len(landmarks))
+        for number, points, score in zip(numbers[middle], seen[middle], again[middle], strict=True):
+            if score > best[number]:
+                better[number], best[number] = apply_matrix(invert(views[number]), points), score
+        return better, np.sqrt(best * scores)
+
+    def _look(self, pictures: Float[Tensor, "b 3 h w"], min_score: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        height, width = pictures.shape[2:]
+        padded = F.pad(pictures, (0, -width % STRIDE, 0, -height % STRIDE), value=0.5)
+        maps = self.network(padded.contiguous(memory_format=torch.channels_last))
+        numbers, landmarks, scores = find_peaks(maps, min_score)
+        return numbers.cpu().numpy(), landmarks.double().cpu().numpy(), scores.double().cpu().numpy()
+
+    @property
+    def _device(self) -> torch.device:
+        return self.network.head.weight.device
+
+
+def _view(landmarks: Float[np.ndarray, "5 2"]) -> Float64[np.ndarray, "2 3"]:
+    """From the picture to a square in which the face is upright and in the middle."""
+    to_square = invert(to_crop(landmarks)[0])
+    scale = _VIEW_FACE / FACE[1]
+    return np.column_stack([scale * to_square[:, :2], scale * (to_square[:, 2] - FACE_CENTRE) + (_VIEW - 1) / 2])
+
+
+def _apart(landmarks: Float[np.ndarray, "n 5 2"], scores: Float[np.ndarray, " n"]) -> Found:
+    """What has the shape of a face, each face once."""
+    plausible = np.array([_is_face(points) for points in landmarks], bool)
+    landmarks, scores = landmarks[plausible], scores[plausible]
+    kept = best_of_overlapping(np.array([face_box(points) for points in landmarks]).reshape(-1, 4), scores, _OVERLAP)
+    return landmarks[kept], scores[kept]
+
+
+def _is_face(landmarks: Float[np.ndarray, "5 2"]) -> bool:
+    try:
+        return to_crop(landmarks)[1] <= _MISFIT
+    except ValueError:  # coinciding or mirrored
+        return False
+
+
+def load_builtin(device: str, max_side: int, min_score: float | None = None) -> BuiltinDetector:
+    """The detector with the weights of the package."""
+    network = FaceNet()
+    fill(network, read_weights(WEIGHTS), WEIGHTS)
+    fold_norms(network.eval().requires_grad_(False))
+    network = network.to(device, memory_format=torch.channels_last)
+    return BuiltinDetector(network, max_side, MIN_SCORE if min_score is None else min_score)
