@@ -9,6 +9,7 @@ ground, and composites without faces.
 """
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Iterable, Sequence
@@ -147,14 +148,16 @@ def main() -> None:
     parser.add_argument("--scenes", type=Path, required=True)
     parser.add_argument("--photographs", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--num", type=int, default=100, help="composites of each kind (default 100)")
+    parser.add_argument("--num", type=int, default=60, help="composites of each kind (default 60)")
+    parser.add_argument("--only", choices=["builtin", "retinaface"], help="measure one; the file keeps the other's")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     faces, scenes = load_faces(arguments.faces, 256), load_scenes(arguments.scenes, held_out=True)
     template = faces.landmarks.mean(axis=0)
     photographs = {path.name: read_image(path).rgb for path in sorted(arguments.photographs.iterdir())}
     photographs["astronaut"] = astronaut()
-    detectors = {"builtin": load_detector("builtin"), "retinaface": load_detector("retinaface")}
+    reference = load_detector("retinaface")
+    detectors: dict[str, Detector] = {"builtin": load_detector("builtin"), "retinaface": reference}
 
     def drawn(look: Look, seed: int, num: int = arguments.num) -> list[Composite]:
         composer = Composer(faces, scenes, look, np.random.default_rng(seed))
@@ -167,8 +170,10 @@ def main() -> None:
         "large, gfpgan's degradation": list(degraded(drawn(large, 3, arguments.num // 2), "gfpgan")),
     }
     bare = without_faces(scenes, Composer(faces, scenes, replace(LOOK, num_faces=(0,)), np.random.default_rng(4)), 200)
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
     for name, detector in detectors.items():
+        if arguments.only not in (None, name):
+            continue
         results[name] = {kind: measure(detector, pictures, template) for kind, pictures in sets.items()}
         finds = [len(detector.detect(pixels)) for pixels in bare]
         results[name]["without faces"] = {
@@ -176,7 +181,7 @@ def main() -> None:
             "pictures_with_finds": sum(n > 0 for n in finds),
             "false_finds": sum(finds),
         }
-        results[name]["photographs"] = on_photographs(detector, detectors["retinaface"], photographs)
+        results[name]["photographs"] = on_photographs(detector, reference, photographs)
         results[name]["cpu_ms_640x480"] = milliseconds(detector, sets["upright"][0].pixels)
         print(name, results[name], flush=True)
     write_json(arguments.output, results)

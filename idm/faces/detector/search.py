@@ -1,8 +1,10 @@
 """The built-in detector: its network over a pyramid of the picture, and a second, closer look at what it found."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from einops import rearrange
@@ -10,7 +12,7 @@ from jaxtyping import Float, Float32, Float64, Integer
 from torch import Tensor
 from torch.nn import functional as F
 
-from idm.faces.align import apply_matrix, invert, to_unit, warp
+from idm.faces.align import apply_matrix, invert, scale_of, to_unit, warp
 from idm.faces.detect import DetectedFace, shrink
 from idm.faces.detector.decode import FACE, FACE_CENTRE, best_of_overlapping, face_box, find_peaks, to_crop
 from idm.faces.detector.network import LEAST, STRIDE, FaceNet
@@ -26,7 +28,9 @@ _OVERLAP = 0.5
 _MISFIT = 0.35  # how far landmarks may be from a face's, in distances of the eyes
 _VIEW, _VIEW_FACE = 96, 40.0  # pixels: side of the second look, and length of the face in it
 
-Found = tuple[Float64[np.ndarray, "n 5 2"], Float64[np.ndarray, " n"]]
+Picture = Float32[np.ndarray, "h w 3"]
+Landmarks = Float64[np.ndarray, "n 5 2"]
+Found = tuple[Landmarks, Float64[np.ndarray, " n"]]
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,10 @@ class BuiltinDetector:
     def detect(self, pixels: Integer[np.ndarray, "h w 3"]) -> list[DetectedFace]:
         """All faces of a uint8 or uint16 RGB picture, the largest first."""
         small = to_unit(shrink(pixels, self.max_side))
-        landmarks, scores = self._first_look(small)
-        landmarks, scores = self._second_look(small, *_apart(landmarks, scores))
-        landmarks, scores = _apart(landmarks[scores >= self.min_score], scores[scores >= self.min_score])
+        levels = _pyramid(small)
+        landmarks, scores = self._second_look(levels, *_apart(*self._first_look(levels)))
+        found = scores >= self.min_score
+        landmarks, scores = _apart(landmarks[found], scores[found])
         factors = np.array([pixels.shape[1] / small.shape[1], pixels.shape[0] / small.shape[0]])
         faces = [
             DetectedFace(face_box(points), points, float(score))
@@ -58,45 +63,57 @@ class BuiltinDetector:
         ]
         return sorted(faces, key=lambda face: (-face.size, *face.box))
 
-    def _first_look(self, picture: Float32[np.ndarray, "h w 3"]) -> Found:
+    def _first_look(self, levels: Sequence[Picture]) -> Found:
         """Faces of all sizes, several times each."""
-        level = rearrange(torch.from_numpy(picture), "h w c -> 1 c h w").to(self._device)
-        found, factor = [], 1
-        while True:
-            _, landmarks, scores = self._look(level, _FIRST_SCORE)
-            found.append(((landmarks + 0.5) * factor - 0.5, scores))
-            if min(level.shape[2:]) < 2 * _LEAST_SIDE:
-                break
-            level, factor = F.avg_pool2d(level, 2), 2 * factor
-        return np.concatenate([points for points, _ in found]), np.concatenate([scores for _, scores in found])
+        found = [self._look(rearrange(torch.from_numpy(level), "h w c -> 1 c h w"), _FIRST_SCORE) for level in levels]
+        landmarks = [_to_level(points, -number) for number, (_, points, _) in enumerate(found)]
+        return np.concatenate(landmarks), np.concatenate([scores for _, _, scores in found])
 
-    def _second_look(
-        self, picture: Float32[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "n 5 2"], scores: np.ndarray
-    ) -> Found:
+    def _second_look(self, levels: Sequence[Picture], landmarks: Landmarks, scores: Float64[np.ndarray, " n"]) -> Found:
         """Each face upright, in the middle, and of one size: what is a face is clearer, and so is where it lies."""
         if not len(landmarks):
             return landmarks, scores
-        views = [_view(points) for points in landmarks]
-        crops = np.stack([warp(picture, matrix, (_VIEW, _VIEW)) for matrix in views])
-        batch = torch.from_numpy(crops).to(self._device).movedim(-1, 1)
-        numbers, seen, again = self._look(batch, 0.01)
+        numbers = [_level_of(points, len(levels)) for points in landmarks]
+        views = [_view(_to_level(points, number)) for points, number in zip(landmarks, numbers, strict=True)]
+        size = (_VIEW, _VIEW)
+        crops = np.stack([warp(levels[number], view, size) for number, view in zip(numbers, views, strict=True)])
+        which, seen, again = self._look(rearrange(torch.from_numpy(crops), "n h w c -> n c h w"), 0.01)
         middle = np.hypot(*(seen.mean(axis=1) - _VIEW / 2).T) < _VIEW_FACE / 2
         better, best = landmarks.copy(), np.zeros(len(landmarks))
-        for number, points, score in zip(numbers[middle], seen[middle], again[middle], strict=True):
-            if score > best[number]:
-                better[number], best[number] = apply_matrix(invert(views[number]), points), score
+        for face, points, score in zip(which[middle], seen[middle], again[middle], strict=True):
+            if score > best[face]:
+                best[face] = score
+                better[face] = _to_level(apply_matrix(invert(views[face]), points), -numbers[face])
         return better, np.sqrt(best * scores)
 
     def _look(self, pictures: Float[Tensor, "b 3 h w"], min_score: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         height, width = pictures.shape[2:]
         padded = F.pad(pictures, (0, -width % STRIDE, 0, -height % STRIDE), value=0.5)
-        maps = self.network(padded.contiguous(memory_format=torch.channels_last))
+        device = self.network.head.weight.device
+        maps = self.network(padded.to(device, memory_format=torch.channels_last))
         numbers, landmarks, scores = find_peaks(maps, min_score)
         return numbers.cpu().numpy(), landmarks.double().cpu().numpy(), scores.double().cpu().numpy()
 
-    @property
-    def _device(self) -> torch.device:
-        return self.network.head.weight.device
+
+def _pyramid(picture: Picture) -> list[Picture]:
+    """The picture and its halves, until it is so small that a face in it is too."""
+    levels = [picture]
+    while min(levels[-1].shape[:2]) >= 2 * _LEAST_SIDE:
+        height, width = (side // 2 * 2 for side in levels[-1].shape[:2])
+        even = np.ascontiguousarray(levels[-1][:height, :width])
+        levels.append(cv2.resize(even, (width // 2, height // 2), interpolation=cv2.INTER_AREA))
+    return levels
+
+
+def _to_level(points: Float[np.ndarray, "*n 2"], number: int) -> Float64[np.ndarray, "*n 2"]:
+    """From the picture to a level of its pyramid, or back from one (a negative number)."""
+    return (points + 0.5) / 2.0**number - 0.5
+
+
+def _level_of(landmarks: Float[np.ndarray, "5 2"], num_levels: int) -> int:
+    """The coarsest level in which a face is no smaller than it is looked at."""
+    length = FACE[1] * scale_of(to_crop(landmarks)[0])
+    return int(np.clip(np.floor(np.log2(length / _VIEW_FACE)), 0, num_levels - 1))
 
 
 def _view(landmarks: Float[np.ndarray, "5 2"]) -> Float64[np.ndarray, "2 3"]:
