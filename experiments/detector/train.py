@@ -80,7 +80,7 @@ class Composites(IterableDataset):
             yield to_targets(self.composer.draw((SIDE, SIDE)))
 
 
-def train(network: FaceNet, pictures: DataLoader, minutes: float, output: Path) -> int:
+def train(network: FaceNet, pictures: DataLoader, minutes: float, peak_rate: float, output: Path) -> int:
     """Train until the time is over; the number of steps."""
     network = network.to(memory_format=torch.channels_last).train()
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.998), use_buffers=True)
@@ -91,7 +91,7 @@ def train(network: FaceNet, pictures: DataLoader, minutes: float, output: Path) 
         done = (time.monotonic() - started) / (60 * minutes)
         if done >= 1:
             break
-        rate = 3e-3 * min(1, (step + 1) / 100) * (1 + math.cos(math.pi * done)) / 2
+        rate = peak_rate * min(1, (step + 1) / 100) * (1 + math.cos(math.pi * done)) / 2
         for group in optimizer.param_groups:
             group["lr"] = rate
         maps: FaceMaps = network(pixels.contiguous(memory_format=torch.channels_last))
@@ -125,7 +125,8 @@ def main() -> None:
     parser.add_argument("--scenes", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=40.0)
-    parser.add_argument("--init", type=Path, help="weights to begin with")
+    parser.add_argument("--rate", type=float, default=3e-3, help="greatest learning rate (default 0.003)")
+    parser.add_argument("--init", type=Path, help="weights to go on from")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     cv2.setNumThreads(0)
@@ -139,7 +140,7 @@ def main() -> None:
         LOOK,
         np.random.default_rng(arguments.seed),
     )
-    steps = train(network, DataLoader(Composites(composer), BATCH), arguments.minutes, arguments.output)
+    steps = train(network, DataLoader(Composites(composer), BATCH), arguments.minutes, arguments.rate, arguments.output)
     print(f"{steps} steps of {BATCH} pictures")
 
 

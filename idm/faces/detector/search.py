@@ -1,4 +1,4 @@
-"""The built-in detector: its network over a pyramid of the picture, and a second, closer look at what it found."""
+"""The built-in detector: its network over a pyramid of the picture, and closer looks at what it found."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,14 +23,15 @@ WEIGHTS = Path(__file__).with_name("weights.safetensors")
 MIN_SCORE = 0.5
 
 _LEAST_SIDE = 24  # of the coarsest level: a face that fills it is still large enough
-_FIRST_SCORE = 0.3  # of the first look; the second is stricter
+_FIRST_SCORE = 0.3  # of the first look
 _OVERLAP = 0.5
 _MISFIT = 0.35  # how far landmarks may be from a face's, in distances of the eyes
-_VIEW, _VIEW_FACE = 96, 40.0  # pixels: side of the second look, and length of the face in it
+_VIEW, _VIEW_FACE = 96, 32.0  # pixels: side of a closer look, and length of the face in it
+_LOOKS = 2  # closer ones, each from where the one before saw the face
 
-Picture = Float32[np.ndarray, "h w 3"]
-Landmarks = Float64[np.ndarray, "n 5 2"]
-Found = tuple[Landmarks, Float64[np.ndarray, " n"]]
+Picture = Float32[np.ndarray, "_ _ 3"]
+Landmarks = Float64[np.ndarray, "_ 5 2"]
+Found = tuple[Landmarks, Float64[np.ndarray, " _"]]
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,13 @@ class BuiltinDetector:
         """All faces of a uint8 or uint16 RGB picture, the largest first."""
         small = to_unit(shrink(pixels, self.max_side))
         levels = _pyramid(small)
-        landmarks, scores = self._second_look(levels, *_apart(*self._first_look(levels)))
-        found = scores >= self.min_score
-        landmarks, scores = _apart(landmarks[found], scores[found])
+        landmarks, first = _apart(*self._first_look(levels))
+        for _ in range(_LOOKS):
+            landmarks, closer = self._closer_look(levels, landmarks)
+            scores = np.sqrt(first * closer)
+            found = scores >= self.min_score
+            landmarks, first, scores = landmarks[found], first[found], scores[found]
+        landmarks, scores = _apart(landmarks, scores)
         factors = np.array([pixels.shape[1] / small.shape[1], pixels.shape[0] / small.shape[0]])
         faces = [
             DetectedFace(face_box(points), points, float(score))
@@ -69,10 +74,10 @@ class BuiltinDetector:
         landmarks = [_to_level(points, -number) for number, (_, points, _) in enumerate(found)]
         return np.concatenate(landmarks), np.concatenate([scores for _, _, scores in found])
 
-    def _second_look(self, levels: Sequence[Picture], landmarks: Landmarks, scores: Float64[np.ndarray, " n"]) -> Found:
+    def _closer_look(self, levels: Sequence[Picture], landmarks: Landmarks) -> Found:
         """Each face upright, in the middle, and of one size: what is a face is clearer, and so is where it lies."""
         if not len(landmarks):
-            return landmarks, scores
+            return landmarks, np.zeros(0)
         numbers = [_level_of(points, len(levels)) for points in landmarks]
         views = [_view(_to_level(points, number)) for points, number in zip(landmarks, numbers, strict=True)]
         size = (_VIEW, _VIEW)
@@ -81,10 +86,10 @@ class BuiltinDetector:
         middle = np.hypot(*(seen.mean(axis=1) - _VIEW / 2).T) < _VIEW_FACE / 2
         better, best = landmarks.copy(), np.zeros(len(landmarks))
         for face, points, score in zip(which[middle], seen[middle], again[middle], strict=True):
-            if score > best[face]:
+            if score > best[face] and _is_face(points):
                 best[face] = score
                 better[face] = _to_level(apply_matrix(invert(views[face]), points), -numbers[face])
-        return better, np.sqrt(best * scores)
+        return better, best
 
     def _look(self, pictures: Float[Tensor, "b 3 h w"], min_score: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         height, width = pictures.shape[2:]
