@@ -115,7 +115,9 @@ def train(network: FaceNet, pictures: DataLoader, minutes: float, peak_rate: flo
 def write(network: torch.nn.Module, path: Path) -> None:
     part = path.with_suffix(".part")
     weights = network.state_dict().items()
-    save_file({name: value.half() if value.is_floating_point() else value for name, value in weights}, part)
+    save_file(
+        {name: (value.half() if value.is_floating_point() else value).contiguous() for name, value in weights}, part
+    )
     part.replace(path)
 
 

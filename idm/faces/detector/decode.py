@@ -43,13 +43,13 @@ def find_peaks(
     return picture, means[picture, y, x], scores[picture, y, x]
 
 
-def to_crop(landmarks: Float[np.ndarray, "5 2"]) -> tuple[Float64[np.ndarray, "2 3"], float]:
-    """The similarity from the unit square of the aligned crop to the picture, and how far the landmarks are from the
-    template's: their root mean squared distance, in distances of the template's eyes."""
-    matrix = umeyama(_TEMPLATE, landmarks)
-    eyes = np.hypot(*(_TEMPLATE[1] - _TEMPLATE[0])) * np.hypot(*matrix[:, 0])
-    misfit = np.sqrt(((apply_matrix(matrix, _TEMPLATE) - landmarks) ** 2).sum(axis=1).mean()) / eyes
-    return matrix, float(misfit)
+def from_crop(landmarks: Float[np.ndarray, "5 2"]) -> Float64[np.ndarray, "2 3"]:
+    """The similarity from the unit square of the aligned crop to the picture.
+
+    Raises:
+        ValueError: landmarks are not finite, coincide or are mirrored.
+    """
+    return umeyama(_TEMPLATE, landmarks)
 
 
 def face_box(landmarks: Float[np.ndarray, "5 2"]) -> Float64[np.ndarray, "4"]:
@@ -58,7 +58,7 @@ def face_box(landmarks: Float[np.ndarray, "5 2"]) -> Float64[np.ndarray, "4"]:
     Raises:
         ValueError: landmarks are not finite, coincide or are mirrored.
     """
-    matrix, _ = to_crop(landmarks)
+    matrix = from_crop(landmarks)
     centre = apply_matrix(matrix, FACE_CENTRE)
     half = np.hypot(*(matrix[:, :2] * FACE).T) / 2
     return np.concatenate([centre - half, centre + half])

@@ -14,18 +14,18 @@ from torch.nn import functional as F
 
 from idm.faces.align import apply_matrix, invert, scale_of, to_unit, warp
 from idm.faces.detect import DetectedFace, shrink
-from idm.faces.detector.decode import FACE, FACE_CENTRE, best_of_overlapping, face_box, find_peaks, to_crop
+from idm.faces.detector.decode import FACE, FACE_CENTRE, best_of_overlapping, face_box, find_peaks, from_crop
 from idm.faces.detector.network import LEAST, STRIDE, FaceNet
+from idm.faces.geometry import MAX_UNLIKENESS, unlikeness
 from idm.faces.mobilefacenet import fold_norms
 from idm.io.weights import fill, read_weights
 
 WEIGHTS = Path(__file__).with_name("weights.safetensors")
-MIN_SCORE = 0.5
+MIN_SCORE = 0.55
 
 _LEAST_SIDE = 24  # of the coarsest level: a face that fills it is still large enough
 _FIRST_SCORE = 0.3  # of the first look
 _OVERLAP = 0.5
-_MISFIT = 0.35  # how far landmarks may be from a face's, in distances of the eyes
 _VIEW, _VIEW_FACE = 96, 32.0  # pixels: side of a closer look, and length of the face in it
 _LOOKS = 2  # closer ones, each from where the one before saw the face
 
@@ -86,7 +86,7 @@ class BuiltinDetector:
         middle = np.hypot(*(seen.mean(axis=1) - _VIEW / 2).T) < _VIEW_FACE / 2
         better, best = landmarks.copy(), np.zeros(len(landmarks))
         for face, points, score in zip(which[middle], seen[middle], again[middle], strict=True):
-            if score > best[face] and _is_face(points):
+            if score > best[face] and unlikeness(points) <= MAX_UNLIKENESS:
                 best[face] = score
                 better[face] = _to_level(apply_matrix(invert(views[face]), points), -numbers[face])
         return better, best
@@ -117,30 +117,23 @@ def _to_level(points: Float[np.ndarray, "*n 2"], number: int) -> Float64[np.ndar
 
 def _level_of(landmarks: Float[np.ndarray, "5 2"], num_levels: int) -> int:
     """The coarsest level in which a face is no smaller than it is looked at."""
-    length = FACE[1] * scale_of(to_crop(landmarks)[0])
+    length = FACE[1] * scale_of(from_crop(landmarks))
     return int(np.clip(np.floor(np.log2(length / _VIEW_FACE)), 0, num_levels - 1))
 
 
 def _view(landmarks: Float[np.ndarray, "5 2"]) -> Float64[np.ndarray, "2 3"]:
     """From the picture to a square in which the face is upright and in the middle."""
-    to_square = invert(to_crop(landmarks)[0])
+    to_square = invert(from_crop(landmarks))
     scale = _VIEW_FACE / FACE[1]
     return np.column_stack([scale * to_square[:, :2], scale * (to_square[:, 2] - FACE_CENTRE) + (_VIEW - 1) / 2])
 
 
 def _apart(landmarks: Float[np.ndarray, "n 5 2"], scores: Float[np.ndarray, " n"]) -> Found:
     """What has the shape of a face, each face once."""
-    plausible = np.array([_is_face(points) for points in landmarks], bool)
+    plausible = np.array([unlikeness(points) <= MAX_UNLIKENESS for points in landmarks], bool)
     landmarks, scores = landmarks[plausible], scores[plausible]
     kept = best_of_overlapping(np.array([face_box(points) for points in landmarks]).reshape(-1, 4), scores, _OVERLAP)
     return landmarks[kept], scores[kept]
-
-
-def _is_face(landmarks: Float[np.ndarray, "5 2"]) -> bool:
-    try:
-        return to_crop(landmarks)[1] <= _MISFIT
-    except ValueError:  # coinciding or mirrored
-        return False
 
 
 def load_builtin(device: str, max_side: int, min_score: float | None = None) -> BuiltinDetector:
