@@ -135,13 +135,15 @@ def _add_detection(group: argparse._ArgumentGroup) -> None:
         "must (default auto)",
     )
     group.add_argument("--preview", action="store_true", help="only draw the faces found, numbered, into copies")
-    group.add_argument("--min-score", type=float, metavar="P", help="least confidence of the detector (default 0.8)")
+    group.add_argument("--min-score", type=float, metavar="P", help="least confidence (default: the detector's own)")
     group.add_argument("--min-face", type=float, metavar="PIXELS", help="smallest face (default 24)")
     group.add_argument(
         "--detect-side", type=int, metavar="PIXELS", help="longer side of what is searched (default 1600)"
     )
     group.add_argument(
-        "--detector", choices=["retinaface_mobile0.25", "retinaface_resnet50"], help="default: the first"
+        "--detector",
+        choices=["auto", "retinaface", "retinaface_resnet50", "builtin"],
+        help="default auto: retinaface where its weights are, else builtin, which needs none",
     )
     group.add_argument("--weights-dir", type=Path, metavar="DIR", help="where detector and identity network lie")
 
@@ -227,6 +229,20 @@ def _faces(text: str) -> str | tuple[int, ...]:
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="look in this folder only")
+    fetch = parser.add_subparsers(dest="action", metavar="fetch").add_parser(
+        "fetch", help="download some of them, after asking"
+    )
+    fetch.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="files as idm weights lists them, or unique parts of their names "
+        "(default: the better detector and the identity network of idm restore)",
+    )
+    fetch.add_argument("--yes", action="store_true", help="do not ask: I have read the licences")
+    fetch.add_argument(
+        "--weights-dir", type=Path, metavar="DIR", default=argparse.SUPPRESS, help="download into this folder"
+    )
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
