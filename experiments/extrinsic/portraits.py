@@ -1,7 +1,7 @@
 """How far does cleaning sharpen the soft portraits? The bundled model, 128 px, ``idm clean`` with several chains.
 
 ``python experiments/extrinsic/portraits.py -o OUT [--num-images 200]`` cleans the same portraits of
-``faces256/train`` once for each chain; started again it goes on.
+``faces256/train`` once for each chain; start it again to resume.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Weights files of others: what each is, on what terms, and where it is looked for. Nothing is ever downloaded."""
+"""Third-party weights files: what each is, its terms, and where it is searched. Nothing is ever downloaded."""
 
 import hashlib
 import os
@@ -218,7 +218,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
         content: Any = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
     except Exception as error:  # pickle, zipfile, safetensors and torch each have their own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path}: is no whole file of weights ({reason})") from error
+        raise WeightsError(f"{path}: is not a complete weights file ({reason})") from error
     if not (isinstance(content, dict) and all(isinstance(weight, Tensor) for weight in content.values())):
         raise WeightsError(f"{path}: holds no weights by name")
     if nameless := [name for name in content if not isinstance(name, str)]:
