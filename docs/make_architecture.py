@@ -1,7 +1,7 @@
 """docs/pictures/architecture.svg from the imports: ``python docs/make_architecture.py``.
 
-Rows are the layers of the first import contract in pyproject.toml; an arrow leads from a package to one that it imports.
-An import that a chain of shown arrows implies is not drawn.
+Rows are the layers of the first import contract in pyproject.toml. An arrow leads from a package to one it imports; an
+import that a chain of arrows implies is not drawn.
 """
 
 import tomllib
@@ -69,8 +69,8 @@ def reduced(edges: dict[str, set[str]]) -> dict[str, set[str]]:
 
 
 def places(rows: list[list[str]]) -> dict[str, Place]:
-    """The centre of each box. Rows with one box are staggered, so that arrows lead past boxes; the last row stands under
-    a gap of the row of three above it."""
+    """The centre of each box. Rows with one box are staggered, so that arrows lead past boxes; the last row is below a
+    gap of the row of three above it."""
     centres: dict[str, Place] = {}
     step = BOX_WIDTH + 60
     for number, row in enumerate(rows):

@@ -30,11 +30,11 @@ from idm.restorers.saved import load_idm
 class Scratches(Step[int]):
     """White, nearly vertical lines."""
 
-    limits: ClassVar[Limits] = {"probability": PROBABILITY, "number": (1, 100)}
+    limits: ClassVar[Limits] = {"probability": PROBABILITY, "number": (1.0, 100.0)}
 
     probability: float = 1.0
     """Share of images that are scratched."""
-    number: Range = (2, 8)
+    number: Range = (2.0, 8.0)
     """Range of the number of scratches."""
     name: Literal["scratches"] = "scratches"
 

@@ -24,7 +24,14 @@ from idm.io.photos import read_photo
 
 MAX_PIXELS = 1_000_000  # damaged headers can claim any size
 # Refused although PIL opens them, and why that is right: what the values mean is unknown, or the size is a bomb's.
-EXPLAINED = ("is too large", "outside 0..65535", "outside 0..1", "outside [0, 1]", "has no pixels", "and a photograph has one")
+EXPLAINED = (
+    "is too large",
+    "outside 0..65535",
+    "outside 0..1",
+    "outside [0, 1]",
+    "has no pixels",
+    "and a photograph has one",
+)
 
 
 class UnexplainedError(AssertionError):
