@@ -73,7 +73,8 @@ def main() -> None:
     rows = {}
     for name, settings in CHAINS.items():
         output = arguments.output / name.replace(" ", "_")
-        command = [sys.executable, "-m", "idm", "clean", f"--data={portraits}", f"--output={output}", "--report"]
+        command = [sys.executable, "-m", "idm", "clean", "--model=idm-faces-128"]
+        command += [f"--data={portraits}", f"--output={output}", "--report"]
         subprocess.run([*command, *settings], check=True)
         rows[name] = summarise(output)
         print(name, rows[name], flush=True)
