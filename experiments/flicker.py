@@ -23,7 +23,7 @@ from idm.apps.photo.face import Subject
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.degradation.kernels import gaussian_taps
-from idm.degradation.steps import add_gaussian_noise, blur, jpeg
+from idm.degradation.operations import add_gaussian_noise, blur, jpeg
 from idm.faces.align import Matrix, apply_matrix, warp
 from idm.faces.detect import DetectedFace, load_detector
 from idm.faces.paste import crop_weights

@@ -9,6 +9,7 @@ from math import sqrt
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -175,17 +176,19 @@ class PatchCritic(nn.Module):
         super().__init__()
         self.patch_size = patch_size
         widths_in = [3 * patch_size**2, *channels[:-1]]
-        self.convs = nn.ModuleList(
+        convs = [
             nn.Conv2d(channels_in, channels_out, 3, stride=1 if i == 0 else 2, padding=1)
             for i, (channels_in, channels_out) in enumerate(zip(widths_in, channels, strict=True))
-        )
-        for conv in self.convs:
+        ]
+        for conv in convs:
             nn.init.kaiming_normal_(conv.weight, a=SLOPE)
+        self.convs = nn.ModuleList(convs)
         self.final_conv = nn.Conv2d(channels[-1], 1, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b 1 h w"]:
         """Logits of images in [-1, 1], whose side ``patch_size * 2 ** (len(channels) - 1)`` divides."""
-        h = F.pixel_unshuffle(x, self.patch_size).contiguous(memory_format=torch.channels_last)
+        p = self.patch_size
+        h = rearrange(x, "b c (h p) (w q) -> b (c p q) h w", p=p, q=p).contiguous(memory_format=torch.channels_last)
         for conv in self.convs:
             h = F.leaky_relu(conv(h), SLOPE)
         return self.final_conv(h)

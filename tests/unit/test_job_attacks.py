@@ -18,8 +18,8 @@ from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
-from idm.io.folder_lock import LOCK, LockedError, locked
 from idm.io.images import ImageError, write_image, write_whole
+from idm.io.lock import LOCK, FolderInUse, locked
 
 ODD = os.fsdecode(b"caf\xe9")  # is no UTF-8
 FOREIGN = b"the only copy of something else"
@@ -38,8 +38,8 @@ class OneFace:
 
 
 PARTS = PhotoRestorer(Inverts(), OneFace())
-PLAIN = PhotoSettings()
-MAPS = PhotoSettings(samples=2, pick="median", uncertainty=True)
+PLAIN = PhotoSettings(change="full")
+MAPS = PhotoSettings(change="full", samples=2, pick="median", uncertainty=True)
 
 
 def pictures(folder: Path, *names: str, level: int = 90) -> Path:
@@ -126,7 +126,7 @@ def test_results_of_earlier_jobs_are_known_after_others_and_after_a_kill(tmp_pat
         job.make_folder(source).write_bytes(b"was written before it was noted")
         raise KeyboardInterrupt
     with Job([b], tmp_path / "new", settings={}, skip_existing=True) as job:
-        assert (list(job.todo), job.report.skipped) == ([], [tmp_path / "new" / "b.jpg"])
+        assert (list(job.todo), job.report.skipped) == ([], [tmp_path / "new" / "b.png"])
 
 
 def test_a_kill_at_any_place_costs_no_finished_file_and_hides_no_unfinished_one(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
             os.write(ready, b"x")
             signal.pause()
     os.read(read, 1)
-    with pytest.raises(LockedError), locked(tmp_path):
+    with pytest.raises(FolderInUse), locked(tmp_path):
         pytest.fail("two hold the lock")
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

@@ -68,11 +68,10 @@ def check_splits(data: str) -> dict[str, int] | None:
 
 def build_preset(preset: str) -> Recipe:
     """The degradation named by ``--preset``."""
-    if preset == "clean":
-        return replace(GFPGAN, clean_probability=1.0)
-    if preset not in PRESETS:
-        raise ValueError(f"--preset: {preset!r} is unknown; known: clean, {', '.join(PRESETS)}")
-    return PRESETS[preset]
+    recipes = {"clean": replace(GFPGAN, clean_probability=1.0)} | {str(name): PRESETS[name] for name in PRESETS}
+    if preset not in recipes:
+        raise ValueError(f"--preset: {preset!r} is unknown; known: {', '.join(recipes)}")
+    return recipes[preset]
 
 
 def build_measures(names: str, size: int | None) -> Metrics:

@@ -142,13 +142,17 @@ def _add_detection(group: argparse._ArgumentGroup) -> None:
         "finds no upright face (default auto)",
     )
     group.add_argument("--preview", action="store_true", help="only draw the detected faces, numbered, into copies")
-    group.add_argument("--min-score", type=float, metavar="P", help="minimum confidence of the detector (default 0.8)")
+    group.add_argument(
+        "--min-score", type=float, metavar="P", help="minimum confidence (default: that of the detector)"
+    )
     group.add_argument("--min-face", type=float, metavar="PIXELS", help="minimum size of a face (default 24)")
     group.add_argument(
         "--detect-side", type=int, metavar="PIXELS", help="longer side of the copy that is searched (default 1600)"
     )
     group.add_argument(
-        "--detector", choices=["retinaface_mobile0.25", "retinaface_resnet50"], help="default: the first"
+        "--detector",
+        choices=["auto", "retinaface", "retinaface_resnet50", "builtin"],
+        help="auto: retinaface if its weights are present, otherwise builtin, which needs none (default auto)",
     )
     group.add_argument(
         "--weights-dir", type=Path, metavar="DIR", help="folder of the weights of the detector and the identity network"
@@ -246,6 +250,20 @@ def _faces(text: str) -> str | tuple[int, ...]:
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="search this folder only")
+    fetch = parser.add_subparsers(dest="action", metavar="fetch").add_parser(
+        "fetch", help="download weights after showing their terms"
+    )
+    fetch.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="names of files as idm weights lists them, or unique parts of these "
+        "(default: RetinaFace and the identity network)",
+    )
+    fetch.add_argument("--yes", action="store_true", help="do not ask; states that you accept the licences")
+    fetch.add_argument(
+        "--weights-dir", type=Path, metavar="DIR", default=argparse.SUPPRESS, help="download into this folder"
+    )
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:

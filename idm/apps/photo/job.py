@@ -15,8 +15,8 @@ from typing import Any
 from idm import __version__
 from idm.apps.photo.plan import as_png, nothing_beside, plan
 from idm.apps.photo.status import Status
-from idm.io.folder_lock import LockedError, locked
 from idm.io.images import READ_SUFFIXES, ImageError, image_error
+from idm.io.lock import FolderInUse, locked
 from idm.io.memory import default_budget
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -102,7 +102,7 @@ class Job:
         try:
             self.output.mkdir(parents=True, exist_ok=True)
             self._stack.enter_context(locked(self.output))
-        except LockedError:
+        except FolderInUse:
             raise image_error(self.output, "another job works in this folder", "wait, or name another") from None
         except OSError as error:
             raise image_error(self.output, f"this folder cannot be made ({error.strerror})", "name another") from error

@@ -32,13 +32,13 @@ def told_to_the_user(path: Path) -> Iterator[None]:
         raise gr.Error(html.escape(message), duration=None, title="", print_exception=False) from None
 
 
-@dataclass(frozen=True)
 def most_steps(defaults: Order) -> int:
     """The steps that are offered: those that a model is made for, and at least 4, so that fidelity has degrees. More
     steps take longer and usually give worse faces."""
     return max(defaults.num_steps, 4)
 
 
+@dataclass(frozen=True)
 class Answers:
     """One for all users: what belongs to one user is in the arguments."""
 

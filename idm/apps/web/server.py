@@ -18,7 +18,7 @@ from starlette.middleware import Middleware
 
 from idm.apps.web.guard import Guard, Hosts, Quota
 from idm.apps.web.session import Studio
-from idm.io.folder_lock import LOCK, LockedError, locked
+from idm.io.lock import LOCK, FolderInUse, locked
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -80,7 +80,7 @@ def temporary_home() -> Iterator[Path]:
 def _remove_leftovers() -> None:
     """Remove the folders that this user's processes left when they were killed: nobody holds their locks."""
     for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(LockedError, OSError):
+        with suppress(FolderInUse, OSError):
             if not home.is_symlink() and home.stat().st_uid == os.getuid() and (home / LOCK).is_file():
                 with locked(home):
                     shutil.rmtree(home, ignore_errors=True)
