@@ -1,5 +1,5 @@
-"""Weights files of others: what each is, on what terms, and where it is looked for. Nothing is downloaded here:
-:mod:`idm.io.fetch` does, for who asks."""
+"""Third-party weights files: what each is, its terms, and where it is searched. :mod:`idm.io.fetch` downloads them on
+request."""
 
 import hashlib
 import os
@@ -255,7 +255,7 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     try:
         content: Any = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
     except Exception as error:  # pickle, zipfile, safetensors and torch each have their own
-        raise WeightsError(f"{path}: is no whole file of weights ({_reason(error)})") from error
+        raise WeightsError(f"{path}: is not a complete weights file ({_reason(error)})") from error
     if not (isinstance(content, dict) and all(isinstance(weight, Tensor) for weight in content.values())):
         raise WeightsError(f"{path}: holds no weights by name")
     if nameless := [name for name in content if not isinstance(name, str)]:
