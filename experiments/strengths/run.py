@@ -55,7 +55,7 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     for spec in arguments.restorers:
         result = measure(spec, chosen, rows)
-        name = Path(spec.partition("@")[0]).name + spec.partition("@")[1] + spec.partition("@")[2]
+        name = Path(spec).name
         result |= {"split": arguments.split, "num_faces": len(chosen), "image_size": arguments.image_size, "seed": SEED}
         write_json(arguments.output / f"{name}_{arguments.split}.json", result | provenance())
         show(spec, result)
