@@ -99,7 +99,7 @@ def check_face_set(name: str, folder: Path) -> Iterator[str]:
         ValueError: no set has this name.
     """
     if name not in FACE_SETS:
-        raise ValueError(f"{name!r} is no known set; known: {', '.join(FACE_SETS)}")
+        raise ValueError(f"{name!r} is not a known set; known: {', '.join(FACE_SETS)}")
     known = FACE_SETS[name]
     stems: dict[str, set[str]] = {}
     for part in ("lq", "hq") if known.paired else (".",):

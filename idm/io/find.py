@@ -45,7 +45,7 @@ def look_below(folder: Path, suffixes: Sequence[str] = READ_SUFFIXES) -> Found:
             if path.is_file():
                 (found.files if is_wanted else found.others).append(path)
             elif is_wanted:
-                what = "is a link to nothing" if path.is_symlink() else "is no regular file"
+                what = "is a link to nothing" if path.is_symlink() else "is not a regular file"
                 found.unusable[path] = image_error(path, what, "replace it by the picture")
     found.files.sort(key=lambda path: (_natural(path.relative_to(folder).parts), str(path)))
     return found

@@ -9,6 +9,7 @@ from math import sqrt
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -25,10 +26,10 @@ def widths(image_size: int, channel_multiplier: int, narrow: float) -> dict[int,
         narrow: factor of all widths.
 
     Raises:
-        ValueError: the size is no power of two from 8 on, or a width is odd (GFP-GAN needs halves).
+        ValueError: the size is not a power of two from 8 on, or a width is odd (GFP-GAN needs halves).
     """
     if image_size < 2 * SMALLEST or image_size & (image_size - 1):
-        raise ValueError(f"image_size {image_size} is no power of two from {2 * SMALLEST} on")
+        raise ValueError(f"image_size {image_size} is not a power of two from {2 * SMALLEST} on")
     sides = [2**i for i in range(SMALLEST.bit_length() - 1, image_size.bit_length())]
     found = {s: int((512 if s <= 32 else channel_multiplier * 16384 // s) * narrow) for s in sides}
     if odd := {side: width for side, width in found.items() if width < 2 or width % 2}:
@@ -186,7 +187,8 @@ class PatchCritic(nn.Module):
 
     def forward(self, x: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b 1 h w"]:
         """Logits of images in [-1, 1], whose side ``patch_size * 2 ** (len(channels) - 1)`` divides."""
-        h = F.pixel_unshuffle(x, self.patch_size).contiguous(memory_format=torch.channels_last)
+        p = self.patch_size
+        h = rearrange(x, "b c (h p) (w q) -> b (c p q) h w", p=p, q=p).contiguous(memory_format=torch.channels_last)
         for conv in self.convs:
             h = F.leaky_relu(conv(h), SLOPE)
         return self.final_conv(h)

@@ -1,4 +1,4 @@
-"""IDM as a diffusers pipeline. Only who asks for it pays for importing diffusers; commands use IDM itself."""
+"""IDM as a diffusers pipeline. The commands use IDM itself and do not import diffusers."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

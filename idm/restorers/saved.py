@@ -147,7 +147,7 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
     try:
         weights = {name: weight.float() for name, weight in safetensors.torch.load(content).items()}
     except SafetensorError as error:
-        raise ModelError(f"{path}: is no whole safetensors file ({error})") from error
+        raise ModelError(f"{path}: is not a complete safetensors file ({error})") from error
     broken = [name for name, weight in weights.items() if not weight.isfinite().all()]
     if broken:
         raise ModelError(f"{path}: is damaged: {len(broken)} weights are not finite, first {min(broken)}")

@@ -1,4 +1,4 @@
-"""Networks of others: whatever spandrel loads from a weights file the user has.
+"""Third-party models: networks that spandrel loads from a weights file.
 
 Spandrel (an optional extra) knows GFPGAN and RestoreFormer. CodeFormer is in the package spandrel_extra_arches,
 because its licence (S-Lab 1.0) is non-commercial; it is used if it is installed.
@@ -82,7 +82,7 @@ def load_network(path: Path) -> "ImageModelDescriptor":
         network = spandrel.ModelLoader().load_from_state_dict(spandrel.canonicalize_state_dict(weights))
     except Exception as error:  # on weights of other kinds spandrel raises whatever it runs into
         raise OutsideModelError(
-            f"{path}: holds no network that spandrel knows (for CodeFormer, whose licence is non-commercial: "
+            f"{path}: does not hold a network that spandrel knows (for CodeFormer, whose licence is non-commercial: "
             "pip install spandrel_extra_arches)"
         ) from error
     if not isinstance(network, spandrel.ImageModelDescriptor):
@@ -103,5 +103,5 @@ def _read_weights(path: Path) -> dict[str, Any]:
         return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # pickle, zipfile, safetensors and torch each have their own
         raise OutsideModelError(
-            f"{path}: is no plain weights file of named tensors ({type(error).__name__})"
+            f"{path}: is not a plain weights file of named tensors ({type(error).__name__})"
         ) from error

@@ -51,28 +51,38 @@ class Adversary:
         with frozen(critic):
             return self.weight * hinge_generator(critic(self._seen(estimate, generator)).float())
 
-    def train_step(
-        self, step: int, real: Images | None, fake: Images | None, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Step number ``step`` of the critic on x_0 and on estimates of it, in [-1, 1]; gives scalars for the log.
+    def train_step(self, step: int, real: Images, fake: Images, generator: torch.Generator) -> dict[str, Tensor]:
+        """Step number ``step`` of the critic on x_0 and on estimates of it, in [-1, 1]; both may be empty.
 
-        Without any images it does nothing.
+        An empty batch has zero loss and takes part in the step nevertheless, since other processes and micro-batches
+        may have images.
+
+        Returns:
+            (sum, count) over the images, for the log.
         """
-        if real is None or fake is None:
-            return {}
-        with self.accelerator.autocast():
-            logits_real, logits_fake = (
-                self.critic(self._seen(images, generator)).float() for images in (real, fake.detach())
-            )
-            loss = hinge_critic(logits_real, logits_fake)
-        penalised = step % self.r1_every == 0
-        self.accelerator.backward(loss + self._penalty(real) if penalised else loss)
+        if len(real):
+            loss, values = self._loss(step, real, fake.detach(), generator)
+        else:
+            loss = self.critic(real).sum()
+            values = dict.fromkeys(("critic_loss", "critic_real_accuracy", "critic_fake_accuracy"), loss.detach())
+        self.accelerator.backward(loss)
         update(self.accelerator, self.critic, self.optimizer, max_grad_norm=None)
-        return {
+        count = torch.full_like(loss, len(real))
+        return {name: torch.stack([mean * count, count]) for name, mean in values.items()}
+
+    def _loss(
+        self, step: int, real: Images, fake: Images, generator: torch.Generator
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """The loss to follow, and what is logged of it."""
+        with self.accelerator.autocast():
+            logits_real, logits_fake = (self.critic(self._seen(images, generator)).float() for images in (real, fake))
+            loss = hinge_critic(logits_real, logits_fake)
+        values = {
             "critic_loss": loss.detach(),
             "critic_real_accuracy": (logits_real > 0).float().mean(),
             "critic_fake_accuracy": (logits_fake < 0).float().mean(),
         }
+        return loss if step % self.r1_every else loss + self._penalty(real), values
 
     def _penalty(self, real: Images) -> Float[Tensor, ""]:
         """Lazy R1, in float32: second derivatives of bfloat16 are noise."""

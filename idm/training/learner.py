@@ -119,12 +119,8 @@ class NoiseLevels:
         return start_and_log_uniform(gammas, self.start_share, u[0], u[1])
 
 
-@dataclass
-class Judged:
-    """What the critic is trained on in one micro-batch: faces, and estimates of them, in [-1, 1]; None of each."""
-
-    real: Float[Tensor, "b 3 s s"] | None = None
-    fake: Float[Tensor, "b 3 s s"] | None = None
+Judged = list[tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b 3 s s"]]]
+"""What the critic is trained on: of each micro-batch faces and estimates of them, in [-1, 1], or none of both."""
 
 
 class IntrinsicIteration:
@@ -185,14 +181,14 @@ class IntrinsicIteration:
         levels: list[dict[str, Tensor]] = []
         critic: dict[str, Tensor] = {}
         for _ in range(self.accelerator.gradient_accumulation_steps):
-            batch, judged = next(batches), Judged()
+            batch = next(batches)
+            judged: Judged = []
             with self.accelerator.accumulate(self.model):
                 loss = self.loss(batch, levels, judged)
                 self.accelerator.backward(loss)
                 grad_norm = update(self.accelerator, self.model, self.optimizer, self.optimisation.max_grad_norm)
                 if self.adversary is not None:
-                    rng = self._augmentation(batch, "critic")
-                    critic = self.adversary.train_step(step, judged.real, judged.fake, rng)
+                    critic = self.adversary.train_step(step, *judged.pop(), self._augmentation(batch, "critic"))
             losses.append(loss.detach())
         assert grad_norm is not None
         updated = torch.isfinite(grad_norm)
@@ -202,7 +198,7 @@ class IntrinsicIteration:
         return {"loss": torch.stack(losses).mean(), "grad_norm": grad_norm, **by_level, **critic}
 
     def loss(
-        self, batch: Batch, levels: list[dict[str, Tensor]] | None = None, judged: "Judged | None" = None
+        self, batch: Batch, levels: list[dict[str, Tensor]] | None = None, judged: Judged | None = None
     ) -> Float[Tensor, ""]:
         """The objective on one micro-batch, its randomness a function of (seed, positions).
 
@@ -235,7 +231,7 @@ class IntrinsicIteration:
             )
 
     def _estimate_loss(
-        self, x_0: Tensor, gamma: Tensor, batch: Batch, judged: "Judged | None"
+        self, x_0: Tensor, gamma: Tensor, batch: Batch, judged: Judged | None
     ) -> Callable[[Tensor], Float[Tensor, ""]] | None:
         """The losses of an estimate of x_0 beyond its pixels: features, in float32, and the critic's.
 
@@ -255,9 +251,9 @@ class IntrinsicIteration:
                         wanted = features(x_0, batch.landmarks)
                     found = features(estimate.float(), batch.landmarks)
                 total = total + self.feature_weight * feature_l1(found, wanted, features.layer_weights)
+            if adversary is not None and judged is not None:
+                judged.append((x_0[refined], estimate[refined].detach()))
             if adversary is not None and refined.any():
-                if judged is not None:
-                    judged.real, judged.fake = x_0[refined], estimate[refined].detach()
                 total = total + adversary.generator_loss(estimate[refined], self._augmentation(batch, "denoiser"))
             return total
 

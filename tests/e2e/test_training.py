@@ -25,6 +25,13 @@ def train(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(folder, *overrides), capture_output=True, text=True, timeout=300)
 
 
+def train_in_two_processes(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    launch += ["--config_file", str(ROOT / "configs" / "accelerate" / "cpu2.yaml")]
+    arguments = [*launch, *command(folder, *overrides)[1:]]
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=300, cwd=ROOT)
+
+
 def kill_when(folder: Path, condition: str, number: int) -> None:
     """Start the run and send it a signal as soon as a path matching ``condition`` exists."""
     process = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -91,7 +98,7 @@ def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(uninterrupted: Path, tmp
     kill_when(folder, "checkpoints/step_00000009", signal.SIGKILL)
     done = train(folder)
     assert done.returncode == 0, done.stderr
-    assert "going on from" in done.stdout
+    assert "resuming from" in done.stdout
     assert_same_run(folder, uninterrupted)
     assert not list((folder / "checkpoints").glob(".unfinished*"))
 
@@ -132,11 +139,7 @@ def test_two_processes_train_as_one_does_with_the_same_global_batch(tmp_path: Pa
     one, two = tmp_path / "one", tmp_path / "two"
     done = train(one, *same)
     assert done.returncode == 0, done.stderr
-    launch = [sys.executable, "-m", "accelerate.commands.launch"]
-    recipe = ["--config_file", str(ROOT / "configs" / "accelerate" / "cpu2.yaml")]
-    done = subprocess.run(
-        [*launch, *recipe, *command(two, *same)[1:]], capture_output=True, text=True, timeout=300, cwd=ROOT
-    )
+    done = train_in_two_processes(two, *same)
     assert done.returncode == 0, done.stderr
     assert json.loads((two / "checkpoints/step_00000012/progress.json").read_text())["num_processes"] == 2
     weights = [load_file(path / "checkpoints/step_00000012/model.safetensors") for path in (two, one)]
@@ -146,6 +149,18 @@ def test_two_processes_train_as_one_does_with_the_same_global_batch(tmp_path: Pa
         assert row.keys() == wanted.keys()
         for name in {"loss", "psnr_restored", "ssim_degraded"} & row.keys():
             assert row[name] == pytest.approx(wanted[name], rel=1e-4), (row["step"], name)
+
+
+def test_two_processes_train_a_critic_though_only_one_of_them_has_a_sample_for_it(tmp_path: Path) -> None:
+    """In most steps: each has one face, and the critic judges those below the chain's start only, here every second."""
+    critic = "objective.adversarial={channels: [8]}"
+    levels = ["schedule.name=log_sigma", "objective.noise_levels.name=start_and_log_uniform"]
+    done = train_in_two_processes(tmp_path / "run", critic, *levels, "train.accumulation=1", "train.batch_size=2")
+    assert done.returncode == 0, done.stderr
+    judged = ["critic_loss" in row for row in log_of(tmp_path / "run") if "loss" in row]
+    assert len(judged) == 12
+    assert any(judged)
+    assert not all(judged)
 
 
 def test_another_setting_in_the_same_folder_is_refused(uninterrupted: Path) -> None:

@@ -25,6 +25,7 @@ pytest.importorskip("gradio")
 import httpx
 
 from idm.apps.cli import main as cli
+from idm.apps.cli.app import _studio
 from idm.apps.photo.face import FaceReport
 from idm.apps.photo.restorer import RestoredPhoto
 from idm.apps.web import theme
@@ -433,14 +434,16 @@ def test_missing_identity_weights_are_said_to_be_missing() -> None:
     assert "were not measured" in table
 
 
-def test_without_weights_of_the_detector_the_command_says_which_and_ends(
+def test_without_weights_of_others_the_page_has_the_builtin_detector_and_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("IDM_HOME", str(tmp_path))
     monkeypatch.delenv("IDM_ASSETS", raising=False)
-    assert cli.run(cli.build_parser().parse_args(["app"])) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.partition(": weights file")[0] for line in lines] == ["error: detection_mobilenet0.25_Final.pth"]
+    studio = _studio(cli.build_parser().parse_args(["app"]))
+    assert studio.identity is None
+    assert studio.find(Photo(np.zeros((64, 64, 3), np.uint8))) == []
+    notes = capsys.readouterr().err.splitlines()
+    assert [note.startswith("note: ") and "`idm weights fetch`" in note for note in notes] == [True, True]
 
 
 @pytest.mark.parametrize(

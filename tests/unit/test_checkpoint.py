@@ -240,13 +240,14 @@ def test_a_failed_replacement_leaves_the_old_text_and_no_draft(tmp_path, monkeyp
     path = tmp_path / "best.json"
     atomic.write_text(path, "old\n")
 
-    def half(self: Path, text: str) -> None:
-        self.write_bytes(text[: len(text) // 2].encode())
+    def half(self: Path, content: bytes) -> None:
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
         no_space()
 
     with monkeypatch.context() as patch:
         if where == "write":
-            patch.setattr(Path, "write_text", half)
+            patch.setattr(Path, "write_bytes", half)
         else:
             patch.setattr(atomic.os, where, no_space)
         with pytest.raises(atomic.CheckpointError, match=r"best\.json: cannot be written \(No space left on device\)"):

@@ -630,7 +630,7 @@ def test_a_prior_of_another_size_is_refused(tmp_path):
         load_prior(fresh_generator().stylegan_decoder, tmp_path / "prior.safetensors")
     for name in ("broken.safetensors", "broken.pth"):
         (tmp_path / name).write_bytes(b"not a zip")
-        with pytest.raises(WeightsError, match=rf"{name}: is no whole file of weights"):
+        with pytest.raises(WeightsError, match=rf"{name}: is not a complete weights file"):
             load_prior(fresh_generator().stylegan_decoder, tmp_path / name)
     with pytest.raises(FileNotFoundError, match="neither a weights file nor"):
         load_prior(fresh_generator().stylegan_decoder, tmp_path / "nothing")

@@ -102,7 +102,7 @@ def test_a_file_that_is_not_there_or_of_another_kind_is_refused(saved, tmp_path)
 @pytest.mark.parametrize("length", [0, 100, -1])
 def test_a_truncated_file_is_refused(saved, length):
     saved.write_bytes(saved.read_bytes()[:length])
-    refused(saved, "is no whole file of weights")
+    refused(saved, "is not a complete weights file")
 
 
 def test_files_from_before_there_was_smooth_resampling_are_read(tiny, saved):
@@ -156,9 +156,9 @@ def test_an_argument_of_the_wrong_type_or_size_is_named(saved, change):
 
 def test_a_broken_or_impossible_architecture_is_refused(saved):
     save_file(load_file(saved), saved, {"architecture": "{"})
-    refused(saved, "its architecture is no JSON")
+    refused(saved, "its architecture is not JSON")
     save_file(load_file(saved), saved, {"architecture": json.dumps({**TINY, "image_size": 48})})
-    refused(saved, "its architecture is impossible: image_size 48 is no power of two")
+    refused(saved, "its architecture is impossible: image_size 48 is not a power of two")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -197,12 +197,12 @@ def test_a_file_that_is_no_published_gfpgan_is_refused(tmp_path):
     path = tmp_path / "a.pth"
     for content in (b"not a zip", b"bad\n", b"", b"PK\x03\x04"):
         path.write_bytes(content)
-        refused(path, "is no whole file of weights")
+        refused(path, "is not a complete weights file")
         assert not holds_gfpgan(path)
     torch.save({"state_dict": {}}, path)
     refused(path, "holds no weights by name")
     torch.save({"params_ema": {"encoder.weight": torch.zeros(16, 3, 1, 1)}}, path)
-    refused(path, "is no GFP-GAN (conv_body_first.weight is missing)")
+    refused(path, "is not a GFP-GAN (conv_body_first.weight is missing)")
     torch.save({"params_ema": {"conv_body_first.0.weight": torch.zeros(16, 3, 1, 1)}}, path)
     refused(path, "holds another architecture", "'smooth': True")
     torch.save({"params_ema": {"conv_body_first.weight": torch.zeros(32, 3, 1, 1)}}, path)
@@ -215,7 +215,7 @@ def test_code_in_a_published_file_is_not_run(tmp_path):
             return Path.touch, (tmp_path / "run",)
 
     torch.save({"params_ema": Malicious()}, tmp_path / "a.pth")
-    refused(tmp_path / "a.pth", "is no whole file of weights")
+    refused(tmp_path / "a.pth", "is not a complete weights file")
     assert not (tmp_path / "run").exists()
 
 

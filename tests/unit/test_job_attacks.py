@@ -249,7 +249,7 @@ def test_what_cannot_be_read_in_a_folder_is_named_fails_and_costs_no_other_file(
     said = {path: entry.get("error") for path, entry in status_of(tmp_path / "out")["files"].items()}
     assert "is a link to nothing" in said[str(source / "gone.png")]
     assert "is a link to a folder" in said[str(source / "linked")]
-    assert "is no regular file" in said[str(source / "pipe.jpg")]
+    assert "is not a regular file" in said[str(source / "pipe.jpg")]
     assert "cannot be listed (Permission denied)" in said[str(source / "locked")]
     assert len(report.failed) == len(said) - 1 == 4
 

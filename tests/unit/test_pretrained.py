@@ -128,7 +128,7 @@ def test_a_file_is_refused(model):
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
-    refused(tmp_path, "is no saved IDM pipeline (model_index.json is missing)")
+    refused(tmp_path, "is not a saved IDM pipeline (model_index.json is missing)")
 
 
 def test_a_run_without_a_checkpoint_is_refused(tmp_path):
@@ -145,7 +145,7 @@ def test_missing_weights_are_refused(model):
 def test_truncated_weights_are_refused(model, length):
     whole = (model / WEIGHTS).read_bytes()
     (model / WEIGHTS).write_bytes(whole[:length])
-    refused(model, str(WEIGHTS), "is no whole safetensors file")
+    refused(model, str(WEIGHTS), "is not a complete safetensors file")
 
 
 @pytest.mark.parametrize(

@@ -69,14 +69,14 @@ def test_a_face_depends_on_its_seed_and_not_on_its_batch_and_the_global_generato
 def test_a_file_that_is_no_weights_file_is_named(tmp_path):
     path = tmp_path / "broken.pth"
     path.write_bytes(b"\x80\x02oops")
-    with pytest.raises(OutsideModelError, match=r"broken\.pth: is no plain weights file"):
+    with pytest.raises(OutsideModelError, match=r"broken\.pth: is not a plain weights file"):
         load_outside(path, CPU)
 
 
 def test_weights_of_an_unknown_network_are_refused_with_a_hint(tmp_path):
     path = tmp_path / "unknown.safetensors"
     save_file({"weight": torch.zeros(2)}, path)
-    with pytest.raises(OutsideModelError, match="holds no network that spandrel knows"):
+    with pytest.raises(OutsideModelError, match="does not hold a network that spandrel knows"):
         load_outside(path, CPU)
 
 

@@ -439,9 +439,9 @@ def test_files_that_are_no_clip_are_named_and_say_why(tmp_path: Path) -> None:
         out.mux(tone.encode(None))
     (tmp_path / "list.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\n{make_clip(tmp_path / 'clip.mkv', [picture(0)])}\n")
     for name, message in (
-        ("text.mp4", "is no video, or broken"),
-        ("list.mp4", "is no video, or broken"),
-        ("empty.mkv", "is no video, or broken"),
+        ("text.mp4", "is not a video, or is damaged"),
+        ("list.mp4", "is not a video, or is damaged"),
+        ("empty.mkv", "is not a video, or is damaged"),
         ("sound.mp4", "has no video stream"),
         ("missing.webm", "no such file"),
     ):

@@ -18,12 +18,16 @@ from accelerate.state import AcceleratorState, GradientState
 from pydantic import BaseModel
 
 from idm.config.assembly import extrinsic as rounds
+from idm.config.assembly import intrinsic
 from idm.config.assembly.data import build_source
 from idm.config.assembly.intrinsic import build_idm, build_intrinsic
 from idm.config.load import load_config
-from idm.config.schema import IDMConfig
-from idm.data.sources import SyntheticFaces
+from idm.config.schema import ChainConfig, IDMConfig
+from idm.data.sources import Face, SyntheticFaces
 from idm.diffusion.chain import SAMPLER_NAMES
+from idm.extrinsic.gate import decide
+from idm.extrinsic.quality import Quality
+from idm.faces.features import MobileFaceNetMaps, load_mobilefacenet
 from idm.io.images import write_image
 from idm.models.unet import Denoiser
 from idm.restorers.saved import WEIGHTS, save_idm
@@ -45,6 +49,7 @@ COSINE = ["schedule.name=cosine"]
 LOG_SIGMA = ["schedule.name=log_sigma"]
 START = ["objective.noise_levels.name=start_and_log_uniform"]
 FEATURES = ["objective.features={network: mobilefacenet, weight: 0.1}", "data.image_size=64"]
+ADVERSARIAL = "objective.adversarial={weight: 0.1, channels: [8, 8]}"
 DEGRADED = ["sampler.start_from=degraded"]
 
 Case = tuple[list[str], list[str]]  # overrides of both configurations, and of the second one alone
@@ -112,11 +117,18 @@ CHANGES: dict[str, Case] = {
     "ChainConfig.start_from": alone(*DEGRADED),
     "ChainConfig.strength": (DEGRADED, ["sampler.strength=0.5"]),
     "ChainConfig.eta": alone("sampler.eta=1.0"),
-    "ChainConfig.spacing": alone("sampler.spacing=karras"),
+    "ChainConfig.spacing": alone("sampler.spacing=quadratic"),
     "ChainConfig.levels": (
         ["sampler={name: ddim, num_steps: 2, spacing: levels, levels: [0.5, 0.2]}"],
         ["sampler.levels=[0.5, 0.1]"],
     ),
+    "ObjectiveConfig.adversarial": alone(ADVERSARIAL),
+    "AdversarialConfig.weight": ([ADVERSARIAL], ["objective.adversarial.weight=0.5"]),
+    "AdversarialConfig.learning_rate": ([ADVERSARIAL], ["objective.adversarial.learning_rate=0.01"]),
+    "AdversarialConfig.r1_gamma": ([ADVERSARIAL], ["objective.adversarial.r1_gamma=9.0"]),
+    "AdversarialConfig.channels": ([ADVERSARIAL], ["objective.adversarial.channels=[8, 16]"]),
+    "AdversarialConfig.augment": ([ADVERSARIAL], ["objective.adversarial.augment=true"]),
+    "DegradationConfig.steps": alone("degradation.steps=[]"),
     "IDMTrainConfig.batch_size": alone("train.batch_size=8"),
     "IDMTrainConfig.accumulation": alone("train.accumulation=2"),
     "IDMTrainConfig.num_steps": alone("train.num_steps=9"),
@@ -143,7 +155,7 @@ CHANGES: dict[str, Case] = {
     "ValidationConfig.best": alone("validation.best=ssim"),
 }
 
-BOTH_SCHEDULES = {"gammas", "scheduler"}
+BOTH_SCHEDULES = {"gammas", "published gammas"}
 REACHES: dict[str, set[str]] = {
     "RunConfig.seed": {"batches", "initial weights", "noise"},
     "DataConfig.image_size": {"batches", "network", "held-out"},
@@ -159,6 +171,13 @@ REACHES: dict[str, set[str]] = {
     "LogSigmaConfig.sigma_min": BOTH_SCHEDULES,
     "LogSigmaConfig.num_steps": BOTH_SCHEDULES,
     "ObjectiveConfig.prediction": {"losses", "pipeline"},
+    "ObjectiveConfig.adversarial": {"losses", "weights", "critic"},
+    "AdversarialConfig.weight": {"losses", "weights"},
+    "AdversarialConfig.learning_rate": {"critic"},
+    "AdversarialConfig.r1_gamma": {"critic"},
+    "AdversarialConfig.channels": {"critic"},
+    "AdversarialConfig.augment": {"losses", "critic"},
+    **{f"ChainConfig.{name}": {"pipeline"} for name in ChainConfig.model_fields},
     "IDMTrainConfig.num_steps": {"rates", "settings"},
     "IDMTrainConfig.ema_decay": {"averages"},
     "IDMTrainConfig.accumulation": {"how", "settings"},
@@ -178,6 +197,8 @@ ROUNDS: dict[str, Case] = {
     "ExtrinsicConfig.rounds": alone("extrinsic.rounds=2"),
     "ExtrinsicConfig.init": alone("extrinsic.init=previous"),
     "ExtrinsicConfig.replacement": alone(MIXED),
+    "ExtrinsicConfig.gate": alone("extrinsic.gate=null"),
+    "ExtrinsicConfig.condition_on": alone("extrinsic.condition_on=cleaned"),
     "ExtrinsicConfig.max_validation_loss": alone("extrinsic.max_validation_loss=0.5"),
     "GateConfig.min_identity": alone("extrinsic.gate.min_identity=0.3"),
     "GateConfig.max_sharpness_loss": alone("extrinsic.gate.max_sharpness_loss=0.5"),
@@ -235,7 +256,7 @@ def fields_of(section: type[BaseModel]) -> Iterator[str]:
         for choice in inner:
             yield from fields_of(choice)
         optional = type(None) in get_args(field.annotation)
-        if name != "name" and (not inner or optional or len(inner) > 1):
+        if (name != "name" or section is ChainConfig) and (not inner or optional or len(inner) > 1):
             yield f"{owner_of(section)}.{name}"
 
 
@@ -253,12 +274,27 @@ def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
 def test_every_field_of_the_schema_is_here():
     here = {key.split(" (")[0].replace("IDMConfig.", "RunConfig.") for key in (*CHANGES, *ROUNDS, *SOURCES, *ONLY_HOW)}
     here = {key for key in here if not key.startswith("extrinsic.sampler ")} | {"RunConfig.extrinsic"}
-    here -= {"ChainConfig.name"}  # as of other sections
     here |= {"DataConfig.source", "ExtrinsicConfig.replacement"}  # the choice itself is that of its sections
     assert set(fields_of(IDMConfig)) == here
 
 
 # What is built
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn_once() -> Iterator[None]:
+    """Draw each procedural face once for all cases."""
+    draw, drawn = SyntheticFaces.__getitem__, {}
+
+    def known(self: SyntheticFaces, index: int) -> Face:
+        key = (self.seed, index, self.size)
+        if key not in drawn:
+            drawn[key] = draw(self, index)
+        return drawn[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SyntheticFaces, "__getitem__", known)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +359,7 @@ def built(config: IDMConfig, steps: int = 2) -> dict[str, Any]:
     batches = run.batches_from(0)
     seen = [[batch.hq, batch.lq, batch.positions] for batch, _ in zip(run.batches_from(0), range(3), strict=False)]
     denoiser = learner.accelerator.unwrap_model(learner.model)
-    begun = digest([weight.detach() for weight in denoiser.state_dict().values()])
+    begun = digest(trained(denoiser))
     values = [learner.train_step(step, batches) for step in range(steps)]
     pair = validation.pairs[0]
     return {
@@ -333,13 +369,14 @@ def built(config: IDMConfig, steps: int = 2) -> dict[str, Any]:
         "noise": learner.seed,
         "gammas": digest(learner.gammas),
         "losses": [value["loss"].item() for value in values],
-        "weights": digest([weight.detach() for weight in denoiser.state_dict().values()]),
+        "weights": digest(trained(denoiser)),
         "averages": digest([shadow.clone() for shadow in learner.ema.shadow_params]),
         "rates": [learner.optimisation.learning_rate_at(step) for step in range(12)],
         "how": (learner.accelerator.gradient_accumulation_steps, denoiser.gradient_checkpointing, compiled(denoiser)),
         "pipeline": (learner.pipeline.prediction, learner.pipeline.chain),
-        "scheduler": digest(learner.pipeline.gammas),
+        "published gammas": digest(learner.pipeline.gammas),
         "features": type(learner.features).__name__,
+        "critic": None if learner.adversary is None else digest(trained(learner.adversary.critic)),
         "held-out": (len(validation.pairs), digest([pair.hq, pair.lq])),
         "validation seed": validation.seed,
         "metrics": (sorted(validation.metrics), sorted(validation.set_metrics)),
@@ -347,6 +384,14 @@ def built(config: IDMConfig, steps: int = 2) -> dict[str, Any]:
         "settings": {k: v for k, v in asdict(settings).items() if k not in ("folder", "recorded")},
         "trackers": [tracker.name for tracker in learner.accelerator.trackers],
     }
+
+
+def trained(network: torch.nn.Module) -> list[torch.Tensor]:
+    return [weight.detach() for weight in network.state_dict().values()]
+
+
+class OtherMaps(MobileFaceNetMaps):
+    """Stands for the maps of another network."""
 
 
 _known: dict[tuple[str, int], dict[str, Any]] = {}
@@ -368,9 +413,10 @@ NO_STEPS = ("IDMTrainConfig.compile", "IDMTrainConfig.log_every", "IDMTrainConfi
 
 
 @pytest.mark.parametrize("field", CHANGES)
-def test_a_field_changes_what_is_built_or_the_first_steps(field, both, request):
-    if "features" in field.lower():
+def test_a_field_changes_what_is_built_or_the_first_steps(field, both, request, monkeypatch):
+    if "feature" in field.lower():
         request.getfixturevalue("assets")
+        monkeypatch.setattr(intrinsic, "load_vgg19", lambda: OtherMaps(load_mobilefacenet()))
     steps = 0 if field.startswith(NO_STEPS) else 2  # to compile takes a minute
     unchanged, changed_config = both(CHANGES[field])
     before, after = built_once(unchanged, steps), built(changed_config, steps)
@@ -427,6 +473,24 @@ def described(source: Any) -> dict[str, str]:
 
 # Rounds
 
+BEFORE = Quality(sharpness=0.5, noise=3.0, blockiness=1.5)
+JUDGED = [
+    (Quality(0.55, 3.0, 1.5), 0.9),  # a tenth sharper
+    (Quality(0.5, 2.4, 1.5), 0.9),  # less noisy
+    (Quality(0.5, 3.0, 1.4), 0.9),  # less blocky
+    (Quality(0.45, 1.0, 1.5), 0.9),  # less noisy, and a tenth softer
+    (Quality(0.75, 3.4, 1.5), 0.9),  # sharper, and noisier
+    (Quality(0.75, 3.0, 1.8), 0.9),  # sharper, and blockier
+    (Quality(0.75, 3.0, 1.5), 0.1),  # sharper, and another person
+]
+"""x* with their identities, such that each field of the gate decides about one of them."""
+
+
+def shown(pool: Any) -> list[np.ndarray]:
+    """The picture of a pool's first face, and the one that is degraded to x_d."""
+    face = pool.at(0, 0) if hasattr(pool, "at") else pool[0]
+    return [face.image, face.image if face.original is None else face.original]
+
 
 def cleaned(config: IDMConfig, folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What of a configuration reaches the cleaning, the pool of round 1 and its training."""
@@ -454,8 +518,10 @@ def cleaned(config: IDMConfig, folders: dict[str, str], monkeypatch: pytest.Monk
     whole = rounds.build_rounds(config)
     return {
         "job": json.dumps(job.about, sort_keys=True),
+        "decisions": [decide(job.gate, BEFORE, after, identity) for after, identity in JUDGED],
         "pipeline": (job.restorer.prediction, job.restorer.chain),
         "pool": type(pool).__name__,
+        "first face": [digest(part) for part in shown(pool)],
         "shares": [pool.share(step) for step in range(9)] if hasattr(pool, "share") else None,
         "initial": None if begun[0] is None else sorted(begun[0]),
         "rounds": (whole.num_rounds, whole.max_validation_loss),
@@ -464,8 +530,14 @@ def cleaned(config: IDMConfig, folders: dict[str, str], monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("field", ROUNDS)
 def test_a_field_changes_the_rounds(field, both, folders, monkeypatch):
-    before, after = both(ROUNDS[field], CLEANING)
-    assert cleaned(before, folders, monkeypatch) != cleaned(after, folders, monkeypatch)
+    before, after = (cleaned(config, folders, monkeypatch) for config in both(ROUNDS[field], CLEANING))
+    changed = {name for name, value in before.items() if after[name] != value}
+    assert changed
+    section, _, name = field.partition(".")
+    if section == "GateConfig" or name == "gate":
+        assert "decisions" in changed
+    if name == "condition_on":
+        assert {"pool", "first face"} <= changed
 
 
 def test_nothing_changes_in_the_rounds_where_nothing_is_changed(both, folders, monkeypatch):

@@ -4,7 +4,7 @@ import argparse
 import importlib.util
 import sys
 
-from idm.apps.cli.model import USER_ERRORS, choose_device, load_labelled, prepare_machine
+from idm.apps.cli.model import BUILTIN_NOTE, IDENTITY_NOTE, USER_ERRORS, choose_device, load_labelled, prepare_machine
 from idm.apps.web.session import Studio
 from idm.faces.detect import load_detector
 from idm.faces.recognition import IdentityNet, load_identity
@@ -42,6 +42,8 @@ def _studio(arguments: argparse.Namespace) -> Studio:
         raise ValueError(f"--max-megapixels must be positive, got {arguments.max_megapixels:g}")
     device = str(choose_device(arguments.device))
     detector = load_detector(weights=arguments.weights_dir, device=device)
+    if detector.name == "builtin":
+        print(BUILTIN_NOTE, file=sys.stderr)
     identity = _identity(arguments, device)
     restorers = load_labelled(arguments.model, prepare_machine(arguments))
     return Studio(
@@ -56,6 +58,6 @@ def _studio(arguments: argparse.Namespace) -> Studio:
 def _identity(arguments: argparse.Namespace, device: str) -> IdentityNet | None:
     try:
         return load_identity(arguments.weights_dir, device)
-    except FileNotFoundError as error:
-        print(f"note: identities are not measured. {error}", file=sys.stderr)
+    except FileNotFoundError:
+        print(IDENTITY_NOTE, file=sys.stderr)
         return None

@@ -15,6 +15,12 @@ from idm.restorers.load import Loaded, describe, load_restorer
 
 USER_ERRORS = (OSError, ValueError, CheckpointError, ImportError)  # models, images and configurations: ValueErrors
 
+# What a machine without weights of others is told, once.
+BUILTIN_NOTE = (
+    "note: faces are found by the built-in detector; `idm weights fetch` brings RetinaFace, which finds more."
+)
+IDENTITY_NOTE = "note: identities are not measured; `idm weights fetch` brings MobileFaceNet, which measures them."
+
 # Published weights that go by a name.
 NAMED = {"gfpgan": "GFPGANv1.4.pth", "codeformer": "codeformer.pth", "restoreformer": "RestoreFormer.pth"}
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from idm.apps.cli.model import USER_ERRORS, choose_device, load
+from idm.apps.cli.model import BUILTIN_NOTE, IDENTITY_NOTE, USER_ERRORS, choose_device, load
 from idm.apps.photo.files import restore_files, restore_photos
 from idm.apps.photo.job import Progress, Report
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import Bicubic, load_upscaler
-from idm.faces.detect import DETECTOR, LEAST_FACE, MAX_SIDE, MIN_SCORE, FaceDetector, load_detector
+from idm.faces.detect import LEAST_FACE, MAX_SIDE, choose_detector, load_detector
 from idm.faces.recognition import IdentityNet, load_identity
 from idm.io.encoding import Encoding
 from idm.io.find import as_text
@@ -63,7 +63,8 @@ def _summary(report: Report, arguments: argparse.Namespace) -> str:
         lines.append(f"faces: {report.faces['restored']} restored{kept}; {told} says what became of each")
     side = arguments.detect_side or MAX_SIDE
     if report.longest_side >= 2 * side:
-        least = LEAST_FACE * report.longest_side / side
+        detector = choose_detector(arguments.detector or "auto", arguments.weights_dir)
+        least = LEAST_FACE[detector] * report.longest_side / side
         lines.append(
             f"note: pictures of up to {report.longest_side} px were searched in copies of {side} px, where faces below "
             f"about {least:.0f} px are missed; --detect-side {report.longest_side} finds them, and is slower"
@@ -124,12 +125,20 @@ def _restore_photos(
     settings = _settings(arguments)
     encoding = Encoding(arguments.video_codec, arguments.crf)
     device = str(choose_device(arguments.device))
-    detector = _detector(arguments, device)
+    detector = load_detector(
+        arguments.detector or "auto",
+        arguments.weights_dir,
+        device,
+        max_side=MAX_SIDE if arguments.detect_side is None else arguments.detect_side,
+        min_score=arguments.min_score,
+    )
+    if arguments.detector is None and detector.name == "builtin":
+        print(BUILTIN_NOTE, file=sys.stderr)
     identity = _identity(arguments, settings, device)
     upscaler = load_upscaler(arguments.background, device) if arguments.background else Bicubic()
     about["identity"] = "MobileFaceNet" if identity else "not measured: its weights are missing (idm weights)"
     about["background"] = str(arguments.background or "bicubic")
-    about["detector"] = [arguments.detector or DETECTOR, detector.min_score, detector.max_side]
+    about["detector"] = [detector.name, detector.min_score, detector.max_side]
     return restore_photos(
         PhotoRestorer(restorer, detector, identity, upscaler),
         arguments.input,
@@ -151,25 +160,12 @@ def _settings(arguments: argparse.Namespace) -> PhotoSettings:
     return PhotoSettings(**{name: value for name, value in asked.items() if value is not None})
 
 
-def _detector(arguments: argparse.Namespace, device: str) -> FaceDetector:
-    try:
-        return load_detector(
-            arguments.detector or DETECTOR,
-            arguments.weights_dir,
-            device,
-            max_side=MAX_SIDE if arguments.detect_side is None else arguments.detect_side,
-            min_score=MIN_SCORE if arguments.min_score is None else arguments.min_score,
-        )
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error} Faces that are aligned already need no detector: --aligned") from None
-
-
 def _identity(arguments: argparse.Namespace, settings: PhotoSettings, device: str) -> IdentityNet | None:
     """The identity network; None, and said so, where it is missing and no setting needs it."""
     try:
         return load_identity(arguments.weights_dir, device)
-    except FileNotFoundError as error:
+    except FileNotFoundError:
         if settings.needs_identity:
             raise
-        print(f"note: identities are not measured. {error}", file=sys.stderr)
+        print(IDENTITY_NOTE, file=sys.stderr)
         return None

@@ -1,4 +1,4 @@
-"""A clip: its faces are followed, restored with the same noise in every frame, and put back. Killed, it goes on.
+"""A clip: its faces are followed, restored with the same noise in every frame, and put back. A killed job resumes.
 
 One frame after the other is read, ``reach`` of them ahead, so that memory does not grow with the clip; and no more at
 once than fit into the memory that is allowed. Every
@@ -121,7 +121,7 @@ def restore_clip(
     Raises:
         VideoError: the clip's frames need more memory than ``max_memory``; nothing was done. Or the clip cannot be
             read, is broken somewhere, or one of its faces failed: what was done until then stays beside the target, and
-            the next call goes on from there.
+            the next call resumes from there.
         ValueError: a setting that is for photographs only.
     """
     if settings.uncertainty:
@@ -271,7 +271,7 @@ class Segments:
         description = json.dumps(job, sort_keys=True)
         owner = folder / "job.json"
         if folder.exists() and not owner.is_file() and any(folder.iterdir()):
-            raise video_error(folder, "is no folder of segments", "move it away: they would go here")
+            raise video_error(folder, "is not a folder of segments", "move it away: they would go here")
         if not owner.is_file() or owner.read_text() != description:
             self.remove()
             folder.mkdir(parents=True)

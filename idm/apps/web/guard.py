@@ -166,7 +166,7 @@ class Guard:
             if _names_an_address(body):
                 await _refuse(403, "Upload the file; addresses are not fetched.", scope, receive, send)
             elif not _is_call(path, body):
-                await _refuse(400, "This is no call of the page.", scope, receive, send)
+                await _refuse(400, "This is not a request of the page.", scope, receive, send)
             else:
                 await self.app(scope, _again(body, receive), _with_headers(send))
 

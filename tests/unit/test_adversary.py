@@ -1,0 +1,258 @@
+"""The adversarial finish: what the critic is trained on, and where the denoiser feels it."""
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from safetensors.torch import load_file
+
+from idm.data.pairs import Batch
+from idm.diffusion.adversarial import hinge_critic, r1
+from idm.diffusion.process import add_noise
+from idm.diffusion.schedule import log_sigma
+from idm.io.ranges import to_diffusion
+from idm.models.critics import PatchCritic
+from idm.models.unet import Denoiser
+from idm.restorers.idm import IDM
+from idm.training.adversarial import Adversary
+from idm.training.learner import IntrinsicIteration, NoiseLevels, Optimisation, training_noise
+from idm.training.updates import all_finite
+
+SEED = 3
+GAMMAS = log_sigma(0.02, 1.5, 100.0, 16)
+MIXED, ONLY_START = NoiseLevels(start_share=0.5), NoiseLevels(start_share=1.0)
+OPTIMISATION = Optimisation(
+    num_steps=10,
+    learning_rate=1e-3,
+    warmup_steps=0,
+    decay="constant",
+    betas=(0.9, 0.99),
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+    ema_decay=0.5,
+)
+
+
+@pytest.fixture
+def learner():
+    """Make a learner with a critic; accelerate's global state is reset around the test."""
+
+    def learner(
+        noise_levels: NoiseLevels = MIXED,
+        weight: float | None = 0.5,
+        seed_of_weights: int = 0,
+        accumulation: int = 1,
+        augment: bool = False,
+    ) -> IntrinsicIteration:
+        reset()
+        torch.manual_seed(seed_of_weights)
+        denoiser = Denoiser(
+            image_size=16,
+            channels=(8, 16),
+            num_blocks=(1, 1),
+            attention_resolutions=(4,),
+            head_dim=8,
+            add_degraded=True,
+        )
+        critic = PatchCritic(patch_size=2, channels=(8,))
+        return IntrinsicIteration(
+            denoiser,
+            Accelerator(cpu=True, mixed_precision="no", gradient_accumulation_steps=accumulation),
+            gammas=GAMMAS,
+            prediction="sample",
+            p=1,
+            min_snr_clamp=None,
+            optimisation=OPTIMISATION,
+            seed=SEED,
+            make_pipeline=lambda published: IDM(published, GAMMAS),
+            noise_levels=noise_levels,
+            adversary=None
+            if weight is None
+            else Adversary(critic, weight=weight, learning_rate=1e-2, r1_every=3, augment=augment),
+        )
+
+    yield learner
+    reset()
+
+
+def reset() -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+def batches(size: int = 8, first: int = 0) -> Iterator[Batch]:
+    """Random pictures; those at a position are always the same."""
+    while True:
+        positions = list(range(first, first + size))
+        pictures = [
+            torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(position))
+            for position in positions
+        ]
+        hq, lq = torch.stack(pictures, dim=1)
+        yield Batch(hq, lq, torch.full((size, 5, 2), torch.nan), positions)
+        first += size
+
+
+def weights(model: torch.nn.Module) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+def same(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def below_the_start(batch: Batch) -> torch.Tensor:
+    """Which samples of a batch are refined, worked out from the noise levels themselves."""
+    _, u = training_noise(SEED, batch.positions, batch.hq.float())
+    refined = u[0] >= MIXED.start_share
+    assert torch.equal(refined, MIXED.draw(GAMMAS, u) > GAMMAS[-1])
+    assert refined.any()
+    assert not refined.all()
+    return refined
+
+
+# The critic
+
+
+def test_the_critic_judges_the_samples_below_the_start_and_the_denoisers_estimates_of_them(learner):
+    trained, batch = learner(), next(batches())
+    judged = []
+    trained.loss(batch, judged=judged)
+    ((real, fake),) = judged
+    refined = below_the_start(batch)
+    x_0, x_d = (to_diffusion(images.float() / 255) for images in (batch.hq, batch.lq))
+    assert torch.equal(real, x_0[refined])
+    eps, u = training_noise(SEED, batch.positions, x_0)
+    gamma = MIXED.draw(GAMMAS, u)
+    with torch.no_grad():
+        estimate = trained.model(x_d=x_d, x_t=add_noise(x_0, eps, gamma), gamma=gamma)
+    assert torch.equal(fake, estimate[refined])
+    assert not fake.requires_grad
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_a_step_of_the_critic_is_adams_on_the_hinge_loss_and_now_and_then_r1(learner, step):
+    trained = learner()
+    judged = []
+    trained.loss(next(batches()), judged=judged)
+    ((real, fake),) = judged
+    critic = copy.deepcopy(trained.adversary.critic)
+    adam = torch.optim.Adam(critic.parameters(), lr=1e-2, betas=(0.5, 0.99))
+    loss = hinge_critic(critic(real), critic(fake))
+    penalty = 3 * 1.0 / 2 * r1(lambda images: critic(images).mean(dim=(1, 2, 3)), real)
+    (loss + penalty if step == 0 else loss).backward()
+    adam.step()
+
+    values = trained.train_step(step, batches())
+    torch.testing.assert_close(values["critic_loss"], len(real) * torch.stack([loss.detach(), torch.ones(())]))
+    for ours, theirs in zip(weights(trained.adversary.critic), weights(critic), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)  # a step is of about 1e-2
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_without_samples_below_the_start_the_critic_learns_nothing(learner, augment):
+    trained = learner(ONLY_START, augment=augment)
+    before, denoiser = weights(trained.adversary.critic), weights(trained.model)
+    values = trained.train_step(0, batches())
+    assert values["critic_loss"].tolist() == [0, 0]  # every process has to log the same names
+    assert same(weights(trained.adversary.critic), before)
+    assert not same(weights(trained.model), denoiser)
+
+
+def test_a_micro_batch_without_samples_below_the_start_withholds_no_gradient_of_another(learner):
+    """The last micro-batch of a step has none, and the step is taken all the same: nothing waits for the next one."""
+    trained, source = learner(accumulation=2), batches(size=1)
+    kinds = {
+        bool(below): batch for batch, below in ((b, is_refined(b)) for b, _ in zip(source, range(20), strict=False))
+    }
+    before = weights(trained.adversary.critic)
+    trained.train_step(0, iter([kinds[True], kinds[False]]))
+    assert not same(weights(trained.adversary.critic), before)
+    assert all(parameter.grad is None for parameter in trained.adversary.critic.parameters())
+
+
+def is_refined(batch: Batch) -> bool:
+    _, u = training_noise(SEED, batch.positions, batch.hq.float())
+    return bool(MIXED.draw(GAMMAS, u) > GAMMAS[-1])
+
+
+# The denoiser
+
+
+def gradient_at_the_estimate(trained: IntrinsicIteration, batch: Batch) -> torch.Tensor:
+    """Of the loss, at what the denoiser gives for each sample."""
+    estimates = []
+
+    def keep(module, args, output) -> None:
+        output.retain_grad()
+        estimates.append(output)
+
+    hook = trained.model.register_forward_hook(keep)
+    trained.loss(batch).backward()
+    hook.remove()
+    (estimate,) = estimates
+    return estimate.grad
+
+
+def test_the_denoiser_feels_the_critic_below_the_start_only(learner):
+    batch = next(batches())
+    refined = below_the_start(batch)
+    pixels = gradient_at_the_estimate(learner(weight=None), batch)
+    trained = learner()
+    found = gradient_at_the_estimate(trained, batch)
+    adversarial = (found - pixels).abs().amax(dim=(1, 2, 3))
+    assert torch.equal(found[~refined], pixels[~refined])
+    assert (adversarial[refined] > 0).all()
+    assert all(parameter.grad is None for parameter in trained.adversary.critic.parameters())
+
+
+def test_the_adversarial_gradient_is_that_of_the_weighted_mean_logit(learner):
+    batch = next(batches())
+    refined = below_the_start(batch)
+    pixels = gradient_at_the_estimate(learner(weight=None), batch)
+    trained, judged = learner(), []
+    trained.loss(batch, judged=judged)
+    ((_, fake),) = judged
+    fake.requires_grad_(True)
+    (wanted,) = torch.autograd.grad(-0.5 * trained.adversary.critic(fake).mean(), fake)
+    found = gradient_at_the_estimate(trained, batch)[refined] - pixels[refined]
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-6)
+
+
+# Resuming
+
+
+def test_four_steps_equal_two_steps_saving_loading_and_two_steps(learner, tmp_path):
+    straight, source = learner(augment=True), batches()
+    logged = [straight.train_step(step, source) for step in range(4)]
+
+    broken, source = learner(augment=True), batches()
+    for step in range(2):
+        broken.train_step(step, source)
+    broken.save(tmp_path)
+    saved = load_file(tmp_path / "model_1.safetensors")
+    critic = broken.adversary.critic.state_dict()
+    assert saved.keys() == critic.keys()
+    assert all(torch.equal(saved[name], weight) for name, weight in critic.items())
+
+    resumed = learner(augment=True, seed_of_weights=9)  # other initial weights, of the critic too
+    resumed.load(tmp_path)
+    source = batches(first=16)
+    for step in (2, 3):
+        values = resumed.train_step(step, source)
+        assert {"loss", "critic_loss"} <= values.keys()
+        assert all(torch.equal(value, logged[step][name]) for name, value in values.items())
+    for ours, theirs in ((resumed.model, straight.model), (resumed.adversary.critic, straight.adversary.critic)):
+        assert same(weights(ours), weights(theirs))
+    assert same(list(resumed.ema.shadow_params), list(straight.ema.shadow_params))
+
+
+def test_a_critic_that_is_not_finite_is_told(learner):
+    trained = learner()
+    assert all_finite(trained.tensors())
+    with torch.no_grad():
+        next(trained.adversary.critic.parameters()).view(-1)[0] = torch.nan
+    assert not all_finite(trained.tensors())
