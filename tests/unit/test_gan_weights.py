@@ -268,9 +268,9 @@ def test_a_run_is_opened_with_its_best_model_and_described_for_tables(tiny, tmp_
     assert open_restorer(tmp_path / "run", torch.device("cpu"), torch.float32) is None
     save_gfpgan(tiny, checkpoint / MODEL)
     loaded = open_restorer(tmp_path / "run", torch.device("cpu"), torch.bfloat16)
-    assert loaded.restorer.image_size == loaded.about["image_size"] == 16
-    assert loaded.about["parameters"] == sum(p.numel() for p in tiny.parameters())
-    assert loaded.about["precision"] == "bfloat16"
+    assert loaded.restorer.image_size == loaded.metadata["image_size"] == 16
+    assert loaded.metadata["parameters"] == sum(p.numel() for p in tiny.parameters())
+    assert loaded.metadata["precision"] == "bfloat16"
     faces = torch.rand(2, 3, 16, 16)
     exact = load_restorer(tmp_path / "run", torch.device("cpu")).restore(faces, [1, 2])
     torch.testing.assert_close(loaded.restorer.restore(faces, [1, 2]), exact, atol=0.1, rtol=0)

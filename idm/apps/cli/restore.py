@@ -36,7 +36,7 @@ def restore_command(arguments: argparse.Namespace) -> int:
     bar = tqdm(unit="face" if arguments.aligned else "photo", disable=not sys.stderr.isatty())
     try:
         loaded = load(arguments)
-        about: dict[str, Any] = {"restorer": loaded.about}
+        about: dict[str, Any] = {"restorer": loaded.metadata}
         restore = _restore_aligned if arguments.aligned else _restore_photos
         report = restore(arguments, loaded.restorer, about, _progress(bar))
     except USER_ERRORS as error:
