@@ -94,7 +94,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
 # Any restorer from its path
 
 
-def test_without_a_path_it_is_the_model_in_the_box():
+def test_without_a_path_it_is_the_bundled_model():
     loaded = load_restorer(None, CPU, torch.float32)
     assert loaded.metadata["name"] == "idm-faces-256"
     assert loaded.metadata["parameters"] == sum(p.numel() for p in loaded.restorer.denoiser.parameters())
