@@ -52,7 +52,9 @@ def load_restorer(path: Path | None, device: torch.device, dtype: torch.dtype) -
         if loaded is not None:
             return loaded
     if path.is_dir():
-        raise ModelError(f"{path}: holds no model: neither a training run with a checkpoint nor a saved pipeline")
+        raise ModelError(
+            f"{path}: does not hold a model: neither a training run with a checkpoint nor a saved pipeline"
+        )
     third_party = load_third_party(path, device)
     network = third_party.descriptor
     return Loaded(

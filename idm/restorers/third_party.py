@@ -62,7 +62,7 @@ def load_third_party(path: Path, device: torch.device) -> SpandrelRestorer:
     """
     network = load_network(path)
     if network.purpose != "FaceSR":
-        raise ThirdPartyModelError(f"{path}: is a {network.architecture.name} network, which restores no faces")
+        raise ThirdPartyModelError(f"{path}: is a {network.architecture.name} network, which does not restore faces")
     return SpandrelRestorer(network, device)
 
 
@@ -86,7 +86,9 @@ def load_network(path: Path) -> "ImageModelDescriptor":
             "pip install spandrel_extra_arches)"
         ) from error
     if not isinstance(network, spandrel.ImageModelDescriptor):
-        raise ThirdPartyModelError(f"{path}: is a {network.architecture.name} network, which wants more than a picture")
+        raise ThirdPartyModelError(
+            f"{path}: is a {network.architecture.name} network, which needs several inputs"
+        )
     return network
 
 

@@ -118,7 +118,7 @@ def test_another_package_opens_the_paths_of_its_own_kind(tmp_path, monkeypatch):
     monkeypatch.setattr(load_module, "entry_points", lambda group: [entry] if group == load_module.ENTRY_POINTS else [])
     assert load_restorer(tmp_path / "mine", CPU, torch.float32) is MINE
     (tmp_path / "other").mkdir()
-    with pytest.raises(ModelError, match="other: holds no model"):
+    with pytest.raises(ModelError, match="other: does not hold a model"):
         load_restorer(tmp_path / "other", CPU, torch.float32)
 
 
