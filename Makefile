@@ -1,9 +1,9 @@
 # The commands of README.md and CONTRIBUTING.md by short names. Works in the active virtual environment.
 
-.PHONY: help install test lint types faults quickstart configuration
+.PHONY: help install test lint types faults quickstart configuration pages site
 
 help:
-	@echo "make install | test | lint | types | faults | quickstart | configuration"
+	@echo "make install | test | lint | types | faults | quickstart | configuration | pages | site"
 
 install:
 	pip install -e ".[dev]"
@@ -27,3 +27,11 @@ quickstart:
 
 configuration:
 	python docs/make_configuration.py
+
+pages:
+	python docs/make_configuration.py
+	python docs/make_metrics.py
+	python docs/make_architecture.py
+
+site:
+	mkdocs build --strict

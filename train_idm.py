@@ -15,4 +15,4 @@ def build(config: IDMConfig) -> Fittable:
 
 
 if __name__ == "__main__":
-    launch("Train IDM; started again in the same output_dir, it goes on.", IDMConfig, build)
+    launch("Train IDM; start it again with the same output_dir to resume.", IDMConfig, build)

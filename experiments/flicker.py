@@ -23,7 +23,7 @@ from idm.apps.photo.face import Subject
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.degradation.kernels import gaussian_taps
-from idm.degradation.steps import add_gaussian_noise, blur, jpeg
+from idm.degradation.operations import add_gaussian_noise, blur, jpeg
 from idm.faces.align import Matrix, apply_matrix, warp
 from idm.faces.detect import DetectedFace, load_detector
 from idm.faces.paste import crop_weights
@@ -38,6 +38,7 @@ RESULT, TABLE = FOLDER / "results" / "flicker.json", FOLDER / "tables" / "flicke
 
 HEIGHT, WIDTH, FPS, FRAMES = 240, 320, 25, 40
 FACE = np.array([223.0, 122.0])  # its middle in the portrait
+MODEL = "idm-faces-128"
 BLUR, NOISE, JPEG = 1.5, 10.0, 60
 FITS = {
     f"{shape}, {reach} frames ahead": (reach, degree)
@@ -156,7 +157,7 @@ def measure() -> dict[str, Any]:
 
     portrait = astronaut()
     detector = load_detector()
-    pipeline = load_idm(None, torch.device("cpu"), torch.float32)
+    pipeline = load_idm(Path(MODEL), torch.device("cpu"), torch.float32)
     parts = PhotoRestorer(pipeline, detector)
     true = detector.detect(portrait)[0].landmarks
     result: dict[str, Any] = {"landmarks": {}, "flicker": {}}
@@ -189,7 +190,7 @@ def measure() -> dict[str, Any]:
         result["flicker"][name] = {
             label: flicker(clip, clean, to_crop, pipeline.image_size) for label, clip in clips.items()
         }
-    setting = {"frames": FRAMES, "blur": BLUR, "noise": NOISE, "jpeg": JPEG, "model": "the model in the box"}
+    setting = {"frames": FRAMES, "blur": BLUR, "noise": NOISE, "jpeg": JPEG, "model": MODEL}
     return {**result, "setting": setting, **provenance()}
 
 

@@ -1,7 +1,7 @@
 """The README's picture: ``python experiments/readme_picture.py -o docs/pictures/astronaut.png``.
 
 scikit-image's astronaut (Eileen Collins; NASA, public domain), aligned, degraded by three seeds of the GFP-GAN recipe
-and restored by the model in the box. The seeds were chosen to show blur, noise and few pixels; nothing else was picked.
+and restored by the bundled model. The seeds were chosen to show blur, noise and few pixels; nothing else was picked.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def aligned_astronaut(size: int) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, help="default: the model in the box")
+    parser.add_argument("--model", type=Path, help="default: the bundled model")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     pipeline = load_idm(arguments.model, torch.device("cpu"), torch.float32)

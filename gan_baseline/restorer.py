@@ -70,7 +70,7 @@ def find_gfpgan(path: Path) -> Path:
 
 
 def load_restorer(path: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> GFPGANRestorer:
-    """A trained run, one of its checkpoints, or weights of others, ready to restore; raises what finding and
+    """A trained run, one of its checkpoints, or third-party weights, ready to restore; raises what finding and
     loading raise."""
     return GFPGANRestorer(load_gfpgan(find_gfpgan(path)).to(device, dtype).eval().requires_grad_(False))
 

@@ -46,7 +46,7 @@ def load_gfpgan(path: Path) -> GFPGAN:
             weights = fold(weights) if smooth else weights
             first = weights.get("conv_body_first.weight")
             if first is None:
-                raise WeightsError(f"{path}: is no GFP-GAN (conv_body_first.weight is missing)")
+                raise WeightsError(f"{path}: is not a GFP-GAN (conv_body_first.weight is missing)")
             architecture = {**PUBLISHED, "channel_multiplier": _multiplier(first), "smooth": smooth}
         case ".safetensors":
             architecture, weights = _read_safetensors(path)
@@ -121,11 +121,11 @@ def _architecture(path: Path, text: str) -> dict[str, Any]:
     try:
         named = json.loads(text)
     except ValueError as error:
-        raise WeightsError(f"{path}: its architecture is no JSON ({error})") from error
+        raise WeightsError(f"{path}: its architecture is not JSON ({error})") from error
     if isinstance(named, dict):
         named.setdefault("smooth", False)  # files that were written before there was a choice
     if not isinstance(named, dict) or named.keys() != PUBLISHED.keys():
-        raise WeightsError(f"{path}: does not say its architecture; write it with save_gfpgan")
+        raise WeightsError(f"{path}: does not state its architecture; write it with save_gfpgan")
     for name, example in PUBLISHED.items():
         value, wanted = named[name], type(example)
         if wanted is float and type(value) is int:

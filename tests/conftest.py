@@ -1,6 +1,7 @@
 """Shared by all tests: shapes and types in signatures become checks, and where the optional assets lie."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -21,3 +22,26 @@ def assets() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the optional assets are not here: {folder} (set IDM_ASSETS)")
     return folder
+
+
+@pytest.fixture
+def peak_of() -> Callable[[Callable[[], object]], int]:
+    """Gives the bytes by which the resident memory of this process rises at most while something is done."""
+    from idm.io.memory import release_freed_memory  # not before the hook above
+
+    own = Path("/proc/self")
+    if not (own / "clear_refs").exists():
+        pytest.skip("peaks are read from /proc")
+
+    def kilobytes(name: str) -> int:
+        line = next(line for line in (own / "status").read_text().splitlines() if line.startswith(name))
+        return int(line.split()[1])
+
+    def peak(work: Callable[[], object]) -> int:
+        release_freed_memory()
+        (own / "clear_refs").write_text("5")  # proc(5): the peak is counted anew
+        before = kilobytes("VmRSS")
+        work()
+        return (kilobytes("VmHWM") - before) * 1024
+
+    return peak

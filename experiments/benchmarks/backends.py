@@ -54,7 +54,8 @@ VARIANTS = [
     Variant("openvino", torch.float32),
     Variant("openvino", torch.bfloat16),
 ]
-CASES = ("the model in the box", FACES64.name)
+MODEL = "idm-faces-128"
+CASES = (MODEL, FACES64.name)
 
 
 def build(case: str, variant: Variant) -> IDM:
@@ -63,7 +64,7 @@ def build(case: str, variant: Variant) -> IDM:
         config = FACES64.load()
         idm = build_idm(config, build_denoiser(config))
     else:
-        idm = load_idm(None, CPU, torch.float32)
+        idm = load_idm(Path(MODEL), CPU, torch.float32)
     idm.chain = idm.chain.changed(num_steps=NUM_STEPS)
     if variant.backend == "torch":
         idm.denoiser.type(variant.dtype)

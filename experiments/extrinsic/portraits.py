@@ -1,7 +1,7 @@
-"""How far does cleaning sharpen the soft portraits? The model in the box, 128 px, ``idm clean`` with several chains.
+"""How far does cleaning sharpen the soft portraits? The bundled model, 128 px, ``idm clean`` with several chains.
 
 ``python experiments/extrinsic/portraits.py -o OUT [--num-images 200]`` cleans the same portraits of
-``faces256/train`` once for each chain; started again it goes on.
+``faces256/train`` once for each chain; start it again to resume.
 """
 
 import argparse
@@ -73,7 +73,8 @@ def main() -> None:
     rows = {}
     for name, settings in CHAINS.items():
         output = arguments.output / name.replace(" ", "_")
-        command = [sys.executable, "-m", "idm", "clean", f"--data={portraits}", f"--output={output}", "--report"]
+        command = [sys.executable, "-m", "idm", "clean", "--model=idm-faces-128"]
+        command += [f"--data={portraits}", f"--output={output}", "--report"]
         subprocess.run([*command, *settings], check=True)
         rows[name] = summarise(output)
         print(name, rows[name], flush=True)

@@ -1,6 +1,6 @@
 """Does an extrinsic iteration help? Training targets of which 30 % are spoiled, with and without cleaning.
 
-``python experiments/extrinsic/run.py -o FOLDER [--seeds 0 1 2] [section.key=value ...]``; started again it goes on.
+``python experiments/extrinsic/run.py -o FOLDER [--seeds 0 1 2] [section.key=value ...]``; start it again to resume.
 For each seed: round 0 on spoiled targets, cleaning by it and round 1 on the cleaned ones (one command), round 1 again
 but from round 0's weights, the same with nothing cleaned, the ceiling (nothing spoiled) and the control (spoiled, twice
 as many steps). All are measured on the same clean held-out faces with frozen degradations; results go to

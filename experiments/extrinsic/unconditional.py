@@ -3,7 +3,7 @@
 ``python experiments/extrinsic/unconditional.py --experiment FOLDER -o OUT [--seed 0] [section.key=value ...]`` takes
 one seed of ``run.py``'s experiment, trains on its spoiled and on its cleaned targets with equal settings, and
 compares: the training's loss and gradients, and the Frechet distance of MobileFaceNet features (not FID) of generated
-faces to originals that were held out of both trainings. Started again it goes on.
+faces to originals that were held out of both trainings. Start it again to resume.
 """
 
 import argparse

@@ -130,7 +130,7 @@ def turned(parts: PhotoRestorer, some: Iterator[Case], settings: PhotoSettings) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="as of idm restore (default: the model in the box)")
+    parser.add_argument("--model", type=Path, help="as of idm restore (default: the bundled model)")
     parser.add_argument("--num-faces", type=int, default=24)
     parser.add_argument("--num-portraits", type=int, default=16)
     parser.add_argument("--num-turned", type=int, default=6)
@@ -140,7 +140,7 @@ def main() -> None:
     torch.set_num_threads(1)
     loaded = load_restorer(arguments.model, torch.device("cpu"), torch.float32)
     parts = PhotoRestorer(loaded.restorer, load_detector(), load_identity())
-    seed, result = arguments.seed, {"data": "assets:val", "restorer": loaded.about, "seed": arguments.seed}
+    seed, result = arguments.seed, {"data": "assets:val", "restorer": loaded.metadata, "seed": arguments.seed}
     for size in SIZES:
         for change in CHANGES:
             settings = PhotoSettings(change=change)

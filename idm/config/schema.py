@@ -300,9 +300,9 @@ class TrainConfig(Section):
 
 
 class IDMTrainConfig(TrainConfig):
-    init_from: Path | Literal["bundled"] | None = None
-    """Weights to start from: a run, a saved pipeline or the bundled model. A model of half the patch size becomes one
-    that sees the faces shrunk to half (:func:`idm.models.unet.double_patches`)."""
+    init_from: Path | None = None
+    """Weights to start from: a run, a saved pipeline or a bundled model by its name, such as idm-faces-128. A model of
+    half the patch size becomes one that sees the faces shrunk to half (:func:`idm.models.unet.double_patches`)."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     """Peak learning rate of AdamW."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100

@@ -11,9 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from idm.data.synthetic import synthetic_face
+from idm.data.synthetic import check_size, synthetic_face
 from idm.faces.template import five_of_68
-from idm.io.images import ImageError, Picture, decode_image, find_images, read_image, resize_image
+from idm.io.find import find_images
+from idm.io.images import ImageError, Picture, decode_image, read_image, resize_image
 
 Landmarks = Float32[np.ndarray, "5 2"]
 Points68 = Float32[np.ndarray, "68 2"]
@@ -49,9 +50,14 @@ class FaceSource(Protocol):
 
 
 class SyntheticFaces:
-    """Procedural faces ``first .. first + num_faces`` of a seed."""
+    """Procedural faces ``0 .. num_faces - 1`` of a seed.
+
+    Raises:
+        ValueError: a size outside 16 to 1024 pixels.
+    """
 
     def __init__(self, num_faces: int, seed: int, size: int) -> None:
+        check_size(size)
         self.num_faces, self.seed, self.size = num_faces, seed, size
 
     def __len__(self) -> int:
@@ -222,7 +228,11 @@ def row_to_face(row: Mapping[str, Any], image_column: str, landmarks_column: str
         if column not in row:
             raise ImageError(f"{key}: the data set has no column {column!r}, only {', '.join(row)}")
     data = row[image_column]
-    picture = decode_image(data["bytes"], key) if data.get("bytes") else read_image(Path(data["path"]))
+    if not data or not data.get("bytes"):  # a path alone would be a file of this machine, whatever it is
+        raise ImageError(
+            f"{key}: does not hold the bytes of a picture; use a source 'folder' for pictures beside a data set"
+        )
+    picture = decode_image(data["bytes"], key)
     points = row[landmarks_column] if landmarks_column else None
     try:
         return _fit(picture, None if points is None else _points(points), size, key, key)
@@ -263,7 +273,7 @@ def _points(values: Any) -> Landmarks | Points68:
     if points.shape in ((10,), (136,)):
         points = points.reshape(-1, 2)
     if points.shape not in ((5, 2), (68, 2)):
-        raise ValueError(f"5 or 68 points (x, y) wanted, got numbers of shape {points.shape}")
+        raise ValueError(f"expected 5 or 68 points (x, y), got numbers of shape {points.shape}")
     return points
 
 

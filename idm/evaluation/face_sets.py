@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from idm.io.images import ImageError, find_images, read_image
+from idm.io.find import find_images
+from idm.io.images import ImageError, read_image
 
 NO_ORIGINALS = "No originals: FID against FFHQ, quality without reference."
 GFPGAN_PAGE = "https://xinntao.github.io/projects/gfpgan"
@@ -98,7 +99,7 @@ def check_face_set(name: str, folder: Path) -> Iterator[str]:
         ValueError: no set has this name.
     """
     if name not in FACE_SETS:
-        raise ValueError(f"{name!r} is no known set; known: {', '.join(FACE_SETS)}")
+        raise ValueError(f"{name!r} is not a known set; known: {', '.join(FACE_SETS)}")
     known = FACE_SETS[name]
     stems: dict[str, set[str]] = {}
     for part in ("lq", "hq") if known.paired else (".",):

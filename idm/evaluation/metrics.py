@@ -13,11 +13,15 @@ from idm.evaluation import identity, perceptual, pixels, sets
 from idm.evaluation.metric import Metric, Networks, PairMetric, SetMetric
 from idm.evaluation.pixels import psnr, psnr_y, ssim
 
-__all__ = ["METRICS", "Metrics", "build_metric", "build_metrics", "gap", "psnr", "psnr_y", "ssim"]
+__all__ = ["METRICS", "Metrics", "MissingPackage", "build_metric", "build_metrics", "gap", "psnr", "psnr_y", "ssim"]
 
 METRICS: dict[str, Metric] = {
     metric.name: metric for metric in (*pixels.METRICS, *perceptual.METRICS, *identity.METRICS, *sets.METRICS)
 }
+
+
+class MissingPackage(ImportError):
+    """A metric needs a package of the extra ``[metrics]``; the message says how to install it."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +52,21 @@ def build_metric(name: str, weights_dir: Path | None = None, device: str = "cpu"
 
     Raises:
         FileNotFoundError: a weights file is missing; says which and where to put it.
+        MissingPackage: the extra ``[metrics]`` is not installed.
         ValueError: an unknown name.
     """
-    return _row(name).build(Networks(weights_dir, device))
+    return _build(_row(name), Networks(weights_dir, device))
 
 
 def build_metrics(
     names: Sequence[str], size: int | None = None, weights_dir: Path | None = None, device: str = "cpu"
 ) -> Metrics:
-    """The metrics of several names. One whose weights are missing, or that is not defined at ``size``, is a gap with
-    its reason.
+    """The metrics of several names. One whose weights or package are missing, or that is not defined at ``size``, is a
+    gap with its reason.
 
     Raises:
         ValueError: an unknown name, or none looks at single faces.
-        FileNotFoundError: of those that look at single faces none could be built.
+        FileNotFoundError: none of those that look at single faces could be built.
     """
     rows = [_row(name) for name in names]
     if all(row.kind == "set" for row in rows):
@@ -72,10 +77,13 @@ def build_metrics(
         reason = gap(row, size)
         if reason is None:
             try:
-                metric = row.build(built.networks)
+                metric = _build(row, built.networks)
             except FileNotFoundError as error:
                 errors.append(str(error))
                 reason = f"{str(error).partition(':')[0]} is missing; `idm weights` says where to get it"
+            except MissingPackage as error:
+                errors.append(str(error))
+                reason = str(error)
         if reason is not None:
             built.missing[row.name] = reason
         elif isinstance(metric, SetMetric):
@@ -92,6 +100,16 @@ def gap(metric: Metric, size: int | None) -> str | None:
     if size is None or size >= metric.smallest:
         return None
     return f"needs faces of {metric.smallest} px or more"
+
+
+def _build(row: Metric, networks: Networks) -> PairMetric | SetMetric:
+    try:
+        return row.build(networks)
+    except ModuleNotFoundError as error:
+        if error.name not in ("lpips", "pyiqa"):
+            raise
+        remedy = "pip install 'idm-face-restoration[metrics]'"
+        raise MissingPackage(f"{row.name} needs the package {error.name}: {remedy}") from None
 
 
 def _row(name: str) -> Metric:

@@ -19,11 +19,10 @@ def build_lpips(networks: Networks) -> PairMetric:
 
     import torch
     from einops import rearrange
+    from lpips import LPIPS
 
     hub = Path(torch.hub.get_dir()) / "checkpoints"
     path = find_weights("alexnet-owt-7be5be79.pth", networks.weights_dir, [hub])
-    from lpips import LPIPS
-
     # lpips would have torchvision download the trunk, so a random one is built and filled here. That must
     # not move torch's global generator, nor warn of the deprecated way in which lpips calls torchvision.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -47,11 +46,11 @@ def build_lpips(networks: Networks) -> PairMetric:
 
 def build_niqe(networks: Networks) -> PairMetric:
     """NIQE of the restored image alone; the longer side must be 192 pixels, the shorter 96."""
-    path = find_weights("pyiqa/niqe_modelparameters.mat", networks.weights_dir)
     import pyiqa
     import torch
     from einops import rearrange
 
+    path = find_weights("pyiqa/niqe_modelparameters.mat", networks.weights_dir)
     network = pyiqa.create_metric("niqe", device=networks.device, pretrained_model_path=str(path))
 
     def niqe(restored: Image01, hq: Image01 | None = None) -> float:
@@ -79,11 +78,11 @@ def _pyiqa(name: str, files: tuple[str, ...], hub: str | None = None, **options:
     """
 
     def build(networks: Networks) -> PairMetric:
-        _require_local(files, hub)
         import pyiqa
         import torch
         from einops import rearrange
 
+        _require_local(files, hub)
         with redirect_stdout(StringIO()), torch.random.fork_rng(devices=[]):
             network = pyiqa.create_metric(name, device=networks.device, **options)
         with_reference = network.metric_mode == "FR"

@@ -55,7 +55,7 @@ def read_result(folder: Path, with_images: bool) -> Result:
         scores = {name: [*map(float, column)] for name, column in zip(header[1:], columns[1:], strict=True)}
         grid = (folder / "grid.png").read_bytes() if with_images else None
     except (OSError, ValueError) as error:
-        raise ReportError(f"{folder}: is no finished comparison ({error})") from error
+        raise ReportError(f"{folder}: is not a finished comparison ({error})") from error
     return Result(folder.name, comparison, list(columns[0]), scores, grid)
 
 

@@ -4,7 +4,7 @@ import hashlib
 from collections import defaultdict
 from pathlib import Path
 
-from idm.io.images import find_images
+from idm.io.find import find_images
 
 
 def shared_faces(train: Path, evaluated: Path) -> list[tuple[str, str]]:

@@ -1,8 +1,9 @@
 """The cleaning job: x* = f_theta(x) for all x ~ P_X, behind the gate, in shards.
 
 The source is cut into shards of consecutive faces and each shard into fixed batches. A shard is finished when its
-file is there, and its content depends on source, model and settings only: not on which process made it, or how
-often the job was killed. Processes on several machines share the output folder and need not talk to one another.
+file and the record of it are there. Its content depends on source, model and settings only: not on which process made
+it, or how often the job was killed. Processes on several machines share the output folder and need not talk to one
+another.
 """
 
 import hashlib
@@ -25,11 +26,24 @@ from idm.evaluation.pixels import psnr
 from idm.extrinsic.gate import Decision, Gate, decide
 from idm.extrinsic.manifest import CARD, MANIFEST, SUMMARY
 from idm.extrinsic.quality import Quality, measure
-from idm.extrinsic.shards import DATA, CleanedFace, CleanError, Entry, as_text, shard_path, write_shard
-from idm.faces.recognition import IDENTITY_LANDMARKS, IdentityNet, cosine
-from idm.faces.template import ffhq_landmarks, umeyama
+from idm.extrinsic.reading import Read, digests, reader
+from idm.extrinsic.shards import (
+    DATA,
+    CleanedFace,
+    CleanError,
+    Entry,
+    is_finished,
+    is_whole,
+    read_record,
+    record_path,
+    shard_path,
+    write_shard,
+)
+from idm.faces.recognition import IdentityNet, cosine
+from idm.faces.template import ffhq_landmarks
 from idm.io.atomic import write_json
-from idm.io.images import ImageError, image_error
+from idm.io.find import as_text
+from idm.io.images import ImageError
 from idm.io.machine import num_usable_cores
 from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
 from idm.restorers.protocol import Restorer
@@ -98,7 +112,7 @@ class Cleaning:
         ours = [self.output / name for name in (CARD, MANIFEST, SUMMARY)]
         others = [file for file in (*ours, *(self.output / DATA).glob("*")) if file.exists()]
         if not path.exists() and others:
-            raise CleanError(f"{others[0]}: belongs to something else; choose another output folder")
+            raise CleanError(f"{others[0]}: does not belong to this job; choose another output folder")
         if path.exists():
             before, now = _flat(json.loads(path.read_text())), _flat(self.about)
             changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
@@ -113,47 +127,70 @@ class Cleaning:
             raise CleanError(f"{self.output}: cannot be made ({error.strerror})") from error
         for draft in (self.output / DATA).glob(".unfinished-*"):
             draft.unlink()
+        self._verify()
         self._require_space()
         write_json(path, self.about)
 
+    def _verify(self) -> None:
+        """Let finished shards that are damaged count as missing, and refuse a source that has changed since.
+
+        Raises:
+            CleanError: it has.
+        """
+        for shard in self.paths:
+            if not is_whole(shard):
+                record_path(shard).unlink(missing_ok=True)
+        finished = [number for number, path in enumerate(self.paths) if is_finished(path)]
+        found = digests(self.source, (index for number in finished for index in self.ranges[number]))
+        for number in finished:
+            origin = hashlib.sha256("".join(islice(found, len(self.ranges[number]))).encode()).hexdigest()
+            if origin != read_record(self.paths[number])["source_sha256"]:
+                raise CleanError(
+                    f"{self.paths[number]}: was made of other faces than the source has now; bring the source back, "
+                    "or choose another output folder"
+                )
+
     def todo(self) -> list[int]:
         """Numbers of the shards that are not there yet."""
-        return [number for number, path in enumerate(self.paths) if not path.exists()]
+        return [number for number, path in enumerate(self.paths) if not is_finished(path)]
 
     def run(self, shards: Sequence[int], on_batch: Callable[[int], None]) -> None:
         """Make some shards, in their order; ``on_batch`` learns of every face that is done.
 
         Threads read the faces to come and write the shard before this one while it is restored.
         """
-        read = self._reader()
+        read = reader(self.source, must_be_alignable=self.identity is not None)
         indices = [index for number in shards for index in self.ranges[number]]
         num_readers = 1 if isinstance(self.source, StreamedFaces) else min(8, num_usable_cores())
         with ThreadPoolExecutor(num_readers) as readers, ThreadPoolExecutor(1) as writer:
             coming = _ahead(readers, read, indices, 2 * self.settings.batch_size)
             written: Future[None] | None = None
             for number in shards:
-                faces, unreadable = self._restore(islice(coming, len(self.ranges[number])), on_batch)
+                origin = hashlib.sha256()
+                faces, unreadable = self._restore(islice(coming, len(self.ranges[number])), on_batch, origin)
                 if written is not None:
                     written.result()
-                path = self.paths[number]
-                written = writer.submit(write_shard, path, faces, unreadable, self.settings.image_format)
+                path, format = self.paths[number], self.settings.image_format
+                written = writer.submit(write_shard, path, faces, unreadable, format, origin.hexdigest())
             if written is not None:
                 written.result()
 
     def _restore(
-        self, coming: Iterable[tuple[int, Future[Face]]], on_batch: Callable[[int], None]
+        self, coming: Iterable[tuple[int, Future[Read]]], on_batch: Callable[[int], None], origin: "hashlib._Hash"
     ) -> tuple[list[CleanedFace], list[Entry]]:
-        """A shard's faces, batch by batch, and those that cannot be read."""
+        """A shard's faces, batch by batch, and those that cannot be read; ``origin`` hashes what they come from."""
         faces: list[CleanedFace] = []
         unreadable: list[Entry] = []
 
         def readable() -> Iterator[tuple[int, Face]]:
-            for index, face in coming:
-                try:
-                    yield index, face.result()
-                except ImageError as error:
-                    unreadable.append(Entry(f"{index:08d}", index, None, None, False, as_text(str(error))))
+            for index, coming_face in coming:
+                digest, face = coming_face.result()
+                origin.update(digest.encode())
+                if isinstance(face, ImageError):
+                    unreadable.append(Entry(f"{index:08d}", index, None, None, False, as_text(str(face))))
                     on_batch(1)
+                else:
+                    yield index, face
 
         rest = readable()
         while batch := list(islice(rest, self.settings.batch_size)):
@@ -214,21 +251,6 @@ class Cleaning:
 
     # ------------------------------------------------------------------------------------------ the rest
 
-    def _reader(self) -> Callable[[int], Face]:
-        """Faces by rising index; one that cannot be aligned for the identity counts as one that cannot be read."""
-        read = self.source.__getitem__ if not isinstance(self.source, StreamedFaces) else _stream_reader(self.source)
-
-        def read_alignable(index: int) -> Face:
-            face = read(index)
-            if self.identity is not None and face.landmarks is not None:
-                try:
-                    umeyama(face.landmarks, IDENTITY_LANDMARKS)
-                except ValueError as error:
-                    raise image_error(face.key, str(error), "mend or remove its landmarks") from error
-            return face
-
-        return read_alignable
-
     def _require_space(self) -> None:
         """An 8-bit picture as PNG is hardly ever larger than its pixels, as JPEG of quality 95 than half of them."""
         share = 1.0 if self.settings.image_format == "png" else 0.5
@@ -242,23 +264,11 @@ class Cleaning:
             )
 
 
-def _stream_reader(source: StreamedFaces) -> Callable[[int], Face]:
-    rows = enumerate(source.rows_in_order())
-
-    def read(index: int) -> Face:
-        for number, row in rows:
-            if number == index:
-                return source.face(row, f"{index:08d}")
-        raise CleanError(f"the stream ended before face {index}, but num_faces is {source.num_faces}")
-
-    return read
-
-
 def _ahead(
-    threads: Executor, read: Callable[[int], Face], indices: Iterable[int], depth: int
-) -> Iterator[tuple[int, Future[Face]]]:
+    threads: Executor, read: Callable[[int], Read], indices: Iterable[int], depth: int
+) -> Iterator[tuple[int, Future[Read]]]:
     """Faces in their order, of which ``depth`` are being read before they are asked for."""
-    pending: deque[tuple[int, Future[Face]]] = deque()
+    pending: deque[tuple[int, Future[Read]]] = deque()
     for index in indices:
         pending.append((index, threads.submit(read, index)))
         if len(pending) > depth:

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from idm.extrinsic.clean import Cleaning
 from idm.extrinsic.manifest import SUMMARY, finish
+from idm.extrinsic.shards import is_finished
 
 POLL_SECONDS = 1.0
 
@@ -47,7 +48,7 @@ def run_job(job: Cleaning, state: Processes) -> dict[str, Any]:
     with Progress(job, todo, mine, shown=state.is_main_process) as progress:
         job.run(mine, progress.add)
         # The others may take longer than a barrier waits, so everybody watches the folder.
-        while not all(job.paths[number].exists() for number in todo):
+        while not all(is_finished(job.paths[number]) for number in todo):
             progress.add(0)
             time.sleep(POLL_SECONDS)
         progress.add(0)
@@ -84,5 +85,5 @@ class Progress:
         if self.bar.disable:
             return
         self.own += num_faces
-        others = sum(len(self.job.ranges[n]) for n in self.others if self.job.paths[n].exists())
+        others = sum(len(self.job.ranges[n]) for n in self.others if is_finished(self.job.paths[n]))
         self.bar.update(self.start + self.own + others - self.bar.n)

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from idm.extrinsic.shards import CleanError, Entry, as_text, read_entries
+from idm.extrinsic.shards import CleanError, Entry, read_entries
 from idm.io.atomic import write_json, write_text
+from idm.io.find import as_text
 
 MANIFEST, SUMMARY, CARD = "manifest.jsonl", "summary.json", "README.md"
 
@@ -39,7 +40,7 @@ def read_manifest(output: Path) -> list[Entry]:
     """Every line of a finished job's manifest."""
     path = output / MANIFEST
     if not path.exists():
-        raise CleanError(f"{output}: holds no finished cleaning job ({MANIFEST} is missing)")
+        raise CleanError(f"{output}: does not hold a finished cleaning job ({MANIFEST} is missing)")
     with path.open() as lines:  # str.splitlines would also split names, at U+2028 for one
         rows = [json.loads(line) for line in lines]
     for row in rows:

@@ -22,10 +22,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from idm.data.sources import HuggingFaceFaces, Landmarks
-from idm.io.atomic import sync
+from idm.io.atomic import CheckpointError, sha256, sync, write_json
 from idm.io.machine import num_usable_cores
 
-DATA = "data"
+DATA, RECORDS = "data", "records"
 
 
 class CleanError(RuntimeError):
@@ -86,8 +86,36 @@ def shard_path(folder: Path, number: int, total: int) -> Path:
     return folder / DATA / f"train-{number:05d}-of-{total:05d}.parquet"
 
 
-def write_shard(path: Path, faces: Sequence[CleanedFace], unreadable: Sequence[Entry], image_format: str) -> None:
-    """Write a shard in one rename.
+def record_path(shard: Path) -> Path:
+    """Where a finished shard's bytes and origin are on record: its length, its sha256, and that of its source."""
+    return shard.parent.with_name(RECORDS) / f"{shard.name}.json"
+
+
+def read_record(shard: Path) -> dict[str, Any]:
+    return json.loads(record_path(shard).read_text())
+
+
+def is_finished(shard: Path) -> bool:
+    """Whether a shard is there, and as long as it was when it was finished."""
+    try:
+        return shard.stat().st_size == read_record(shard)["num_bytes"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def is_whole(shard: Path) -> bool:
+    """Whether a shard is there byte by byte as it was finished."""
+    return is_finished(shard) and sha256(shard) == read_record(shard).get("sha256")
+
+
+def write_shard(
+    path: Path,
+    faces: Sequence[CleanedFace],
+    unreadable: Sequence[Entry],
+    image_format: str,
+    source_sha256: str,
+) -> None:
+    """Write a shard in one rename, and then the record by which it counts as finished.
 
     Raises:
         CleanError: it cannot be written, for want of space for one; nothing of it stays.
@@ -106,11 +134,14 @@ def write_shard(path: Path, faces: Sequence[CleanedFace], unreadable: Sequence[E
     try:
         pq.write_table(table, draft, compression="none", use_dictionary=False)  # the images are compressed already
         sync(draft)
+        record = {"num_bytes": draft.stat().st_size, "sha256": sha256(draft), "source_sha256": source_sha256}
         draft.replace(path)
         sync(path.parent)
-    except OSError as error:
+        record_path(path).parent.mkdir(exist_ok=True)
+        write_json(record_path(path), record)
+    except (OSError, CheckpointError) as error:
         draft.unlink(missing_ok=True)
-        raise CleanError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise CleanError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
 
 
 def read_entries(path: Path) -> list[Entry]:
@@ -135,11 +166,6 @@ def cleaned_faces(output: Path, size: int) -> HuggingFaceFaces:
     files = sorted(str(path) for path in (output / DATA).glob("*.parquet"))
     dataset = datasets.load_dataset("parquet", data_files=files, split="train")
     return HuggingFaceFaces(dataset, "image", "landmarks", size, "id")
-
-
-def as_text(name: str) -> str:
-    """A file name, or what holds one, as text; bytes that are no UTF-8 are spelt out."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _encode(face: CleanedFace, image_format: str) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""Faces in a photograph: facexlib's RetinaFace on a copy of bounded size, with weights that the user has."""
+"""Faces in a photograph, on a copy of bounded size: by facexlib's RetinaFace, with weights that the user has, or by
+the detector that comes with the package (:mod:`idm.faces.detector`)."""
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -15,16 +16,18 @@ from idm.faces.align import to_unit
 from idm.faces.geometry import implausibility
 from idm.io.weights import find_weights
 
-DetectorName = Literal["retinaface_mobile0.25", "retinaface_resnet50"]
+if TYPE_CHECKING:
+    from idm.faces.detector.search import BuiltinDetector
+
+DetectorName = Literal["auto", "retinaface", "retinaface_resnet50", "builtin"]
 
 # facexlib's name of the network, and of its weights file
-_NETWORKS: dict[DetectorName, tuple[str, str]] = {
-    "retinaface_mobile0.25": ("mobile0.25", "facexlib/detection_mobilenet0.25_Final.pth"),
+_NETWORKS = {
+    "retinaface": ("mobile0.25", "facexlib/detection_mobilenet0.25_Final.pth"),
     "retinaface_resnet50": ("resnet50", "facexlib/detection_Resnet50_Final.pth"),
 }
-DETECTOR: DetectorName = "retinaface_mobile0.25"
 MAX_SIDE = 1600
-LEAST_FACE = 12  # pixels, in the searched copy, below which faces are missed
+LEAST_FACE = {"retinaface": 12, "retinaface_resnet50": 12, "builtin": 18}  # pixels of the searched copy
 MIN_SCORE = 0.8  # facexlib's default
 
 _LEAST_SIDE = 64  # the network's coarsest features have one value per 32 pixels
@@ -36,7 +39,7 @@ class DetectedFace:
     """A face in pixel indices of its photograph; (0, 0) is the centre of the first pixel.
 
     ``box`` is left, top, right, bottom; ``landmarks`` are (x, y) of left eye, right eye, nose, left and right mouth
-    corner as seen in the picture; ``score`` is the detector's confidence in [0, 1].
+    corner as seen when the face is upright; ``score`` is the detector's confidence in [0, 1].
     """
 
     box: Float64[np.ndarray, "4"]
@@ -65,7 +68,7 @@ class _Network(Protocol):
 
 @dataclass(frozen=True)
 class FaceDetector:
-    """Finds faces. Build it with :func:`load_detector`.
+    """Finds faces with RetinaFace. Build it with :func:`load_detector`.
 
     A picture whose longer side exceeds ``max_side`` is searched in a copy of that size: memory stays bounded, and
     faces that are smaller than about ``LEAST_FACE`` pixels in the copy are missed. Faces below ``min_score`` are left
@@ -75,6 +78,7 @@ class FaceDetector:
     network: _Network
     max_side: int = MAX_SIDE
     min_score: float = MIN_SCORE
+    name: str = "retinaface"
 
     @torch.inference_mode()
     def detect(self, pixels: Integer[np.ndarray, "h w 3"]) -> list[DetectedFace]:
@@ -107,27 +111,51 @@ def _to_face(row: Float64[np.ndarray, "15"], factors: Float64[np.ndarray, "2"]) 
     return DetectedFace(points[:2].reshape(4), points[2:], float(row[4]))
 
 
+def choose_detector(name: DetectorName = "auto", weights: Path | None = None) -> str:
+    """The detector's name: "auto" is RetinaFace (its smaller network) where its weights are, else the built-in one."""
+    if name != "auto":
+        return name
+    try:
+        find_weights(_NETWORKS["retinaface"][1], weights)
+    except FileNotFoundError:
+        return "builtin"
+    return "retinaface"
+
+
 def load_detector(
-    name: DetectorName = DETECTOR,
+    name: DetectorName = "auto",
     weights: Path | None = None,
     device: str = "cpu",
     max_side: int = MAX_SIDE,
-    min_score: float = MIN_SCORE,
-) -> FaceDetector:
-    """A RetinaFace detector (arXiv 1905.00641) of facexlib, which is never asked to download anything.
+    min_score: float | None = None,
+) -> "FaceDetector | BuiltinDetector":
+    """A detector by name, as :func:`choose_detector` understands it. None downloads anything.
 
     Args:
-        weights: its weights file or a folder that holds it; by default searched as
+        weights: RetinaFace's weights file or a folder that holds it; by default searched as
             :func:`idm.io.weights.find_weights` says.
+        min_score: least confidence of a face; by default what suits the detector.
 
     Raises:
-        FileNotFoundError: the weights are missing; says what they are and where to put them.
+        FileNotFoundError: RetinaFace was asked for and its weights are missing; says what they are and where to put
+            them.
         ValueError: the file holds something else, ``max_side`` is below 64, or ``min_score`` outside (0, 1).
     """
     if max_side < _LEAST_SIDE:
         raise ValueError(f"the detector's copy must have at least {_LEAST_SIDE} pixels per side, got {max_side}")
-    if not 0 < min_score < 1:
+    if min_score is not None and not 0 < min_score < 1:
         raise ValueError(f"the least score of a face must lie in (0, 1), got {min_score}")
+    chosen = choose_detector(name, weights)
+    if chosen == "builtin":
+        from idm.faces.detector.search import load_builtin
+
+        return load_builtin(device, max_side, min_score)
+    network = _load_retinaface(chosen, weights, device)
+    return FaceDetector(network, max_side, MIN_SCORE if min_score is None else min_score, chosen)
+
+
+def _load_retinaface(name: str, weights: Path | None, device: str) -> _Network:
+    """A RetinaFace (arXiv 1905.00641) of facexlib, which is never asked to download anything."""
     network_name, filename = _NETWORKS[name]
     path = find_weights(filename, weights)
     from facexlib.detection.retinaface import RetinaFace
@@ -140,7 +168,7 @@ def load_detector(
         network.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
     except Exception as error:  # torch.load raises whatever a broken file runs it into
         raise ValueError(f"{path}: does not hold the weights of {name} ({_first_line(error)})") from error
-    return FaceDetector(network.eval().requires_grad_(False), max_side, min_score)
+    return network.eval().requires_grad_(False)
 
 
 def _first_line(error: Exception) -> str:

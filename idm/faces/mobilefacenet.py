@@ -92,7 +92,7 @@ class MobileFaceNet(nn.Module):
         return self.linear1(self.linear7(x)).flatten(1)
 
 
-def fold_norms(network: MobileFaceNet) -> None:
+def fold_norms(network: nn.Module) -> None:
     """Put each batch norm of a network in evaluation mode into the convolution before it: the same function, faster."""
     for block in list(network.modules()):
         for (name, conv), (next_name, norm) in pairwise(block.named_children()):

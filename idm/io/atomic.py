@@ -1,6 +1,7 @@
 """Files that are complete or not there, whenever the machine dies."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -38,6 +39,11 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     write_text(path, text.getvalue())
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

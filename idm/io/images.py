@@ -6,9 +6,8 @@ grey, colour profiles, size bounds, and one clear :class:`ImageError` for whatev
 
 import io
 import os
-import re
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,7 +16,10 @@ from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFile, ImageFont, PngImagePlugin
+
+from idm.io.memory import photo_bytes, told
+from idm.io.metadata import STRIPPED, orientation_of, turned, without_metadata
 
 MAX_PIXELS = 200_000_000
 WRITE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
@@ -29,11 +31,12 @@ READ_SUFFIXES = (
 )
 
 # A closed list: PIL also has readers that start other programs (EPS) or are barely kept up.
-_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", *(("HEIF",) if _HAS_HEIF else ()))
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", *(("HEIF",) if _HAS_HEIF else ()))
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # ISO/IEC 23008-12, 10.2 and annex B
 
 # PIL's own bound is a global of its own; left alone it warns from 89 and refuses from 179 megapixels.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+PngImagePlugin.MAX_TEXT_CHUNK = 16 << 20  # so that colour profiles of more than 1 MB are read
 
 T = TypeVar("T")
 
@@ -60,67 +63,10 @@ def image_error(name: object, problem: str, remedy: str) -> ImageError:
     return ImageError(f"{name}: {problem}; {remedy}")
 
 
-# --- finding ------------------------------------------------------------------------------------------
-
-
-def find_images(inputs: Sequence[Path], suffixes: Sequence[str] = READ_SUFFIXES) -> list[Path]:
-    """All image files that ``inputs`` name, in an order that does not depend on the file system.
-
-    A file named explicitly is taken whatever its suffix. In a folder, at any depth, every regular file is
-    taken whose suffix is in ``suffixes`` (case does not matter), in natural order (2 before 10); hidden
-    files and folders are skipped and links to folders are not followed. A file met twice is listed once.
-
-    Raises:
-        ImageError: a path does not exist, a folder holds no image or cannot be listed.
-    """
-    found: dict[Path, Path] = {}
-    for path in inputs:
-        if path.is_dir():
-            files = _images_below(path, suffixes)
-            if not files:
-                looked_for = " ".join(suffixes)
-                raise image_error(path, f"no image in this folder ({looked_for})", "name another folder")
-        elif path.exists():
-            files = [path]
-        else:
-            raise image_error(path, "no such file or folder", "check the spelling")
-        for file in files:
-            found.setdefault(file.absolute(), file)
-    return list(found.values())
-
-
-def _images_below(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    files = [path for path in _files_below(folder) if path.suffix.lower() in suffixes]
-    return sorted(files, key=lambda path: (_natural(path.relative_to(folder).parts), str(path)))
-
-
-def _files_below(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise image_error(error.filename, f"cannot be listed ({error.strerror})", "check its permissions")
-
-    files: list[Path] = []
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [Path(parent, name) for name in names if not name.startswith(".")]
-    return [path for path in files if path.is_file()]
-
-
-def find_others(inputs: Sequence[Path], suffixes: Sequence[str] = READ_SUFFIXES) -> set[Path]:
-    """The files that :func:`find_images` passes over in folders because of their suffix."""
-    files = {path.absolute() for folder in inputs if folder.is_dir() for path in _files_below(folder)}
-    return {path for path in files if path.suffix.lower() not in suffixes}
-
-
-def _natural(parts: Iterable[str]) -> list[list[str | int]]:
-    """Sort key that reads runs of digits as numbers; texts and numbers alternate, so keys always compare."""
-    split = (re.split(r"([0-9]+)", part.casefold()) for part in parts)
-    return [[int(piece) if i % 2 else piece for i, piece in enumerate(pieces)] for pieces in split]
-
-
 # --- reading ------------------------------------------------------------------------------------------
 
 
-def read_image(path: Path) -> Picture:
+def read_image(path: Path, max_bytes: int | None = None) -> Picture:
     """Read an image file of any size up to ``MAX_PIXELS`` as upright 8-bit RGB.
 
     EXIF orientation is applied; grey, palette, 1-bit and CMYK become RGB as PIL converts them; transparency
@@ -131,13 +77,57 @@ def read_image(path: Path) -> Picture:
     Raises:
         ImageError: missing, a folder, empty, not an image, cut short, broken, or too large.
     """
-    return open_image(path, _to_upright_picture, MAX_PIXELS)
+    return open_image(path, _to_picture, Limits(MAX_PIXELS, max_bytes))
 
 
-def open_image(path: Path, convert: Callable[[Image.Image, str], T], max_pixels: int) -> T:
+@dataclass(frozen=True)
+class Limits:
+    """What a picture may have; known from its header, before anything is decoded.
+
+    Args:
+        max_bytes: of memory, for reading it and writing it ``scale`` times as wide and high.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    max_bytes: int | None = None
+    scale: float | int = 1.0
+
+    def check(self, image: Image.Image, name: str) -> None:
+        """Raises ImageError."""
+        width, height = image.size
+        if width * height > self.max_pixels:
+            raise _too_large(name, f"{width} x {height} pixels", self.max_pixels)
+        if min(width, height) < 1:
+            raise image_error(name, f"has no pixels ({width} x {height})", "export the image again")
+        needed = needed_bytes(image, self.scale)
+        if self.max_bytes is not None and needed > self.max_bytes:
+            problem = f"{width} x {height} pixels need about {told(needed)} of memory, not {told(self.max_bytes)}"
+            raise image_error(name, problem, "shrink it first, or raise --max-memory")
+
+
+def needed_bytes(image: Image.Image, scale: float | int = 1.0) -> int:
+    """Of memory, for an opened file whose pixels are not decoded yet."""
+    is_deep = image.mode.startswith("I") or image.mode == "F" or (image.format == "TIFF" and _is_deep_tiff(image))
+    if image.format == "PNG" and isinstance(image, ImageFile.ImageFile) and image.fp is not None:
+        # PNG 3rd edition, 11.2.1: the depth in the header
+        place = image.fp.tell()
+        image.fp.seek(24)
+        is_deep |= image.fp.read(1) == b"\x10"
+        image.fp.seek(place)
+    width, height = image.size
+    return photo_bytes(width * height, num_bytes=1 + is_deep, kind=image.format, scale=scale)
+
+
+def _is_deep_tiff(image: Image.Image) -> bool:
+    depths = image.tag_v2.get(258, (8,))  # type: ignore[attr-defined]  # of a damaged file anything
+    return not (isinstance(depths, tuple) and all(isinstance(depth, int) and depth <= 8 for depth in depths))
+
+
+def open_image(path: Path, convert: Callable[[Image.Image, str], T], limits: Limits) -> T:
     """``convert(image, name)`` of a file's decoded first frame, as stored: not upright yet.
 
-    The size stated in the file's header is checked against ``max_pixels`` before anything is decoded.
+    A file whose metadata stop PIL is read without them; ``image.info`` then says so under
+    :data:`idm.io.metadata.STRIPPED`.
 
     Raises:
         ImageError: as :func:`read_image`; whatever else ``convert`` raises means that the file is broken.
@@ -150,44 +140,74 @@ def open_image(path: Path, convert: Callable[[Image.Image, str], T], max_pixels:
         raise image_error(path, "is not a regular file", "name an image file")
     try:
         with path.open("rb") as file:
-            return _decode(file, str(path), convert, max_pixels)
+            return _decode(file, str(path), convert, limits)
     except OSError as error:
         raise image_error(path, f"cannot be read ({error.strerror})", "check its permissions and disk") from error
 
 
 def decode_image(data: bytes, name: str) -> Picture:
     """:func:`read_image` for the bytes of an image file; ``name`` stands for the path in errors."""
-    return _decode(io.BytesIO(data), name, _to_upright_picture, MAX_PIXELS)
+    return _decode(io.BytesIO(data), name, _to_picture, Limits(MAX_PIXELS))
 
 
 def _decode(
-    file: io.BufferedReader | io.BytesIO, name: str, convert: Callable[[Image.Image, str], T], max_pixels: int
+    file: io.BufferedReader | io.BytesIO, name: str, convert: Callable[[Image.Image, str], T], limits: Limits
 ) -> T:
     head = file.read(12)
     if not head:
         raise image_error(name, "the file is empty", "copy or download it again")
+    try:
+        return _decode_once(file, name, convert, limits)
+    except _BrokenError as error:
+        file.seek(0)
+        bare = without_metadata(file.read())
+        if bare is not None:
+            with suppress(_BrokenError):
+                return _decode_once(io.BytesIO(bare), name, convert, limits, stripped=error.reason)
+        raise
+
+
+class _BrokenError(ImageError):
+    """PIL cannot read a file, or parts of it."""
+
+    reason = ""
+
+
+def _decode_once(
+    file: io.BufferedReader | io.BytesIO,
+    name: str,
+    convert: Callable[[Image.Image, str], T],
+    limits: Limits,
+    stripped: str = "",
+) -> T:
+    file.seek(0)
+    head = file.read(12)
     file.seek(0)
     if head[4:8] == b"ftyp" and head[8:] in _HEIF_BRANDS:
         _prepare_heif(name)
     try:
-        with Image.open(file, formats=_FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise _too_large(name, f"{width} x {height} pixels", max_pixels)
-            if min(width, height) < 1:
-                raise image_error(name, f"has no pixels ({width} x {height})", "export the image again")
+        with Image.open(file, formats=FORMATS) as image:
+            limits.check(image, name)
             image.load()
+            image.info |= {STRIPPED: stripped}
             return convert(image, name)
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
-        kinds = ", ".join(_FORMATS)
-        raise image_error(name, f"is not an image of a known kind ({kinds})", "convert it to PNG") from error
+        kinds = ", ".join(FORMATS)
+        raise _broken(name, f"is not an image of a known kind ({kinds})", "convert it to PNG", error) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large(name, str(error), max_pixels) from error
+        raise _too_large(name, str(error), limits.max_pixels) from error
     except Exception as error:  # on broken data PIL's readers raise whatever their parsing runs into
         reason = str(error) or type(error).__name__
-        raise image_error(name, f"is broken or cut short ({reason})", "copy or download the file again") from error
+        problem = f"is broken or cut short ({reason})"
+        raise _broken(name, problem, "copy or download the file again", error) from error
+
+
+def _broken(name: str, problem: str, remedy: str, error: Exception) -> _BrokenError:
+    broken = _BrokenError(str(image_error(name, problem, remedy)))
+    broken.reason = str(error) or type(error).__name__
+    return broken
 
 
 def _prepare_heif(name: str) -> None:
@@ -204,10 +224,6 @@ def _too_large(name: str, size: str, max_pixels: int) -> ImageError:
     return image_error(name, f"is too large ({size}, the limit is {limit:g} megapixels)", "shrink it first")
 
 
-def _to_upright_picture(image: Image.Image, name: str) -> Picture:
-    return _to_picture(ImageOps.exif_transpose(image), name)
-
-
 def _to_picture(image: Image.Image, name: str) -> Picture:
     alpha: np.ndarray | None = None
     if image.mode.startswith("I") or image.mode == "F":
@@ -220,8 +236,10 @@ def _to_picture(image: Image.Image, name: str) -> Picture:
         rgba = np.asarray(image.convert("RGBA"))
         rgb, alpha = rgba[..., :3].copy(), rgba[..., 3].copy()
     else:
-        rgb = np.array(image.convert("RGB"))
-    return Picture(rgb, alpha, _rgb_profile(image.info.get("icc_profile")))
+        rgb = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    orientation = orientation_of(image)
+    upright = None if alpha is None else turned(alpha, orientation)
+    return Picture(turned(rgb, orientation), upright, _rgb_profile(image.info.get("icc_profile")))
 
 
 def _grey_from_integers(values: np.ndarray, name: str) -> np.ndarray:

@@ -1,28 +1,25 @@
 """Photographs: what a photographer wants kept is kept. 8 or 16 bits, grey, transparency, profile, EXIF, XMP, dpi."""
 
 import io
-import re
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Integer
-from PIL import ExifTags, Image, ImageOps, ImageSequence
+from PIL import ExifTags, Image, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
-from idm.io.images import MAX_PIXELS, image_error, open_image, write_whole
+from idm.io.images import FORMATS, MAX_PIXELS, ImageError, Limits, image_error, needed_bytes, open_image, write_whole
+from idm.io.metadata import read_metadata, turned
 
 KEPT_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 _PAGED = ("TIFF", "GIF", "WEBP", "PNG", "AVIF", "HEIF")
-_ORIENTATION = 0x0112
 _SUBFILE = 254  # TIFF 6.0, section 8: bit 0 of NewSubfileType marks a smaller copy
 _XMP = "XML:com.adobe.xmp"  # XMP specification, part 3, 1.1.5: the keyword of its iTXt chunk in PNG
-# A TIFF file's directory describes its storage too; these of its tags describe the photograph.
-_TIFF_TAGS = frozenset({270, 271, 272, _ORIENTATION, 282, 283, 296, 305, 306, 315, 33432, 34665, 34853})
 _GREY_TOLERANCE = 3 / 255  # what JPEG and scanners leave in pictures without colour (our choice)
 
 
@@ -35,6 +32,7 @@ class Photo:
     colour file shows grey, :func:`looks_grey` says.
     ``icc_profile`` is the file's own and describes grey values if ``is_grey``. ``exif`` and ``xmp`` say upright.
     ``dpi`` is the resolution, horizontal and vertical, by which a scan has the size of what was scanned.
+    ``dropped`` names what of the file's metadata could not be read, and why.
     """
 
     pixels: Integer[np.ndarray, "h w 3"]
@@ -44,6 +42,7 @@ class Photo:
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+    dropped: tuple[str, ...] = ()
 
 
 def looks_grey(pixels: Integer[np.ndarray, "h w 3"]) -> bool:
@@ -57,15 +56,28 @@ def looks_grey(pixels: Integer[np.ndarray, "h w 3"]) -> bool:
 # --- reading ------------------------------------------------------------------------------------------
 
 
-def read_photo(path: Path, max_pixels: int = MAX_PIXELS) -> Photo:
+def read_photo(
+    path: Path, max_pixels: int = MAX_PIXELS, max_bytes: int | None = None, scale: float | int = 1.0
+) -> Photo:
     """Read a photograph in its own depth; EXIF orientation is applied. CMYK and palettes become RGB.
 
     Sixteen bits are kept of grey and colour in PNG and TIFF; floating-point grey in [0, 1] becomes 16 bits.
 
     Raises:
-        ImageError: as :func:`idm.io.images.read_image`, and for several pages or frames, or more than ``max_pixels``.
+        ImageError: as :func:`idm.io.images.read_image`, for several pages or frames, for a picture of more than
+            ``max_pixels``, or one that needs more than ``max_bytes`` of memory until it is written ``scale`` times as
+            wide and high.
     """
-    return open_image(path, lambda image, _: to_photo(image, path), max_pixels)
+    return open_image(path, lambda image, _: to_photo(image, path), Limits(max_pixels, max_bytes, scale))
+
+
+def bytes_for(path: Path, scale: float | int = 1.0) -> int:
+    """What :func:`idm.io.memory.photo_bytes` says of a file; 0 for one that is no picture, and is never decoded."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return needed_bytes(image, scale)
+    except Exception:  # reading it says what is wrong
+        return 0
 
 
 def to_photo(image: Image.Image, path: Path | None = None) -> Photo:
@@ -79,16 +91,21 @@ def to_photo(image: Image.Image, path: Path | None = None) -> Photo:
     """
     name = str(path or "the image")
     _check_one_page(image, name)
-    xmp = _upright_xmp(image)  # before exif_transpose takes the orientation out of it
+    lost: list[str] = []
     is_grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
     if image.mode.startswith("I") or image.mode == "F":
-        pixels, alpha = _upright(_deep_grey(image, name), image)
+        pixels, alpha = _deep_grey(image, name)
     elif path and (deep_is_grey := _deep_channels(path, image)) is not None:
         is_grey = deep_is_grey
-        pixels, alpha = _upright(_deep_colour(path, image, name), image)
+        deep = _deep_colour(path, image)
+        pixels, alpha = _shallow(image) if deep is None else deep
+        lost = ["8 of 16 bits"] if deep is None else []
     else:
-        pixels, alpha = _shallow(ImageOps.exif_transpose(image))
-    return Photo(pixels, alpha, is_grey, _profile(image, is_grey), _upright_exif(image), xmp, _dpi(image))
+        pixels, alpha = _shallow(image)
+    about = read_metadata(image, is_grey)
+    pixels, alpha = turned(pixels, about.orientation), None if alpha is None else turned(alpha, about.orientation)
+    kept = (about.icc_profile, about.exif, about.xmp, about.dpi, (*lost, *about.dropped))
+    return Photo(pixels, alpha, is_grey, *kept)
 
 
 def _check_one_page(image: Image.Image, name: str) -> None:
@@ -111,7 +128,7 @@ def _shallow(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     if image.has_transparency_data:
         rgba = np.asarray(image.convert("RGBA"))
         return rgba[..., :3].copy(), rgba[..., 3].copy()
-    return np.array(image.convert("RGB")), None
+    return np.array(image if image.mode == "RGB" else image.convert("RGB")), None
 
 
 def _deep_grey(image: Image.Image, name: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -133,82 +150,40 @@ def _deep_channels(path: Path, image: Image.Image) -> bool | None:
         with path.open("rb") as file:
             depth, colour_type = file.read(26)[24:]
         return colour_type == 4 if depth == 16 else None
-    if image.format == "TIFF" and 16 in image.tag_v2.get(258, ()):  # type: ignore[attr-defined]
+    depths = image.tag_v2.get(258) if image.format == "TIFF" else None  # type: ignore[attr-defined]
+    if isinstance(depths, tuple) and 16 in depths:
         return image.mode == "LA"
     return None
 
 
-def _deep_colour(path: Path, image: Image.Image, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """By OpenCV, since PIL has no deep colour."""
-    bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+def _deep_colour(path: Path, image: Image.Image) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """By OpenCV, since PIL has no deep colour; None for the rare forms that it cannot read."""
+    try:
+        bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
     wanted = {(image.height, image.width, 3), (image.height, image.width, 4)}
     if bgr is None or bgr.dtype != np.uint16 or bgr.shape not in wanted:
-        raise image_error(name, "has 16 bits in a form that cannot be read", "convert it to a 16-bit PNG")
+        return None
     return np.ascontiguousarray(bgr[..., 2::-1]), bgr[..., 3].copy() if bgr.shape[2] == 4 else None
-
-
-def _upright(
-    pixels_and_alpha: tuple[np.ndarray, np.ndarray | None], image: Image.Image
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """As ImageOps.exif_transpose does for what PIL can hold."""
-    pixels, alpha = pixels_and_alpha
-    orientation = image.getexif().get(_ORIENTATION, 1)
-    return _turned(pixels, orientation), None if alpha is None else _turned(alpha, orientation)
-
-
-def _turned(values: np.ndarray, orientation: int) -> np.ndarray:
-    """Exif 3.0, 4.6.5.1.5."""
-    if orientation in (5, 6, 7, 8):
-        values = values.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
-        values = values[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        values = values[::-1]
-    return np.ascontiguousarray(values)
-
-
-def _upright_exif(image: Image.Image) -> bytes | None:
-    """The file's EXIF with an upright orientation and without the old picture's thumbnail."""
-    exif = image.getexif()
-    if image.format == "TIFF":
-        for tag in set(exif) - _TIFF_TAGS:
-            del exif[tag]
-    if not exif:
-        return None
-    if _ORIENTATION in exif:
-        exif[_ORIENTATION] = 1
-    return exif.tobytes()
-
-
-def _upright_xmp(image: Image.Image) -> bytes | None:
-    xmp = image.info.get("xmp")
-    if not isinstance(xmp, bytes) or not xmp:
-        return None
-    return re.sub(rb"(tiff:Orientation(?:=[\"']|>))[2-8]", rb"\g<1>1", xmp)
-
-
-def _dpi(image: Image.Image) -> tuple[float, float] | None:
-    """The file's resolution, if it is one that all formats can hold."""
-    try:
-        x, y = map(float, image.info.get("dpi", ()))
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    return (x, y) if 1 < x < 65535 and 1 < y < 65535 else None
-
-
-def _profile(image: Image.Image, is_grey: bool) -> bytes | None:
-    # ICC.1:2022, 7.2.6: bytes 16..19 of the header are the colour space that the profile describes.
-    profile = image.info.get("icc_profile")
-    wanted = b"GRAY" if is_grey else b"RGB "
-    return profile if isinstance(profile, bytes) and profile[16:20] == wanted else None
 
 
 # --- writing ------------------------------------------------------------------------------------------
 
 
-def write_photo(path: Path, photo: Photo, quality: int = 95) -> None:
+# What to leave out, the least first, where a format cannot hold all.
+_LEAVING_OUT: tuple[tuple[str, ...], ...] = (
+    *((), ("exif",), ("xmp",), ("icc_profile",)),
+    *(("exif", "xmp"), ("exif", "icc_profile"), ("exif", "xmp", "icc_profile")),
+)
+
+
+def write_photo(path: Path, photo: Photo, quality: int = 95) -> list[str]:
     """Write a photograph whole or not at all as JPEG, PNG or WebP, with its profile, EXIF, XMP and
     resolution (which WebP holds in EXIF only).
+
+    Returns:
+        What of these the format cannot hold, such as EXIF of more than 64 kB in JPEG; it is left out.
 
     Raises:
         ImageError: a suffix not in ``KEPT_SUFFIXES``, 16 bits in JPEG or WebP, alpha in JPEG, missing folder,
@@ -221,12 +196,34 @@ def write_photo(path: Path, photo: Photo, quality: int = 95) -> None:
         raise image_error(path, "only PNG holds 16 bits here", "use .png (--format png)")
     if photo.alpha is not None and suffix in (".jpg", ".jpeg"):
         raise image_error(path, "JPEG cannot hold alpha", "use .png (--format png)")
+    reason = ""
+    for left_out in _LEAVING_OUT:
+        if any(getattr(photo, name) is None for name in left_out):
+            continue
+        try:
+            data = _encoded(_without(photo, left_out), suffix, quality)
+        except ImageError:
+            raise
+        except Exception as error:  # PIL's writers raise whatever the metadata run them into
+            reason = reason or str(error) or type(error).__name__
+        else:
+            write_whole(path, data)
+            return [f"{name} ({reason})" for name in left_out]
+    raise image_error(path, f"cannot be encoded ({reason})", "use .png, or smaller dimensions")
+
+
+def _without(photo: Photo, names: tuple[str, ...]) -> Photo:
+    return replace(
+        photo,
+        exif=None if "exif" in names else photo.exif,
+        xmp=None if "xmp" in names else photo.xmp,
+        icc_profile=None if "icc_profile" in names else photo.icc_profile,
+    )
+
+
+def _encoded(photo: Photo, suffix: str, quality: int) -> bytes:
     exif = _sized_exif(photo)
-    try:
-        data = _encode_deep(photo, exif) if photo.pixels.dtype == np.uint16 else _encode(photo, exif, suffix, quality)
-    except (OSError, ValueError) as error:
-        raise image_error(path, f"cannot be encoded ({error})", "use .png, or smaller dimensions") from error
-    write_whole(path, data)
+    return _encode_deep(photo, exif) if photo.pixels.dtype == np.uint16 else _encode(photo, exif, suffix, quality)
 
 
 def _encode(photo: Photo, exif: bytes, suffix: str, quality: int) -> bytes:

@@ -1,4 +1,5 @@
-"""Weights files of others: what each is, on what terms, and where it is looked for. Nothing is ever downloaded."""
+"""Third-party weights files: what each is, its terms, and where it is searched. :mod:`idm.io.fetch` downloads them on
+request."""
 
 import hashlib
 import os
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 
@@ -17,11 +18,22 @@ class WeightsError(ValueError):
 
 
 @dataclass(frozen=True)
-class WeightsFile:
-    """A file that the user can get from ``url``.
+class Checkpoint:
+    """What a weights file is made of: the weights under ``entry`` of the checkpoint at ``url``, saved with
+    safetensors and this note on their ``source``."""
 
-    ``sha256`` is that of the copy we used; of a file we never had, its first digits if the file's name ends with
-    them, as torch's hub names files, or else None. ``size`` is in bytes.
+    url: str
+    entry: str
+    source: str
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file that the user can get from ``url``, or make of the checkpoint there.
+
+    ``sha256`` is the file's checksum, as we or the projects that pin it measured it; the first digits of it if the
+    file's name ends with them, as torch's hub names files; or None. ``copies`` are checksums of other files with the
+    same use. ``size`` is in bytes.
     """
 
     what: str
@@ -29,6 +41,13 @@ class WeightsFile:
     url: str
     sha256: str | None = None
     size: int | None = None
+    copies: tuple[str, ...] = ()
+    made_of: Checkpoint | None = None
+
+    @property
+    def file_url(self) -> str:
+        """Of the file to download."""
+        return self.made_of.url if self.made_of else self.url
 
 
 KNOWN = {
@@ -36,13 +55,16 @@ KNOWN = {
         "RetinaFace detector with a MobileNet-0.25 backbone (our copy: github.com/m2man/Pytorch_Retinaface)",
         "MIT (Pytorch_Retinaface)",
         "https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_mobilenet0.25_Final.pth",
-        "38ec7bb3c9cbfe2f40edabc05fab970a6d648747cbc534092be85d5eb9b37ed0",
+        "2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220",
         1789735,
+        copies=("38ec7bb3c9cbfe2f40edabc05fab970a6d648747cbc534092be85d5eb9b37ed0",),
     ),
     "detection_Resnet50_Final.pth": WeightsFile(
         "RetinaFace detector with a ResNet-50 backbone",
         "MIT (Pytorch_Retinaface)",
         "https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth",
+        "6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d",
+        109497761,
     ),
     "mobilefacenet_casia.safetensors": WeightsFile(
         "MobileFaceNet face embedding trained on CASIA-WebFace: the net_state_dict of model/best/068.ckpt, saved "
@@ -51,6 +73,11 @@ KNOWN = {
         "https://github.com/Xiaoccer/MobileFaceNet_Pytorch",
         "ed54d66f2bcf743964ab5bbc9ecfaea26b76253b43349ed6e7ef1367a74fc505",
         4106928,
+        made_of=Checkpoint(
+            "https://github.com/Xiaoccer/MobileFaceNet_Pytorch/raw/master/model/best/068.ckpt",
+            "net_state_dict",
+            "Xiaoccer/MobileFaceNet_Pytorch model/best/068.ckpt",
+        ),
     ),
     "niqe_modelparameters.mat": WeightsFile(
         "NIQE's model of pristine images, as pyiqa distributes it",
@@ -115,11 +142,15 @@ KNOWN = {
         "GFP-GAN v1.4, a face restorer trained on FFHQ",
         "Apache-2.0, parts under NVIDIA's StyleGAN2 licence, non-commercial (its LICENSE); FFHQ's own terms",
         "https://github.com/TencentARC/GFPGAN/releases/download/v1.3.0/GFPGANv1.4.pth",
+        "e2cd4703ab14f4d01fd1383a8a8b266f9a5833dacee8e6a79d3bf21a1b6be5ad",
+        348632874,
     ),
     "codeformer.pth": WeightsFile(
         "CodeFormer, a face restorer trained on FFHQ",
         "S-Lab License 1.0, non-commercial; FFHQ's own terms",
         "https://github.com/sczhou/CodeFormer/releases/download/v0.1.0/codeformer.pth",
+        "1009e537e0c2a07d4cabce6355f53cb66767cd4b4297ec7a4a64ca4b8a5684b7",
+        376637898,
     ),
     "RestoreFormer.pth": WeightsFile(
         "RestoreFormer, a face restorer trained on FFHQ, as TencentARC/GFPGAN distributes it",
@@ -190,7 +221,7 @@ def flaw(path: Path, known: WeightsFile) -> str | None:
     if known.sha256 is not None:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if not digest.startswith(known.sha256):
+        if not digest.startswith((known.sha256, *known.copies)):
             return f"has sha256 {digest}, not {known.sha256}: damaged, or another copy"
     return None
 
@@ -204,7 +235,14 @@ def missing_weights(filename: str, looked_in: Sequence[Path], put_into: Path) ->
     return FileNotFoundError(
         f"{name}: weights file not found (looked in {places}).{note} "
         f"Put it into {put_into}; nothing is downloaded automatically."
+        + (f" `{fetch_command(name, put_into)}` downloads it." if known else "")
     )
+
+
+def fetch_command(name: str, folder: Path) -> str:
+    """The command that downloads a known file into a folder, if the user agrees."""
+    elsewhere = "" if folder == weights_folders()[0] else f" --weights-dir {folder}"
+    return f"idm weights fetch {name}{elsewhere}"
 
 
 def read_weights(path: Path) -> Mapping[str, Tensor]:
@@ -217,12 +255,11 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     try:
         content: Any = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
     except Exception as error:  # pickle, zipfile, safetensors and torch each have their own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path}: is no whole file of weights ({reason})") from error
+        raise WeightsError(f"{path}: is not a complete weights file ({_reason(error)})") from error
     if not (isinstance(content, dict) and all(isinstance(weight, Tensor) for weight in content.values())):
-        raise WeightsError(f"{path}: holds no weights by name")
+        raise WeightsError(f"{path}: does not hold named weights")
     if nameless := [name for name in content if not isinstance(name, str)]:
-        raise WeightsError(f"{path}: holds no weights by name, the first is called {nameless[0]!r}")
+        raise WeightsError(f"{path}: does not hold named weights, the first is called {nameless[0]!r}")
     if broken := [name for name, weight in content.items() if not torch.isfinite(weight).all()]:
         raise WeightsError(
             f"{path}: holds numbers that are not finite, in {len(broken)} of {len(content)} weights, first {broken[0]}"
@@ -237,6 +274,24 @@ def _unpickle(path: Path) -> Any:
         if isinstance(content, dict) and key in content:
             return content[key]
     return content
+
+
+def convert(path: Path, checkpoint: Checkpoint, target: Path) -> None:
+    """Save a checkpoint's entry of weights with safetensors.
+
+    Raises:
+        WeightsError: the file is broken or has no such entry.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        weights = {name: weight.contiguous() for name, weight in content[checkpoint.entry].items()}
+        save_file(weights, target, metadata={"source": checkpoint.source})
+    except Exception as error:  # pickle, zipfile, safetensors and torch each have their own
+        raise WeightsError(f"{path}: holds no weights under {checkpoint.entry!r} ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:

@@ -26,10 +26,10 @@ def widths(image_size: int, channel_multiplier: int, narrow: float) -> dict[int,
         narrow: factor of all widths.
 
     Raises:
-        ValueError: the size is no power of two from 8 on, or a width is odd (GFP-GAN needs halves).
+        ValueError: the size is not a power of two from 8 on, or a width is odd (GFP-GAN needs halves).
     """
     if image_size < 2 * SMALLEST or image_size & (image_size - 1):
-        raise ValueError(f"image_size {image_size} is no power of two from {2 * SMALLEST} on")
+        raise ValueError(f"image_size {image_size} is not a power of two from {2 * SMALLEST} on")
     sides = [2**i for i in range(SMALLEST.bit_length() - 1, image_size.bit_length())]
     found = {s: int((512 if s <= 32 else channel_multiplier * 16384 // s) * narrow) for s in sides}
     if odd := {side: width for side, width in found.items() if width < 2 or width % 2}:

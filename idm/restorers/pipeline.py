@@ -1,4 +1,4 @@
-"""IDM as a diffusers pipeline. Only who asks for it pays for importing diffusers; commands use IDM itself."""
+"""IDM as a diffusers pipeline. The commands use IDM itself and do not import diffusers."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from idm.diffusion.schedulers import build_scheduler
 from idm.io.ranges import to_uint8
 from idm.models.unet import Denoiser
 from idm.restorers.idm import IDM
-from idm.restorers.saved import load_idm, save_idm
+from idm.restorers.saved import BUNDLED, load_idm, save_idm
 
 ImageInput = PILImage.Image | np.ndarray | Tensor
 StepCallback = Callable[["IDMPipeline", int, int, dict[str, Tensor]], object]
@@ -133,8 +133,8 @@ class IDMPipeline(DiffusionPipeline):
         torch_dtype: torch.dtype = torch.float32,
         **hub: Any,
     ) -> "IDMPipeline":
-        """Load a pipeline from a folder or a hub repository, from safetensors files only; without either the bundled
-        model.
+        """Load a pipeline from a folder, a hub repository or by the name of a bundled model, such as "idm-faces-256",
+        from safetensors files only; without any of them the default bundled model.
 
         Args:
             hub: for a repository, as of ``huggingface_hub.snapshot_download``: revision, token, cache_dir, ...
@@ -143,7 +143,7 @@ class IDMPipeline(DiffusionPipeline):
             ModelError: as :func:`idm.restorers.saved.load_idm`, which the commands load by.
         """
         folder = None if pretrained_model_name_or_path is None else Path(pretrained_model_name_or_path)
-        if folder is not None and not folder.is_dir():
+        if folder is not None and not folder.is_dir() and str(folder) not in BUNDLED:
             from huggingface_hub import snapshot_download
 
             name = str(pretrained_model_name_or_path)

@@ -1,4 +1,4 @@
-"""Finding, loading and saving a trained IDM: the one in the box, a run's best, or any saved pipeline.
+"""Finding, loading and saving a trained IDM: the bundled one, a run's best, or any saved pipeline.
 
 The files are those of a diffusers pipeline. Commands, training and ``IDMPipeline`` read and write them here.
 """
@@ -24,7 +24,12 @@ from idm.models.unet import Architecture, Denoiser
 from idm.restorers.card import model_card
 from idm.restorers.idm import IDM, Origin
 
-BOXED = Path(__file__).parent / "pretrained" / "faces128"
+BUNDLED = {
+    "idm-faces-256": Path(__file__).parent / "pretrained" / "faces256",
+    "idm-faces-128": Path(__file__).parent / "pretrained" / "faces128",
+}
+"""The models that come with the package, by name; the first is the default."""
+DEFAULT = BUNDLED["idm-faces-256"]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -34,18 +39,20 @@ class ModelError(ValueError):
 
 def is_idm(path: Path) -> bool:
     """Whether a path is a saved IDM pipeline or a run that trains one."""
+    if str(path) in BUNDLED:
+        return True
     pipelines = [path, *(checkpoint / "pipeline" for checkpoint in list_checkpoints(path / "checkpoints"))]
     return any((folder / "model_index.json").is_file() for folder in pipelines)
 
 
 def find_model(path: Path | None) -> Path:
-    """The pipeline folder that a path stands for: itself, a run's best (or newest) checkpoint; None: the box.
+    """The pipeline folder that a path stands for: itself, a run's best (or newest) checkpoint, or a bundled model by
+    its name, as in ``idm-faces-128``; None is the default one.
 
     Raises:
         ModelError: there is none, or its files are not as the run wrote them.
     """
-    if path is None:
-        path = BOXED
+    path = DEFAULT if path is None else BUNDLED.get(str(path), path)
     if not path.is_dir():
         raise ModelError(f"{path}: no such folder; name a training run or a folder that IDMPipeline saved")
     checkpoints = path / "checkpoints"
@@ -60,7 +67,7 @@ def find_model(path: Path | None) -> Path:
     if fault := damage(path.parent, f"{path.name}/"):
         raise ModelError(f"{path}: is damaged: {fault}; name the pipeline folder of another checkpoint")
     if not (path / "model_index.json").is_file():
-        raise ModelError(f"{path}: is no saved IDM pipeline (model_index.json is missing)")
+        raise ModelError(f"{path}: is not a saved IDM pipeline (model_index.json is missing)")
     return path
 
 
@@ -140,7 +147,7 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
     try:
         weights = {name: weight.float() for name, weight in safetensors.torch.load(content).items()}
     except SafetensorError as error:
-        raise ModelError(f"{path}: is no whole safetensors file ({error})") from error
+        raise ModelError(f"{path}: is not a complete safetensors file ({error})") from error
     broken = [name for name, weight in weights.items() if not weight.isfinite().all()]
     if broken:
         raise ModelError(f"{path}: is damaged: {len(broken)} weights are not finite, first {min(broken)}")
@@ -196,7 +203,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read ({error})") from error
     if not isinstance(content, dict):
-        raise ModelError(f"{path}: holds no settings by name")
+        raise ModelError(f"{path}: does not hold named settings")
     return content
 
 

@@ -61,7 +61,7 @@ class Settings:
 
 
 class Run:
-    """One training run in one folder; started again in the same folder it goes on where it was.
+    """One training run in one folder; started again in the same folder it resumes.
 
     Args:
         batches_from: gives the endless micro-batches of this process from a number on.
@@ -284,12 +284,12 @@ class Run:
             self.learner.load(checkpoint)
         except Exception as error:  # of a checkpoint without hashes; torch and safetensors have errors of their own
             raise CheckpointError(
-                f"{checkpoint}: cannot be loaded ({error}); delete it, and the same command goes on from the "
+                f"{checkpoint}: cannot be loaded ({error}); delete it, and the same command resumes from the "
                 "checkpoint before it"
             ) from error
         self.step, self.seconds = progress["step"], progress["seconds"]
         self.window.load(progress)
-        self.accelerator.print(f"going on from {checkpoint}")
+        self.accelerator.print(f"resuming from {checkpoint}")
 
     # ------------------------------------------------------------------------------------------ the end
 
@@ -327,6 +327,6 @@ class Run:
         self._tock()
         self._save()
         self.bar.close()
-        self.accelerator.print(f"stopped and saved at step {self.step}; the same command goes on from there")
+        self.accelerator.print(f"stopped and saved at step {self.step}; start the same command again to resume")
         self.accelerator.end_training()
         raise SystemExit(128 + (signals.received or 15))

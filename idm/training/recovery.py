@@ -1,4 +1,4 @@
-"""What a run does about damaged files before it goes on."""
+"""What a run does about damaged files before it resumes."""
 
 import math
 import sys

@@ -1,4 +1,4 @@
-"""``idm app`` in a real browser: every step that a user takes, with the model in the box and the real detector."""
+"""``idm app`` in a real browser: every step that a user takes, with the bundled model and the real detector."""
 
 import os
 import shutil

@@ -86,7 +86,7 @@ def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(uninterrupted: Path, tmp
     kill_when(folder, "checkpoints/step_00000004")
     done = run(*command(folder))
     assert done.returncode == 0, done.stderr
-    assert "going on from" in done.stdout
+    assert "resuming from" in done.stdout
     weights = ["gfpgan.safetensors", "model.safetensors", "model_1.safetensors", "model_2.safetensors"]
     assert sorted(path.name for path in (uninterrupted / LAST).glob("*.safetensors")) == sorted(weights)
     for name in weights:  # published, generator, discriminator, components

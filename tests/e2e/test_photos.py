@@ -58,6 +58,32 @@ def weights(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IDM_ASSETS", str(assets))
 
 
+def test_a_machine_without_any_weights_of_others_restores_a_photograph(
+    model, astronaut, tmp_path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setenv("IDM_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("IDM_ASSETS", raising=False)
+    for name in ("0.png", "2.png"):
+        Image.fromarray(astronaut).save(tmp_path / name)
+    out = tmp_path / "out"
+    options = ("-o", out, "--model", model, "--change", "full")
+    code, said, err = restore(capsys, tmp_path / "0.png", tmp_path / "2.png", *options)
+    assert code == 0
+    assert "0 failed" in said
+    assert [line.count("`idm weights fetch`") for line in err.splitlines()] == [1, 1]  # each said once, not per file
+    told = json.loads((out / "status.json").read_text())
+    assert told["settings"]["detector"][0] == "builtin"
+    assert "missing" in told["settings"]["identity"]
+    for file in told["files"].values():
+        (face,) = file["faces"]
+        assert face["state"] == "restored"
+    assert not (tmp_path / "home").exists()
+    options = ("-o", out, "--model", model, "--min-identity", 0.3)
+    code, _, err = restore(capsys, tmp_path / "0.png", *options)
+    assert code == 1
+    assert "idm weights fetch mobilefacenet_casia.safetensors" in err
+
+
 @pytest.mark.usefixtures("weights")
 def test_a_photograph_comes_back_larger_with_all_that_came_with_it(model, astronaut, tmp_path, capsys) -> None:
     exif = Image.Exif()
@@ -142,7 +168,7 @@ def test_what_may_have_been_missed_is_said(model, tmp_path, capsys) -> None:
     assert "--detect-side 400" in said
     assert "1 .heic" in said
     assert json.loads((tmp_path / "out" / "status.json").read_text())["settings"]["detector"] == [
-        "retinaface_mobile0.25",
+        "retinaface",
         0.8,
         200,
     ]
@@ -195,7 +221,7 @@ def test_more_steps_than_the_model_is_made_for_are_said_to_be_worse(model, tmp_p
         (["--fidelity", "0.5", "--strength", "0.5"], "give it or them"),
         (["--uncertainty"], "needs at least 2 samples"),
         (["--min-score", "0"], "must lie in (0, 1)"),
-        (["--weights-dir", "EMPTY"], "Faces that are aligned already need no detector: --aligned"),
+        (["--detector", "retinaface", "--weights-dir", "EMPTY"], "idm weights fetch detection_mobilenet0.25_Final.pth"),
         (["--background", "nowhere.pth"], "nowhere.pth: no such weights file"),
     ],
 )

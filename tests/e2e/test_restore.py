@@ -14,7 +14,7 @@ from PIL import Image
 
 from idm.apps.cli import main as cli
 from idm.apps.photo.files import restore_files
-from idm.apps.photo.job import plan
+from idm.apps.photo.plan import plan
 from idm.data.synthetic import synthetic_face
 from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
@@ -141,7 +141,7 @@ def test_what_is_already_there_can_be_skipped(model, faces, tmp_path, capsys) ->
         (["restore", "--aligned", "nowhere.png"], "nowhere.png"),
         (["restore", "--aligned", "EMPTY"], "empty"),
         (["restore", "--aligned", "FACES", "--model", "nowhere"], "nowhere: no such file or folder"),
-        (["restore", "--aligned", "FACES", "--model", "FACES"], "holds no model"),
+        (["restore", "--aligned", "FACES", "--model", "FACES"], "does not hold a model"),
         (["restore", "--aligned", "FACES", "--steps", "0"], "number of steps must be at least 1"),
         (["restore", "--aligned", "FACES", "--steps", "2001"], "1..2000"),
         (["restore", "--aligned", "FACES", "--strength", "0.5"], "start_from='degraded'"),
@@ -193,8 +193,8 @@ def test_inputs_are_never_overwritten(model, faces, tmp_path, capsys) -> None:
 def test_two_inputs_of_one_name_become_two_files(tmp_path: Path) -> None:
     for name in ("a.jpg", "a.png"):
         Image.new("RGB", (16, 16)).save(tmp_path / name)
-    targets = plan([tmp_path], tmp_path / "out")
-    assert sorted(path.name for path in targets.values()) == ["a.png", "a_png.png"]
+    targets, _ = plan([tmp_path], tmp_path / "out")
+    assert {source.name: path.name for source, path in targets.items()} == {"a.jpg": "a_jpg.png", "a.png": "a.png"}
 
 
 def test_a_restorer_that_changes_nothing_gives_back_the_pixels(faces: Path, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(uninterrupted: Path, tmp
     kill_when(folder, "checkpoints/step_00000009", signal.SIGKILL)
     done = train(folder)
     assert done.returncode == 0, done.stderr
-    assert "going on from" in done.stdout
+    assert "resuming from" in done.stdout
     assert_same_run(folder, uninterrupted)
     assert not list((folder / "checkpoints").glob(".unfinished*"))
 

@@ -3,6 +3,8 @@
 In 8 bits no pixel of it, nor of two degraded synthetic faces, moved; in float32 the levels' last digits did (1e-6).
 """
 
+from pathlib import Path
+
 import torch
 
 from idm.restorers.saved import load_idm
@@ -11,7 +13,7 @@ from idm.restorers.saved import load_idm
 def test_the_bundled_model_restores_as_it_was_published():
     x = torch.linspace(0, 1, 128)
     ramp = torch.stack([x[None].expand(128, 128), x[:, None].expand(128, 128), x[None] * x[:, None]])[None]
-    restored = load_idm(None, torch.device("cpu"), torch.float32).restore(ramp, [7])
+    restored = load_idm(Path("idm-faces-128"), torch.device("cpu"), torch.float32).restore(ramp, [7])
     found = torch.stack([restored[0, :, 16, 16], restored[0, :, 100, 40], restored[0, :, 64, 64]])
     wanted = [
         [0.1005982, 0.0817119, 0.0923213],

@@ -16,7 +16,8 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from idm.io import images
-from idm.io.images import ImageError, Picture, decode_image, find_images, read_image, write_image
+from idm.io.find import find_images
+from idm.io.images import ImageError, Picture, decode_image, read_image, write_image
 from idm.io.photos import Photo, read_photo
 
 

@@ -75,8 +75,8 @@ def test_table_numbers_and_scores_are_of_the_same_faces(restorers: Path, tmp_pat
         (["16.safetensors"], "give label and path"),
         (["a="], "give label and path"),
         (["a=absent.pth"], "absent.pth: no such file or folder"),
-        (["a=broken.pth"], "broken.pth: is no plain weights file"),
-        (["a=GFPGANv1.pth"], "GFPGANv1.pth: is no GFP-GAN of the clean architecture"),
+        (["a=broken.pth"], "broken.pth: is not a plain weights file"),
+        (["a=GFPGANv1.pth"], "GFPGANv1.pth: holds another architecture than"),
         (["a=16.safetensors", "--size", "0"], "size must be from 16"),
         (["a=16.safetensors", "--num-images", "0"], "--num-images must be at least 1"),
         (["a=16.safetensors", "--batch-size", "0"], "--batch-size must be at least 1"),
@@ -171,6 +171,6 @@ def test_a_broken_file_is_said_to_be_broken_without_spandrel_too(restorers: Path
     Path("broken.pth").write_bytes(b"cut short")
     torch.save({"encoder.weight": torch.zeros(1)}, "whole.pth")
     assert run("a=broken.pth", "-o", "out") == 1
-    assert "broken.pth: is no plain weights file" in capsys.readouterr().err
+    assert "broken.pth: is not a plain weights file" in capsys.readouterr().err
     assert run("a=whole.pth", "-o", "out") == 1
     assert "whole.pth: needs spandrel: pip install 'idm-face-restoration[spandrel]'" in capsys.readouterr().err

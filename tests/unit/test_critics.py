@@ -36,7 +36,7 @@ def test_the_widths_at_512_px_are_the_published_ones():
 
 @pytest.mark.parametrize("image_size", [0, 4, 48, 500])
 def test_a_size_that_is_no_power_of_two_is_refused(image_size):
-    with pytest.raises(ValueError, match=f"image_size {image_size} is no power of two"):
+    with pytest.raises(ValueError, match=f"image_size {image_size} is not a power of two"):
         widths(image_size, channel_multiplier=1, narrow=1.0)
 
 

@@ -37,7 +37,7 @@ def test_whole_sets_pass(small, tmp_path: Path, capsys) -> None:
     assert check("lfw-test", tmp_path / "lfw") == 0
     out = capsys.readouterr().out
     assert "143.98" in out
-    assert f"{tmp_path}: whole" in out
+    assert f"{tmp_path}: complete" in out
 
 
 def test_every_fault_is_said(small, tmp_path: Path, capsys) -> None:
@@ -58,7 +58,7 @@ def test_every_fault_is_said(small, tmp_path: Path, capsys) -> None:
 
 def test_an_unknown_set_is_one_line(tmp_path: Path, capsys) -> None:
     assert check("celeba", tmp_path) == 1
-    assert capsys.readouterr().err.startswith("error: 'celeba' is no known set; known: celeba-test, ")
+    assert capsys.readouterr().err.startswith("error: 'celeba' is not a known set; known: celeba-test, ")
 
 
 def test_the_page_names_every_set_with_its_count() -> None:

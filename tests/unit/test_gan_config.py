@@ -153,7 +153,7 @@ def test_the_learners_weights_are_those_of_the_section():
     ("override", "message"),
     [
         ("generator.fix_decoder=true", "generator.fix_decoder: an untrained decoder"),
-        ("data.image_size=96", "image_size 96 is no power of two"),
+        ("data.image_size=96", "image_size 96 is not a power of two"),
         ("generator.narrow=0.001", "generator, data.image_size: narrow 0.001"),
         ("discriminator.narrow=0.001", "discriminator, data.image_size: narrow 0.001"),
         ("data.image_size=16", "eyes are too small below data.image_size 32"),

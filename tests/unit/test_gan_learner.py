@@ -377,15 +377,11 @@ def test_each_loss_can_stand_alone(learner, kept, term):
 
 def test_components_can_have_either_of_their_losses(learner):
     only = {**NONE.__dict__, "l1": 1.0}
+    always = {"loss", "l1", "component_discriminator", "component_real_accuracy", "component_fake_accuracy"}
     style = learner(NONE.__class__(**only), component_adversarial=0.0, component_style=1.0)
-    assert style.train_step(0, batches()).keys() == {"loss", "l1", "component_style", "component_discriminator"}
+    assert style.train_step(0, batches()).keys() == {*always, "component_style"}
     logistic = learner(NONE.__class__(**only), component_adversarial=1.0, component_style=0.0)
-    assert logistic.train_step(0, batches()).keys() == {
-        "loss",
-        "l1",
-        "component_adversarial",
-        "component_discriminator",
-    }
+    assert logistic.train_step(0, batches()).keys() == {*always, "component_adversarial"}
 
 
 def test_without_r1_there_is_no_penalty(learner):
@@ -634,7 +630,7 @@ def test_a_prior_of_another_size_is_refused(tmp_path):
         load_prior(fresh_generator().stylegan_decoder, tmp_path / "prior.safetensors")
     for name in ("broken.safetensors", "broken.pth"):
         (tmp_path / name).write_bytes(b"not a zip")
-        with pytest.raises(WeightsError, match=rf"{name}: is no whole file of weights"):
+        with pytest.raises(WeightsError, match=rf"{name}: is not a complete weights file"):
             load_prior(fresh_generator().stylegan_decoder, tmp_path / name)
     with pytest.raises(FileNotFoundError, match="neither a weights file nor"):
         load_prior(fresh_generator().stylegan_decoder, tmp_path / "nothing")

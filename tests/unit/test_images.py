@@ -11,10 +11,10 @@ import pytest
 from PIL import Image, ImageCms
 
 from idm.io import images
+from idm.io.find import find_images
 from idm.io.images import (
     ImageError,
     decode_image,
-    find_images,
     image_grid,
     read_image,
     resize_image,

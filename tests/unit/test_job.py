@@ -1,13 +1,15 @@
 """Jobs over many files: names, what is done already, the status file."""
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from idm.apps.photo.job import Job, Progress, as_preview, plan, same_suffix
+from idm.apps.photo.job import Job, Progress
+from idm.apps.photo.plan import as_preview, plan, same_suffix
 from idm.io.images import ImageError
 
 
@@ -22,15 +24,26 @@ def status_of(folder: Path) -> dict:
     return json.loads((folder / "status.json").read_text())
 
 
+def run(job: Job, failing: Sequence[str] = ()) -> None:
+    """Every file of a job becomes a copy of itself, or fails."""
+    with job:
+        for path in job:
+            if path.name in failing:
+                job.failed(path, ImageError("broken"))
+            else:
+                job.make_folder(path).write_bytes(path.read_bytes())
+                job.wrote(path, "restored", {"faces_found": 2})
+
+
 def test_a_target_keeps_its_place_and_where_it_can_its_kind(tmp_path: Path) -> None:
     source = pictures(tmp_path / "in", "a.JPG", "b/c.webp", "b/d.tif", "e.png")
-    targets = plan([source], tmp_path / "out", same_suffix((".jpg", ".webp", ".png")))
+    targets, _ = plan([source], tmp_path / "out", same_suffix((".jpg", ".webp", ".png")))
     assert {str(t.relative_to(tmp_path / "out")) for t in targets.values()} == {"a.JPG", "b/c.webp", "b/d.png", "e.png"}
 
 
 def test_previews_have_names_of_their_own(tmp_path: Path) -> None:
     source = pictures(tmp_path / "in", "a.jpg", "a.png")
-    names = {target.name for target in plan([source], tmp_path, as_preview).values()}
+    names = {target.name for target in plan([source], tmp_path, as_preview)[0].values()}
     assert names == {"a.preview.png", "a_png.preview.png"} or names == {"a.preview.png", "a_jpg.preview.png"}
 
 
@@ -52,8 +65,9 @@ def test_the_status_says_what_became_of_every_file(tmp_path: Path) -> None:
     assert status["settings"] == {"seed": 3}
     assert status["counts"] == {"failed": 2, "no face": 1}
     entries = status["files"]
-    assert entries[str(a)] == {"state": "no face", "output": str(tmp_path / "out" / "a.png"), "faces_found": 0}
-    assert entries[str(b)] == {"state": "failed", "error": "b: broken"}
+    written = {"output": str(tmp_path / "out" / "a.png"), "writes": ["a.png"]}
+    assert entries[str(a)] == {"state": "no face", **written, "faces_found": 0}
+    assert entries[str(b)] == {"state": "failed", "error": "b: broken", "writes": ["b.png"]}
     assert entries[str(c)]["error"] == "RuntimeError: out of memory"
     assert "test_job.py" in entries[str(c)]["traceback"]
 
@@ -61,47 +75,53 @@ def test_the_status_says_what_became_of_every_file(tmp_path: Path) -> None:
 def test_a_job_that_is_interrupted_leaves_a_status_that_says_so(tmp_path: Path) -> None:
     source = pictures(tmp_path / "in", "a.png", "b.png")
     job = Job([source], tmp_path / "out", settings={})
-    a, _ = job.todo
+    a, b = job.todo
     with suppress(KeyboardInterrupt), job:
         job.wrote(a)
         raise KeyboardInterrupt
     status = status_of(tmp_path / "out")
     assert not status["finished"]
-    assert list(status["files"]) == [str(a)]
+    assert {path: entry["state"] for path, entry in status["files"].items()} == {str(a): "restored", str(b): "waiting"}
 
 
-def test_what_is_there_is_skipped_and_keeps_its_entry(tmp_path: Path) -> None:
+def test_what_is_there_and_would_be_the_same_is_skipped_and_keeps_its_entry(tmp_path: Path) -> None:
     source, out = pictures(tmp_path / "in", "a.png", "b.png", "c.png"), tmp_path / "out"
-    with Job([source], out, settings={}) as job:
-        a, b, c = job.todo
-        job.wrote(a, "restored", {"faces_found": 2})
-        job.failed(b, ImageError("broken"))
-    pictures(out, "a.png", "c.png")
+    run(Job([source], out, settings={}), failing=["b.png"])
     again = Job([source], out, settings={}, skip_existing=True)
-    assert list(again.todo) == [b]
-    assert again.report.skipped == [out / "a.png", out / "c.png"]
     with again:
+        a, b, c = source / "a.png", source / "b.png", source / "c.png"
+        assert list(again) == [b]
+        assert again.report.skipped == [out / "a.png", out / "c.png"]
         again.failed(b, ImageError("broken"))
     files = status_of(out)["files"]
     assert files[str(a)]["faces_found"] == 2
-    assert files[str(c)] == {"state": "already there", "output": str(out / "c.png")}
-    assert list(Job([source], out, settings={}).todo) == [a, b, c]
+    with Job([source], out, settings={}) as anew:
+        assert list(anew.todo) == [a, b, c]
 
 
 @pytest.mark.parametrize("content", ["no json", "[]", "{}"])
 def test_a_status_that_cannot_be_understood_is_not_overwritten_on_resuming(tmp_path: Path, content: str) -> None:
     source, out = pictures(tmp_path / "in", "a.png"), pictures(tmp_path / "out", "status.json")
     (out / "status.json").write_text(content)
-    with pytest.raises(ImageError, match=r"status\.json: is not the status of a job"):
-        Job([source], out, settings={}, skip_existing=True)
+    for skips in (False, True):
+        with (
+            pytest.raises(ImageError, match=r"status\.json: is not the status of a job"),
+            Job([source], out, settings={}, skip_existing=skips),
+        ):
+            pytest.fail("the job began")
     assert (out / "status.json").read_text() == content
 
 
 def test_the_status_is_written_often_but_not_at_any_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(1000))  # each look at the clock takes a second, so each write takes one
-    monkeypatch.setattr("idm.apps.photo.job.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("idm.apps.photo.status.time.monotonic", lambda: next(clock))
     writes = []
-    monkeypatch.setattr("idm.apps.photo.job.write_whole", lambda path, data: writes.append(json.loads(data)))
+
+    def note(path: Path, data: bytes) -> None:
+        if path.name == "status.json":
+            writes.append(json.loads(data))
+
+    monkeypatch.setattr("idm.apps.photo.status.write_whole", note)
     source = pictures(tmp_path / "in", *(f"{i}.png" for i in range(100)))
     with Job([source], tmp_path / "out", settings={}) as job:
         for path in job.todo:
@@ -118,12 +138,12 @@ def test_inputs_that_are_images_are_never_targets(tmp_path: Path) -> None:
 
 def test_an_output_folder_within_the_inputs_is_no_input(tmp_path: Path) -> None:
     source = pictures(tmp_path, "a.png", "out/a.png", "out/b/c.png", "outside/d.png", "x/out/e.png")
-    assert {str(path.relative_to(tmp_path)) for path in plan([source], tmp_path / "out")} == {
+    assert {str(path.relative_to(tmp_path)) for path in plan([source], tmp_path / "out")[0]} == {
         "a.png",
         "outside/d.png",
         "x/out/e.png",
     }
-    assert set(plan([tmp_path / "out" / "b"], tmp_path / "out")) == {tmp_path / "out" / "b" / "c.png"}  # asked for
+    assert set(plan([tmp_path / "out" / "b"], tmp_path / "out")[0]) == {tmp_path / "out" / "b" / "c.png"}  # asked for
 
 
 def test_files_that_are_no_inputs_are_counted_by_their_suffix(tmp_path: Path) -> None:

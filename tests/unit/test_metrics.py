@@ -1,6 +1,7 @@
 import importlib.util
 import math
 import re
+import sys
 import types
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from idm.data.synthetic import synthetic_face
 from idm.evaluation.frechet import frechet_distance, kernel_distance
 from idm.evaluation.inception import Inception
 from idm.evaluation.metric import FaceEmbeddings, PairMetric, SetMetric
-from idm.evaluation.metrics import METRICS, build_metric, build_metrics, psnr, psnr_y, ssim
+from idm.evaluation.metrics import METRICS, MissingPackage, build_metric, build_metrics, psnr, psnr_y, ssim
 from idm.evaluation.pixels import colour_shift, sharpness
 from idm.faces import recognition as identity_module
 from idm.faces.mobilefacenet import MobileFaceNet
@@ -227,6 +228,19 @@ def test_a_metric_without_weights_or_size_is_a_gap_with_its_reason(no_weights: P
         build_metrics(["lpips", "frechet"])
     with pytest.raises(ValueError, match="'mse' is unknown; known: psnr"):
         build_metrics(["psnr", "mse"])
+
+
+@pytest.mark.parametrize(("name", "package"), [("lpips", "lpips"), ("niqe", "pyiqa"), ("dists", "pyiqa")])
+def test_a_metric_without_its_package_names_the_extra_that_installs_it(
+    name: str, package: str, no_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    said = f"{name} needs the package {package}: pip install 'idm-face-restoration[metrics]'"
+    with pytest.raises(MissingPackage, match=f"^{re.escape(said)}$"):
+        build_metric(name)
+    assert build_metrics(["psnr", name]).missing == {name: said}
+    with pytest.raises(FileNotFoundError, match=re.escape(said)):
+        build_metrics([name])
 
 
 def test_every_image_is_embedded_once(monkeypatch: pytest.MonkeyPatch) -> None:

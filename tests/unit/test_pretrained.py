@@ -86,10 +86,12 @@ def test_a_damaged_checkpoint_of_a_run_is_refused_with_the_file_and_what_to_do(s
         find_model(tmp_path)
 
 
-def test_no_path_is_the_model_in_the_box(model, monkeypatch, tmp_path):
-    monkeypatch.setattr(saved_module, "BOXED", model)
-    assert find_model(None) == model
-    monkeypatch.setattr(saved_module, "BOXED", tmp_path / "absent")
+def test_no_path_is_the_default_model_and_a_name_a_bundled_one(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(saved_module, "DEFAULT", model)
+    monkeypatch.setattr(saved_module, "BUNDLED", {"idm-small": model})
+    assert find_model(None) == find_model(Path("idm-small")) == model
+    assert saved_module.is_idm(Path("idm-small"))
+    monkeypatch.setattr(saved_module, "DEFAULT", tmp_path / "absent")
     with pytest.raises(ModelError, match="no such folder"):
         find_model(None)
 
@@ -126,7 +128,7 @@ def test_a_file_is_refused(model):
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
-    refused(tmp_path, "is no saved IDM pipeline (model_index.json is missing)")
+    refused(tmp_path, "is not a saved IDM pipeline (model_index.json is missing)")
 
 
 def test_a_run_without_a_checkpoint_is_refused(tmp_path):
@@ -143,7 +145,7 @@ def test_missing_weights_are_refused(model):
 def test_truncated_weights_are_refused(model, length):
     whole = (model / WEIGHTS).read_bytes()
     (model / WEIGHTS).write_bytes(whole[:length])
-    refused(model, str(WEIGHTS), "is no whole safetensors file")
+    refused(model, str(WEIGHTS), "is not a complete safetensors file")
 
 
 @pytest.mark.parametrize(

@@ -87,5 +87,5 @@ def test_the_plots_are_sound_svg_inside_their_frame(results: Path) -> None:
 def test_a_folder_without_a_comparison_is_one_line(tmp_path: Path, capsys) -> None:
     parsed = cli.build_parser().parse_args(["report", str(tmp_path), "-o", str(tmp_path / "report.html")])
     assert cli.run(parsed) == 1
-    assert capsys.readouterr().err.startswith(f"error: {tmp_path}: is no finished comparison")
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}: is not a finished comparison")
     assert not (tmp_path / "report.html").exists()

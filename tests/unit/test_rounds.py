@@ -87,7 +87,7 @@ def write_cleaned(folder: Path, number: int, missing: int | None = None) -> None
     path.parent.mkdir(parents=True)
     entries = [Entry(source[i].key, i, "", 1, True, "better") for i in range(16)]
     faces = [CleanedFace(source[i].image, None, entries[i]) for i in range(16) if i != missing]
-    write_shard(path, faces, [], "png")
+    write_shard(path, faces, [], "png", source_sha256="")
     rows = [vars(e) if e.index != missing else {**vars(e), "seed": None} for e in entries]
     (folder / f"clean_{number}" / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -163,7 +163,7 @@ def test_missing_weights_of_the_gate_are_known_before_the_first_training(
 
 
 def test_another_file_in_an_old_ones_place_makes_a_folder_another_source(tmp_path: Path) -> None:
-    from idm.restorers.saved import BOXED
+    from idm.restorers.saved import DEFAULT
 
     faces, folder = SyntheticFaces(3, 0, 32), tmp_path / "in"
     folder.mkdir()
@@ -173,7 +173,7 @@ def test_another_file_in_an_old_ones_place_makes_a_folder_another_source(tmp_pat
 
     def about() -> dict[str, Any]:
         source = Cached(Part(FolderFaces(folder, 32), [0]))
-        return build_cleaning(source, {}, BOXED, tmp_path / "out", settings, 0).about["source"]
+        return build_cleaning(source, {}, DEFAULT, tmp_path / "out", settings, 0).about["source"]
 
     before = about()
     assert about() == before

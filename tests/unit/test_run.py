@@ -102,7 +102,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(run, tmp_path, c
     run(learner)
     told = capsys.readouterr()
     assert "step_00000006 is damaged" in told.err
-    assert "going on from" in told.out
+    assert "resuming from" in told.out
     assert "step_00000004" in told.out
     assert learner.weight.item() == 6
     assert saved(tmp_path) == ["damaged-step_00000006", "step_00000004", "step_00000006"]

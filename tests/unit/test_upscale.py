@@ -90,8 +90,8 @@ def test_what_is_no_upscaler_is_refused_by_name(tmp_path: Path) -> None:
         load_upscaler(tmp_path / "nowhere.pth")
     for name, content in (("text.pth", b"no weights"), ("text.safetensors", b"no weights")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=f"{name}: is no plain weights file"):
+        with pytest.raises(ValueError, match=f"{name}: is not a plain weights file"):
             load_upscaler(tmp_path / name)
     torch.save({"layer.weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"other\.pth: holds no network"):
+    with pytest.raises(ValueError, match=r"other\.pth: does not hold a network"):
         load_upscaler(tmp_path / "other.pth")

@@ -22,7 +22,7 @@ from idm.faces.track import REACH
 from idm.io.encoding import Encoding
 from idm.io.images import ImageError
 
-av = pytest.importorskip("av", reason="clips need PyAV: pip install av")
+av = pytest.importorskip("av", reason="videos need PyAV: pip install av")
 from idm.apps.photo import video as clip_module  # noqa: E402
 from idm.io.video.read import Clip, Frame, VideoError  # noqa: E402
 from idm.io.video.write import encoded_format  # noqa: E402
@@ -439,9 +439,9 @@ def test_files_that_are_no_clip_are_named_and_say_why(tmp_path: Path) -> None:
         out.mux(tone.encode(None))
     (tmp_path / "list.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\n{make_clip(tmp_path / 'clip.mkv', [picture(0)])}\n")
     for name, message in (
-        ("text.mp4", "is no video, or broken"),
-        ("list.mp4", "is no video, or broken"),
-        ("empty.mkv", "is no video, or broken"),
+        ("text.mp4", "is not a video, or is damaged"),
+        ("list.mp4", "is not a video, or is damaged"),
+        ("empty.mkv", "is not a video, or is damaged"),
         ("sound.mp4", "has no video stream"),
         ("missing.webm", "no such file"),
     ):
@@ -527,7 +527,7 @@ def test_without_pyav_one_message_names_the_extra_before_any_work(
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "av", None)
     detector = Spot()
-    with pytest.raises(ImportError, match=r"clips need PyAV: pip install .*\[video\]"):
+    with pytest.raises(ImportError, match=r"videos need PyAV: pip install .*\[video\]"):
         files.restore_photos(PhotoRestorer(Changes(), detector), [clip], tmp_path / "out", SETTINGS)
     assert detector.calls == 0
 
@@ -537,3 +537,33 @@ def test_a_preview_is_of_photographs(clip: Path, tmp_path: Path) -> None:
     report = files.restore_photos(parts, [clip], tmp_path / "out", SETTINGS, preview=True)
     assert isinstance(report.failed[0], ImageError)
     assert "numbered in status.json" in str(report.failed[0])
+
+
+# ------------------------------------------------------------------------------------------- memory
+
+
+def test_a_clip_whose_frames_need_too_much_memory_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "large.mp4", [np.zeros((2048, 2048, 3), np.uint8)] * 3, codec="libx264")
+    detector = Spot()
+    with pytest.raises(VideoError, match=r"large\.mp4: frames of 2048 x 2048 need about .* of memory, .*--max-memory"):
+        run(source, tmp_path / "out.mp4", Changes(), detector, max_memory=100_000_000)
+    assert detector.calls == 0
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_a_clip_of_large_frames_stays_within_the_limit(tmp_path: Path, peak_of: Any) -> None:
+    """Frames of 4.2 megapixels: the batch is cut to what fits, and the encoder looks ahead as always."""
+    pictures = [np.full((2048, 2048, 3), 40 + i, np.uint8) for i in range(30)]
+    source = make_clip(tmp_path / "large.mp4", pictures, codec="libx264", options={"preset": "ultrafast"})
+    limit = 700_000_000
+    peak = peak_of(lambda: run(source, tmp_path / "out.mp4", Changes(), encoding=Encoding("libx264"), max_memory=limit))
+    assert peak < limit
+
+
+def test_the_look_ahead_of_the_encoder_shrinks_for_huge_frames_only(tmp_path: Path) -> None:
+    from idm.io.video.limits import encoder_options
+
+    with Clip(make_clip(tmp_path / "a.mkv", [picture(0)])) as clip:
+        assert encoder_options(clip, "libx264", 1) == {}
+        assert encoder_options(clip, "libx264", 130) == {"rc-lookahead": "4"}
+        assert encoder_options(clip, "ffv1", 130) == {}

@@ -30,12 +30,12 @@ def test_missing_files_are_listed_with_terms_and_source_and_nothing_is_fetched(t
 def test_a_file_that_is_another_makes_the_exit_status_one(tmp_path: Path, capsys) -> None:
     (tmp_path / "facexlib").mkdir()
     (tmp_path / "facexlib" / "detection_mobilenet0.25_Final.pth").write_bytes(b"cut short")
-    (tmp_path / "facexlib" / "detection_Resnet50_Final.pth").write_bytes(b"whatever it is")
+    (tmp_path / "RestoreFormer.pth").write_bytes(b"whatever it is")
     (tmp_path / "alexnet-owt-7be5be79.pth").write_bytes(b"not it")
     status, blocks = listing(capsys, tmp_path)
     assert status == 1
     assert "has 9 bytes, not 1789735" in blocks["detection_mobilenet0.25_Final.pth"]
-    assert "its sha256 is not known to us" in blocks["detection_Resnet50_Final.pth"]
+    assert "its sha256 is not known to us" in blocks["RestoreFormer.pth"]
     assert "not 7be5be79" in blocks["alexnet-owt-7be5be79.pth"]
 
 

@@ -4,8 +4,8 @@ import argparse
 import importlib.util
 import sys
 
-from idm.apps.cli.model import USER_ERRORS, choose_device, load_labelled, prepare_machine
-from idm.apps.web.session import Studio
+from idm.apps.cli.model import BUILTIN_NOTE, IDENTITY_NOTE, USER_ERRORS, choose_device, load_labelled, prepare_machine
+from idm.apps.web.session import PageService
 from idm.faces.detect import load_detector
 from idm.faces.recognition import IdentityNet, load_identity
 
@@ -18,10 +18,18 @@ def app_command(arguments: argparse.Namespace) -> int:
     from idm.apps.web.server import Service, describe, served, wait
 
     try:
-        service = Service(arguments.host, arguments.port, arguments.max_mb, arguments.queue_size)
-        studio = _studio(arguments)
-        with served(studio, service) as address:
-            print(describe(service, address, list(studio.restorers)), flush=True)
+        service = Service(
+            arguments.host,
+            arguments.port,
+            arguments.max_mb,
+            arguments.queue_size,
+            arguments.user_mb,
+            arguments.total_mb,
+            tuple(arguments.allow_host),
+        )
+        page_service = _page_service(arguments)
+        with served(page_service, service) as address:
+            print(describe(service, address, list(page_service.restorers)), flush=True)
             wait()
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
@@ -29,24 +37,27 @@ def app_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _studio(arguments: argparse.Namespace) -> Studio:
+def _page_service(arguments: argparse.Namespace) -> PageService:
     if not arguments.max_megapixels > 0:
         raise ValueError(f"--max-megapixels must be positive, got {arguments.max_megapixels:g}")
     device = str(choose_device(arguments.device))
     detector = load_detector(weights=arguments.weights_dir, device=device)
+    if detector.name == "builtin":
+        print(BUILTIN_NOTE, file=sys.stderr)
     identity = _identity(arguments, device)
     restorers = load_labelled(arguments.model, prepare_machine(arguments))
-    return Studio(
+    return PageService(
         {label: loaded.restorer for label, loaded in restorers.items()},
         detector,
         identity,
         round(arguments.max_megapixels * 1e6),
+        arguments.max_memory,
     )
 
 
 def _identity(arguments: argparse.Namespace, device: str) -> IdentityNet | None:
     try:
         return load_identity(arguments.weights_dir, device)
-    except FileNotFoundError as error:
-        print(f"note: identities are not measured. {error}", file=sys.stderr)
+    except FileNotFoundError:
+        print(IDENTITY_NOTE, file=sys.stderr)
         return None

@@ -16,7 +16,8 @@ from idm.evaluation.metrics import METRICS, Metrics
 from idm.evaluation.sets import ORIGINAL, SetScores
 from idm.evaluation.statistics import INTERVAL, summarise_column
 from idm.io.atomic import write_csv, write_json
-from idm.io.images import ImageError, find_images, image_grid, read_image, write_image
+from idm.io.find import find_images
+from idm.io.images import ImageError, image_grid, read_image, write_image
 from idm.io.machine import provenance
 
 SHOWN = 8
@@ -63,7 +64,7 @@ def _evaluate_model(arguments: argparse.Namespace) -> int:
         "data": arguments.data,
         "preset": arguments.preset,
         "seed": arguments.seed,
-        "model": loaded.about,
+        "model": loaded.metadata,
         "seconds_per_image": sum(seconds) / len(seconds),
     }
     _write_results(arguments.output, scores, summary, metrics, about)

@@ -10,7 +10,7 @@ from idm.data.sources import FaceSource, FolderFaces, Part, SyntheticFaces
 from idm.degradation import GFPGAN, PRESETS, Recipe
 from idm.evaluation.metrics import METRICS, Metrics, build_metrics
 from idm.evaluation.splits import shared_faces
-from idm.io.images import find_images
+from idm.io.find import find_images
 
 ASSETS = "assets:"
 
@@ -68,11 +68,10 @@ def check_splits(data: str) -> dict[str, int] | None:
 
 def build_preset(preset: str) -> Recipe:
     """The degradation named by ``--preset``."""
-    if preset == "clean":
-        return replace(GFPGAN, clean_probability=1.0)
-    if preset not in PRESETS:
-        raise ValueError(f"--preset: {preset!r} is unknown; known: clean, {', '.join(PRESETS)}")
-    return PRESETS[preset]
+    recipes = {"clean": replace(GFPGAN, clean_probability=1.0)} | {str(name): PRESETS[name] for name in PRESETS}
+    if preset not in recipes:
+        raise ValueError(f"--preset: {preset!r} is unknown; known: {', '.join(recipes)}")
+    return recipes[preset]
 
 
 def build_measures(names: str, size: int | None) -> Metrics:
@@ -109,4 +108,4 @@ def check_output(folder: Path) -> None:
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
-        raise NotADirectoryError(f"{existing}: is a file, where a folder for results is wanted")
+        raise NotADirectoryError(f"{existing}: is a file, but the results need a folder")

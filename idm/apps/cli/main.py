@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         sys.exit(run(parsed))
     except KeyboardInterrupt:
-        sys.exit("interrupted; what was finished is whole")
+        sys.exit("interrupted; completed files are intact")
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -66,63 +66,97 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="idm", description="Restore degraded faces with IDM, and measure it.")
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_restore(commands.add_parser("restore", help="restore the faces of photographs and clips, or aligned faces"))
-    _add_evaluate(commands.add_parser("evaluate", help="measure a model on faces, or a folder against another"))
+    _add_restore(commands.add_parser("restore", help="restore the faces of photographs and videos, or aligned faces"))
+    _add_evaluate(commands.add_parser("evaluate", help="measure a model on faces, or compare two folders"))
     _add_compare(commands.add_parser("compare", help="measure several restorers side by side"))
-    _add_report(commands.add_parser("report", help="one page of what idm compare measured"))
+    _add_report(commands.add_parser("report", help="write the results of idm compare as one page"))
     _add_data(commands.add_parser("data", help="check a downloaded test set"))
-    _add_weights(commands.add_parser("weights", help="which weights files of others are here, and on what terms"))
-    _add_export(commands.add_parser("export", help="write a model's network as a file for other programs"))
-    _add_clean(commands.add_parser("clean", help="restore a whole data set; what is better takes the old one's place"))
-    _add_app(commands.add_parser("app", help="a web page to restore photographs with, on this machine"))
+    _add_weights(commands.add_parser("weights", help="list third-party weights files and their terms"))
+    _add_export(commands.add_parser("export", help="export a model to ONNX or to published weights"))
+    _add_clean(commands.add_parser("clean", help="restore a data set and keep what improves"))
+    _add_app(commands.add_parser("app", help="serve a web page that restores photographs"))
     return parser
 
 
 def _add_restore(parser: argparse.ArgumentParser) -> None:
     parser.usage = "idm restore INPUT [INPUT ...] -o FOLDER [options]"
     parser.add_argument(
-        "input", nargs="+", type=Path, metavar="INPUT", help="images, clips (mp4, mov, mkv, webm, avi) or folders"
+        "input", nargs="+", type=Path, metavar="INPUT", help="images, videos (mp4, mov, mkv, webm, avi) or folders"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="for the results and status.json"
+        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder for the results and status.json"
     )
-    parser.add_argument("--skip-existing", action="store_true", help="leave out what is already restored")
+    parser.add_argument(
+        "--skip-existing", action="store_true", help="skip files that are already restored with the same settings"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="also replace files that no job wrote, but never inputs"
+    )
+    _add_memory(parser)
     _add_detection(parser.add_argument_group("faces in photographs"))
     _add_result(parser.add_argument_group("the restored photograph"))
-    _add_trust(parser.add_argument_group("trust"))
-    _add_video(parser.add_argument_group("clips"))
+    _add_trust(parser.add_argument_group("identity and uncertainty"))
+    _add_video(parser.add_argument_group("videos"))
     aligned = parser.add_argument_group("aligned faces")
-    aligned.add_argument("--aligned", action="store_true", help="inputs are aligned, square faces; results are PNG")
-    aligned.add_argument("--output-size", choices=["model", "input"], help="of the results (default model)")
-    model = parser.add_argument_group("the model and its chain")
+    aligned.add_argument(
+        "--aligned", action="store_true", help="the inputs are aligned, square faces; results are PNG files"
+    )
+    aligned.add_argument("--output-size", choices=["model", "input"], help="size of the results (default model)")
+    model = parser.add_argument_group("model and sampling")
     _add_model(model)
     model.add_argument("--seed", type=int, default=0, help="seed of each face's noise (default 0)")
 
 
-# Options for photographs have no default here, so that one can tell whether they were given.
+def _add_memory(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--max-memory",
+        type=_gigabytes,
+        metavar="GB",
+        help="memory for pictures, besides the model; files that need more are rejected before they are decoded "
+        "(default: half of the machine's memory, at most 4)",
+    )
+
+
+def _gigabytes(text: str) -> int:
+    number = float(text)
+    if not 0 < number < 1e6:
+        raise argparse.ArgumentTypeError(f"must be a number of gigabytes above 0, got {text}")
+    return round(number * 1e9)
+
+
+# Options for photographs default to None here, which shows whether they were given.
 
 
 def _add_detection(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--faces", type=_faces, metavar="WHICH", help="all (default), largest, or numbers as 0,2 (see --preview)"
+        "--faces",
+        type=_faces,
+        metavar="WHICH",
+        help="faces to restore: all (default), largest, or numbers such as 0,2 (see --preview)",
     )
     group.add_argument(
         "--turn",
         type=_turn,
         metavar="DEGREES",
-        help="search for faces in the picture turned clockwise by 0, 90, 180 or 270 degrees; auto tries all where it "
-        "must (default auto)",
+        help="search for faces in the picture turned clockwise by 0, 90, 180 or 270 degrees; auto tries all if it "
+        "finds no upright face (default auto)",
     )
-    group.add_argument("--preview", action="store_true", help="only draw the faces found, numbered, into copies")
-    group.add_argument("--min-score", type=float, metavar="P", help="least confidence of the detector (default 0.8)")
-    group.add_argument("--min-face", type=float, metavar="PIXELS", help="smallest face (default 24)")
+    group.add_argument("--preview", action="store_true", help="only draw the detected faces, numbered, into copies")
     group.add_argument(
-        "--detect-side", type=int, metavar="PIXELS", help="longer side of what is searched (default 1600)"
+        "--min-score", type=float, metavar="P", help="minimum confidence (default: that of the detector)"
+    )
+    group.add_argument("--min-face", type=float, metavar="PIXELS", help="minimum size of a face (default 24)")
+    group.add_argument(
+        "--detect-side", type=int, metavar="PIXELS", help="longer side of the copy that is searched (default 1600)"
     )
     group.add_argument(
-        "--detector", choices=["retinaface_mobile0.25", "retinaface_resnet50"], help="default: the first"
+        "--detector",
+        choices=["auto", "retinaface", "retinaface_resnet50", "builtin"],
+        help="auto: retinaface if its weights are present, otherwise builtin, which needs none (default auto)",
     )
-    group.add_argument("--weights-dir", type=Path, metavar="DIR", help="where detector and identity network lie")
+    group.add_argument(
+        "--weights-dir", type=Path, metavar="DIR", help="folder of the weights of the detector and the identity network"
+    )
 
 
 def _add_result(group: argparse._ArgumentGroup) -> None:
@@ -131,26 +165,26 @@ def _add_result(group: argparse._ArgumentGroup) -> None:
         "--background",
         type=Path,
         metavar="FILE",
-        help="weights of an upscaling network, for spandrel (default bicubic)",
+        help="weights of an upscaling network that spandrel loads (default: bicubic)",
     )
     group.add_argument(
-        "--format", choices=["same", "png"], help="same: JPEG and WebP stay, others become PNG (default)"
+        "--format", choices=["same", "png"], help="same: JPEG and WebP keep their format, others become PNG (default)"
     )
     group.add_argument(
         "--color-fix",
         choices=["none", "mean", "wavelet"],
-        help="take colours from the photograph: no, on the whole, or all coarse tones (default wavelet)",
+        help="match the photograph's colours: not at all, their mean, or all coarse tones (default wavelet)",
     )
     group.add_argument(
         "--grayscale",
         choices=["auto", "keep", "off"],
-        help="restore lightness only: if the picture is grey or tinted as a whole, always, or never (default auto)",
+        help="restore the lightness only: if the picture is grey or has one tint, always, or never (default auto)",
     )
     group.add_argument(
         "--detail",
         choices=["auto", "keep", "clean", "replace"],
-        help="finer than the model: keep the photograph's, the same without its grain, or none; auto keeps it in large "
-        "faces (default)",
+        help="detail finer than the model: keep the photograph's, keep it without grain, or replace it; auto keeps it "
+        "in large faces (default)",
     )
 
 
@@ -159,25 +193,30 @@ def _add_trust(group: argparse._ArgumentGroup) -> None:
         "--fidelity",
         type=float,
         metavar="F",
-        help="in [0, 1]: start from the degraded face and run the last 1 - F of the chain; 0 is all of it, from noise "
-        "(default: the model's)",
+        help="in [0, 1]: start from the degraded face and run the last 1 - F of the chain; 0 runs all of it, from "
+        "noise (default: the model's)",
     )
     group.add_argument(
-        "--min-identity", type=float, metavar="C", help="keep the given face where the restored one's cosine is below C"
+        "--min-identity",
+        type=float,
+        metavar="C",
+        help="keep the given face if the identity cosine of the restored one is below C",
     )
     group.add_argument(
         "--change",
         choices=["auto", "full"],
-        help="use as much of the restorer's change as each face needs, and none where it is no better; or all of it "
-        "(default auto)",
+        help="auto: use as much of the model's change as each face needs, and none if it does not improve; full: all "
+        "of it (default auto)",
     )
     group.add_argument("--samples", type=int, metavar="N", help="restore each face N times (default 1)")
     group.add_argument(
         "--pick",
         choices=["identity", "median"],
-        help="of N samples the closest in identity, or each pixel's median (default identity)",
+        help="choose the sample closest in identity, or the median of each pixel (default identity)",
     )
-    group.add_argument("--uncertainty", action="store_true", default=None, help="write where N samples differ, as PNG")
+    group.add_argument(
+        "--uncertainty", action="store_true", default=None, help="write a map of where the N samples differ"
+    )
 
 
 def _add_video(group: argparse._ArgumentGroup) -> None:
@@ -186,12 +225,17 @@ def _add_video(group: argparse._ArgumentGroup) -> None:
         choices=["libx264", "libx265", "libvpx-vp9", "libsvtav1", "ffv1"],
         help="default libx264, in WebM libvpx-vp9; ffv1 is lossless",
     )
-    group.add_argument("--crf", type=int, metavar="N", help="of the codec, less is better (default 18)")
+    group.add_argument(
+        "--crf",
+        type=int,
+        metavar="N",
+        help="constant rate factor of the codec; lower means higher quality (default 18)",
+    )
 
 
 def _turn(text: str) -> str | int:
     if text not in ("auto", "0", "90", "180", "270"):
-        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, 0, 90, 180, 270")
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of auto, 0, 90, 180, 270")
     return text if text == "auto" else int(text)
 
 
@@ -201,15 +245,35 @@ def _faces(text: str) -> str | tuple[int, ...]:
     try:
         return tuple(int(number) for number in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither all, largest nor numbers as 0,2") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is neither all, largest nor numbers such as 0,2") from None
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="look in this folder only")
+    parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="search this folder only")
+    fetch = parser.add_subparsers(dest="action", metavar="fetch").add_parser(
+        "fetch", help="download weights after showing their terms"
+    )
+    fetch.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="names of files as idm weights lists them, or unique parts of these "
+        "(default: RetinaFace and the identity network)",
+    )
+    fetch.add_argument("--yes", action="store_true", help="do not ask; states that you accept the licences")
+    fetch.add_argument(
+        "--weights-dir", type=Path, metavar="DIR", default=argparse.SUPPRESS, help="download into this folder"
+    )
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pairs", nargs=2, type=Path, metavar=("RESTORED", "HQ"), help="compare two folders instead")
+    parser.add_argument(
+        "--pairs",
+        nargs=2,
+        type=Path,
+        metavar=("RESTORED", "HQ"),
+        help="measure the images of one folder against those of another",
+    )
     _add_measuring(parser)
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="folder for metrics.json, scores.csv, grid.png"
@@ -222,51 +286,53 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         "restorers",
         nargs="+",
         metavar="LABEL=PATH",
-        help="as --restorer of idm restore, with a label for the table; a name of --restorer may stand alone; "
-        "@STEPS at the end sets the steps of an IDM's chain: idm@1 idm@4",
+        help="a restorer as for idm restore --restorer, with a label for the table; named restorers need no label; "
+        "@STEPS sets the sampling steps of an IDM, as in idm@1 idm@4",
     )
     _add_measuring(parser)
-    parser.add_argument("--size", type=int, help="side in pixels of the faces (default: the smallest restorer's)")
+    parser.add_argument("--size", type=int, help="side of the faces in pixels (default: that of the smallest restorer)")
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
         required=True,
-        help="folder for table.md, comparison.json, scores.csv, differences.csv, grid.png; the same command resumes a "
-        "comparison that was stopped",
+        help="folder for table.md, comparison.json, scores.csv, differences.csv, grid.png; the same command resumes an "
+        "interrupted comparison",
     )
     parser.add_argument(
-        "--real", metavar="DATA", help="other real faces, as --data, for a row of the metrics of whole sets"
+        "--real", metavar="DATA", help="other real faces, given as for --data, for a reference row of the set metrics"
     )
     parser.add_argument(
-        "--no-stranger", action="store_true", help="leave out the row of strangers, each face's most similar other one"
+        "--no-stranger",
+        action="store_true",
+        help="leave out the row of strangers (the most similar other face of each)",
     )
     parser.add_argument(
-        "--breakdown", action="store_true", help="tables by source, group and strength of degradation, too"
+        "--breakdown", action="store_true", help="also write tables by source, group and strength of degradation"
     )
     _add_machine(parser)
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="folders that idm compare wrote")
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="output folders of idm compare")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="the page, such as report.html"
     )
-    parser.add_argument("--images", action="store_true", help="show the faces of each grid.png, too")
+    parser.add_argument("--images", action="store_true", help="also show the faces of each grid.png")
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     check = parser.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
-        "check", help="count and decode the images of a set, see docs/test_sets.md"
+        "check", help="count and decode the images of a test set (see docs/test_sets.md)"
     )
-    check.add_argument("name", help="of the set, such as celeba-test or lfw-test")
-    check.add_argument("path", type=Path, help="its folder")
+    check.add_argument("name", help="name of the set, such as celeba-test or lfw-test")
+    check.add_argument("path", type=Path, help="folder of the set")
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", help="as --restorer of idm restore (default: the model in the box)")
+    parser.add_argument("model", nargs="?", help="a model as for idm restore --model (default: the bundled model)")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="ONNX file, a folder for it, or a GFP-GAN's weights as .pth"
+        "-o", "--output", type=Path, required=True, help="an ONNX file, a folder for it, or a .pth file for a GFP-GAN"
     )
 
 
@@ -279,15 +345,15 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
         "--metrics",
         default="psnr,ssim",
         metavar="NAMES",
-        help="separated by commas (default psnr,ssim); see --list-metrics",
+        help="names separated by commas (default psnr,ssim); see --list-metrics",
     )
     parser.add_argument("--list-metrics", action=_ListMetrics, help="print all metrics with their protocols and exit")
-    parser.add_argument("--num-images", type=int, help="how many faces (default all; 64 synthetic ones)")
-    parser.add_argument("--seed", type=int, default=1234, help="seed of degradations and noise (default 1234)")
+    parser.add_argument("--num-images", type=int, help="number of faces (default: all, or 64 synthetic ones)")
+    parser.add_argument("--seed", type=int, default=1234, help="seed of the degradations and the noise (default 1234)")
 
 
 def _add_clean(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, help="training run or saved pipeline (default: the model in the box)")
+    parser.add_argument("--model", type=Path, help="training run or saved pipeline (default: the bundled model)")
     parser.add_argument(
         "--data",
         required=True,
@@ -295,11 +361,14 @@ def _add_clean(parser: argparse.ArgumentParser) -> None:
         "'{name: huggingface, path: parquet, data_files: faces.parquet}'",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the cleaned data set")
-    parser.add_argument("--num-images", type=int, help="how many faces, spread evenly (default all)")
-    parser.add_argument("--seed", type=int, default=0, help="from which each face's noise follows (default 0)")
-    parser.add_argument("--report", action="store_true", help="also make a page of faces before and after")
+    parser.add_argument("--num-images", type=int, help="number of faces, spread evenly (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise of all faces (default 0)")
+    parser.add_argument("--report", action="store_true", help="also write a page with faces before and after")
     parser.add_argument(
-        "settings", nargs="*", metavar="key=value", help="as in a training's extrinsic section: gate.min_identity=0.7"
+        "settings",
+        nargs="*",
+        metavar="key=value",
+        help="settings of the extrinsic section, such as gate.min_identity=0.7",
     )
 
 
@@ -307,29 +376,34 @@ def _add_model(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--model",
         "--restorer",
-        help="training run, saved model, weights file, or a name: idm (the default, in the box), gfpgan, codeformer, "
+        help="training run, saved model, weights file, or a name: idm (the default, bundled), gfpgan, codeformer, "
         "restoreformer (their published weights, see idm weights)",
     )
     parser.add_argument("--sampler", choices=SAMPLER_NAMES, help="default: the model's")
-    parser.add_argument("--steps", type=int, help="evaluations of the whole chain (default: the model's)")
+    parser.add_argument("--steps", type=int, help="sampling steps of the whole chain (default: the model's)")
     spacings = [name for name in SPACINGS if name != "levels"]  # explicit ones are part of a model
-    parser.add_argument("--spacing", choices=spacings, help="placing of the chain's levels (default: the model's)")
+    parser.add_argument("--spacing", choices=spacings, help="spacing of the noise levels (default: the model's)")
     parser.add_argument("--start-from", choices=["noise", "degraded"], help="where the chain starts")
-    parser.add_argument("--strength", type=float, help="share of the chain to run from degraded, in (0, 1]")
+    parser.add_argument(
+        "--strength", type=float, help="share of the chain to run with --start-from degraded, in (0, 1]"
+    )
     parser.add_argument(
         "--backend",
         choices=["torch", "onnxruntime", "openvino"],
         default="torch",
-        help="what runs an IDM's denoiser; the others on a CPU only (default torch)",
+        help="inference backend of an IDM; onnxruntime and openvino run on the CPU (default torch)",
     )
     _add_machine(parser)
 
 
 def _add_machine(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--batch-size", type=int, default=8, help="faces at once (default 8)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    parser.add_argument("--batch-size", type=int, default=8, help="faces per batch (default 8)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best available)")
     parser.add_argument(
-        "--precision", choices=["auto", "fp32", "bf16"], default="auto", help="default: bf16 where fast"
+        "--precision",
+        choices=["auto", "fp32", "bf16"],
+        default="auto",
+        help="default: bf16 if the device is fast at it",
     )
 
 
@@ -339,15 +413,41 @@ def _add_app(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["idm"],
         metavar="LABEL=PATH",
-        help="restorers to choose from, as --model of idm restore, with a label each; a name of its may stand alone "
-        "(default idm, the one in the box)",
+        help="restorers to choose from, given as for idm restore --model, each with a label; named restorers need no "
+        "label (default idm, the bundled model)",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)"
+    )
     parser.add_argument("--port", type=int, default=7860, help="port to listen on (default 7860)")
-    parser.add_argument("--max-mb", type=float, default=32.0, metavar="MB", help="of an uploaded file (default 32)")
-    parser.add_argument("--max-megapixels", type=float, default=50.0, metavar="MP", help="of a picture (default 50)")
-    parser.add_argument("--queue-size", type=int, default=16, metavar="N", help="who may wait (default 16)")
-    parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="where detector and identity network lie")
+    parser.add_argument(
+        "--max-mb", type=float, default=32.0, metavar="MB", help="maximum size of an upload (default 32)"
+    )
+    parser.add_argument(
+        "--max-megapixels", type=float, default=50.0, metavar="MP", help="maximum size of a picture (default 50)"
+    )
+    parser.add_argument("--queue-size", type=int, default=16, metavar="N", help="requests that may wait (default 16)")
+    parser.add_argument(
+        "--user-mb", type=float, default=256.0, metavar="MB", help="uploads from one address in an hour (default 256)"
+    )
+    parser.add_argument(
+        "--total-mb",
+        type=float,
+        default=2048.0,
+        metavar="MB",
+        help="uploads from all addresses in an hour (default 2048)",
+    )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further host name under which the page may be requested, such as that of a reverse proxy",
+    )
+    _add_memory(parser)
+    parser.add_argument(
+        "--weights-dir", type=Path, metavar="DIR", help="folder of the weights of the detector and the identity network"
+    )
     _add_machine(parser)
 
 

@@ -15,6 +15,12 @@ from idm.restorers.load import Loaded, describe, load_restorer
 
 USER_ERRORS = (OSError, ValueError, CheckpointError, ImportError)  # models, images and configurations: ValueErrors
 
+# What a machine without weights of others is told, once.
+BUILTIN_NOTE = (
+    "note: faces are found by the built-in detector; `idm weights fetch` brings RetinaFace, which finds more."
+)
+IDENTITY_NOTE = "note: identities are not measured; `idm weights fetch` brings MobileFaceNet, which measures them."
+
 # Published weights that go by a name.
 NAMED = {"gfpgan": "GFPGANv1.4.pth", "codeformer": "codeformer.pth", "restoreformer": "RestoreFormer.pth"}
 
@@ -39,24 +45,25 @@ def load(arguments: argparse.Namespace) -> Loaded:
             raise ValueError(f"{path}: runs with torch only; --backend {backend} is for IDM")
         return loaded
     idm = loaded.restorer
-    _warn_of_steps(arguments.steps, idm)
+    own = idm.chain.num_steps
     idm.chain = idm.chain.changed(**asked)
+    _warn_of_steps(arguments.steps, own)
     idm.use_backend(backend, dtype)
     return Loaded(idm, describe(idm))
 
 
-def _warn_of_steps(num_steps: int | None, idm: IDM) -> None:
+def _warn_of_steps(num_steps: int | None, own: int) -> None:
     """A model comes with the number of steps after which another one does not help."""
-    own = idm.chain.num_steps
     if num_steps is not None and num_steps > own:
+        made_for = "1 step" if own == 1 else f"{own} steps"
         print(
-            f"note: this model is made for {own} steps; {num_steps} take longer and usually give worse faces",
+            f"note: this model is made for {made_for}; {num_steps} take longer and usually give worse faces",
             file=sys.stderr,
         )
 
 
 def find_restorer(name: str | None) -> Path | None:
-    """The path behind ``--model``: None for the model in the box, a path, or the published weights of that name."""
+    """The path behind ``--model``: None for the bundled model, a path, or the published weights of that name."""
     if name is None or name == "idm":
         return None
     if name in NAMED and not Path(name).exists():

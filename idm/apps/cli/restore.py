@@ -8,15 +8,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from idm.apps.cli.model import USER_ERRORS, choose_device, load
+from idm.apps.cli.model import BUILTIN_NOTE, IDENTITY_NOTE, USER_ERRORS, choose_device, load
 from idm.apps.photo.files import restore_files, restore_photos
 from idm.apps.photo.job import Progress, Report
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import Bicubic, load_upscaler
-from idm.faces.detect import DETECTOR, LEAST_FACE, MAX_SIDE, MIN_SCORE, FaceDetector, load_detector
+from idm.faces.detect import LEAST_FACE, MAX_SIDE, choose_detector, load_detector
 from idm.faces.recognition import IdentityNet, load_identity
 from idm.io.encoding import Encoding
+from idm.io.find import as_text
 from idm.io.images import HEIF_SUFFIXES
 from idm.restorers.protocol import Restorer
 
@@ -35,15 +36,15 @@ def restore_command(arguments: argparse.Namespace) -> int:
     bar = tqdm(unit="face" if arguments.aligned else "photo", disable=not sys.stderr.isatty())
     try:
         loaded = load(arguments)
-        about: dict[str, Any] = {"restorer": loaded.about}
+        about: dict[str, Any] = {"restorer": loaded.metadata}
         restore = _restore_aligned if arguments.aligned else _restore_photos
         report = restore(arguments, loaded.restorer, about, _progress(bar))
     except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(as_text(f"error: {error}"), file=sys.stderr)
         return 1
     finally:
         bar.close()
-    print(_summary(report, arguments))
+    print(as_text(_summary(report, arguments)))
     return 1 if report.failed else 0
 
 
@@ -59,10 +60,11 @@ def _summary(report: Report, arguments: argparse.Namespace) -> str:
         kept = f", {report.faces['kept']} kept as given" if report.faces["kept"] else ""
         kept += f", {report.faces['left alone']} too small or no plausible face" if report.faces["left alone"] else ""
         told = arguments.output / "status.json"
-        lines.append(f"faces: {report.faces['restored']} restored{kept}; {told} says what became of each")
+        lines.append(f"faces: {report.faces['restored']} restored{kept}; see {told} for each of them")
     side = arguments.detect_side or MAX_SIDE
     if report.longest_side >= 2 * side:
-        least = LEAST_FACE * report.longest_side / side
+        detector = choose_detector(arguments.detector or "auto", arguments.weights_dir)
+        least = LEAST_FACE[detector] * report.longest_side / side
         lines.append(
             f"note: pictures of up to {report.longest_side} px were searched in copies of {side} px, where faces below "
             f"about {least:.0f} px are missed; --detect-side {report.longest_side} finds them, and is slower"
@@ -71,9 +73,7 @@ def _summary(report: Report, arguments: argparse.Namespace) -> str:
         others = ", ".join(f"{number} {suffix or 'without suffix'}" for suffix, number in report.passed_over.items())
         heif = any(suffix in HEIF_SUFFIXES for suffix in report.passed_over)
         how = "install idm-face-restoration[heic], or " if heif else ""
-        lines.append(
-            f"note: no pictures that are read here: {others}; {how}convert photographs among them to PNG first"
-        )
+        lines.append(f"note: unsupported files: {others}; {how}convert photographs among them to PNG first")
     return "\n".join(lines)
 
 
@@ -85,10 +85,10 @@ def _progress(bar: tqdm) -> Progress:
         bar.update()
         if error is not None:
             text = str(error) if str(path) in str(error) else f"{path}: {error or type(error).__name__}"
-            tqdm.write(f"error: {text}", file=sys.stderr)
+            tqdm.write(as_text(f"error: {text}"), file=sys.stderr)
 
     def on_frames(path: Path, done: int, of: int | None) -> None:
-        bar.set_postfix_str(f"{path.name}: frame {done}{f' of {of}' if of else ''}")
+        bar.set_postfix_str(f"{as_text(path.name)}: frame {done}{f' of {of}' if of else ''}")
 
     return Progress(on_start, on_file, on_frames)
 
@@ -109,6 +109,8 @@ def _restore_aligned(
         output_size=arguments.output_size or "model",
         about=about,
         skip_existing=arguments.skip_existing,
+        overwrite=arguments.overwrite,
+        max_memory=arguments.max_memory,
         progress=progress,
     )
 
@@ -121,12 +123,20 @@ def _restore_photos(
     settings = _settings(arguments)
     encoding = Encoding(arguments.video_codec, arguments.crf)
     device = str(choose_device(arguments.device))
-    detector = _detector(arguments, device)
+    detector = load_detector(
+        arguments.detector or "auto",
+        arguments.weights_dir,
+        device,
+        max_side=MAX_SIDE if arguments.detect_side is None else arguments.detect_side,
+        min_score=arguments.min_score,
+    )
+    if arguments.detector is None and detector.name == "builtin":
+        print(BUILTIN_NOTE, file=sys.stderr)
     identity = _identity(arguments, settings, device)
     upscaler = load_upscaler(arguments.background, device) if arguments.background else Bicubic()
     about["identity"] = "MobileFaceNet" if identity else "not measured: its weights are missing (idm weights)"
     about["background"] = str(arguments.background or "bicubic")
-    about["detector"] = [arguments.detector or DETECTOR, detector.min_score, detector.max_side]
+    about["detector"] = [detector.name, detector.min_score, detector.max_side]
     return restore_photos(
         PhotoRestorer(restorer, detector, identity, upscaler),
         arguments.input,
@@ -137,6 +147,8 @@ def _restore_photos(
         encoding=encoding,
         preview=arguments.preview,
         skip_existing=arguments.skip_existing,
+        overwrite=arguments.overwrite,
+        max_memory=arguments.max_memory,
         progress=progress,
     )
 
@@ -146,25 +158,12 @@ def _settings(arguments: argparse.Namespace) -> PhotoSettings:
     return PhotoSettings(**{name: value for name, value in asked.items() if value is not None})
 
 
-def _detector(arguments: argparse.Namespace, device: str) -> FaceDetector:
-    try:
-        return load_detector(
-            arguments.detector or DETECTOR,
-            arguments.weights_dir,
-            device,
-            max_side=MAX_SIDE if arguments.detect_side is None else arguments.detect_side,
-            min_score=MIN_SCORE if arguments.min_score is None else arguments.min_score,
-        )
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error} Faces that are aligned already need no detector: --aligned") from None
-
-
 def _identity(arguments: argparse.Namespace, settings: PhotoSettings, device: str) -> IdentityNet | None:
     """The identity network; None, and said so, where it is missing and no setting needs it."""
     try:
         return load_identity(arguments.weights_dir, device)
-    except FileNotFoundError as error:
+    except FileNotFoundError:
         if settings.needs_identity:
             raise
-        print(f"note: identities are not measured. {error}", file=sys.stderr)
+        print(IDENTITY_NOTE, file=sys.stderr)
         return None

@@ -1,27 +1,109 @@
-"""``idm weights``."""
+"""``idm weights`` and ``idm weights fetch``."""
 
 import argparse
+import sys
+from pathlib import Path
 
-from idm.io.weights import KNOWN, flaw, look_up, weights_folders
+from tqdm import tqdm
+
+from idm.apps.cli.model import USER_ERRORS
+from idm.io.fetch import fetch
+from idm.io.weights import KNOWN, WeightsFile, flaw, look_up, weights_folders
 
 # Below a weights folder, the files of these libraries may lie in folders of their own.
 _FOLDERS = ("facexlib", "pyiqa")
 
+# What ``idm restore`` works better with.
+_DEFAULT = ("detection_mobilenet0.25_Final.pth", "mobilefacenet_casia.safetensors")
+
 
 def weights_command(arguments: argparse.Namespace) -> int:
-    """``idm weights``: 0 unless a file that is there is not the one we know."""
+    """``idm weights``: 0 unless a file that is there is not the one we know. ``idm weights fetch``: 0 if all files
+    that were asked for are there now."""
     folders = weights_folders(arguments.weights_dir)
-    places = [place for folder in folders for place in (folder, *(folder / name for name in _FOLDERS))]
-    print(f"Looked in {', '.join(map(str, folders))}. Nothing is downloaded: what is missing is yours to fetch.\n")
+    if arguments.action is None:
+        return _list(folders)
+    try:
+        names = [_full_name(name) for name in arguments.names] or list(_DEFAULT)
+        return max([_fetch(name, folders, arguments.yes) for name in dict.fromkeys(names)])
+    except USER_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _list(folders: list[Path]) -> int:
+    print(
+        f"Looked in {', '.join(map(str, folders))}. Nothing was downloaded; idm weights fetch [NAME ...] does that.\n"
+    )
     status = 0
     for name, known in KNOWN.items():
-        path = look_up(name, places)
+        path = look_up(name, _places(folders))
         if path is None:
             state = f"missing\n  from     {known.url}\n  put into {folders[0]}"
         else:
             wrong = flaw(path, known)
             status = 1 if wrong else status
-            verdict = wrong or ("its sha256 is right" if known.sha256 else "its sha256 is not known to us")
-            state = f"present, {verdict}\n  at       {path}"
+            state = f"present, {_verdict(wrong, known)}\n  at       {path}"
         print(f"{name}: {state}\n  what     {known.what}\n  licence  {known.licence}\n")
     return status
+
+
+def _places(folders: list[Path]) -> list[Path]:
+    return [place for folder in folders for place in (folder, *(folder / name for name in _FOLDERS))]
+
+
+def _verdict(wrong: str | None, known: WeightsFile) -> str:
+    return wrong or ("its sha256 is right" if known.sha256 else "its sha256 is not known to us")
+
+
+def _full_name(text: str) -> str:
+    """The one known file whose name contains a text, in any case.
+
+    Raises:
+        ValueError: there is none, or several.
+    """
+    found = [text] if text in KNOWN else [name for name in KNOWN if text.lower() in name.lower()]
+    if len(found) != 1:
+        raise ValueError(f"{text}: {'is part of several' if found else 'no'} known files: {', '.join(found or KNOWN)}")
+    return found[0]
+
+
+def _fetch(name: str, folders: list[Path], agreed: bool) -> int:
+    """Download one file if the user agrees: 0 if it is there now."""
+    known = KNOWN[name]
+    path = look_up(name, _places(folders))
+    if path is not None:
+        wrong = flaw(path, known)
+        print(
+            f"{name}: present at {path}, {_verdict(wrong, known)}" + (", remove it to fetch it anew" if wrong else "")
+        )
+        return 1 if wrong else 0
+    size = f"{known.size / 1e6:.1f} MB" if known.size else "not known to us"
+    print(
+        f"{name}\n  what     {known.what}\n  licence  {known.licence}\n  from     {known.file_url}\n"
+        f"  size     {size}\n  sha256   {known.sha256 or 'not known to us: what arrives cannot be verified'}\n"
+        f"  into     {folders[0]}"
+    )
+    if not (agreed or _agrees()):
+        print(f"{name}: not fetched")
+        return 1
+    with tqdm(desc=name, unit="B", unit_scale=True, disable=None) as bar:
+
+        def on_bytes(so_far: int, total: int | None) -> None:
+            bar.total = total
+            bar.update(so_far - bar.n)
+
+        path = fetch(name, known, folders[0], on_bytes)
+    print(f"{name}: fetched, {_verdict(flaw(path, known), known)}\n  at       {path}")
+    return 0
+
+
+def _agrees() -> bool:
+    """Ask on the terminal.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not sys.stdin.isatty():
+        raise ValueError("there is no terminal to ask for your agreement; --yes states that you accept the licence")
+    return input("Download it on these terms? [y/N] ").strip().lower() in ("y", "yes")

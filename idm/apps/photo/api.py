@@ -30,7 +30,7 @@ def load_photo_restorer(
     """All that photographs are restored with, loaded once for the same arguments.
 
     Args:
-        model: a training run, a saved model or a weights file; None is the model in the box.
+        model: a training run, a saved model or a weights file; None is the bundled model.
         device: such as "cpu" or "cuda:0"; None is the best there is.
         weights_dir: where the weights of the detector and the identity network lie; by default searched as
             :func:`idm.io.weights.find_weights` says. Without those of the identity network, with a warning,
@@ -38,7 +38,7 @@ def load_photo_restorer(
 
     Raises:
         FileNotFoundError: the detector's weights are missing; says where to get them.
-        ModelError, OutsideModelError: the model cannot be loaded.
+        ModelError, ThirdPartyModelError: the model cannot be loaded.
     """
     where = torch.device(device) if device else best_device()
     folder = Path(weights_dir) if weights_dir else None
@@ -65,7 +65,7 @@ def restore_photo(
     Args:
         image: a file, a PIL image, or RGB levels (h, w, 3), uint8 or uint16.
         settings: what to do; the defaults restore every face as far as that serves it, and leave all else.
-        parts: from :func:`load_photo_restorer`; None loads the model in the box, once.
+        parts: from :func:`load_photo_restorer`; None loads the bundled model, once.
 
     Returns:
         ``.photo.pixels`` are the levels of the result, ``.image`` is a PIL image of 8 bits, and

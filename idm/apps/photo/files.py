@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from idm.apps.photo.job import Job, Progress, Report, as_png, as_preview, same_suffix
+from idm.apps.photo.job import Job, Progress, Report
+from idm.apps.photo.plan import as_png, as_preview, nothing_beside, same_suffix
 from idm.apps.photo.preview import draw_faces
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
@@ -46,6 +47,8 @@ def restore_photos(
     encoding: Encoding | None = None,
     preview: bool = False,
     skip_existing: bool = False,
+    overwrite: bool = False,
+    max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Restore photographs and clips, files or folders, into ``output``; folders keep their structure.
@@ -59,28 +62,34 @@ def restore_photos(
     Args:
         about: what else ``status.json`` should say of the job, such as the model.
         encoding: of clips.
+        max_memory: for a photograph, or for the frames of a clip, in bytes; what needs more fails before it is
+            decoded. By default :func:`idm.io.memory.default_budget`.
         preview: do not restore: write pictures with the faces found, their numbers and scores.
 
     Raises:
-        ImageError: before any work: an input does not exist, holds no image, or would be overwritten.
+        ImageError: before any work: an input does not exist, holds no image, or would be overwritten; a file that no
+            job wrote would be, without ``overwrite``; or another job works in the folder.
         ImportError: before any work: there is a clip, and PyAV is not installed.
         ValueError: before any work: a clip's file cannot hold what ``encoding`` asks for.
     """
     picture_suffix = as_preview if preview else as_png if file_format == "png" else same_suffix(KEPT_SUFFIXES)
     encoding = encoding or Encoding()
-    said = {**(about or {}), **asdict(settings)}
-    with Job(
+    job = Job(
         inputs,
         output,
-        settings=said,
+        settings={**(about or {}), **asdict(settings), "encoding": asdict(encoding)},
         suffix=lambda path: RESULTS.get(path.suffix.lower()) or picture_suffix(path),
         suffixes=(*READ_SUFFIXES, *RESULTS),
+        beside=_map_beside if settings.uncertainty and not preview else nothing_beside,
         status="preview.json" if preview else "status.json",
         skip_existing=skip_existing,
+        overwrite=overwrite,
+        max_memory=max_memory,
         progress=progress,
-    ) as job:
-        _check_clips([target for source, target in job.todo.items() if _is_clip(source)], encoding)
-        for source in job.todo:
+    )
+    _check_clips([target for source, target in job.todo.items() if _is_clip(source)], encoding)
+    with job:
+        for source in job:
             start = time.monotonic()
             details: dict[str, Any] = {}
             try:
@@ -99,7 +108,7 @@ def restore_photos(
 
 def _restore(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
     """Write one photograph and return its state; ``details`` is filled with what is known of it."""
-    photo = read_photo(source)
+    photo = read_photo(source, max_bytes=job.max_memory, scale=settings.upscale)
     done = parts.restore(photo, settings)
     job.report.longest_side = max(job.report.longest_side, *photo.pixels.shape[:2])
     reports = [asdict(face) for face in sorted([*done.faces, *done.left_alone], key=lambda face: face.number)]
@@ -109,16 +118,21 @@ def _restore(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettin
         raise FacesFailed(f"{source}: {'; '.join(broken)}")
     target = job.make_folder(source)
     if done.uncertainty is not None:
-        beside = target.with_name(f"{target.stem}.uncertainty.png")
+        (beside,) = _map_beside(target)
         write_photo(beside, Photo(np.repeat(done.uncertainty[..., None], 3, axis=2), is_grey=True))
         details["uncertainty"] = str(beside)
     # last: a file that is there is complete
     if target.suffix == source.suffix and np.array_equal(done.photo.pixels, photo.pixels):
         write_whole(target, source.read_bytes())
-    else:
-        write_photo(target, done.photo)
+    elif not_kept := [*photo.dropped, *write_photo(target, done.photo)]:
+        details["not_kept"] = not_kept
     job.report.faces.update(face.state for face in done.left_alone)
     return _state(job, [face.state for face in done.faces], done.num_found)
+
+
+def _map_beside(target: Path) -> tuple[Path, ...]:
+    """Where a photograph's map of uncertainty goes; clips have none."""
+    return () if _is_clip(target) else (target.with_name(f"{target.stem}.uncertainty.png"),)
 
 
 def _state(job: Job, faces: Sequence[str], num_found: int) -> str:
@@ -131,8 +145,8 @@ def _state(job: Job, faces: Sequence[str], num_found: int) -> str:
 
 def _preview(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
     if _is_clip(source):
-        raise ImageError(f"{source}: a preview is of photographs; the faces of a clip are numbered in status.json")
-    photo = read_photo(source)
+        raise ImageError(f"{source}: --preview is for photographs; status.json numbers the faces of a video")
+    photo = read_photo(source, max_bytes=job.max_memory)
     job.report.longest_side = max(job.report.longest_side, *photo.pixels.shape[:2])
     found = parts.find(photo.pixels, settings)
     chosen = choose_faces(found, settings.min_face, settings.faces)
@@ -174,7 +188,9 @@ def _restore_clip(
 
     target = job.make_folder(source)
     on_frames = partial(job.progress.on_frames, source)
-    details |= restore_clip(parts, source, target, settings, encoding, about=job.settings, on_frames=on_frames)
+    details |= restore_clip(
+        parts, source, target, settings, encoding, about=job.settings, max_memory=job.max_memory, on_frames=on_frames
+    )
     people = details["people"]
     chosen = [person for person in people if person["num_restored"] or person["num_kept"]]
     return _state(job, ["restored" if person["num_restored"] else "kept" for person in chosen], len(people))
@@ -193,6 +209,8 @@ def restore_files(
     output_size: Literal["model", "input"] = "model",
     about: Mapping[str, Any] | None = None,
     skip_existing: bool = False,
+    overwrite: bool = False,
+    max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Restore aligned faces, files or folders, into PNG files under ``output``; folders keep their structure.
@@ -202,10 +220,20 @@ def restore_files(
     result does not depend on what else is in the job.
 
     Raises:
-        ImageError: before any work: an input does not exist, holds no image, or would be overwritten.
+        ImageError: before any work: an input does not exist, holds no image, or would be overwritten; a file that no
+            job wrote would be, without ``overwrite``; or another job works in the folder.
     """
     said = {**(about or {}), "aligned": True, "seed": seed, "output_size": output_size}
-    with Job(inputs, output, settings=said, skip_existing=skip_existing, progress=progress) as job:
+    job = Job(
+        inputs,
+        output,
+        settings=said,
+        skip_existing=skip_existing,
+        overwrite=overwrite,
+        max_memory=max_memory,
+        progress=progress,
+    )
+    with job:
         for batch in _read_batches(job, batch_size):
             size = restorer.image_size
             lq = torch.stack([hwc_to_chw(from_uint8(resize_image(p.rgb, (size, size)))) for _, p in batch])
@@ -223,20 +251,20 @@ def restore_files(
 def _read_batches(job: Job, batch_size: int) -> Iterator[list[tuple[Path, Picture]]]:
     """Batches of readable faces; the others are reported as failed."""
     batch: list[tuple[Path, Picture]] = []
-    for source in job.todo:
+    for source in job:
         try:
-            batch.append((source, _read_face(source)))
+            batch.append((source, _read_face(source, job.max_memory)))
         except ImageError as error:
             job.failed(source, error)
-        if len(batch) == batch_size:
+        if len(batch) == batch_size or sum(picture.rgb.nbytes for _, picture in batch) > job.max_memory // 4:
             yield batch
             batch = []
     if batch:
         yield batch
 
 
-def _read_face(path: Path) -> Picture:
-    picture = read_image(path)
+def _read_face(path: Path, max_bytes: int) -> Picture:
+    picture = read_image(path, max_bytes)
     height, width = picture.rgb.shape[:2]
     if height != width:
         raise ImageError(f"{path}: is {width}x{height}; an aligned face is square: align and crop it first")

@@ -1,21 +1,26 @@
-"""A job over many files: what becomes what, what is done already, and a status file that survives a kill."""
+"""A job over many files: what is to do, what is done already, and a status file that survives a kill."""
 
+import hashlib
 import json
-import time
+import os
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from idm.io.images import READ_SUFFIXES, ImageError, find_images, find_others, image_error, write_whole
+from idm import __version__
+from idm.apps.photo.plan import as_png, nothing_beside, plan
+from idm.apps.photo.status import Status
+from idm.io.images import READ_SUFFIXES, ImageError, image_error
+from idm.io.lock import FolderInUse, locked
+from idm.io.memory import default_budget
 
-# Of a job's time, at most this share goes into writing its status.
-_STATUS_SHARE = 0.05
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+_UNDECIDING = ("name", "batch_size")  # settings that results do not depend on
 
 
 @dataclass
@@ -45,67 +50,25 @@ class Progress:
     on_frames: Callable[[Path, int, int | None], None] = lambda path, done, of: None
 
 
-def same_suffix(suffixes: Sequence[str]) -> Callable[[Path], str]:
-    """Keeps a suffix that is one of these; others become PNG."""
-    return lambda path: path.suffix if path.suffix.lower() in suffixes else ".png"
-
-
-def as_png(path: Path) -> str:
-    return ".png"
-
-
-def as_preview(path: Path) -> str:
-    return ".preview.png"
-
-
-def plan(
-    inputs: Sequence[Path],
-    output: Path,
-    suffix: Callable[[Path], str] = as_png,
-    suffixes: Sequence[str] = READ_SUFFIXES,
-) -> dict[Path, Path]:
-    """Which file each input becomes: its path within the folder it was found in, with the suffix asked for. In
-    folders, files with one of ``suffixes`` are inputs; an output folder in a folder of inputs is none of those.
-
-    Raises:
-        ImageError: an input does not exist or holds no image, two would become one file, or one be overwritten.
-    """
-    targets: dict[Path, Path] = {}
-    taken: set[Path] = set()
-    for given in inputs:
-        for source in find_images([given], suffixes):
-            inside = source.relative_to(given) if given.is_dir() else Path(source.name)
-            if _is_result(given, inside, output):
-                continue
-            target = output / inside.with_suffix(suffix(source))
-            if target in taken:  # a.jpg beside a.png
-                target = output / inside.with_name(f"{inside.stem}_{inside.suffix[1:]}{suffix(source)}")
-            if target in taken:
-                raise ImageError(f"{source}: another input would be written to {target} too; restore it by itself")
-            targets[source] = target
-            taken.add(target)
-    overwritten = {source.resolve() for source in targets} & {target.resolve() for target in targets.values()}
-    if overwritten:
-        raise ImageError(f"{min(overwritten)}: would be overwritten; choose another output folder")
-    return targets
-
-
-def _is_result(given: Path, inside: Path, output: Path) -> bool:
-    """Whether a file lies in the output folder, and that within the folder of inputs."""
-    folder, results = given.resolve(), output.resolve()
-    return folder in results.parents and results in (folder / inside).parents
-
-
 class Job:
     """The files of one command, as a context: on leaving, however that happens, the status file is whole and true.
+    Going through a job gives the files to do.
 
-    ``status`` in the output folder has the job's settings and, for each input, its state, its output and what
-    else is known of it. It is replaced whole, after every file or, in large jobs, as often as a twentieth of the
-    time allows; a killed job loses at most what was done since. With ``skip_existing`` a file whose output is
-    there is left out, and keeps the entry it has in the status file.
+    The output folder is locked meanwhile. Its status file, see :class:`~idm.apps.photo.status.Status`, has an entry
+    for each input of this job and of earlier ones: its state, its output and what else is known of it. Only what it
+    says was written by a job is ever replaced, unless ``overwrite`` is set.
+
+    With ``skip_existing`` a file is left out whose output is there and was made from the same bytes with the same
+    settings, and keeps its entry. What in the inputs' folders cannot be read counts as failed.
+
+    Args:
+        settings: all that the results depend on; JSON.
+        beside: what else is written, from the file that an input becomes.
+        max_memory: of one input, in bytes.
 
     Raises:
-        ImageError: as :func:`plan`, or a status file that cannot be understood.
+        ImageError: as :func:`~idm.apps.photo.plan.plan`; on entering, before any work: a file is in the way, the
+            status cannot be understood or written, or another job works in the output folder.
     """
 
     def __init__(
@@ -116,54 +79,96 @@ class Job:
         settings: Mapping[str, Any],
         suffix: Callable[[Path], str] = as_png,
         suffixes: Sequence[str] = READ_SUFFIXES,
+        beside: Callable[[Path], Sequence[Path]] = nothing_beside,
         status: str = "status.json",
         skip_existing: bool = False,
+        overwrite: bool = False,
+        max_memory: int | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.todo = plan(inputs, output, suffix, suffixes)
-        others = (path for path in find_others(inputs, suffixes) if output.absolute() not in path.parents)
-        passed_over = Counter(path.suffix.lower() for path in others)
+        self.todo, self._passed_over = plan(inputs, output, suffix, suffixes, beside, [output / status])
+        passed_over = Counter(path.suffix.lower() for path in self._passed_over.others)
         self.report = Report(passed_over=dict(passed_over.most_common()))
-        self.path = output / status
+        self.output = output
         self.settings = dict(settings)
+        self.max_memory = default_budget() if max_memory is None else max_memory
         self.progress = progress or Progress()
-        self.entries: dict[str, dict[str, Any]] = {}
-        self._started = _now()
-        self._next_write = 0.0
-        if skip_existing:
-            self._skip(self._read_entries())
-
-    def _skip(self, before: Mapping[str, Any]) -> None:
-        done = {source: target for source, target in self.todo.items() if target.exists()}
-        for source, target in done.items():
-            del self.todo[source]
-            self.report.skipped.append(target)
-            entry = before.get(str(source), {})
-            unknown = {"state": "already there", "output": str(target)}
-            self.entries[str(source)] = entry if entry.get("output") == str(target) else unknown
-
-    def _read_entries(self) -> Mapping[str, Any]:
-        if not self.path.exists():
-            return {}
-        try:
-            entries = json.loads(self.path.read_text())["files"]
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise image_error(self.path, f"is not the status of a job ({error})", "move it away") from error
-        return entries
+        self.status = Status(output / status, self.settings, self.report.passed_over)
+        self._beside, self._skips, self._overwrites = beside, skip_existing, overwrite
+        self._fingerprints: dict[Path, str] = {}
+        self._stack = ExitStack()
 
     def __enter__(self) -> "Job":
-        folder = self.path.parent
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            self.output.mkdir(parents=True, exist_ok=True)
+            self._stack.enter_context(locked(self.output))
+        except FolderInUse:
+            raise image_error(self.output, "another job works in this folder", "wait, or name another") from None
         except OSError as error:
-            raise image_error(folder, f"this folder cannot be made ({error.strerror})", "name another") from error
-        self.progress.on_start(len(self.todo))
+            raise image_error(self.output, f"this folder cannot be made ({error.strerror})", "name another") from error
+        with ExitStack() as undo:
+            undo.push(self._stack)
+            self.status.read(or_begin_anew=self._overwrites)
+            if not self._overwrites:
+                self._refuse_foreign()
+            if self._skips:
+                self._skip()
+            self._claim()
+            undo.pop_all()
         return self
+
+    def _refuse_foreign(self) -> None:
+        """No file is replaced that a job did not write."""
+        ours = self.status.written()
+        for target in self.todo.values():
+            for path, name in zip(self._writes(target), self._names(target), strict=True):
+                if os.path.lexists(path) and name not in ours:
+                    problem = "already exists, and no job in this folder wrote it"
+                    raise image_error(path, problem, "choose another output folder, or replace it with --overwrite")
+
+    def _skip(self) -> None:
+        for source, target in list(self.todo.items()):
+            entry = self.status.find(self._names(target))
+            if entry is None or not all(path.is_file() for path in self._writes(target)):
+                continue
+            try:
+                is_same = entry.get("fingerprint") == self._fingerprint(source)
+            except OSError:  # reading it will fail too, and be reported
+                continue
+            if is_same:
+                del self.todo[source]
+                self.report.skipped.append(target)
+                self.status.put(source, entry)
+
+    def _claim(self) -> None:
+        """Say in the status file what will be written, so that it is known as ours after a kill."""
+        for source, target in self.todo.items():
+            self.status.put(source, {"state": "waiting", "output": str(target), "writes": self._names(target)})
+        unusable = self._passed_over.unlistable | self._passed_over.unusable
+        self.progress.on_start(len(self.todo) + len(unusable))
+        self.status.reserve(len(self.todo))
+        self.status.write()
+        for path, error in unusable.items():
+            self.failed(path, error)
+
+    def __iter__(self) -> Iterator[Path]:
+        for source in self.todo:
+            try:
+                self._fingerprints[source] = self._fingerprint(source)
+                self.status.begin(source, self._fingerprints[source])
+            except OSError:  # reading it will fail too, and be reported
+                self._fingerprints.pop(source, None)
+            yield source
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._write_status(finished=kind is None)
+        with self._stack:
+            try:
+                self.status.write(finished=kind is None)
+            except ImageError as problem:
+                self.report.failed.append(problem)
+                self.progress.on_file(self.status.path, problem)
 
     def make_folder(self, source: Path) -> Path:
         """The source's target, whose folder then exists."""
@@ -179,40 +184,44 @@ class Job:
         target = self.todo[source]
         self.report.written.append(target)
         self.report.states[state] += 1
-        self._note(source, None, {"state": state, "output": str(target), **details})
+        entry = {"state": state, "output": str(target), "writes": self._names(target)}
+        if source in self._fingerprints:
+            entry["fingerprint"] = self._fingerprints[source]
+        self._note(source, None, {**entry, **details})
 
     def failed(self, source: Path, error: Exception, details: Mapping[str, Any] = _NOTHING) -> None:
         """A file has no output, and why. What is not the file's own fault is recorded with its traceback."""
         self.report.failed.append(error)
         entry = {"state": "failed", "error": _message(error), **details}
+        if source in self.todo:
+            entry["writes"] = self._names(self.todo[source])
         if not isinstance(error, ImageError):
             entry["traceback"] = "".join(traceback.format_exception(error))
         self._note(source, error, entry)
 
     def _note(self, source: Path, error: Exception | None, entry: dict[str, Any]) -> None:
-        self.entries[str(source)] = entry
-        if time.monotonic() >= self._next_write:
-            self._write_status(finished=False)
+        self.status.note(source, entry)
+        self.status.write_in_time()
         self.progress.on_file(source, error)
 
-    def _write_status(self, finished: bool) -> None:
-        start = time.monotonic()
-        status = {
-            "started": self._started,
-            "written": _now(),
-            "finished": finished,
-            "settings": self.settings,
-            "counts": dict(sorted(Counter(entry["state"] for entry in self.entries.values()).items())),
-            "passed_over": self.report.passed_over,
-            "files": self.entries,
-        }
-        write_whole(self.path, json.dumps(status, indent=1, ensure_ascii=False).encode())
-        end = time.monotonic()
-        self._next_write = end + (end - start) / _STATUS_SHARE
+    def _writes(self, target: Path) -> list[Path]:
+        return [target, *self._beside(target)]
+
+    def _names(self, target: Path) -> list[str]:
+        return [path.relative_to(self.output).as_posix() for path in self._writes(target)]
+
+    def _fingerprint(self, source: Path) -> str:
+        """Of the file's bytes and all else that its result depends on."""
+        decides = {"version": __version__, "settings": _without(self.settings, _UNDECIDING)}
+        with source.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.sha256(json.dumps([content, decides], sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _without(value: Any, names: Sequence[str]) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without(item, names) for name, item in value.items() if name not in names}
+    return value
 
 
 def _message(error: Exception) -> str:

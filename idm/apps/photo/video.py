@@ -1,6 +1,7 @@
-"""A clip: its faces are followed, restored with the same noise in every frame, and put back. Killed, it goes on.
+"""A clip: its faces are followed, restored with the same noise in every frame, and put back. A killed job resumes.
 
-One frame after the other is read, ``reach`` of them ahead, so that memory does not grow with the clip. Every
+One frame after the other is read, ``reach`` of them ahead, so that memory does not grow with the clip; and no more at
+once than fit into the memory that is allowed. Every
 ``SEGMENT_FRAMES`` frames make a segment, which is there whole, with all that the next one depends on, or not at all.
 """
 
@@ -26,8 +27,10 @@ from idm.faces.track import REACH, Tracker
 from idm.faces.turns import detect_faces
 from idm.io.encoding import Encoding
 from idm.io.images import write_whole
+from idm.io.memory import default_budget
 from idm.io.video import av
 from idm.io.video.join import join
+from idm.io.video.limits import encoder_options, frames_at_once
 from idm.io.video.read import Clip, Frame, video_error
 from idm.io.video.write import SegmentWriter, find_encoder, to_image
 
@@ -98,6 +101,7 @@ def restore_clip(
     encoding: Encoding,
     *,
     about: Mapping[str, Any],
+    max_memory: int | None = None,
     segment_frames: int = SEGMENT_FRAMES,
     on_frames: Callable[[int, int | None], None] = lambda done, of: None,
 ) -> dict[str, Any]:
@@ -111,17 +115,28 @@ def restore_clip(
     Args:
         about: what else the result depends on, such as the model: segments of an earlier run count only if all
             this is equal.
+        max_memory: of the clip's frames, in bytes; by default :func:`idm.io.memory.default_budget`.
         on_frames: told how many frames are done, and of how many if that is known.
 
     Raises:
-        VideoError: the clip cannot be read, is broken somewhere, or one of its faces failed. What was done until
-            then stays beside the target, and the next call goes on from there.
+        VideoError: the clip's frames need more memory than ``max_memory``; nothing was done. Or the clip cannot be
+            read, is broken somewhere, or one of its faces failed: what was done until then stays beside the target, and
+            the next call resumes from there.
         ValueError: a setting that is for photographs only.
     """
     if settings.uncertainty:
-        raise ValueError(f"{source}: maps of uncertainty are for photographs")
-    codec, options = find_encoder(encoding, target.suffix), encoding.options()
+        raise ValueError(f"{source}: uncertainty maps are for photographs")
+    codec = find_encoder(encoding, target.suffix)
     with Clip(source) as clip:
+        options = encoding.options() | encoder_options(clip, codec, settings.upscale)
+        batch_size = frames_at_once(
+            clip,
+            codec,
+            wanted=settings.batch_size,
+            reach=REACH,
+            scale=settings.upscale,
+            max_bytes=default_budget() if max_memory is None else max_memory,
+        )
         job = {"about": about, "settings": asdict(settings), "encoder": [codec, options], "segment": segment_frames}
         segments = Segments(target.with_name(f".{target.name}.segments"), job | _circumstances(source))
         state = segments.state
@@ -131,7 +146,7 @@ def restore_clip(
         while not state.is_ended:
             end = state.num_frames + segment_frames
             with SegmentWriter(segments.next_path(), clip, codec, options) as out:
-                while batch := list(islice(frames, min(settings.batch_size, end - state.num_frames))):
+                while batch := list(islice(frames, min(batch_size, end - state.num_frames))):
                     for frame, pixels, restored in work.restore(batch, source):
                         out.add(to_image(frame, pixels, restored, codec))
                     on_frames(state.num_frames, clip.num_frames)
@@ -169,19 +184,25 @@ class _Work:
     state: State
 
     def follow(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Pixels, dict[int, DetectedFace]]]:
-        """Each frame with its pixels and smoothed faces, when ``reach`` more have been seen."""
+        """Each frame with its pixels and smoothed faces, when ``reach`` more have been seen. Those wait as they were
+        decoded, which takes half of the memory or less."""
         tracker = self.state.tracker
-        ahead: deque[tuple[Frame, Pixels]] = deque()
+        ahead: deque[Frame] = deque()
         for frame in frames:
-            pixels = frame.pixels()
             if frame.index >= tracker.num_seen:  # else it was seen by the run that was killed
-                tracker.see(frame.time, pixels, self._detect(pixels))
-            ahead.append((frame, pixels))
+                self._see(frame)
+            ahead.append(frame)
             if len(ahead) > tracker.reach:
-                first, seen = ahead.popleft()
-                yield first, seen, tracker.faces_at(first.index, first.time)
-        for last, seen in ahead:
-            yield last, seen, tracker.faces_at(last.index, last.time)
+                yield self._followed(ahead.popleft())
+        while ahead:
+            yield self._followed(ahead.popleft())
+
+    def _see(self, frame: Frame) -> None:
+        pixels = frame.pixels()
+        self.state.tracker.see(frame.time, pixels, self._detect(pixels))
+
+    def _followed(self, frame: Frame) -> tuple[Frame, Pixels, dict[int, DetectedFace]]:
+        return frame, frame.pixels(), self.state.tracker.faces_at(frame.index, frame.time)
 
     def _detect(self, pixels: Pixels) -> list[DetectedFace]:
         """In one turn only: what differs from frame to frame would flicker."""
@@ -249,6 +270,8 @@ class Segments:
         self.state = State(Tracker())
         description = json.dumps(job, sort_keys=True)
         owner = folder / "job.json"
+        if folder.exists() and not owner.is_file() and any(folder.iterdir()):
+            raise video_error(folder, "is not a folder of segments", "move it away: they would go here")
         if not owner.is_file() or owner.read_text() != description:
             self.remove()
             folder.mkdir(parents=True)

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import assert_never
 
 import torch
 from accelerate import Accelerator
@@ -81,14 +81,14 @@ def build_features(config: FeatureLossConfig) -> FeatureMaps:
         raise ConfigError(f"objective.features.network: {error}") from None
 
 
-def initial_weights(path: Path | Literal["bundled"], denoiser: Denoiser) -> dict[str, Tensor]:
+def initial_weights(path: Path, denoiser: Denoiser) -> dict[str, Tensor]:
     """The weights of a saved model for a denoiser, patches doubled where it has twice as large ones.
 
     Raises:
         ConfigError: the model cannot be loaded, or has another architecture.
     """
     try:
-        folder = find_model(None if path == "bundled" else Path(path)) / "denoiser"
+        folder = find_model(path) / "denoiser"
         saved = read_architecture(folder)
         weights, _ = read_weights(folder)
     except ModelError as error:

@@ -18,7 +18,7 @@ from idm.data.mixing import Pool
 from idm.data.pairs import FrozenPairs, Pairing, Share, training_batches
 from idm.data.sources import FaceSource, StreamedFaces
 from idm.evaluation.metric import PairMetric, SetMetric
-from idm.evaluation.metrics import build_metric
+from idm.evaluation.metrics import MissingPackage, build_metric
 from idm.io.atomic import write_text
 from idm.io.lock import FolderInUse, lock_folder
 from idm.io.machine import computes_in_bf16, keep_freed_memory, share_cores
@@ -115,7 +115,7 @@ def build_validation(config: RunConfig, pairs: FrozenPairs) -> Validation:
                 whole[name] = metric
             else:
                 single[name] = metric
-    except FileNotFoundError as error:
+    except (FileNotFoundError, MissingPackage) as error:
         raise ConfigError(f"validation.metrics: {error}") from None
     return Validation(pairs, single, whole, wanted.best, wanted.seed)
 

@@ -93,7 +93,7 @@ class Clip:
         try:
             self.container = av.open(f"file:{path}", options=_ONLY)
         except (av.FFmpegError, OSError) as error:
-            raise video_error(path, f"is no video, or broken ({reason(error)})", "copy it again") from error
+            raise video_error(path, f"is not a video, or is damaged ({reason(error)})", "copy it again") from error
         streams = [s for s in self.container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams or streams[0].codec_context is None or streams[0].time_base is None:
             self.container.close()
@@ -168,7 +168,7 @@ class Clip:
             return None
 
     def _broken(self, count: int, why: str) -> VideoError:
-        return video_error(self.path, f"is broken after frame {count} ({why})", "copy it again, or mend it first")
+        return video_error(self.path, f"is broken after frame {count} ({why})", "copy it again, or repair it first")
 
     def _usual_duration(self) -> int:
         rate = self.stream.guessed_rate or Fraction(25)

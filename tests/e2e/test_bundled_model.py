@@ -1,4 +1,4 @@
-"""The model in the box: there, small, offline, and worth having."""
+"""The bundled model: there, small, offline, and worth having."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from idm.evaluation.metrics import psnr
 from idm.faces.template import ffhq_landmarks, umeyama
 from idm.io.images import read_image, write_image
 from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
-from idm.restorers.saved import BOXED, find_model, load_idm
+from idm.restorers.saved import BUNDLED, DEFAULT, find_model, load_idm
 
 # scikit-image's astronaut (NASA, public domain): eyes, nose, mouth corners.
 LANDMARKS = np.array([(203.63, 101.13), (247.50, 104.55), (223.26, 129.34), (200.92, 138.40), (245.63, 141.16)])
@@ -28,12 +28,13 @@ def astronaut(size: int) -> np.ndarray:
 
 
 def test_it_is_what_is_used_when_nothing_is_named() -> None:
-    assert find_model(None) == BOXED
+    assert find_model(None) == DEFAULT
 
 
 def test_its_weights_stay_below_forty_mebibytes_and_have_a_card() -> None:
-    assert sum(path.stat().st_size for path in BOXED.rglob("*.safetensors")) < 40 * 2**20
-    assert "hmdghoul/generated-faces" in (BOXED / "README.md").read_text()
+    for folder in BUNDLED.values():
+        assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) < 40 * 2**20
+        assert "hmdghoul/generated-faces" in (folder / "README.md").read_text()
 
 
 def test_it_restores_a_face_it_never_saw_by_more_than_a_decibel() -> None:
@@ -65,4 +66,4 @@ def test_it_works_without_a_network_and_in_a_fresh_process(tmp_path: Path) -> No
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert read_image(tmp_path / "out" / "face.png").rgb.shape == (128, 128, 3)
+    assert read_image(tmp_path / "out" / "face.png").rgb.shape == (256, 256, 3)

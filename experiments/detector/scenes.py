@@ -1,0 +1,84 @@
+"""Collect pictures without faces: scenes, and objects on a transparent ground.
+
+``python experiments/detector/scenes.py FOLDER_OR_FILE ... -o SCENES``: all PNG, JPEG and WebP pictures below the
+folders, and those within Qt resource files (``.rcc``), as PNG of at most 1000 pixels. Pictures that show people, by
+the names and digests below, are left out. What is in the folders must be looked at: a face among the scenes teaches
+the detector not to see it.
+"""
+
+import argparse
+import hashlib
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+LEAST_BYTES, LEAST_SIDE, GREATEST_SIDE = 5000, 48, 1000
+
+# In the packages that README.md names: file names with people, and digests of single pictures, found by eye.
+PEOPLE = re.compile("paintings|details|world-music|page|astronaut|camera|lfw")
+SEEN = """
+2d416ff1 324a2832 333c201f 3758427d 43d2397f 534b5760 54e0ae9f 56b29763 5a4cd727 665ca5af 678ce6cd
+a1a62fc9 a1c312b3 b51fe8bd b6571739 b6585b30 b7f606fa b87757f4 b8b5f136 b9628c16 badaa061 c17e2387
+d8457dcc d8ad38f4
+"""
+
+
+def pictures(source: Path) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of what may be pictures."""
+    for path in sorted(source.rglob("*")) if source.is_dir() else [source]:
+        if path.suffix in (".png", ".jpg", ".jpeg", ".webp"):
+            yield path.stem, path.read_bytes()
+        elif path.suffix == ".rcc":
+            yield from ((path.stem, part) for part in embedded(path.read_bytes()))
+
+
+def embedded(content: bytes) -> Iterator[bytes]:
+    """The pictures that lie uncompressed in a file, by their first bytes."""
+    for start in (match.start() for match in re.finditer(rb"RIFF....WEBP", content, re.DOTALL)):
+        yield content[start : start + 8 + int.from_bytes(content[start + 4 : start + 8], "little")]
+    for first, last in ((b"\x89PNG\r\n", b"IEND\xaeB`\x82"), (b"\xff\xd8\xff", b"\xff\xd9")):
+        for match in re.finditer(re.escape(first), content):
+            end = content.find(last, match.start() + LEAST_BYTES)
+            if end > 0:
+                yield content[match.start() : end + len(last)]
+
+
+def save(name: str, content: bytes, folder: Path) -> bool:
+    """Write a picture as ``scene_*`` or, if it has transparent parts, ``stamp_*``; whether it is one and is wanted."""
+    if len(content) < LEAST_BYTES or PEOPLE.search(name):
+        return False
+    try:
+        picture = Image.open(io.BytesIO(content))
+        picture.load()
+    except (OSError, SyntaxError, ValueError):  # bytes that only looked like a picture
+        return False
+    if min(picture.size) < LEAST_SIDE:
+        return False
+    rgba = picture.convert("RGBA")
+    kind = "stamp" if rgba.getchannel("A").getextrema()[0] < 128 else "scene"
+    picture = rgba if kind == "stamp" else picture.convert("RGB")
+    picture.thumbnail((GREATEST_SIDE, GREATEST_SIDE), Image.Resampling.LANCZOS)
+    digest = hashlib.md5(picture.tobytes()).hexdigest()[:8]
+    if digest in SEEN:
+        return False
+    picture.save(folder / f"{kind}_{digest}.png")
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sources", nargs="+", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    found = sum(
+        save(name, content, arguments.output) for source in arguments.sources for name, content in pictures(source)
+    )
+    print(f"{found} pictures -> {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()

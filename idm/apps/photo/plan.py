@@ -1,0 +1,101 @@
+"""Which files a job will write, known and checked before the first is."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from idm.io.find import Found, look_below, no_image
+from idm.io.images import READ_SUFFIXES, ImageError, image_error
+
+
+def same_suffix(suffixes: Sequence[str]) -> Callable[[Path], str]:
+    """Keeps a suffix that is one of these; others become PNG."""
+    return lambda path: path.suffix if path.suffix.lower() in suffixes else ".png"
+
+
+def as_png(path: Path) -> str:
+    return ".png"
+
+
+def as_preview(path: Path) -> str:
+    return ".preview.png"
+
+
+def nothing_beside(target: Path) -> tuple[Path, ...]:
+    return ()
+
+
+def plan(
+    inputs: Sequence[Path],
+    output: Path,
+    suffix: Callable[[Path], str] = as_png,
+    suffixes: Sequence[str] = READ_SUFFIXES,
+    beside: Callable[[Path], Sequence[Path]] = nothing_beside,
+    taken: Sequence[Path] = (),
+) -> tuple[dict[Path, Path], Found]:
+    """Which file each input becomes: its path within the folder it was found in, with the suffix asked for. In
+    folders, files with one of ``suffixes`` are inputs; an output folder in a folder of inputs is none of those.
+
+    Of inputs that would become one file, the one that already has its name keeps it, and the others are named as
+    ``a_jpg.png``.
+
+    Args:
+        beside: what else is written, from the file that an input becomes.
+        taken: what else the job writes.
+
+    Returns:
+        The targets by source, and what was found in folders and is no input.
+
+    Raises:
+        ImageError: an input does not exist or holds no image, two would become one file, or one be overwritten.
+    """
+    inside, passed_over = _find(inputs, output, suffixes)
+    targets: dict[Path, Path] = {}
+    claimed = set(taken)
+
+    def claim(source: Path, target: Path) -> bool:
+        writes = {target, *beside(target)}
+        if writes & claimed:
+            return False
+        claimed.update(writes)
+        targets[source] = target
+        return True
+
+    planned = {source: output / path.with_suffix(suffix(source)) for source, path in inside.items()}
+    for source in sorted(planned, key=lambda source: planned[source].name != source.name):  # stable
+        path, ending = inside[source], suffix(source)
+        other = output / path.with_name(f"{path.stem}_{path.suffix[1:]}{ending}")  # a.jpg beside a.png
+        if not claim(source, planned[source]) and not claim(source, other):
+            raise ImageError(f"{source}: another input would be written to {other} too; restore it by itself")
+    overwritten = {source.resolve() for source in targets} & {path.resolve() for path in claimed}
+    if overwritten:
+        raise ImageError(f"{min(overwritten)}: would be overwritten; choose another output folder")
+    return {source: targets[source] for source in planned}, passed_over
+
+
+def _find(inputs: Sequence[Path], output: Path, suffixes: Sequence[str]) -> tuple[dict[Path, Path], Found]:
+    """Each input with its path within the folder it was found in, and what is no input."""
+    inside: dict[Path, Path] = {}
+    passed_over = Found()
+    for given in inputs:
+        if not given.is_dir():
+            if not given.exists():
+                raise image_error(given, "no such file or folder", "check the spelling")
+            inside.setdefault(given, Path(given.name))
+            continue
+        below = look_below(given, suffixes)
+        if not below.files and not below.unlistable and not below.unusable:
+            raise no_image(given, suffixes)
+        for source in below.files:
+            if not _is_result(given, source, output):
+                inside.setdefault(source, source.relative_to(given))
+        passed_over.others += [path for path in below.others if output.absolute() not in path.absolute().parents]
+        passed_over.unlistable |= below.unlistable
+        passed_over.unusable |= below.unusable
+    passed_over.others = list({path.absolute(): path for path in passed_over.others}.values())
+    return inside, passed_over
+
+
+def _is_result(given: Path, source: Path, output: Path) -> bool:
+    """Whether a file lies in the output folder, and that within the folder of inputs."""
+    folder, results = given.resolve(), output.resolve()
+    return folder in results.parents and results in (folder / source.relative_to(given)).parents

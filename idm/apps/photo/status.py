@@ -1,0 +1,169 @@
+"""The status file of a job: whole whenever the machine dies, and true."""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from idm.io.images import ImageError, image_error, write_whole
+
+# Of a job's time, at most this share goes into writing its status.
+_STATUS_SHARE = 0.05
+_RESERVED_BYTES = (1 << 16, 2048)  # for the whole, and for each file: about twice what entries take
+
+
+class Status:
+    """The file, and what it will say: a job's settings and an entry for each input, earlier jobs' included.
+
+    It is replaced whole, after every file or, in large jobs, as often as a twentieth of the time allows. What happens
+    in between is appended to a journal beside it, so that a killed job loses nothing.
+
+    An entry's ``writes`` are the files, by their path in the folder, that a job wrote or was about to write. Names that
+    are no UTF-8 are spelt as JSON spells lone surrogates, from which Python's ``json`` gives back the same path.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], passed_over: Mapping[str, int]) -> None:
+        self.path = path
+        self.entries: dict[str, dict[str, Any]] = {}
+        self._owners: dict[str, str] = {}  # by what they wrote
+        self._earlier: set[str] = set()  # what jobs wrote that no entry names any more
+        self._settings, self._passed_over = settings, passed_over
+        self._journal = path.with_name(f".{path.name}.journal")
+        self._reserve = path.with_name(f".{path.name}.reserve")
+        self._started = _now()
+        self._next_write = 0.0
+
+    def read(self, *, or_begin_anew: bool) -> None:
+        """Take over the entries of earlier jobs.
+
+        Raises:
+            ImageError: the file is there and no job's; not with ``or_begin_anew``.
+        """
+        if not os.path.lexists(self.path):
+            return
+        try:
+            before = json.loads(self.path.read_text(encoding="utf-8"))
+            entries = {Path(source): dict(entry) for source, entry in before["files"].items()}
+            self._earlier = set(before.get("earlier_writes", []))
+            for source, entry in [*entries.items(), *self._read_journal()]:
+                self.put(source, self._settled(entry))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            if not or_begin_anew:
+                problem = f"is not the status of a job ({error})"
+                raise image_error(self.path, problem, "move it away, or replace it with --overwrite") from error
+            self.entries, self._owners, self._earlier = {}, {}, set()
+
+    def _read_journal(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """What happened after the status was last written; a line that was cut short did not."""
+        if not self._journal.is_file():
+            return
+        for line in self._journal.read_bytes().splitlines():
+            with suppress(ValueError):
+                source, entry = json.loads(line)
+                yield Path(source), entry
+
+    def _settled(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """A file that was begun when its job was killed is done if another file is now in the place of its output."""
+        if entry["state"] != "begun":
+            return entry
+        left = {key: entry[key] for key in ("output", "writes")}
+        if _identity(self.path.parent / entry["writes"][0]) == entry["before"]:
+            return {"state": "waiting", **left}
+        return {"state": "already there", **left, "fingerprint": entry["fingerprint"]}
+
+    def begin(self, source: Path, fingerprint: str) -> None:
+        """Work begins on an input that has an entry."""
+        entry = self.entries[str(source)]
+        before = _identity(self.path.parent / entry["writes"][0])
+        left = {key: entry[key] for key in ("output", "writes")}
+        self.note(source, {"state": "begun", **left, "fingerprint": fingerprint, "before": before})
+
+    def note(self, source: Path, entry: dict[str, Any]) -> None:
+        """Set an input's entry, and let the journal have it."""
+        self.put(source, entry)
+        line = json.dumps([str(source), entry], default=str) + "\n"  # on one line, in ASCII
+        with suppress(OSError), self._journal.open("a") as journal:  # on a full disk the status has space in reserve
+            journal.write(line)
+
+    def written(self) -> set[str]:
+        """All that jobs wrote into this folder, as paths in it."""
+        return self._owners.keys() | self._earlier
+
+    def find(self, names: Sequence[str]) -> dict[str, Any] | None:
+        """The entry of the input that was written under these names."""
+        owner = self._owners.get(names[0])
+        if owner is None or self.entries[owner].get("writes") != list(names):
+            return None
+        return self.entries[owner]
+
+    def put(self, source: Path, entry: dict[str, Any]) -> None:
+        """Set an input's entry. That of another input that was written to the same place is out of date."""
+        names = list(entry.get("writes", []))
+        for key in {str(source), *(self._owners[name] for name in names if name in self._owners)}:
+            for name in self.entries.pop(key, {}).get("writes", []):
+                self._earlier.add(name)
+                self._owners.pop(name, None)
+        self.entries[str(source)] = entry
+        self._owners |= dict.fromkeys(names, str(source))
+        self._earlier.difference_update(names)
+
+    def reserve(self, num_files: int) -> None:
+        """Take the space that the status may need should the disk become full."""
+        for_all, for_each = _RESERVED_BYTES
+        write_whole(self._reserve, os.urandom(for_all + num_files * for_each))  # what compresses would reserve nothing
+
+    def write_in_time(self) -> None:
+        """Write, if there is time; an error is left to the next try."""
+        if time.monotonic() >= self._next_write:
+            with suppress(ImageError):
+                self.write(finished=None)
+
+    def write(self, *, finished: bool | None = None) -> None:
+        """Write; with ``finished`` for the last time.
+
+        Raises:
+            ImageError: it cannot be written.
+        """
+        start = time.monotonic()
+        status = {
+            "started": self._started,
+            "written": _now(),
+            "finished": bool(finished),
+            "settings": self._settings,
+            "counts": dict(sorted(Counter(entry["state"] for entry in self.entries.values()).items())),
+            "passed_over": self._passed_over,
+            "files": self.entries,
+            "earlier_writes": sorted(self._earlier),
+        }
+        # in JSON a lone surrogate, which a name that is no UTF-8 has, stands only in strings, where \udcxx is its name
+        data = json.dumps(status, indent=1, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
+        try:
+            if finished is not None:
+                self._reserve.unlink(missing_ok=True)
+            write_whole(self.path, data)
+        except ImageError:
+            if not self._reserve.exists():
+                raise
+            self._reserve.unlink()
+            write_whole(self.path, data)
+        self._journal.unlink(missing_ok=True)  # killed before this, it says again what the status says
+        end = time.monotonic()
+        self._next_write = end + (end - start) / _STATUS_SHARE
+
+
+def _identity(path: Path) -> list[int] | None:
+    """Tells a file from the one that takes its place; None if there is none."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return [found.st_ino, found.st_mtime_ns]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,120 @@
+"""Faces of a source, each with a hash of what it was read from."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from idm.data.sources import (
+    Cached,
+    Face,
+    FaceSource,
+    FolderFaces,
+    HuggingFaceFaces,
+    Part,
+    StreamedFaces,
+    SyntheticFaces,
+)
+from idm.extrinsic.shards import CleanError
+from idm.faces.recognition import IDENTITY_LANDMARKS
+from idm.faces.template import umeyama
+from idm.io.images import ImageError, image_error
+
+
+class Read(NamedTuple):
+    """A face, or why there is none; ``digest`` is of its bytes, name and landmarks."""
+
+    digest: str
+    face: Face | ImageError
+
+
+def reader(source: FaceSource | StreamedFaces, must_be_alignable: bool) -> Callable[[int], Read]:
+    """Faces by rising index; one that cannot be aligned for the identity counts as one that cannot be read."""
+    stream = enumerate(source.rows_in_order()) if isinstance(source, StreamedFaces) else iter(())
+
+    def read(index: int) -> Read:
+        get: Callable[[str], Face]
+        if isinstance(source, StreamedFaces):
+            row = _row(stream, index, source.num_faces)
+            found, get = _row_digest(row, source.image_column, source.landmarks_column), partial(source.face, row)
+        else:
+            found, get = digest(source, index), lambda name: source[index]
+        try:
+            face = get(f"{index:08d}")
+            if must_be_alignable:
+                _require_alignable(face)
+        except ImageError as error:
+            return Read(found, error)
+        return Read(found, face)
+
+    return read
+
+
+def _require_alignable(face: Face) -> None:
+    if face.landmarks is not None:
+        try:
+            umeyama(face.landmarks, IDENTITY_LANDMARKS)
+        except ValueError as error:
+            raise image_error(face.key, str(error), "repair or remove its landmarks") from error
+
+
+def digests(source: FaceSource | StreamedFaces, indices: Iterable[int]) -> Iterator[str]:
+    """Those of rising indices, without decoding a picture."""
+    if isinstance(source, StreamedFaces):
+        stream = enumerate(source.rows_in_order())
+        for index in indices:
+            row = _row(stream, index, source.num_faces)
+            yield _row_digest(row, source.image_column, source.landmarks_column)
+    else:
+        for index in indices:
+            yield digest(source, index)
+
+
+def digest(source: FaceSource, index: int) -> str:
+    """A hash of what face ``index`` is made from; where that is not known, of the face itself."""
+    match source:
+        case Cached():
+            return digest(source.source, index)
+        case Part():
+            return digest(source.source, source.indices[index])
+        case FolderFaces():
+            path = source.paths[index]
+            key = path.relative_to(source.folder).as_posix()
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                content = str(error.strerror).encode()
+            return _hash(content, key, source.landmarks.get(key))
+        case HuggingFaceFaces():
+            row = source.dataset[index]
+            return _row_digest(row, source.image_column, source.landmarks_column, source.id_column)
+        case SyntheticFaces():
+            return _hash(b"", f"{source.seed}/{index}/{source.size}", None)
+        case _:
+            try:
+                face = source[index]
+            except ImageError as error:
+                return _hash(b"", str(error), None)
+            return _hash(np.ascontiguousarray(face.image).tobytes(), face.key, face.landmarks)
+
+
+def _row(stream: Iterator[tuple[int, Mapping[str, Any]]], index: int, num_faces: int) -> Mapping[str, Any]:
+    for number, row in stream:
+        if number == index:
+            return row
+    raise CleanError(f"the stream ended before face {index}, but num_faces is {num_faces}")
+
+
+def _row_digest(row: Mapping[str, Any], image: str, landmarks: str | None, name: str | None = None) -> str:
+    data = row.get(image) or {}
+    points = None if landmarks is None else row.get(landmarks)
+    return _hash(data.get("bytes") or b"", str(row.get(name)) if name else "", points)
+
+
+def _hash(content: bytes, key: str, landmarks: Any) -> str:
+    digest = hashlib.sha256(content)
+    digest.update(key.encode("utf-8", "surrogateescape") + b"\0")
+    digest.update(b"" if landmarks is None else np.asarray(landmarks, np.float32).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,79 @@
+"""How much memory pictures may take, and how much they will, known from their headers."""
+
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+DEFAULT_BYTES = 4_000_000_000
+
+# Bytes per pixel of 8 bits while a photograph is read and while it is written; tests/unit/test_memory.py holds reading
+# and writing to them.
+_READ, _WRITTEN = 16, 14
+_DECODERS = {"JPEG2000": 16, "AVIF": 12, "WEBP": 8}  # what these take besides
+
+
+def default_budget() -> int:
+    """4 GB, or half of the memory that this process may use where that is less."""
+    return min(DEFAULT_BYTES, usable_memory() // 2)
+
+
+def usable_memory() -> int:
+    """Of the machine, or what the control group of this process allows, in bytes."""
+    known = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        try:
+            known.append(int(path.read_text()))
+        except (OSError, ValueError):  # not Linux, or "max"
+            continue
+    return min(known)
+
+
+def photo_bytes(num_pixels: int, *, num_bytes: int, kind: str | None = None, scale: float | int = 1.0) -> int:
+    """What reading, restoring and writing a photograph takes at most.
+
+    Args:
+        num_bytes: of one value, 1 or 2.
+        kind: the file's format, as PIL names it.
+        scale: enlargement of the whole picture.
+    """
+    reading = _READ * num_bytes + _DECODERS.get(kind or "", 0)
+    return round(num_pixels * (reading + _WRITTEN * num_bytes * (scale**2 - 1)))
+
+
+def told(num_bytes: float | int) -> str:
+    return f"{num_bytes / 1e9:.2g} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.2g} MB"
+
+
+class Budget:
+    """Memory that several threads share; whoever needs more than is left waits."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self.num_bytes = num_bytes
+        self._left = num_bytes
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, num_bytes: int) -> Iterator[None]:
+        """Take some, or wait for it; what exceeds the whole budget takes all of it."""
+        taken = min(num_bytes, self.num_bytes)
+        with self._changed:
+            self._changed.wait_for(lambda: self._left >= taken)
+            self._left -= taken
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += taken
+                self._changed.notify_all()
+
+
+def release_freed_memory() -> None:
+    """Give the kernel back what was freed (glibc; elsewhere nothing is done). Takes milliseconds."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):
+            libc.malloc_trim(0)

@@ -1,0 +1,143 @@
+"""The built-in detector: geometry of its maps and boxes, and what it finds with the weights of the package."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from idm.faces.detect import FaceDetector, choose_detector, load_detector
+from idm.faces.detector.decode import FACE, FACE_CENTRE, best_of_overlapping, face_box, find_peaks
+from idm.faces.detector.network import STRIDE, UNIT, FaceMaps, FaceNet
+from idm.faces.detector.search import WEIGHTS, BuiltinDetector
+from idm.faces.template import ffhq_landmarks
+
+# What RetinaFace finds in scikit-image's astronaut at full size.
+ASTRONAUT = np.array([(203.63, 101.13), (247.50, 104.55), (223.26, 129.34), (200.92, 138.40), (245.63, 141.16)])
+EYES = 44.0  # pixels between the astronaut's
+
+
+def turned(points: np.ndarray, quarters: int, size: int) -> np.ndarray:
+    """Where points of a square picture lie after np.rot90."""
+    for _ in range(quarters):
+        points = np.stack([points[:, 1], size - 1 - points[:, 0]], axis=1)
+    return points
+
+
+def test_the_box_of_an_aligned_face_is_the_mean_box_and_turns_with_it() -> None:
+    left, top, right, bottom = face_box(ffhq_landmarks(256))
+    np.testing.assert_allclose(((left + right) / 2, (top + bottom) / 2), 256 * FACE_CENTRE - 0.5, atol=0.01)
+    np.testing.assert_allclose((right - left, bottom - top), 256 * FACE, atol=0.01)
+    left, top, right, bottom = face_box(turned(ffhq_landmarks(256), 1, 256))
+    np.testing.assert_allclose((bottom - top, right - left), 256 * FACE, atol=0.01)
+
+
+def test_coinciding_landmarks_have_no_box() -> None:
+    with pytest.raises(ValueError, match="mirrored"):
+        face_box(ffhq_landmarks(512)[[0, 0, 0, 0, 0]])
+
+
+def test_peaks_are_read_where_they_are() -> None:
+    logits, offsets = torch.full((2, 6, 8), -9.0), torch.zeros(2, 6, 8, 5, 2)
+    logits[1, 3, 5], logits[1, 3, 6], logits[0, 0, 0] = 4.0, 2.0, 1.0
+    nose = torch.tensor([47.0, 30.0])
+    for y in range(6):
+        for x in range(8):  # all cells say the same of the one face
+            centre = torch.tensor([STRIDE * x + 3.5, STRIDE * y + 3.5])
+            offsets[1, y, x] = (nose - centre) / UNIT
+    pictures, landmarks, scores = find_peaks(FaceMaps(logits, offsets), 0.5)
+    assert pictures.tolist() == [0, 1]
+    np.testing.assert_allclose(landmarks[1], nose.expand(5, 2), atol=1e-3)
+    np.testing.assert_allclose(landmarks[0], torch.full((5, 2), 3.5), atol=0.1)
+    np.testing.assert_allclose(scores, torch.tensor([1.0, 4.0]).sigmoid())
+
+
+def test_of_boxes_on_one_another_the_best_remains() -> None:
+    boxes = np.array([(0, 0, 10, 10), (1, 1, 10, 11), (30, 30, 40, 40), (32, 32, 36, 36), (8, 8, 18, 18)], float)
+    assert best_of_overlapping(boxes, np.array([0.6, 0.9, 0.7, 0.8, 0.5]), 0.5).tolist() == [1, 3, 4]
+    assert best_of_overlapping(np.zeros((0, 4)), np.zeros(0), 0.5).tolist() == []
+
+
+def test_the_network_has_one_cell_per_eight_pixels_and_sees_far_enough() -> None:
+    network = FaceNet().eval()
+    picture = torch.rand(1, 3, 160, 240, requires_grad=True)
+    maps = network(picture)
+    assert maps.logits.shape == (1, 20, 30)
+    assert maps.offsets.shape == (1, 20, 30, 5, 2)
+    maps.logits[0, 10, 15].backward()
+    seen = picture.grad.abs().sum(dim=(0, 1)).nonzero()
+    assert (seen.amax(dim=0) - seen.amin(dim=0) + 1).tolist() == [111, 111]
+
+
+def test_the_weights_that_come_with_the_package_are_small() -> None:
+    assert WEIGHTS.stat().st_size < 400_000
+
+
+# --- with its weights
+
+
+@pytest.fixture(scope="module")
+def detector() -> BuiltinDetector:
+    return load_detector("builtin")
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> np.ndarray:
+    from skimage.data import astronaut
+
+    return astronaut()
+
+
+@pytest.mark.parametrize(("quarters", "kind"), [(0, "uint8"), (2, "uint8"), (0, "uint16")])
+def test_the_astronaut_is_found_upright_and_upside_down(detector, astronaut, quarters: int, kind: str) -> None:
+    picture = np.rot90(astronaut, quarters).copy()
+    if kind == "uint16":
+        picture = picture.astype(np.uint16) * 257
+    (face,) = detector.detect(picture)
+    errors = np.linalg.norm(face.landmarks - turned(ASTRONAUT, quarters, 512), axis=1)
+    assert errors.mean() < 0.25 * EYES  # of the weights we have; RetinaFace's eyes lie elsewhere by as much as 14 %
+
+
+@pytest.mark.parametrize("factor", [0.5, 2])
+def test_the_astronaut_is_found_at_any_size(detector, astronaut, factor: float) -> None:
+    import cv2
+
+    picture = cv2.resize(astronaut, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    (face,) = detector.detect(picture)
+    errors = np.linalg.norm((face.landmarks + 0.5) / factor - 0.5 - ASTRONAUT, axis=1)
+    assert errors.mean() < 0.25 * EYES
+
+
+def test_no_face_is_found_in_noise_nor_in_pictures_of_any_odd_size(detector) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    for shape in ((300, 300), (1, 1), (7, 200), (3, 300)):
+        assert detector.detect(noise[: shape[0], : shape[1]].copy()) == []
+
+
+def test_a_picture_is_searched_in_a_copy_of_bounded_size(detector, astronaut) -> None:
+    small = BuiltinDetector(detector.network, max_side=256, min_score=detector.min_score)
+    (face,) = small.detect(astronaut)
+    assert np.linalg.norm(face.landmarks - ASTRONAUT, axis=1).mean() < 0.25 * EYES
+
+
+# --- which detector
+
+
+def test_retinaface_is_taken_where_its_weights_are_and_asked_for_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IDM_HOME", str(tmp_path))
+    monkeypatch.delenv("IDM_ASSETS", raising=False)
+    assert isinstance(load_detector(), BuiltinDetector)
+    with pytest.raises(FileNotFoundError, match="idm weights fetch"):
+        load_detector("retinaface")
+    (tmp_path / "weights" / "facexlib").mkdir(parents=True)
+    (tmp_path / "weights" / "facexlib" / "detection_mobilenet0.25_Final.pth").touch()
+    assert choose_detector() == "retinaface"
+    assert choose_detector("builtin") == "builtin"
+    with pytest.raises(ValueError, match="does not hold the weights"):  # broken weights are not passed over
+        load_detector()
+
+
+def test_with_the_assets_the_default_is_retinaface(assets: Path) -> None:
+    assert isinstance(load_detector(weights=assets / "weights"), FaceDetector)
