@@ -44,9 +44,11 @@ class FaceReport:
 
 @dataclass
 class Past:
-    """Identity cosines of a face's candidates and the share of the change that served it, summed over the frames of a
-    video so far. The pick among samples, the identity limit and the change use their means, so that none jumps. A photograph
-    is the only frame of its own."""
+    """Identity cosines of a face's candidates and the share of the change, summed over the frames of a video so far.
+
+    The pick among samples, the identity limit and the change use their means, so that none jumps. A photograph is a
+    video of one frame.
+    """
 
     cosines: list[float] = field(default_factory=list)
     num_frames: int = 0
