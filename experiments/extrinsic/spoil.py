@@ -14,7 +14,7 @@ import numpy as np
 
 from idm.config.assembly.data import assets_folder
 from idm.data.sources import FaceSource, FolderFaces
-from idm.degradation import kernels, steps
+from idm.degradation import kernels, operations
 from idm.io.images import write_image
 from idm.io.ranges import from_uint8, to_uint8
 
@@ -57,11 +57,11 @@ def spoil(image: np.ndarray, spoiling: Spoiling, rng: np.random.Generator) -> np
     face = from_uint8(image)
     if spoiling.blur > 0:
         sigma = spoiling.blur * image.shape[0] / 64
-        face = steps.blur(face, kernels.gaussian_taps(sigma, max(1, round(4 * sigma))))
+        face = operations.blur(face, kernels.gaussian_taps(sigma, max(1, round(4 * sigma))))
     if spoiling.noise > 0:
-        face = steps.add_gaussian_noise(face, spoiling.noise, rng)
+        face = operations.add_gaussian_noise(face, spoiling.noise, rng)
     if spoiling.jpeg < 100:
-        face = steps.jpeg(face, round(spoiling.jpeg))
+        face = operations.jpeg(face, round(spoiling.jpeg))
     return to_uint8(face)
 
 

@@ -5,7 +5,7 @@
 Each restorer is "bundled" or a path, with "@N" for N steps. Every face is degraded once per strength from the seed, and
 all restorers see the same pictures. A result file holds, per strength: means as given and restored, the paired
 difference with its 95 % interval (percentile bootstrap over faces), results by source and by group of the faces, the
-share of faces that lose more than .3 dB, and the ten worst faces.
+share of faces that lose more than .3 dB, the first six faces (a test measures them again) and the ten worst.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     for spec in arguments.restorers:
         result = measure(spec, chosen, rows)
-        name = Path(spec.partition("@")[0]).name + spec.partition("@")[1] + spec.partition("@")[2]
+        name = Path(spec).name
         result |= {"split": arguments.split, "num_faces": len(chosen), "image_size": arguments.image_size, "seed": SEED}
         write_json(arguments.output / f"{name}_{arguments.split}.json", result | provenance())
         show(spec, result)
@@ -100,6 +100,7 @@ def measure_strength(restorer, faces: Part, recipe: Recipe, rows: dict[str, dict
         "seconds_per_face": seconds / len(pairs),
         "by_source": by(keys, given, after, lambda key: rows[key]["source"]),
         "by_group": by(keys, given, after, lambda key: rows[key]["group"] or "portrait"),
+        "first": {keys[i]: {name: [float(given[name][i]), float(after[name][i])] for name in given} for i in range(6)},
         "worst": {keys[i]: {name: [float(given[name][i]), float(after[name][i])] for name in given} for i in worst},
     }
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from idm.data.synthetic import synthetic_face
+from idm.data.synthetic import check_size, synthetic_face
 from idm.faces.template import five_of_68
 from idm.io.find import find_images
 from idm.io.images import ImageError, Picture, decode_image, read_image, resize_image
@@ -50,9 +50,14 @@ class FaceSource(Protocol):
 
 
 class SyntheticFaces:
-    """Procedural faces ``first .. first + num_faces`` of a seed."""
+    """Procedural faces ``0 .. num_faces - 1`` of a seed.
+
+    Raises:
+        ValueError: a size outside 16 to 1024 pixels.
+    """
 
     def __init__(self, num_faces: int, seed: int, size: int) -> None:
+        check_size(size)
         self.num_faces, self.seed, self.size = num_faces, seed, size
 
     def __len__(self) -> int:

@@ -38,6 +38,12 @@ class SyntheticFace:
     landmarks: Float32[np.ndarray, "5 2"]
 
 
+def check_size(size: int) -> None:
+    """Raises ValueError for a size outside 16 to 1024 pixels."""
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise ValueError(f"size must be from {MIN_SIZE} to {MAX_SIZE} pixels, got {size}")
+
+
 def synthetic_face(seed: int, index: int, size: int) -> SyntheticFace:
     """Face number `index` of the endless set `seed`, as a square picture of `size` pixels.
 
@@ -46,8 +52,7 @@ def synthetic_face(seed: int, index: int, size: int) -> SyntheticFace:
 
     Raises ValueError for a size outside 16 to 1024 and for a negative seed or index.
     """
-    if not MIN_SIZE <= size <= MAX_SIZE:
-        raise ValueError(f"size must be from {MIN_SIZE} to {MAX_SIZE} pixels, got {size}")
+    check_size(size)
     if seed < 0 or index < 0:
         raise ValueError(f"seed and index must not be negative, got {seed} and {index}")
     person = Person(np.random.default_rng(np.random.SeedSequence([_DOMAIN, seed, index])))

@@ -600,7 +600,7 @@ def test_mixing_takes_the_first_codes_from_one_z_and_the_rest_from_the_other(pri
 def test_stage_zero_goes_on_bit_for_bit_and_hands_its_average_to_the_decoder(prior_learner, tmp_path):
     straight, source = prior_learner(), batches()
     values = [straight.train_step(step, source) for step in range(4)]
-    assert values[0].keys() == {"loss", "discriminator", "r1"}
+    assert values[0].keys() == {"loss", "discriminator", "r1", "real_accuracy", "fake_accuracy"}
     average = copy.deepcopy(list(straight.ema.shadow_params))
 
     broken, source = prior_learner(), batches()

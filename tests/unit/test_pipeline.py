@@ -387,10 +387,13 @@ def test_it_moves_to_another_precision_and_shows_its_components():
     assert pipeline.restore(faces(1), [3]).dtype == torch.float32
 
 
-def test_without_a_name_it_is_the_bundled_model():
-    pipeline = IDMPipeline.from_pretrained()
-    assert pipeline.image_size == 128
-    assert pipeline.chain == Chain("ddim", 4)
+@pytest.mark.parametrize(
+    ("name", "size", "num_steps"), [(None, 256, 1), ("idm-faces-256", 256, 1), ("idm-faces-128", 128, 4)]
+)
+def test_bundled_models_have_names_and_the_first_needs_none(name: str | None, size: int, num_steps: int):
+    pipeline = IDMPipeline.from_pretrained(name)
+    assert pipeline.image_size == size
+    assert pipeline.chain == Chain("ddim", num_steps)
 
 
 def test_without_a_dictionary_the_faces_come_in_a_tuple():

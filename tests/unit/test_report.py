@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,13 @@ def test_a_committed_table_is_what_its_files_give(spec: Path) -> None:
     assert spec.with_suffix(".md").read_text() == render(spec)
 
 
-def test_the_table_of_the_readme_is_the_committed_one() -> None:
+def test_the_tables_of_the_readme_are_the_committed_ones() -> None:
+    """Each stands below the name of its file, as in <!-- compare128 -->."""
     readme = (TABLES[0].parents[2] / "README.md").read_text()
-    shown = readme.partition("<!-- compare128 -->\n")[2].partition("\n\n")[0]
-    table = (TABLES[0].parent / "compare128.md").read_text()
-    assert shown.startswith("| | PSNR")
-    assert f"\n{shown}\n\n" in table
+    shown = re.findall(r"<!-- (\w+) -->\n(\| \| .*?)\n\n", readme, re.DOTALL)
+    assert shown
+    for name, table in shown:
+        assert f"\n{table}\n\n" in (TABLES[0].parent / f"{name}.md").read_text()
 
 
 def write(folder: Path, name: str, **changes: object) -> str:

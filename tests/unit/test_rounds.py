@@ -87,7 +87,7 @@ def write_cleaned(folder: Path, number: int, missing: int | None = None) -> None
     path.parent.mkdir(parents=True)
     entries = [Entry(source[i].key, i, "", 1, True, "better") for i in range(16)]
     faces = [CleanedFace(source[i].image, None, entries[i]) for i in range(16) if i != missing]
-    write_shard(path, faces, [], "png")
+    write_shard(path, faces, [], "png", source_sha256="")
     rows = [vars(e) if e.index != missing else {**vars(e), "seed": None} for e in entries]
     (folder / f"clean_{number}" / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 

@@ -45,18 +45,19 @@ def load(arguments: argparse.Namespace) -> Loaded:
             raise ValueError(f"{path}: runs with torch only; --backend {backend} is for IDM")
         return loaded
     idm = loaded.restorer
-    _warn_of_steps(arguments.steps, idm)
+    own = idm.chain.num_steps
     idm.chain = idm.chain.changed(**asked)
+    _warn_of_steps(arguments.steps, own)
     idm.use_backend(backend, dtype)
     return Loaded(idm, describe(idm))
 
 
-def _warn_of_steps(num_steps: int | None, idm: IDM) -> None:
+def _warn_of_steps(num_steps: int | None, own: int) -> None:
     """A model comes with the number of steps after which another one does not help."""
-    own = idm.chain.num_steps
     if num_steps is not None and num_steps > own:
+        made_for = "1 step" if own == 1 else f"{own} steps"
         print(
-            f"note: this model is made for {own} steps; {num_steps} take longer and usually give worse faces",
+            f"note: this model is made for {made_for}; {num_steps} take longer and usually give worse faces",
             file=sys.stderr,
         )
 
