@@ -1,4 +1,4 @@
-"""How clips are to be encoded, and in which files: what can be said without PyAV."""
+"""How videos are encoded, and in which file formats; does not import PyAV."""
 
 from dataclasses import dataclass
 from typing import Literal

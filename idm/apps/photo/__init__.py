@@ -1,1 +1,1 @@
-"""Photographs and clips: their faces are found, restored and put back, and files are kept account of."""
+"""Photographs and videos: detect, restore and paste faces, and track progress per file."""

@@ -1,4 +1,4 @@
-"""Photographs from Python: one call for one of them, one for a folder, with the settings of the command line."""
+"""Restore photographs and folders from Python, with the settings of the command line."""
 
 import warnings
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ Pixels = UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w 3"]
 def load_photo_restorer(
     model: str | Path | None = None, device: str | None = None, weights_dir: str | Path | None = None
 ) -> PhotoRestorer:
-    """All that photographs are restored with, loaded once for the same arguments.
+    """Load everything that photographs are restored with; the same arguments give the same object.
 
     Args:
         model: a training run, a saved model or a weights file; None is the bundled model.
-        device: such as "cpu" or "cuda:0"; None is the best there is.
-        weights_dir: where the weights of the detector and the identity network lie; by default searched as
+        device: such as "cpu" or "cuda:0"; None is the best available.
+        weights_dir: folder of the weights of the detector and the identity network; by default searched as
             :func:`idm.io.weights.find_weights` says. Without those of the identity network, with a warning,
             identities are not measured.
 
@@ -64,17 +64,17 @@ def restore_photo(
 
     Args:
         image: a file, a PIL image, or RGB levels (h, w, 3), uint8 or uint16.
-        settings: what to do; the defaults restore every face as far as that serves it, and leave all else.
+        settings: by default every face is restored as far as it improves, and nothing else changes.
         parts: from :func:`load_photo_restorer`; None loads the bundled model, once.
 
     Returns:
         ``.photo.pixels`` are the levels of the result, ``.image`` is a PIL image of 8 bits, and
-        :func:`idm.io.photos.write_photo` writes ``.photo`` with all that came with it. ``.faces`` says what became of
-        each face that was chosen, ``.left_alone`` which were not and why.
+        :func:`idm.io.photos.write_photo` writes ``.photo`` with its metadata. ``.faces`` has a report for each chosen
+        face, ``.left_alone`` for each other face, with the reason.
 
     Raises:
         ImageError: the file cannot be read, or has several pages or frames.
-        ValueError: settings that this photograph cannot fulfil.
+        ValueError: settings that do not fit this photograph, such as the number of a missing face.
         FileNotFoundError, ModelError: as :func:`load_photo_restorer`.
     """
     if isinstance(image, str | Path):
@@ -92,15 +92,15 @@ def restore_folder(
     parts: PhotoRestorer | None = None,
     skip_existing: bool = False,
 ) -> Report:
-    """Restore photographs and clips, files or folders, into ``output``, as ``idm restore`` does;
-    ``output/status.json`` says what became of each.
+    """Restore photographs and videos, files or folders, into ``output``, as ``idm restore`` does;
+    ``output/status.json`` has an entry for each.
 
     Args:
         settings, parts: as of :func:`restore_photo`.
-        skip_existing: leave out what is already there.
+        skip_existing: skip files whose result exists and was made from the same bytes and settings.
 
     Returns:
-        What was written, skipped and failed, counted by state; a file that fails costs no other.
+        The written, skipped and failed files, counted by state. A failed file does not affect the others.
 
     Raises:
         ImageError, ImportError, ValueError: as :func:`idm.apps.photo.files.restore_photos`.

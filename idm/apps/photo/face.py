@@ -1,4 +1,4 @@
-"""One face on its way: aligned, sampled, compared with what it was, and the report of what became of it."""
+"""One face: aligned, sampled and compared with the given one; and the report on it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,13 +23,13 @@ Crop = Float32[np.ndarray, "s s 3"]
 
 @dataclass(frozen=True)
 class FaceReport:
-    """What became of one face.
+    """The outcome of one face.
 
-    ``state`` is "restored"; "kept": the restored face was refused; "left alone": it was not restored, being too small
-    or no plausible face; or "failed". ``note`` says why.
+    ``state`` is "restored"; "kept": the restored face was rejected; "left alone": the face is too small or not
+    plausible and was not restored; or "failed". ``note`` gives the reason.
     ``box`` is left, top, right, bottom in pixels of the photograph; ``side`` is that of the aligned square.
-    ``share`` of the restorer's change is in the result, in [0, 1]. ``identity`` is the cosine of what was restored, in
-    full, to the given face, None where it was not measured.
+    ``share``, in [0, 1], is the part of the restorer's change that the result has. ``identity`` is the cosine between
+    the fully restored and the given face, or None if it was not measured.
     """
 
     number: int
@@ -44,9 +44,11 @@ class FaceReport:
 
 @dataclass
 class Past:
-    """Identity cosines of a face's candidates and the share of the change that served it, summed over the frames of a
-    clip so far: the pick among samples, the guard and the change look at their mean, so that none jumps. A photograph
-    is the only frame of its own."""
+    """Identity cosines of a face's candidates and the share of the change, summed over the frames of a video so far.
+
+    The pick among samples, the identity limit and the change use their means, so that none jumps. A photograph is a
+    video of one frame.
+    """
 
     cosines: list[float] = field(default_factory=list)
     num_frames: int = 0
@@ -69,7 +71,7 @@ class Past:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A face to restore, found by whoever asks for it; ``past`` is brought up to date."""
+    """A detected face to restore; ``past`` is updated."""
 
     number: int
     found: DetectedFace
@@ -78,7 +80,7 @@ class Subject:
 
 
 class Face:
-    """One face on its way: the aligned crop, its samples, the one that was made of them, or why it failed."""
+    """One face in progress: the aligned crop, its samples, the result, or the reason why it failed."""
 
     def __init__(self, subject: Subject) -> None:
         self.number = subject.number

@@ -1,6 +1,6 @@
-"""Restoring files: every one that can be restored is, every one that cannot is named.
+"""Restore files; a file that cannot be restored is reported by name and does not affect the others.
 
-PyAV is an optional extra: what needs it is imported where there is a clip.
+PyAV is an optional extra and is imported only if there is a video.
 """
 
 import time
@@ -51,26 +51,26 @@ def restore_photos(
     max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Restore photographs and clips, files or folders, into ``output``; folders keep their structure.
+    """Restore photographs and videos, files or folders, into ``output``; folders keep their structure.
 
-    JPEG, PNG and WebP stay what they are, or all become PNG; other kinds become PNG. What has no face to restore is
-    written too, with the state "no face", "not chosen", or "kept" where the guard refused all faces; where its kind
-    stays and nothing changes, it is copied byte by byte. One of which a face failed is not written, and counts as
-    failed; whatever goes wrong with one costs no other. What has the suffix of a clip
-    (:data:`idm.io.encoding.RESULTS`) is restored as :func:`idm.apps.photo.video.restore_clip` says.
+    JPEG, PNG and WebP files keep their format, or all become PNG; other formats become PNG. A file without a face to
+    restore is written too, with the state "no face", "not chosen", or "kept" if all restored faces were rejected. It
+    is copied byte by byte if its format stays and nothing changes. A file in which a face failed is not written and
+    counts as failed. A failure does not affect other files. Files with the suffix of a video
+    (:data:`idm.io.encoding.RESULTS`) are restored by :func:`idm.apps.photo.video.restore_clip`.
 
     Args:
-        about: what else ``status.json`` should say of the job, such as the model.
-        encoding: of clips.
-        max_memory: for a photograph, or for the frames of a clip, in bytes; what needs more fails before it is
+        about: further entries of ``status.json``, such as the model.
+        encoding: of videos.
+        max_memory: for a photograph or the frames of a video, in bytes; a file that needs more fails before it is
             decoded. By default :func:`idm.io.memory.default_budget`.
-        preview: do not restore: write pictures with the faces found, their numbers and scores.
+        preview: only write pictures that show the detected faces with their numbers and scores.
 
     Raises:
         ImageError: before any work: an input does not exist, holds no image, or would be overwritten; a file that no
             job wrote would be, without ``overwrite``; or another job works in the folder.
-        ImportError: before any work: there is a clip, and PyAV is not installed.
-        ValueError: before any work: a clip's file cannot hold what ``encoding`` asks for.
+        ImportError: before any work: there is a video, and PyAV is not installed.
+        ValueError: before any work: the file format of a video cannot hold ``encoding``.
     """
     picture_suffix = as_preview if preview else as_png if file_format == "png" else same_suffix(KEPT_SUFFIXES)
     encoding = encoding or Encoding()

@@ -1,4 +1,4 @@
-"""Do no harm: how much of a restorer's change a face needs, and whether it is better for it."""
+"""Do no harm: how much of a restorer's change a face needs, and whether the face improves."""
 
 import math
 from collections.abc import Mapping

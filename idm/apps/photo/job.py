@@ -1,4 +1,4 @@
-"""A job over many files: what is to do, what is done already, and a status file that survives a kill."""
+"""A job over many files: files to do, files done already, and a status file that survives a kill."""
 
 import hashlib
 import json
@@ -25,10 +25,10 @@ _UNDECIDING = ("name", "batch_size")  # settings that results do not depend on
 
 @dataclass
 class Report:
-    """What became of a job's files.
+    """The outcome of a job.
 
-    ``states`` counts what was written, and ``faces`` the faces in it, by what became of them. ``passed_over`` counts
-    by suffix the files of folders that are no inputs. ``longest_side`` is that of the largest photograph.
+    ``states`` counts the written files by state, ``faces`` their faces. ``passed_over`` counts by suffix the files in
+    folders that are not inputs. ``longest_side`` is that of the largest photograph.
     """
 
     written: list[Path] = field(default_factory=list)
@@ -42,8 +42,8 @@ class Report:
 
 @dataclass(frozen=True)
 class Progress:
-    """Who wants to know: ``on_start`` of the number of files to do, ``on_file`` of each and its error, if any,
-    ``on_frames`` of a clip's frames that are done, and of how many there are, if that is known."""
+    """Callbacks: ``on_start`` gets the number of files to do, ``on_file`` each finished file and its error, if any,
+    ``on_frames`` a video, the number of its finished frames, and of all frames if that is known."""
 
     on_start: Callable[[int], None] = lambda num_files: None
     on_file: Callable[[Path, Exception | None], None] = lambda path, error: None
@@ -51,8 +51,8 @@ class Progress:
 
 
 class Job:
-    """The files of one command, as a context: on leaving, however that happens, the status file is whole and true.
-    Going through a job gives the files to do.
+    """The files of one command, as a context manager that leaves a complete status file in any case. Iterating over a
+    job gives the files to do.
 
     The output folder is locked meanwhile. Its status file, see :class:`~idm.apps.photo.status.Status`, has an entry
     for each input of this job and of earlier ones: its state, its output and what else is known of it. Only what it

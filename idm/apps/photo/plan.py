@@ -1,4 +1,4 @@
-"""Which files a job will write, known and checked before the first is."""
+"""The files that a job will write, planned and checked before the first one."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,7 +43,7 @@ def plan(
         taken: what else the job writes.
 
     Returns:
-        The targets by source, and what was found in folders and is no input.
+        The targets by source, and the files found in folders that are not inputs.
 
     Raises:
         ImageError: an input does not exist or holds no image, two would become one file, or one be overwritten.

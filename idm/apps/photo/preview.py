@@ -1,4 +1,4 @@
-"""Which faces were found in a photograph, drawn into a copy of it."""
+"""Draw the detected faces into a copy of a photograph."""
 
 from collections.abc import Sequence
 

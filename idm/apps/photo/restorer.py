@@ -1,4 +1,4 @@
-"""One photograph: its faces are found, aligned, restored, compared with what they were, and put back."""
+"""One photograph: detect, align, restore, compare and paste its faces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -27,8 +27,8 @@ UNCERTAINTY_WHITE = 0.1  # the standard deviation that an uncertainty map shows 
 
 @dataclass(frozen=True, eq=False)
 class RestoredPhoto:
-    """``photo`` is the result, ``faces`` has a report for each face that was chosen, and ``left_alone`` for each that
-    was found and is too small or no plausible face; ``num_found`` counts all.
+    """A restored photograph: ``photo`` is the result, ``faces`` has a report for each chosen face, ``left_alone`` for
+    each detected face that is too small or not plausible; ``num_found`` counts all detected faces.
 
     ``uncertainty``: grey levels, 255 where the samples' standard deviation is ``UNCERTAINTY_WHITE`` or more.
     """

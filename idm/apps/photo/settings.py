@@ -1,4 +1,4 @@
-"""What to do with a photograph."""
+"""Settings for restoring a photograph."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,28 +9,28 @@ from idm.faces.turns import Turn
 
 @dataclass(frozen=True)
 class PhotoSettings:
-    """What to do with a photograph. The defaults restore every face and leave everything else as it is.
+    """Settings for restoring a photograph. The defaults restore every face and change nothing else.
 
     Args:
         upscale: enlargement of the whole picture, at least 1.
         min_face: faces whose box is smaller than this many pixels are left alone.
-        faces: which to restore: "all", "largest", or their numbers (0 is the largest one found), whatever their size.
-        turn: by how many degrees clockwise the picture is turned to find faces, 0, 90, 180 or 270; "auto" searches all
-            turns where the picture as it is holds no face that is surely upright. The result is not turned. In clips
+        faces: the faces to restore: "all", "largest", or their numbers (0 is the largest one found), of any size.
+        turn: degrees clockwise by which the picture is turned to find faces, 0, 90, 180 or 270; "auto" searches all
+            turns if the picture as given has no face that is surely upright. The result is not turned. In videos
             "auto" is 0.
         seed: sample k of every face is drawn with ``seed + k``.
-        samples: restorations of each face, of which ``pick`` makes one.
+        samples: number of restorations of each face, from which ``pick`` makes one.
         pick: "identity" takes the sample whose identity is closest to the given face, "median" each pixel's median.
         min_identity: a restored face whose identity cosine to the given one is below this is not used.
-        uncertainty: also make a map of where the samples differ.
-        change: how much of the restorer's change is used: all of it ("full"), or as much as each face needs and none
-            where the restored face is no better by its own measures ("auto", see :mod:`idm.apps.photo.harm`).
+        uncertainty: also make a map of where the samples differ; needs ``samples`` of at least 2.
+        change: "full" uses all of the restorer's change; "auto" uses as much as each face needs, and none if the
+            restored face does not improve (see :mod:`idm.apps.photo.harm`).
         color_fix: see :func:`idm.faces.colour.match_colour`.
         grayscale: "keep" takes a face's colours from the photograph and only its lightness from the restorer,
             "auto" does so in photographs that are grey or have one tint, "off" never.
-        detail: what is finer than the restorer's pixels comes from the restorer's result ("replace", so that a large
-            face becomes soft), or from the photograph ("keep"); "auto" keeps it where a face is larger than the
-            restorer's size, and "clean" does too, but takes the grain out of it.
+        detail: source of the detail finer than the restorer's pixels: none ("replace", so that a large face becomes
+            soft) or the photograph ("keep"). "auto" keeps the photograph's in faces larger than the restorer's
+            size; "clean" does so without its grain.
         batch_size: faces restored at once.
 
     Raises:

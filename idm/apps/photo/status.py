@@ -1,4 +1,4 @@
-"""The status file of a job: whole whenever the machine dies, and true."""
+"""The status file of a job, which is complete and correct even after a crash."""
 
 import json
 import os

@@ -1,8 +1,8 @@
-"""A clip: its faces are followed, restored with the same noise in every frame, and put back. A killed job resumes.
+"""Videos: faces are tracked, restored with the same noise in every frame, and pasted back. A killed job resumes.
 
-One frame after the other is read, ``reach`` of them ahead, so that memory does not grow with the clip; and no more at
-once than fit into the memory that is allowed. Every
-``SEGMENT_FRAMES`` frames make a segment, which is there whole, with all that the next one depends on, or not at all.
+Frames are read one by one, ``reach`` of them ahead, so that memory does not grow with the video, and batches fit into
+the allowed memory. Every ``SEGMENT_FRAMES`` frames form a segment, which is written completely, with the state that the
+next one depends on, or not at all.
 """
 
 import json
@@ -105,7 +105,7 @@ def restore_clip(
     segment_frames: int = SEGMENT_FRAMES,
     on_frames: Callable[[int, int | None], None] = lambda done, of: None,
 ) -> dict[str, Any]:
-    """Restore the faces of a clip into ``target``, frame by frame, and say what became of it.
+    """Restore the faces of a video into ``target``, frame by frame, and return its entry for the status file.
 
     Frames keep their times, streams of sound and subtitles their packets. Every frame of a face is drawn with the
     same noise, ``settings.seed`` for all faces: noise then stays even where a face is lost and found again. Numbers of
@@ -115,11 +115,11 @@ def restore_clip(
     Args:
         about: what else the result depends on, such as the model: segments of an earlier run count only if all
             this is equal.
-        max_memory: of the clip's frames, in bytes; by default :func:`idm.io.memory.default_budget`.
+        max_memory: of the video's frames, in bytes; by default :func:`idm.io.memory.default_budget`.
         on_frames: told how many frames are done, and of how many if that is known.
 
     Raises:
-        VideoError: the clip's frames need more memory than ``max_memory``; nothing was done. Or the clip cannot be
+        VideoError: the frames need more memory than ``max_memory``; nothing was done. Or the video cannot be
             read, is broken somewhere, or one of its faces failed: what was done until then stays beside the target, and
             the next call resumes from there.
         ValueError: a setting that is for photographs only.

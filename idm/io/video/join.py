@@ -1,4 +1,4 @@
-"""A clip from its finished segments, with the source's sound, subtitles and descriptions; nothing encoded again."""
+"""Join finished segments into a video, with the source's sound, subtitles and metadata; nothing is encoded again."""
 
 import heapq
 import uuid

@@ -1,4 +1,4 @@
-"""How much memory a clip's frames take, known before one is decoded."""
+"""The memory of a video's frames, known before one is decoded."""
 
 from av.video.format import VideoFormat
 

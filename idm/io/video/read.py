@@ -29,7 +29,7 @@ _ONLY = {"format_whitelist": "mov,matroska,webm,avi", "protocol_whitelist": "fil
 
 
 class VideoError(ImageError):
-    """A clip cannot be read or written. The message is "<path>: <what is wrong>; <what to do>"."""
+    """A video cannot be read or written. The message is "<path>: <what is wrong>; <what to do>"."""
 
 
 def video_error(path: Path, problem: str, remedy: str) -> VideoError:
