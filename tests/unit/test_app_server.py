@@ -52,7 +52,7 @@ class OneFace:
 
 
 class Paints:
-    """What it gives depends on the face and the seed. Faces of so few pixels are not judged, which would refuse noise."""
+    """What it gives depends on the face and the seed. A face of 16 px is not judged, which would refuse the noise."""
 
     image_size = 16
 
