@@ -125,7 +125,7 @@ def _architecture(path: Path, text: str) -> dict[str, Any]:
     if isinstance(named, dict):
         named.setdefault("smooth", False)  # files that were written before there was a choice
     if not isinstance(named, dict) or named.keys() != PUBLISHED.keys():
-        raise WeightsError(f"{path}: does not say its architecture; write it with save_gfpgan")
+        raise WeightsError(f"{path}: does not state its architecture; write it with save_gfpgan")
     for name, example in PUBLISHED.items():
         value, wanted = named[name], type(example)
         if wanted is float and type(value) is int:

@@ -140,7 +140,7 @@ def main() -> None:
     torch.set_num_threads(1)
     loaded = load_restorer(arguments.model, torch.device("cpu"), torch.float32)
     parts = PhotoRestorer(loaded.restorer, load_detector(), load_identity())
-    seed, result = arguments.seed, {"data": "assets:val", "restorer": loaded.about, "seed": arguments.seed}
+    seed, result = arguments.seed, {"data": "assets:val", "restorer": loaded.metadata, "seed": arguments.seed}
     for size in SIZES:
         for change in CHANGES:
             settings = PhotoSettings(change=change)

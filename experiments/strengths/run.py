@@ -69,7 +69,7 @@ def measure(spec: str, faces: Part, rows: dict[str, dict]) -> dict:
     if steps:
         loaded.restorer.chain = loaded.restorer.chain.changed(num_steps=int(steps))
     strengths = {name: measure_strength(loaded.restorer, faces, recipe, rows) for name, recipe in STRENGTHS.items()}
-    return {"restorer": spec, "about": loaded.about, "strengths": strengths}
+    return {"restorer": spec, "about": loaded.metadata, "strengths": strengths}
 
 
 def measure_strength(restorer, faces: Part, recipe: Recipe, rows: dict[str, dict]) -> dict:

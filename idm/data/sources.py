@@ -229,7 +229,9 @@ def row_to_face(row: Mapping[str, Any], image_column: str, landmarks_column: str
             raise ImageError(f"{key}: the data set has no column {column!r}, only {', '.join(row)}")
     data = row[image_column]
     if not data or not data.get("bytes"):  # a path alone would be a file of this machine, whatever it is
-        raise ImageError(f"{key}: holds no bytes of a picture; pictures beside a data set are a source 'folder'")
+        raise ImageError(
+            f"{key}: does not hold the bytes of a picture; use a source 'folder' for pictures beside a data set"
+        )
     picture = decode_image(data["bytes"], key)
     points = row[landmarks_column] if landmarks_column else None
     try:
@@ -271,7 +273,7 @@ def _points(values: Any) -> Landmarks | Points68:
     if points.shape in ((10,), (136,)):
         points = points.reshape(-1, 2)
     if points.shape not in ((5, 2), (68, 2)):
-        raise ValueError(f"5 or 68 points (x, y) wanted, got numbers of shape {points.shape}")
+        raise ValueError(f"expected 5 or 68 points (x, y), got numbers of shape {points.shape}")
     return points
 
 

@@ -112,7 +112,7 @@ class Cleaning:
         ours = [self.output / name for name in (CARD, MANIFEST, SUMMARY)]
         others = [file for file in (*ours, *(self.output / DATA).glob("*")) if file.exists()]
         if not path.exists() and others:
-            raise CleanError(f"{others[0]}: belongs to something else; choose another output folder")
+            raise CleanError(f"{others[0]}: does not belong to this job; choose another output folder")
         if path.exists():
             before, now = _flat(json.loads(path.read_text())), _flat(self.about)
             changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))

@@ -40,7 +40,7 @@ def read_manifest(output: Path) -> list[Entry]:
     """Every line of a finished job's manifest."""
     path = output / MANIFEST
     if not path.exists():
-        raise CleanError(f"{output}: holds no finished cleaning job ({MANIFEST} is missing)")
+        raise CleanError(f"{output}: does not hold a finished cleaning job ({MANIFEST} is missing)")
     with path.open() as lines:  # str.splitlines would also split names, at U+2028 for one
         rows = [json.loads(line) for line in lines]
     for row in rows:

@@ -57,7 +57,7 @@ def _require_alignable(face: Face) -> None:
         try:
             umeyama(face.landmarks, IDENTITY_LANDMARKS)
         except ValueError as error:
-            raise image_error(face.key, str(error), "mend or remove its landmarks") from error
+            raise image_error(face.key, str(error), "repair or remove its landmarks") from error
 
 
 def digests(source: FaceSource | StreamedFaces, indices: Iterable[int]) -> Iterator[str]:

@@ -257,9 +257,9 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     except Exception as error:  # pickle, zipfile, safetensors and torch each have their own
         raise WeightsError(f"{path}: is not a complete weights file ({_reason(error)})") from error
     if not (isinstance(content, dict) and all(isinstance(weight, Tensor) for weight in content.values())):
-        raise WeightsError(f"{path}: holds no weights by name")
+        raise WeightsError(f"{path}: does not hold named weights")
     if nameless := [name for name in content if not isinstance(name, str)]:
-        raise WeightsError(f"{path}: holds no weights by name, the first is called {nameless[0]!r}")
+        raise WeightsError(f"{path}: does not hold named weights, the first is called {nameless[0]!r}")
     if broken := [name for name, weight in content.items() if not torch.isfinite(weight).all()]:
         raise WeightsError(
             f"{path}: holds numbers that are not finite, in {len(broken)} of {len(content)} weights, first {broken[0]}"

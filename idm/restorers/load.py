@@ -11,7 +11,7 @@ from idm.io.run_folder import sha256
 from idm.restorers.idm import IDM
 from idm.restorers.protocol import Restorer
 from idm.restorers.saved import BUNDLED, ModelError, is_idm, load_idm
-from idm.restorers.third_party import load_outside
+from idm.restorers.third_party import load_third_party
 
 ENTRY_POINTS = "idm.restorers"
 
@@ -23,7 +23,7 @@ class Loaded:
     """A restorer, and what a table says of it: its name, parameters, weights and settings."""
 
     restorer: Restorer
-    about: dict[str, Setting]
+    metadata: dict[str, Setting]
 
 
 class Opener(Protocol):
@@ -39,7 +39,7 @@ def load_restorer(path: Path | None, device: torch.device, dtype: torch.dtype) -
         path: a training run, a saved model, or a weights file; None is the bundled model.
 
     Raises:
-        ModelError, OutsideModelError: it cannot be loaded; the message begins with the path.
+        ModelError, ThirdPartyModelError: it cannot be loaded; the message begins with the path.
     """
     if path is None or is_idm(path):
         model = load_idm(path, device, dtype)
@@ -52,15 +52,17 @@ def load_restorer(path: Path | None, device: torch.device, dtype: torch.dtype) -
         if loaded is not None:
             return loaded
     if path.is_dir():
-        raise ModelError(f"{path}: holds no model: neither a training run with a checkpoint nor a saved pipeline")
-    outside = load_outside(path, device)
-    network = outside.descriptor
+        raise ModelError(
+            f"{path}: does not hold a model: neither a training run with a checkpoint nor a saved pipeline"
+        )
+    third_party = load_third_party(path, device)
+    network = third_party.descriptor
     return Loaded(
-        outside,
+        third_party,
         {
             "name": f"{network.architecture.name} ({path.name})",
             "weights_sha256": sha256(path),
-            "image_size": outside.image_size,
+            "image_size": third_party.image_size,
             "parameters": sum(p.numel() for p in network.model.parameters()),
         },
     )

@@ -203,7 +203,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read ({error})") from error
     if not isinstance(content, dict):
-        raise ModelError(f"{path}: holds no settings by name")
+        raise ModelError(f"{path}: does not hold named settings")
     return content
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _UNSCALED = ("GFPGAN", "CodeFormer")
 
 
-class OutsideModelError(ValueError):
+class ThirdPartyModelError(ValueError):
     """A weights file cannot be used; the message begins with its path."""
 
 
@@ -54,15 +54,15 @@ class SpandrelRestorer:
         return self.descriptor(batch)[0]
 
 
-def load_outside(path: Path, device: torch.device) -> SpandrelRestorer:
+def load_third_party(path: Path, device: torch.device) -> SpandrelRestorer:
     """Load a face restorer from a ``.pth`` or ``.safetensors`` file.
 
     Raises:
-        OutsideModelError: see :func:`load_network`; or the network restores no faces.
+        ThirdPartyModelError: see :func:`load_network`; or the network restores no faces.
     """
     network = load_network(path)
     if network.purpose != "FaceSR":
-        raise OutsideModelError(f"{path}: is a {network.architecture.name} network, which restores no faces")
+        raise ThirdPartyModelError(f"{path}: is a {network.architecture.name} network, which does not restore faces")
     return SpandrelRestorer(network, device)
 
 
@@ -70,23 +70,25 @@ def load_network(path: Path) -> "ImageModelDescriptor":
     """Load a network that turns pictures into pictures, on the CPU.
 
     Raises:
-        OutsideModelError: spandrel is not installed, or the file holds no network that it knows.
+        ThirdPartyModelError: spandrel is not installed, or the file holds no network that it knows.
     """
     weights = _read_weights(path)
     try:
         import spandrel
     except ImportError:
-        raise OutsideModelError(f"{path}: needs spandrel: pip install 'idm-face-restoration[spandrel]'") from None
+        raise ThirdPartyModelError(f"{path}: needs spandrel: pip install 'idm-face-restoration[spandrel]'") from None
     _add_codeformer()
     try:
         network = spandrel.ModelLoader().load_from_state_dict(spandrel.canonicalize_state_dict(weights))
     except Exception as error:  # on weights of other kinds spandrel raises whatever it runs into
-        raise OutsideModelError(
+        raise ThirdPartyModelError(
             f"{path}: does not hold a network that spandrel knows (for CodeFormer, whose licence is non-commercial: "
             "pip install spandrel_extra_arches)"
         ) from error
     if not isinstance(network, spandrel.ImageModelDescriptor):
-        raise OutsideModelError(f"{path}: is a {network.architecture.name} network, which wants more than a picture")
+        raise ThirdPartyModelError(
+            f"{path}: is a {network.architecture.name} network, which needs several inputs"
+        )
     return network
 
 
@@ -102,6 +104,6 @@ def _read_weights(path: Path) -> dict[str, Any]:
     try:
         return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # pickle, zipfile, safetensors and torch each have their own
-        raise OutsideModelError(
+        raise ThirdPartyModelError(
             f"{path}: is not a plain weights file of named tensors ({type(error).__name__})"
         ) from error

@@ -141,7 +141,7 @@ def test_what_is_already_there_can_be_skipped(model, faces, tmp_path, capsys) ->
         (["restore", "--aligned", "nowhere.png"], "nowhere.png"),
         (["restore", "--aligned", "EMPTY"], "empty"),
         (["restore", "--aligned", "FACES", "--model", "nowhere"], "nowhere: no such file or folder"),
-        (["restore", "--aligned", "FACES", "--model", "FACES"], "holds no model"),
+        (["restore", "--aligned", "FACES", "--model", "FACES"], "does not hold a model"),
         (["restore", "--aligned", "FACES", "--steps", "0"], "number of steps must be at least 1"),
         (["restore", "--aligned", "FACES", "--steps", "2001"], "1..2000"),
         (["restore", "--aligned", "FACES", "--strength", "0.5"], "start_from='degraded'"),

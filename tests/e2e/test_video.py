@@ -20,7 +20,7 @@ from idm.models.unet import Denoiser
 from idm.restorers.idm import IDM
 from idm.restorers.saved import save_idm
 
-av = pytest.importorskip("av", reason="clips need PyAV: pip install av")
+av = pytest.importorskip("av", reason="videos need PyAV: pip install av")
 
 
 def write_clip(path: Path, pictures: list[np.ndarray]) -> Path:

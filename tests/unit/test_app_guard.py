@@ -14,7 +14,7 @@ import pytest
 
 from idm.apps.web.guard import Guard, Hosts, Quota
 from idm.apps.web.server import Service, temporary_home
-from idm.apps.web.session import Studio
+from idm.apps.web.session import PageService
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
 from idm.io.images import ImageError, write_image
@@ -186,58 +186,60 @@ class Waits:
 
 def test_a_user_who_cancels_or_leaves_frees_the_restorer_after_a_step(tmp_path: Path) -> None:
     gr = pytest.importorskip("gradio")
-    from idm.apps.web.handlers import Answers
+    from idm.apps.web.handlers import Handlers
 
     write_image(tmp_path / "a.png", np.full((32, 32, 3), 90, np.uint8))
     waits = Waits()
-    answers = Answers(Studio({"waits": waits}, OneFace(), None, max_pixels=10**6), [], tmp_path)
+    handlers = Handlers(PageService({"waits": waits}, OneFace(), None, max_pixels=10**6), [], tmp_path)
     said: list[str] = []
 
     def user(name: str) -> None:
         try:
             order = (str(tmp_path / "a.png"), [0], "waits", 4, 0.0, 0, 1, 8)  # eight samples of a face
-            answers.restore(*order, gr.Request(session_hash=name), gr.Progress())
+            handlers.restore(*order, gr.Request(session_hash=name), gr.Progress())
         except gr.Error as error:
             said.append(f"{name}: {error.message}")
 
     first = threading.Thread(target=user, args=["first"])
     first.start()
     assert waits.started.wait(60)
-    answers.cancel(gr.Request(session_hash="another"))  # others cannot
-    answers.cancel(gr.Request(session_hash="first"))
+    handlers.cancel(gr.Request(session_hash="another"))  # others cannot
+    handlers.cancel(gr.Request(session_hash="first"))
     waits.go_on.set()
     first.join(60)
     assert said == ["first: cancelled"]
     assert waits.num_faces == 1
     user("second")
     assert said == ["first: cancelled"]
-    assert answers.running == {}
+    assert handlers.running == {}
 
 
 def test_no_result_is_made_when_there_is_no_space_for_more(tmp_path: Path) -> None:
     gr = pytest.importorskip("gradio")
-    from idm.apps.web.handlers import Answers
+    from idm.apps.web.handlers import Handlers
 
     write_image(tmp_path / "a.png", np.full((32, 32, 3), 90, np.uint8))
     (tmp_path / "results" / "old").mkdir(parents=True)
     (tmp_path / "results" / "old" / "b.png").write_bytes(bytes(1001))
     waits = Waits()
-    answers = Answers(Studio({"waits": waits}, OneFace(), None, max_pixels=10**6), [], tmp_path / "results", 1000)
+    handlers = Handlers(
+        PageService({"waits": waits}, OneFace(), None, max_pixels=10**6), [], tmp_path / "results", 1000
+    )
     order = (str(tmp_path / "a.png"), [0], "waits", 4, 0.0, 0, 1, 1)
     with pytest.raises(gr.Error, match="no space for more results"):
-        answers.restore(*order, gr.Request(session_hash="me"), gr.Progress())
+        handlers.restore(*order, gr.Request(session_hash="me"), gr.Progress())
     assert not waits.started.is_set()
 
 
 def test_users_at_once_share_the_memory_and_a_picture_beyond_it_is_refused(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", np.zeros((1000, 1000, 3), np.uint8))
-    studio = Studio({"waits": Waits()}, OneFace(), None, max_pixels=10**7, max_memory=20 * MB)
-    with studio.memory_for(tmp_path / "a.png"):
-        second = threading.Thread(target=lambda: studio.memory_for(tmp_path / "a.png").__enter__(), daemon=True)
+    page_service = PageService({"waits": Waits()}, OneFace(), None, max_pixels=10**7, max_memory=20 * MB)
+    with page_service.memory_for(tmp_path / "a.png"):
+        second = threading.Thread(target=lambda: page_service.memory_for(tmp_path / "a.png").__enter__(), daemon=True)
         second.start()
         second.join(0.1)
         assert second.is_alive()  # 16 MB each do not fit into 20
     second.join(60)
     assert not second.is_alive()
     with pytest.raises(ImageError, match=r"of memory, not .*--max-memory"):
-        studio.read(tmp_path / "a.png", 4)
+        page_service.read(tmp_path / "a.png", 4)

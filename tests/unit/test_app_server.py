@@ -25,13 +25,13 @@ pytest.importorskip("gradio")
 import httpx
 
 from idm.apps.cli import main as cli
-from idm.apps.cli.app import _studio
+from idm.apps.cli.app import _page_service
 from idm.apps.photo.face import FaceReport
 from idm.apps.photo.restorer import RestoredPhoto
 from idm.apps.web import theme
 from idm.apps.web.handlers import most_steps
 from idm.apps.web.server import Service, served, sweep
-from idm.apps.web.session import Done, Order, Studio
+from idm.apps.web.session import PageService, RestoreRequest, RestoreResult
 from idm.data.synthetic import synthetic_face
 from idm.faces.detect import DetectedFace
 from idm.io.photos import Photo, read_photo
@@ -103,8 +103,8 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def studio() -> Studio:
-    return Studio({"paints": Paints()}, OneFace(), None, max_pixels=100_000)
+def page_service() -> PageService:
+    return PageService({"paints": Paints()}, OneFace(), None, max_pixels=100_000)
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def running(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def running(page_service: PageService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The page, with every address that anything in this process connects to."""
     contacted: list[str] = []
     connect = socket.socket.connect
@@ -133,7 +133,7 @@ def running(studio: Studio, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         patch.setattr("tempfile.tempdir", None)
         patch.chdir(tmp_path_factory.mktemp("elsewhere"))
         Path("secret.txt").write_text(SECRET)
-        with served(studio, Service(port=free_port(), max_mb=MAX_MB)) as address:
+        with served(page_service, Service(port=free_port(), max_mb=MAX_MB)) as address:
             cache = Path(os.environ["GRADIO_TEMP_DIR"])
             yield Running(address, cache, cache.parent, contacted)
         assert not cache.parent.exists(), "temporary files are left"
@@ -170,13 +170,17 @@ def restore_as_a_user(running: Running, data: bytes, seed: int) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(running.get(f"/gradio_api/file={result}").content)))
 
 
-def test_users_at_once_get_their_own_results_lossless(running: Running, studio: Studio, tmp_path: Path) -> None:
+def test_users_at_once_get_their_own_results_lossless(
+    running: Running, page_service: PageService, tmp_path: Path
+) -> None:
     with ThreadPoolExecutor(3) as users:
         got = list(users.map(lambda n: restore_as_a_user(running, png(n % 2), 10 + n), range(3)))
     for n, result in enumerate(got):
         (tmp_path / "photo.png").write_bytes(png(n % 2))
         photo = read_photo(tmp_path / "photo.png")
-        assert np.array_equal(result, studio.restore(photo, Order("paints", (0,), seed=10 + n)).result.photo.pixels)
+        assert np.array_equal(
+            result, page_service.restore(photo, RestoreRequest("paints", (0,), seed=10 + n)).result.photo.pixels
+        )
     assert not np.array_equal(got[0], got[2])  # one photograph, two seeds
 
 
@@ -206,8 +210,8 @@ def test_who_finds_the_queue_full_is_told_so_and_the_others_are_served_in_turn(
             assert go_on.wait(60)
             return super().restore(lq, seeds)
 
-    studio = Studio({"waits": Waits()}, OneFace(), None, max_pixels=100_000)
-    with served(studio, Service(port=free_port(), queue_size=1)) as address:
+    page_service = PageService({"waits": Waits()}, OneFace(), None, max_pixels=100_000)
+    with served(page_service, Service(port=free_port(), queue_size=1)) as address:
         cache = Path(os.environ["GRADIO_TEMP_DIR"])
         server = Running(address, cache, cache.parent, [])
         path = server.upload("face.png", png(0))
@@ -376,7 +380,7 @@ def test_it_listens_on_this_machine_only(running: Running) -> None:
 # --- files
 
 
-def test_uploads_and_results_are_removed_after_a_while(studio: Studio, running: Running) -> None:
+def test_uploads_and_results_are_removed_after_a_while(page_service: PageService, running: Running) -> None:
     old = Path(running.upload("old.png", png(3)))
     kept = {running.cache / "kept.png"}
     (running.cache / "kept.png").write_bytes(png(0))
@@ -390,8 +394,10 @@ def test_uploads_and_results_are_removed_after_a_while(studio: Studio, running: 
     assert (running.cache / "kept.png").exists()
 
 
-def test_a_running_server_sweeps_by_itself_but_keeps_the_examples(studio: Studio, own_environment: None) -> None:
-    with served(studio, Service(port=free_port(), max_mb=MAX_MB), kept_seconds=0.3) as address:
+def test_a_running_server_sweeps_by_itself_but_keeps_the_examples(
+    page_service: PageService, own_environment: None
+) -> None:
+    with served(page_service, Service(port=free_port(), max_mb=MAX_MB), kept_seconds=0.3) as address:
         cache = Path(os.environ["GRADIO_TEMP_DIR"])
         server = Running(address, cache, cache.parent, [])
         thumbnails = set(cache.rglob("*.png"))
@@ -405,10 +411,13 @@ def test_a_running_server_sweeps_by_itself_but_keeps_the_examples(studio: Studio
 
 
 def test_a_port_that_is_taken_is_said_to_be_and_leaves_nothing(
-    studio: Studio, running: Running, own_environment: None
+    page_service: PageService, running: Running, own_environment: None
 ) -> None:
     port = int(running.address.rstrip("/").rsplit(":", 1)[1])
-    with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}: taken"), served(studio, Service(port=port)):
+    with (
+        pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}: taken"),
+        served(page_service, Service(port=port)),
+    ):
         pass
     assert [home for home in running.home.parent.glob("idm-app-*") if home != running.home] == []
 
@@ -419,7 +428,9 @@ def test_a_port_that_is_taken_is_said_to_be_and_leaves_nothing(
 def test_names_in_the_table_of_faces_are_text_and_not_html() -> None:
     face = FaceReport(0, "kept", (1.0, 1.0, 9.0, 9.0), 0.9, 12.0, -0.25, "<img src=x onerror=alert(1)>")
     pixels = np.zeros((12, 12, 3), np.uint8)
-    table = theme.faces_table(Done(Order("<b>mine</b>", (0,)), pixels, RestoredPhoto(Photo(pixels), [face], 1)))
+    table = theme.faces_table(
+        RestoreResult(RestoreRequest("<b>mine</b>", (0,)), pixels, RestoredPhoto(Photo(pixels), [face], 1))
+    )
     assert "<b>" not in table
     assert "onerror" in table
     assert "<img src=x" not in table
@@ -430,7 +441,9 @@ def test_names_in_the_table_of_faces_are_text_and_not_html() -> None:
 def test_missing_identity_weights_are_said_to_be_missing() -> None:
     face = FaceReport(0, "restored", (1.0, 1.0, 9.0, 9.0), 0.9, 12.0)
     pixels = np.zeros((12, 12, 3), np.uint8)
-    table = theme.faces_table(Done(Order("idm", (0,)), pixels, RestoredPhoto(Photo(pixels), [face], 1)))
+    table = theme.faces_table(
+        RestoreResult(RestoreRequest("idm", (0,)), pixels, RestoredPhoto(Photo(pixels), [face], 1))
+    )
     assert "were not measured" in table
 
 
@@ -439,9 +452,9 @@ def test_without_weights_of_others_the_page_has_the_builtin_detector_and_says_so
 ) -> None:
     monkeypatch.setenv("IDM_HOME", str(tmp_path))
     monkeypatch.delenv("IDM_ASSETS", raising=False)
-    studio = _studio(cli.build_parser().parse_args(["app"]))
-    assert studio.identity is None
-    assert studio.find(Photo(np.zeros((64, 64, 3), np.uint8))) == []
+    page_service = _page_service(cli.build_parser().parse_args(["app"]))
+    assert page_service.identity is None
+    assert page_service.find(Photo(np.zeros((64, 64, 3), np.uint8))) == []
     notes = capsys.readouterr().err.splitlines()
     assert [note.startswith("note: ") and "`idm weights fetch`" in note for note in notes] == [True, True]
 
@@ -455,4 +468,4 @@ def test_impossible_limits_are_refused(wrong: list[str], capsys: pytest.CaptureF
 
 
 def test_steps_are_offered_up_to_those_that_a_model_is_made_for() -> None:
-    assert [most_steps(Order("idm", (), num_steps=n)) for n in (1, 4, 10)] == [4, 4, 10]
+    assert [most_steps(RestoreRequest("idm", (), num_steps=n)) for n in (1, 4, 10)] == [4, 4, 10]

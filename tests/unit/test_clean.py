@@ -391,7 +391,7 @@ def test_a_folder_with_shards_of_something_else_is_refused(tmp_path: Path) -> No
 
 def test_a_readme_of_something_else_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(CleanError, match=r"README\.md: belongs to something else"):
+    with pytest.raises(CleanError, match=r"README\.md: does not belong to this job"):
         run_job(job(tmp_path), ALONE)
     assert content(tmp_path) == {"README.md": b"mine"}
 

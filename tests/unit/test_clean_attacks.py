@@ -103,7 +103,7 @@ def test_a_finished_shard_that_was_damaged_is_made_again(tmp_path: Path, damage:
 def test_a_row_with_a_path_and_no_bytes_reads_no_file_of_this_machine(tmp_path: Path) -> None:
     write_image(tmp_path / "private.png", np.zeros((SIZE, SIZE, 3), np.uint8))
     row = {"image": {"bytes": None, "path": str(tmp_path / "private.png")}}
-    with pytest.raises(ImageError, match="row: holds no bytes of a picture"):
+    with pytest.raises(ImageError, match="row: does not hold the bytes of a picture"):
         row_to_face(row, "image", None, SIZE, "row")
 
 

@@ -165,19 +165,27 @@ def test_a_logit_of_the_patch_critic_sees_68_px():
     assert (seen.amax(dim=0) - seen.amin(dim=0) + 1).tolist() == [68, 68]
 
 
-def test_the_matrices_of_the_patch_critic_have_spectral_norm_one_but_for_the_last():
+def test_the_patch_critic_starts_with_he_weights_for_its_leaky_relu_and_normalises_nothing():
     torch.manual_seed(0)
     critic = PatchCritic()
     for conv in critic.convs:
-        for _ in range(50):  # of power iteration
-            weight = conv.weight
-        assert torch.linalg.matrix_norm(weight.flatten(1), 2).item() == pytest.approx(1, abs=0.01)
-    assert "parametrizations" not in dict(critic.final_conv.named_modules())
+        wanted = sqrt(2 / (1 + 0.2**2) / conv.weight[0].numel())  # He et al., arXiv 1502.01852, eq. 15
+        assert conv.weight.std().item() == pytest.approx(wanted, rel=0.02)
+    assert {type(layer) for layer in critic.modules()} == {PatchCritic, torch.nn.ModuleList, torch.nn.Conv2d}
+
+
+def test_the_patch_critic_turns_patches_into_channels_as_pytorch_does():
+    torch.manual_seed(0)
+    critic = PatchCritic(4, (8,))
+    x = randn(2, 3, 16, 16)
+    h = F.leaky_relu(critic.convs[0](F.pixel_unshuffle(x, 4)), 0.2)
+    torch.testing.assert_close(critic(x), critic.final_conv(h))
+    assert critic(x[:0]).shape == (0, 1, 4, 4)
 
 
 def test_the_patch_critic_has_the_second_derivatives_that_r1_needs():
     torch.manual_seed(0)
-    critic = PatchCritic(2, (4, 6)).double().eval()  # power iteration would move the weights from call to call
+    critic = PatchCritic(2, (4, 6)).double()
     x = randn(2, 3, 8, 8).double().requires_grad_()
     assert torch.autograd.gradcheck(critic, x, fast_mode=True)
     assert torch.autograd.gradgradcheck(critic, x, fast_mode=True)

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "examples").glob("*.md")),
     *sorted((ROOT / "experiments").rglob("*.md")),
 ]
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
@@ -176,6 +177,22 @@ def load(path: Path) -> ModuleType:
 def test_the_page_of_settings_is_up_to_date() -> None:
     committed = (ROOT / "docs" / "configuration.md").read_text()
     assert committed == load(ROOT / "docs" / "make_configuration.py").render(), "run: python docs/make_configuration.py"
+
+
+def test_the_architecture_picture_is_up_to_date() -> None:
+    committed = (ROOT / "docs" / "pictures" / "architecture.svg").read_text()
+    assert committed == load(ROOT / "docs" / "make_architecture.py").render(), "run: python docs/make_architecture.py"
+
+
+def test_an_arrow_of_the_architecture_is_left_out_only_where_others_imply_it() -> None:
+    page = load(ROOT / "docs" / "make_architecture.py")
+    assert page.reduced({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {"a": {"b"}, "b": {"c"}, "c": set()}
+
+
+def test_the_site_lists_every_page_of_the_documentation() -> None:
+    pages = set(re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text()))
+    docs = ROOT / "docs"
+    assert {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")} <= pages
 
 
 def test_the_citation_has_the_version_and_licence_of_the_package() -> None:

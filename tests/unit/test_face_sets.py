@@ -37,7 +37,7 @@ def test_whole_sets_pass(small, tmp_path: Path, capsys) -> None:
     assert check("lfw-test", tmp_path / "lfw") == 0
     out = capsys.readouterr().out
     assert "143.98" in out
-    assert f"{tmp_path}: whole" in out
+    assert f"{tmp_path}: complete" in out
 
 
 def test_every_fault_is_said(small, tmp_path: Path, capsys) -> None:

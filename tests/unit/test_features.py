@@ -131,7 +131,7 @@ def test_a_broken_file_and_one_of_another_network_are_refused_in_one_line(home, 
     with pytest.raises(WeightsError, match=rf"{path}: is not a complete weights file [^\n]+$"):
         load()
     torch.save({"epoch": 3}, path)
-    with pytest.raises(WeightsError, match=rf"{path}: holds no weights by name$"):
+    with pytest.raises(WeightsError, match=rf"{path}: does not hold named weights$"):
         load()
 
 

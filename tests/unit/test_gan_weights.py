@@ -113,7 +113,7 @@ def test_files_from_before_there_was_smooth_resampling_are_read(tiny, saved):
 
 def test_weights_without_their_architecture_are_refused(saved):
     save_file(load_file(saved), saved)
-    refused(saved, "does not say its architecture")
+    refused(saved, "does not state its architecture")
 
 
 @pytest.mark.parametrize("change", [{"sft_half": True}, {"image_size": 32}, {"narrow": 1 / 32}, {"num_mlp": 3}])
@@ -132,7 +132,7 @@ def test_a_gap_is_refused_and_not_filled_with_random_numbers(saved):
 @pytest.mark.parametrize("text", ["[1, 2]", '"512"', "7", "null", "{}"])
 def test_an_architecture_that_is_no_list_of_arguments_is_refused(saved, text):
     save_file(load_file(saved), saved, {"architecture": text})
-    refused(saved, "does not say its architecture")
+    refused(saved, "does not state its architecture")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(saved, value):
 def test_names_that_are_numbers_and_weights_without_a_shape_are_refused(tmp_path):
     path = tmp_path / "a.pth"
     torch.save({"params_ema": {0: torch.zeros(3), "b": torch.zeros(3)}}, path)
-    refused(path, "holds no weights by name, the first is called 0")
+    refused(path, "does not hold named weights, the first is called 0")
     assert not holds_gfpgan(path)
     torch.save({"params_ema": {"conv_body_first.weight": torch.tensor(1.0)}}, path)
     refused(path, "holds another architecture")
@@ -200,7 +200,7 @@ def test_a_file_that_is_no_published_gfpgan_is_refused(tmp_path):
         refused(path, "is not a complete weights file")
         assert not holds_gfpgan(path)
     torch.save({"state_dict": {}}, path)
-    refused(path, "holds no weights by name")
+    refused(path, "does not hold named weights")
     torch.save({"params_ema": {"encoder.weight": torch.zeros(16, 3, 1, 1)}}, path)
     refused(path, "is not a GFP-GAN (conv_body_first.weight is missing)")
     torch.save({"params_ema": {"conv_body_first.0.weight": torch.zeros(16, 3, 1, 1)}}, path)
@@ -268,9 +268,9 @@ def test_a_run_is_opened_with_its_best_model_and_described_for_tables(tiny, tmp_
     assert open_restorer(tmp_path / "run", torch.device("cpu"), torch.float32) is None
     save_gfpgan(tiny, checkpoint / MODEL)
     loaded = open_restorer(tmp_path / "run", torch.device("cpu"), torch.bfloat16)
-    assert loaded.restorer.image_size == loaded.about["image_size"] == 16
-    assert loaded.about["parameters"] == sum(p.numel() for p in tiny.parameters())
-    assert loaded.about["precision"] == "bfloat16"
+    assert loaded.restorer.image_size == loaded.metadata["image_size"] == 16
+    assert loaded.metadata["parameters"] == sum(p.numel() for p in tiny.parameters())
+    assert loaded.metadata["precision"] == "bfloat16"
     faces = torch.rand(2, 3, 16, 16)
     exact = load_restorer(tmp_path / "run", torch.device("cpu")).restore(faces, [1, 2])
     torch.testing.assert_close(loaded.restorer.restore(faces, [1, 2]), exact, atol=0.1, rtol=0)

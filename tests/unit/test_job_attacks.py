@@ -82,7 +82,7 @@ def test_a_file_that_no_job_wrote_is_replaced_on_request_only(tmp_path: Path, na
     source = pictures(tmp_path, "a.tif") / "a.tif"
     (tmp_path / name).write_bytes(FOREIGN)
     for skips in (False, True):
-        with pytest.raises(ImageError, match=rf"{name}: is there already, .*--overwrite"):
+        with pytest.raises(ImageError, match=rf"{name}: already exists, .*--overwrite"):
             restore(source, tmp_path, MAPS, skip_existing=skips)
         assert (tmp_path / name).read_bytes() == FOREIGN
     assert {path.name for path in tmp_path.iterdir()} == {"a.tif", name}  # nothing was begun

@@ -12,7 +12,7 @@ from idm.restorers import load as load_module
 from idm.restorers.load import Loaded, load_restorer
 from idm.restorers.protocol import Restorer
 from idm.restorers.saved import DEFAULT, ModelError, is_idm
-from idm.restorers.third_party import OutsideModelError, SpandrelRestorer, load_outside
+from idm.restorers.third_party import SpandrelRestorer, ThirdPartyModelError, load_third_party
 
 CPU = torch.device("cpu")
 
@@ -69,15 +69,15 @@ def test_a_face_depends_on_its_seed_and_not_on_its_batch_and_the_global_generato
 def test_a_file_that_is_no_weights_file_is_named(tmp_path):
     path = tmp_path / "broken.pth"
     path.write_bytes(b"\x80\x02oops")
-    with pytest.raises(OutsideModelError, match=r"broken\.pth: is not a plain weights file"):
-        load_outside(path, CPU)
+    with pytest.raises(ThirdPartyModelError, match=r"broken\.pth: is not a plain weights file"):
+        load_third_party(path, CPU)
 
 
 def test_weights_of_an_unknown_network_are_refused_with_a_hint(tmp_path):
     path = tmp_path / "unknown.safetensors"
     save_file({"weight": torch.zeros(2)}, path)
-    with pytest.raises(OutsideModelError, match="does not hold a network that spandrel knows"):
-        load_outside(path, CPU)
+    with pytest.raises(ThirdPartyModelError, match="does not hold a network that spandrel knows"):
+        load_third_party(path, CPU)
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
@@ -87,18 +87,18 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
 
     path = tmp_path / "evil.pth"
     torch.save({"params_ema": Evil()}, path)
-    with pytest.raises(OutsideModelError, match=r"evil\.pth"):
-        load_outside(path, CPU)
+    with pytest.raises(ThirdPartyModelError, match=r"evil\.pth"):
+        load_third_party(path, CPU)
 
 
 # Any restorer from its path
 
 
-def test_without_a_path_it_is_the_model_in_the_box():
+def test_without_a_path_it_is_the_bundled_model():
     loaded = load_restorer(None, CPU, torch.float32)
-    assert loaded.about["name"] == "idm-faces-256"
-    assert loaded.about["parameters"] == sum(p.numel() for p in loaded.restorer.denoiser.parameters())
-    assert loaded.about["image_size"] == loaded.restorer.image_size == 128
+    assert loaded.metadata["name"] == "idm-faces-256"
+    assert loaded.metadata["parameters"] == sum(p.numel() for p in loaded.restorer.denoiser.parameters())
+    assert loaded.metadata["image_size"] == loaded.restorer.image_size == 128
 
 
 def test_an_idm_is_known_by_its_pipeline_and_a_run_by_its_checkpoints(tmp_path):
@@ -118,7 +118,7 @@ def test_another_package_opens_the_paths_of_its_own_kind(tmp_path, monkeypatch):
     monkeypatch.setattr(load_module, "entry_points", lambda group: [entry] if group == load_module.ENTRY_POINTS else [])
     assert load_restorer(tmp_path / "mine", CPU, torch.float32) is MINE
     (tmp_path / "other").mkdir()
-    with pytest.raises(ModelError, match="other: holds no model"):
+    with pytest.raises(ModelError, match="other: does not hold a model"):
         load_restorer(tmp_path / "other", CPU, torch.float32)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
-from idm.apps.web.session import Order, Studio, choose, save
+from idm.apps.web.session import PageService, RestoreRequest, choose, save
 from idm.data.synthetic import synthetic_face
 from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
@@ -70,58 +70,63 @@ def pipeline() -> IDM:
 
 
 @pytest.fixture
-def studio(pipeline: IDM) -> Studio:
-    return Studio({"idm": pipeline, "inverts": Inverts()}, KnowsTheFaces(), None, max_pixels=100_000)
+def page_service(pipeline: IDM) -> PageService:
+    return PageService({"idm": pipeline, "inverts": Inverts()}, KnowsTheFaces(), None, max_pixels=100_000)
 
 
-def by_the_command(pipeline: IDM, photo: Photo, order: Order) -> np.ndarray:
+def by_the_command(pipeline: IDM, photo: Photo, wanted: RestoreRequest) -> np.ndarray:
     """What ``idm restore`` does with these settings: they become the pipeline's own."""
     before = pipeline.chain
-    pipeline.chain = before.changed(num_steps=order.num_steps, fidelity=order.fidelity)
-    settings = PhotoSettings(seed=order.seed, faces=order.faces, change=order.change)
+    pipeline.chain = before.changed(num_steps=wanted.num_steps, fidelity=wanted.fidelity)
+    settings = PhotoSettings(seed=wanted.seed, faces=wanted.faces, change=wanted.change)
     done = PhotoRestorer(pipeline, KnowsTheFaces()).restore(photo, settings)
     pipeline.chain = before
     return done.photo.pixels
 
 
 @pytest.mark.parametrize(
-    "order",
+    "wanted",
     [
-        Order("idm", (0,), num_steps=3, fidelity=0.0, seed=0, change="full"),
-        Order("idm", (0, 1), num_steps=4, fidelity=0.5, seed=7, change="full"),
-        Order("idm", (1,), num_steps=2, fidelity=1.0, seed=2**32 - 1, change="full"),
+        RestoreRequest("idm", (0,), num_steps=3, fidelity=0.0, seed=0, change="full"),
+        RestoreRequest("idm", (0, 1), num_steps=4, fidelity=0.5, seed=7, change="full"),
+        RestoreRequest("idm", (1,), num_steps=2, fidelity=1.0, seed=2**32 - 1, change="full"),
     ],
 )
-def test_the_page_restores_as_the_command_does_bit_for_bit(studio: Studio, pipeline: IDM, order: Order) -> None:
+def test_the_page_restores_as_the_command_does_bit_for_bit(
+    page_service: PageService, pipeline: IDM, wanted: RestoreRequest
+) -> None:
     photo = photo_of(0, 1)
-    done = studio.restore(photo, order)
-    assert np.array_equal(done.result.photo.pixels, by_the_command(pipeline, photo, order))
+    done = page_service.restore(photo, wanted)
+    assert np.array_equal(done.result.photo.pixels, by_the_command(pipeline, photo, wanted))
     assert not np.array_equal(done.result.photo.pixels, photo.pixels)
-    assert [face.number for face in done.result.faces] == list(order.faces)
+    assert [face.number for face in done.result.faces] == list(wanted.faces)
 
 
-def test_an_order_leaves_the_shared_pipeline_as_it_was(studio: Studio, pipeline: IDM) -> None:
+def test_an_order_leaves_the_shared_pipeline_as_it_was(page_service: PageService, pipeline: IDM) -> None:
     before = pipeline.chain
-    studio.restore(photo_of(0), Order("idm", (0,), num_steps=5, fidelity=0.4))
+    page_service.restore(photo_of(0), RestoreRequest("idm", (0,), num_steps=5, fidelity=0.4))
     assert pipeline.chain == before
 
 
-def test_many_users_at_once_get_what_each_would_get_alone(studio: Studio) -> None:
+def test_many_users_at_once_get_what_each_would_get_alone(page_service: PageService) -> None:
     jobs = [
-        (photo_of(*range(1 + n % 3)), Order("idm", (n % (1 + n % 3),), num_steps=1 + n % 4, fidelity=0.1 * n, seed=n))
+        (
+            photo_of(*range(1 + n % 3)),
+            RestoreRequest("idm", (n % (1 + n % 3),), num_steps=1 + n % 4, fidelity=0.1 * n, seed=n),
+        )
         for n in range(4)
     ]
-    alone = [studio.restore(photo, order).result.photo.pixels for photo, order in jobs]
+    alone = [page_service.restore(photo, wanted).result.photo.pixels for photo, wanted in jobs]
     with ThreadPoolExecutor(4) as users:
-        together = list(users.map(lambda job: studio.restore(*job).result.photo.pixels, jobs))
+        together = list(users.map(lambda job: page_service.restore(*job).result.photo.pixels, jobs))
     assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
 def test_the_detector_works_for_one_user_at_a_time() -> None:
     detector = KnowsTheFaces()
-    studio = Studio({"inverts": Inverts()}, detector, None, max_pixels=100_000)
+    page_service = PageService({"inverts": Inverts()}, detector, None, max_pixels=100_000)
     with ThreadPoolExecutor(8) as users:
-        list(users.map(studio.find, [photo_of(0)] * 8))
+        list(users.map(page_service.find, [photo_of(0)] * 8))
     assert detector.most_at_work == 1
 
 
@@ -139,9 +144,9 @@ def test_a_restorer_works_for_one_user_at_a_time() -> None:
             at_work.pop()
             return lq
 
-    studio = Studio({"busy": Busy()}, KnowsTheFaces(), None, max_pixels=100_000)
+    page_service = PageService({"busy": Busy()}, KnowsTheFaces(), None, max_pixels=100_000)
     with ThreadPoolExecutor(4) as users:
-        list(users.map(lambda n: studio.restore(photo_of(n), Order("busy", (0,))), range(4)))
+        list(users.map(lambda n: page_service.restore(photo_of(n), RestoreRequest("busy", (0,))), range(4)))
     assert most_at_work == 1
 
 
@@ -154,26 +159,28 @@ def test_looking_for_faces_does_not_wait_for_somebody_elses_restoration(pipeline
             assert found.wait(10), "the other user's search waited"
             return lq
 
-    studio = Studio({"slow": Slow()}, KnowsTheFaces(), None, max_pixels=100_000)
+    page_service = PageService({"slow": Slow()}, KnowsTheFaces(), None, max_pixels=100_000)
     with ThreadPoolExecutor(1) as user:
-        restoring = user.submit(studio.restore, photo_of(0), Order("slow", (0,)))
+        restoring = user.submit(page_service.restore, photo_of(0), RestoreRequest("slow", (0,)))
         assert started.wait(10)
-        assert len(studio.find(photo_of(0, 1))) == 2
+        assert len(page_service.find(photo_of(0, 1))) == 2
         found.set()
         restoring.result(10)
 
 
 @pytest.mark.parametrize(
-    ("order", "steps"),
+    ("wanted", "steps"),
     [
-        (Order("idm", (0, 1, 2), num_steps=4, fidelity=0.5), 2),  # one batch, the last half of the chain
-        (Order("idm", (0, 1, 2), num_steps=4, samples=4), 8),  # 12 faces in batches of 8
-        (Order("inverts", (0, 1, 2)), 3),  # a face each
+        (RestoreRequest("idm", (0, 1, 2), num_steps=4, fidelity=0.5), 2),  # one batch, the last half of the chain
+        (RestoreRequest("idm", (0, 1, 2), num_steps=4, samples=4), 8),  # 12 faces in batches of 8
+        (RestoreRequest("inverts", (0, 1, 2)), 3),  # a face each
     ],
 )
-def test_progress_counts_to_its_end_in_steps_of_one(studio: Studio, order: Order, steps: int) -> None:
+def test_progress_counts_to_its_end_in_steps_of_one(
+    page_service: PageService, wanted: RestoreRequest, steps: int
+) -> None:
     told: list[tuple[int, int]] = []
-    studio.restore(photo_of(0, 1, 2), order, lambda done, total: told.append((done, total)))
+    page_service.restore(photo_of(0, 1, 2), wanted, lambda done, total: told.append((done, total)))
     assert told == [(n, steps) for n in range(1, steps + 1)]
 
 
@@ -192,9 +199,11 @@ def test_progress_counts_to_its_end_in_steps_of_one(studio: Studio, order: Order
         ({"samples": 0}, "samples"),
     ],
 )
-def test_an_impossible_order_is_refused_with_what_is_wrong(studio: Studio, change: dict, message: str) -> None:
+def test_an_impossible_order_is_refused_with_what_is_wrong(
+    page_service: PageService, change: dict, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
-        studio.restore(photo_of(0), replace(Order("idm", (0,)), **change))
+        page_service.restore(photo_of(0), replace(RestoreRequest("idm", (0,)), **change))
 
 
 def bomb(path: Path, side: int) -> Path:
@@ -212,22 +221,22 @@ def bomb(path: Path, side: int) -> Path:
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(
-    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page_service: PageService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = bomb(tmp_path / "bomb.png", 8000)
     assert path.stat().st_size < 50_000
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("the bomb was decoded"))
     with pytest.raises(ImageError, match=r"bomb.png: is too large \(8000 x 8000 pixels, the limit is 0.1 megapixels\)"):
-        studio.read(path)
+        page_service.read(path)
 
 
-def test_what_is_no_picture_or_gone_is_said_to_be_so(studio: Studio, tmp_path: Path) -> None:
+def test_what_is_no_picture_or_gone_is_said_to_be_so(page_service: PageService, tmp_path: Path) -> None:
     text = tmp_path / "notes.jpg"
     text.write_text("not a picture")
     with pytest.raises(ImageError, match="is not an image of a known kind"):
-        studio.read(text)
+        page_service.read(text)
     with pytest.raises(ImageError, match="no longer here"):
-        studio.read(tmp_path / "swept.png")
+        page_service.read(tmp_path / "swept.png")
 
 
 def test_small_faces_are_not_chosen_by_default() -> None:
@@ -236,19 +245,21 @@ def test_small_faces_are_not_chosen_by_default() -> None:
     assert choose(faces) == [0, 1]
 
 
-def test_before_and_after_have_one_size_and_nothing_else_changes(studio: Studio) -> None:
+def test_before_and_after_have_one_size_and_nothing_else_changes(page_service: PageService) -> None:
     photo = photo_of(0, 1)
-    done = studio.restore(photo, Order("inverts", (1,), upscale=2.0))
+    done = page_service.restore(photo, RestoreRequest("inverts", (1,), upscale=2.0))
     assert done.before.shape == done.result.photo.pixels.shape == (2 * FACE, 4 * FACE, 3)
     assert np.array_equal(done.before[:, : 2 * FACE - 8], done.result.photo.pixels[:, : 2 * FACE - 8])
 
 
-def test_the_png_is_lossless_and_the_photographs_own_kind_is_offered_too(studio: Studio, tmp_path: Path) -> None:
+def test_the_png_is_lossless_and_the_photographs_own_kind_is_offered_too(
+    page_service: PageService, tmp_path: Path
+) -> None:
     exif = Image.Exif()
     exif[0x010F] = "a camera"
     Image.fromarray(photo_of(0).pixels).save(tmp_path / "me.jpg", exif=exif)
     photo = read_photo(tmp_path / "me.jpg")
-    done = studio.restore(photo, Order("inverts", (0,)))
+    done = page_service.restore(photo, RestoreRequest("inverts", (0,)))
     files = save(done, tmp_path / "me.jpg", tmp_path)
     assert [file.name for file in files] == ["me_restored.png", "me_restored.jpg"]
     assert np.array_equal(np.asarray(Image.open(files[0])), done.result.photo.pixels)
@@ -257,9 +268,9 @@ def test_the_png_is_lossless_and_the_photographs_own_kind_is_offered_too(studio:
 
 @pytest.mark.parametrize(("name", "has_alpha"), [("a.png", False), ("a.tif", False), ("a.jpg", True)])
 def test_only_png_is_offered_where_the_own_kind_is_png_or_cannot_hold_the_result(
-    studio: Studio, tmp_path: Path, name: str, has_alpha: bool
+    page_service: PageService, tmp_path: Path, name: str, has_alpha: bool
 ) -> None:
     photo = photo_of(0)
     alpha = np.full(photo.pixels.shape[:2], 200, np.uint8) if has_alpha else None
-    done = studio.restore(replace(photo, alpha=alpha), Order("inverts", (0,)))
+    done = page_service.restore(replace(photo, alpha=alpha), RestoreRequest("inverts", (0,)))
     assert [file.name for file in save(done, Path(name), tmp_path)] == ["a_restored.png"]

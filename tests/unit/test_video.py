@@ -22,7 +22,7 @@ from idm.faces.track import REACH
 from idm.io.encoding import Encoding
 from idm.io.images import ImageError
 
-av = pytest.importorskip("av", reason="clips need PyAV: pip install av")
+av = pytest.importorskip("av", reason="videos need PyAV: pip install av")
 from idm.apps.photo import video as clip_module  # noqa: E402
 from idm.io.video.read import Clip, Frame, VideoError  # noqa: E402
 from idm.io.video.write import encoded_format  # noqa: E402
@@ -527,7 +527,7 @@ def test_without_pyav_one_message_names_the_extra_before_any_work(
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "av", None)
     detector = Spot()
-    with pytest.raises(ImportError, match=r"clips need PyAV: pip install .*\[video\]"):
+    with pytest.raises(ImportError, match=r"videos need PyAV: pip install .*\[video\]"):
         files.restore_photos(PhotoRestorer(Changes(), detector), [clip], tmp_path / "out", SETTINGS)
     assert detector.calls == 0
 

@@ -5,7 +5,7 @@ import importlib.util
 import sys
 
 from idm.apps.cli.model import BUILTIN_NOTE, IDENTITY_NOTE, USER_ERRORS, choose_device, load_labelled, prepare_machine
-from idm.apps.web.session import Studio
+from idm.apps.web.session import PageService
 from idm.faces.detect import load_detector
 from idm.faces.recognition import IdentityNet, load_identity
 
@@ -27,9 +27,9 @@ def app_command(arguments: argparse.Namespace) -> int:
             arguments.total_mb,
             tuple(arguments.allow_host),
         )
-        studio = _studio(arguments)
-        with served(studio, service) as address:
-            print(describe(service, address, list(studio.restorers)), flush=True)
+        page_service = _page_service(arguments)
+        with served(page_service, service) as address:
+            print(describe(service, address, list(page_service.restorers)), flush=True)
             wait()
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
@@ -37,7 +37,7 @@ def app_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _studio(arguments: argparse.Namespace) -> Studio:
+def _page_service(arguments: argparse.Namespace) -> PageService:
     if not arguments.max_megapixels > 0:
         raise ValueError(f"--max-megapixels must be positive, got {arguments.max_megapixels:g}")
     device = str(choose_device(arguments.device))
@@ -46,7 +46,7 @@ def _studio(arguments: argparse.Namespace) -> Studio:
         print(BUILTIN_NOTE, file=sys.stderr)
     identity = _identity(arguments, device)
     restorers = load_labelled(arguments.model, prepare_machine(arguments))
-    return Studio(
+    return PageService(
         {label: loaded.restorer for label, loaded in restorers.items()},
         detector,
         identity,

@@ -56,7 +56,7 @@ def _clean(arguments: argparse.Namespace) -> int:
     described = parse_source(arguments.data)
     source = build_source(described, size, arguments.seed)
     if arguments.report and isinstance(source, StreamedFaces):
-        raise ValueError("--report: a stream's faces cannot be looked up; clean a source that can be indexed")
+        raise ValueError("--report: the faces of a stream cannot be read again; use a source that can be indexed")
     about = {**described.model_dump(mode="json"), "num_images": arguments.num_images}
     if arguments.num_images is not None:
         source = _part(source, arguments.num_images)

@@ -68,7 +68,7 @@ def compare_command(arguments: argparse.Namespace) -> int:
         }
         splits = check_splits(arguments.data)
         run = _measure(arguments, loaded, metrics, source, about)
-        restorers = {label: one.about for label, one in loaded.items()}
+        restorers = {label: one.metadata for label, one in loaded.items()}
         result = {
             "num_images": len(run.faces),
             "rows": table_rows(run.faces, run.sets, restorers),
@@ -99,7 +99,7 @@ def _measure(
     recipe, seed = build_preset(arguments.preset), arguments.seed
     commit = provenance()["commit"]
     kept = {
-        label: KeptFaces(arguments.output / KEPT, {"label": label, "commit": commit, **one.about, **about})
+        label: KeptFaces(arguments.output / KEPT, {"label": label, "commit": commit, **one.metadata, **about})
         for label, one in loaded.items()
     }
     with_identity = {"identity", "deg"} & metrics.each.keys() and len(source) > 1 and not arguments.no_stranger

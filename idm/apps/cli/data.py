@@ -23,5 +23,5 @@ def data_command(arguments: argparse.Namespace) -> int:
     if len(faults) > SHOWN:
         print(f"error: and {len(faults) - SHOWN} more", file=sys.stderr)
     if not faults:
-        print(f"{arguments.path}: whole")
+        print(f"{arguments.path}: complete")
     return 1 if faults else 0

@@ -64,7 +64,7 @@ def _evaluate_model(arguments: argparse.Namespace) -> int:
         "data": arguments.data,
         "preset": arguments.preset,
         "seed": arguments.seed,
-        "model": loaded.about,
+        "model": loaded.metadata,
         "seconds_per_image": sum(seconds) / len(seconds),
     }
     _write_results(arguments.output, scores, summary, metrics, about)

@@ -29,7 +29,7 @@ def export_command(arguments: argparse.Namespace) -> int:
         if not isinstance(loaded.restorer, Exportable):
             raise ValueError(f"{arguments.model or 'idm'}: this kind of model cannot be exported")
         graph = loaded.restorer.graph()
-        about = {name: str(value) for name, value in loaded.about.items() if name not in ("backend", "precision")}
+        about = {name: str(value) for name, value in loaded.metadata.items() if name not in ("backend", "precision")}
         graph = replace(graph, metadata={"made_by": f"idm {__version__}", **about, **graph.metadata})
         if path.suffix != ".onnx":
             path = path / f"{graph.name}.onnx"

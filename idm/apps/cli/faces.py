@@ -108,4 +108,4 @@ def check_output(folder: Path) -> None:
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
-        raise NotADirectoryError(f"{existing}: is a file, where a folder for results is wanted")
+        raise NotADirectoryError(f"{existing}: is a file, but the results need a folder")

@@ -36,7 +36,7 @@ def restore_command(arguments: argparse.Namespace) -> int:
     bar = tqdm(unit="face" if arguments.aligned else "photo", disable=not sys.stderr.isatty())
     try:
         loaded = load(arguments)
-        about: dict[str, Any] = {"restorer": loaded.about}
+        about: dict[str, Any] = {"restorer": loaded.metadata}
         restore = _restore_aligned if arguments.aligned else _restore_photos
         report = restore(arguments, loaded.restorer, about, _progress(bar))
     except USER_ERRORS as error:
@@ -60,7 +60,7 @@ def _summary(report: Report, arguments: argparse.Namespace) -> str:
         kept = f", {report.faces['kept']} kept as given" if report.faces["kept"] else ""
         kept += f", {report.faces['left alone']} too small or no plausible face" if report.faces["left alone"] else ""
         told = arguments.output / "status.json"
-        lines.append(f"faces: {report.faces['restored']} restored{kept}; {told} says what became of each")
+        lines.append(f"faces: {report.faces['restored']} restored{kept}; see {told} for each of them")
     side = arguments.detect_side or MAX_SIDE
     if report.longest_side >= 2 * side:
         detector = choose_detector(arguments.detector or "auto", arguments.weights_dir)
@@ -73,9 +73,7 @@ def _summary(report: Report, arguments: argparse.Namespace) -> str:
         others = ", ".join(f"{number} {suffix or 'without suffix'}" for suffix, number in report.passed_over.items())
         heif = any(suffix in HEIF_SUFFIXES for suffix in report.passed_over)
         how = "install idm-face-restoration[heic], or " if heif else ""
-        lines.append(
-            f"note: no pictures that are read here: {others}; {how}convert photographs among them to PNG first"
-        )
+        lines.append(f"note: unsupported files: {others}; {how}convert photographs among them to PNG first")
     return "\n".join(lines)
 
 

@@ -32,7 +32,9 @@ def weights_command(arguments: argparse.Namespace) -> int:
 
 
 def _list(folders: list[Path]) -> int:
-    print(f"Looked in {', '.join(map(str, folders))}. Nothing is downloaded; idm weights fetch [NAME ...] does that.\n")
+    print(
+        f"Looked in {', '.join(map(str, folders))}. Nothing was downloaded; idm weights fetch [NAME ...] does that.\n"
+    )
     status = 0
     for name, known in KNOWN.items():
         path = look_up(name, _places(folders))
@@ -103,5 +105,5 @@ def _agrees() -> bool:
         ValueError: there is none.
     """
     if not sys.stdin.isatty():
-        raise ValueError("nobody is there to agree to the licence: --yes says that you do")
+        raise ValueError("there is no terminal to ask for your agreement; --yes states that you accept the licence")
     return input("Download it on these terms? [y/N] ").strip().lower() in ("y", "yes")

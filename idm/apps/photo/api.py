@@ -38,7 +38,7 @@ def load_photo_restorer(
 
     Raises:
         FileNotFoundError: the detector's weights are missing; says where to get them.
-        ModelError, OutsideModelError: the model cannot be loaded.
+        ModelError, ThirdPartyModelError: the model cannot be loaded.
     """
     where = torch.device(device) if device else best_device()
     folder = Path(weights_dir) if weights_dir else None

@@ -145,7 +145,7 @@ def _state(job: Job, faces: Sequence[str], num_found: int) -> str:
 
 def _preview(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
     if _is_clip(source):
-        raise ImageError(f"{source}: a preview is of photographs; the faces of a clip are numbered in status.json")
+        raise ImageError(f"{source}: --preview is for photographs; status.json numbers the faces of a video")
     photo = read_photo(source, max_bytes=job.max_memory)
     job.report.longest_side = max(job.report.longest_side, *photo.pixels.shape[:2])
     found = parts.find(photo.pixels, settings)

@@ -123,7 +123,7 @@ class Job:
         for target in self.todo.values():
             for path, name in zip(self._writes(target), self._names(target), strict=True):
                 if os.path.lexists(path) and name not in ours:
-                    problem = "is there already, and no result of a job in this folder"
+                    problem = "already exists, and no job in this folder wrote it"
                     raise image_error(path, problem, "choose another output folder, or replace it with --overwrite")
 
     def _skip(self) -> None:

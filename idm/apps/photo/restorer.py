@@ -115,7 +115,7 @@ class PhotoRestorer:
         settings: PhotoSettings,
     ) -> list[list[Face]]:
         if settings.needs_identity and self.identity is None:
-            raise ValueError("samples are picked and faces guarded by identity, which needs the identity network")
+            raise ValueError("min_identity and pick='identity' need the identity network")
         faces = [[Face(subject) for subject in some] for some in subjects]
         for pixels, some in zip(pictures, faces, strict=True):
             for face in some:

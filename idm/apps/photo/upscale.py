@@ -13,7 +13,7 @@ from torch import Tensor
 
 from idm.faces.align import to_unit, warp
 from idm.io.ranges import hwc_to_chw
-from idm.restorers.third_party import OutsideModelError, load_network
+from idm.restorers.third_party import ThirdPartyModelError, load_network
 
 
 @runtime_checkable
@@ -99,16 +99,16 @@ def load_upscaler(path: Path, device: str = "cpu") -> NetworkUpscaler:
 
     Raises:
         FileNotFoundError: ``path`` is not there.
-        OutsideModelError: spandrel is not installed, or the file holds no network that makes larger or cleaner RGB
+        ThirdPartyModelError: spandrel is not installed, or the file holds no network that makes larger or cleaner RGB
             pictures.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weights file for the background; leave it out for bicubic")
     network = load_network(path)
     if network.purpose == "FaceSR":
-        raise OutsideModelError(f"{path}: is a {network.architecture.name} network for faces, not for pictures")
+        raise ThirdPartyModelError(f"{path}: is a {network.architecture.name} network for faces, not for pictures")
     if (network.input_channels, network.output_channels) != (3, 3):
-        raise OutsideModelError(
+        raise ThirdPartyModelError(
             f"{path}: must take and give RGB, not {network.input_channels} -> {network.output_channels} channels"
         )
     return NetworkUpscaler(network.to(torch.device(device)).eval(), device)

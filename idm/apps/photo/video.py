@@ -125,7 +125,7 @@ def restore_clip(
         ValueError: a setting that is for photographs only.
     """
     if settings.uncertainty:
-        raise ValueError(f"{source}: maps of uncertainty are for photographs")
+        raise ValueError(f"{source}: uncertainty maps are for photographs")
     codec = find_encoder(encoding, target.suffix)
     with Clip(source) as clip:
         options = encoding.options() | encoder_options(clip, codec, settings.upscale)

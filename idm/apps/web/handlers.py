@@ -1,4 +1,4 @@
-"""What the page answers to what users do: arguments from the page's parts, news for its parts back."""
+"""Event handlers of the page: from the values of its components to updates of its components."""
 
 import html
 import secrets
@@ -13,18 +13,18 @@ import gradio as gr
 from PIL import Image
 
 from idm.apps.web import theme
-from idm.apps.web.session import CancelledError, Order, Studio, choose, save
+from idm.apps.web.session import CancelledError, PageService, RestoreRequest, choose, save
 from idm.faces.detect import DetectedFace
 
 MAX_SEED = 2**32 - 1
 
 _PROGRESS = gr.Progress()
-Update = Any  # what gradio takes as the news of a part
+Update = Any  # of a component, as gradio takes it
 
 
 @contextmanager
 def told_to_the_user(path: Path) -> Iterator[None]:
-    """A mistake of the user becomes a message on the page, which names the file but not where the server keeps it."""
+    """Show a user's mistake as a message on the page. It names the file without its path on the server."""
     try:
         yield
     except (ValueError, TypeError, OverflowError) as error:  # the latter two of values that no control of the page has
@@ -32,17 +32,17 @@ def told_to_the_user(path: Path) -> Iterator[None]:
         raise gr.Error(html.escape(message), duration=None, title="", print_exception=False) from None
 
 
-def most_steps(defaults: Order) -> int:
-    """The steps that are offered: those that a model is made for, and at least 4, so that fidelity has degrees. More
-    steps take longer and usually give worse faces."""
+def most_steps(defaults: RestoreRequest) -> int:
+    """The upper limit of the steps slider: the model's own number of steps, and at least 4, so that fidelity has
+    an effect. More steps take longer and usually give worse faces."""
     return max(defaults.num_steps, 4)
 
 
 @dataclass(frozen=True)
-class Answers:
-    """One for all users: what belongs to one user is in the arguments."""
+class Handlers:
+    """The handlers of all users; what belongs to one user is in the arguments."""
 
-    studio: Studio
+    page_service: PageService
     examples: Sequence[Path]
     results: Path
     max_results_bytes: int = 2_000_000_000
@@ -52,15 +52,15 @@ class Answers:
         return str(self.examples[event.index])
 
     def find(self, file: str | None) -> tuple[Update, ...]:
-        """Faces found, preview, tick boxes, hint, button, tabs; and the last result is put away."""
+        """Update the faces, preview, tick boxes, hint, button and tabs, and clear the last result."""
         nothing = (gr.ImageSlider(value=None, visible=False), gr.HTML(theme.EMPTY_RESULT), *self._downloads([]))
         if file is None:
             hidden = (gr.Image(value=None, visible=False), gr.CheckboxGroup(choices=[], value=[], visible=False))
             return [], *hidden, gr.HTML(theme.EMPTY_FACES, visible=True), *_ready(False), *nothing
         path = Path(file)
-        with told_to_the_user(path), self.studio.memory_for(path):
-            photo = self.studio.read(path)
-            found = self.studio.find(photo)
+        with told_to_the_user(path), self.page_service.memory_for(path):
+            photo = self.page_service.read(path)
+            found = self.page_service.find(photo)
             chosen = choose(found)
             preview = Image.fromarray(theme.preview(photo.pixels, found, chosen))
         labels = [(theme.face_label(number, face.size, face.score), number) for number, face in enumerate(found)]
@@ -74,19 +74,19 @@ class Answers:
         )
 
     def tick(self, file: str | None, found: list[DetectedFace], ticked: list[int]) -> tuple[Update, ...]:
-        """The preview with the chosen faces in green, and whether there is something to restore."""
+        """Update the preview, which shows chosen faces in green, and enable or disable the button."""
         if file is None:
             return gr.skip(), gr.skip()
         path = Path(file)
-        with told_to_the_user(path), self.studio.memory_for(path):
-            preview = Image.fromarray(theme.preview(self.studio.read(path).pixels, found, ticked))
+        with told_to_the_user(path), self.page_service.memory_for(path):
+            preview = Image.fromarray(theme.preview(self.page_service.read(path).pixels, found, ticked))
         return preview, gr.Button(interactive=bool(ticked))
 
     def choose_restorer(self, label: str) -> tuple[Update, ...]:
-        order, has_chain = self.studio.defaults(label), self.studio.has_chain(label)
+        defaults, has_chain = self.page_service.defaults(label), self.page_service.has_chain(label)
         return (
-            gr.Slider(value=order.num_steps, maximum=most_steps(order), interactive=has_chain),
-            gr.Slider(value=order.fidelity, interactive=has_chain),
+            gr.Slider(value=defaults.num_steps, maximum=most_steps(defaults), interactive=has_chain),
+            gr.Slider(value=defaults.fidelity, interactive=has_chain),
         )
 
     def new_seed(self) -> int:
@@ -105,16 +105,18 @@ class Answers:
         request: gr.Request,
         progress: gr.Progress = _PROGRESS,
     ) -> tuple[Update, ...]:
-        """Before and after, the table of faces, and the files to download."""
+        """Update before and after, the table of faces, and the downloads."""
         path = Path(file or "")
         with told_to_the_user(path), self._until_cancelled(request.session_hash) as is_cancelled:
             if file is None:
                 raise ValueError("choose a photograph first")
             if sum(path.stat().st_size for path in self.results.glob("*/*")) > self.max_results_bytes:
-                raise ValueError("there is no space for more results; old ones are removed within the hour")
+                raise ValueError("there is no space for more results; old ones are removed within an hour")
             if seed is None:
                 raise ValueError("the seed must be a whole number")
-            order = Order(restorer, tuple(faces), int(steps), float(fidelity), int(seed), float(upscale), int(samples))
+            wanted = RestoreRequest(
+                restorer, tuple(faces), int(steps), float(fidelity), int(seed), float(upscale), int(samples)
+            )
             what = f"Restoring {len(faces)} face{'s' * (len(faces) != 1)}"
             progress(0.0, desc=what)
 
@@ -123,8 +125,8 @@ class Answers:
                     raise CancelledError("cancelled")
                 progress((count, total), desc=what, unit="steps")
 
-            with self.studio.memory_for(path, order.upscale):
-                done = self.studio.restore(self.studio.read(path, order.upscale), order, on_progress)
+            with self.page_service.memory_for(path, wanted.upscale):
+                done = self.page_service.restore(self.page_service.read(path, wanted.upscale), wanted, on_progress)
                 folder = self.results / secrets.token_urlsafe(16)
                 folder.mkdir()
                 files = save(done, path, folder)
@@ -145,7 +147,7 @@ class Answers:
                 del self.running[key]
 
     def cancel(self, request: gr.Request) -> None:
-        """End the user's restorations after their next step; also when the user leaves the page."""
+        """Stop the user's restorations after their next step; also called when the user leaves the page."""
         for event in tuple(self.running.get(request.session_hash or "", ())):
             event.set()
 

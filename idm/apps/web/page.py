@@ -1,4 +1,4 @@
-"""What stands where on the page, and which answer belongs to which part."""
+"""The layout of the page, and which handler belongs to which component."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from typing import Any
 import gradio as gr
 
 from idm.apps.web import theme
-from idm.apps.web.handlers import MAX_SEED, Answers, most_steps
-from idm.apps.web.session import Studio
+from idm.apps.web.handlers import MAX_SEED, Handlers, most_steps
+from idm.apps.web.session import PageService
 
 MAX_SAMPLES = 8
 
@@ -39,8 +39,10 @@ class _Parts:
     found: gr.State
 
 
-def build_page(studio: Studio, examples: Sequence[Path], results: Path, max_mb: float, total_mb: float) -> gr.Blocks:
-    """The page over a studio.
+def build_page(
+    page_service: PageService, examples: Sequence[Path], results: Path, max_mb: float, total_mb: float
+) -> gr.Blocks:
+    """The page over a page_service.
 
     Args:
         examples: photographs to try.
@@ -48,24 +50,24 @@ def build_page(studio: Studio, examples: Sequence[Path], results: Path, max_mb: 
         max_mb: of an upload; here it is only said.
         total_mb: of all results that are kept.
     """
-    limits = f"up to {max_mb:g} MB and {studio.max_pixels / 1e6:g} megapixels"
+    limits = f"up to {max_mb:g} MB and {page_service.max_pixels / 1e6:g} megapixels"
     with gr.Blocks(title="Face restoration", analytics_enabled=False) as page:
         gr.HTML(theme.HEADER, elem_id="idm-header")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                controls = _controls(studio, examples, limits)
+                controls = _controls(page_service, examples, limits)
             with gr.Column(scale=4, min_width=320):
                 pictures = _pictures()
-        answers = Answers(studio, examples, results, round(total_mb * 1e6))
-        _wire(answers, _Parts(**controls, **pictures, found=gr.State([])))
-        page.unload(answers.cancel)
+        handlers = Handlers(page_service, examples, results, round(total_mb * 1e6))
+        _wire(handlers, _Parts(**controls, **pictures, found=gr.State([])))
+        page.unload(handlers.cancel)
     return page
 
 
-def _controls(studio: Studio, examples: Sequence[Path], limits: str) -> dict[str, Any]:
-    first = next(iter(studio.restorers))
-    order, has_chain = studio.defaults(first), studio.has_chain(first)
-    choices = [(f"{label}, {restorer.image_size} px", label) for label, restorer in studio.restorers.items()]
+def _controls(page_service: PageService, examples: Sequence[Path], limits: str) -> dict[str, Any]:
+    first = next(iter(page_service.restorers))
+    defaults, has_chain = page_service.defaults(first), page_service.has_chain(first)
+    choices = [(f"{label}, {restorer.image_size} px", label) for label, restorer in page_service.restorers.items()]
     photo = gr.File(label=f"Photograph, {limits}", height=140, elem_id="idm-photo")
     gr.HTML("or try an example", elem_id="idm-or")
     return {
@@ -83,19 +85,25 @@ def _controls(studio: Studio, examples: Sequence[Path], limits: str) -> dict[str
         ),
         "restorer": gr.Dropdown(choices, value=first, label="Restorer", elem_id="idm-restorer"),
         "steps": gr.Slider(
-            1, most_steps(order), order.num_steps, step=1, label="Steps", interactive=has_chain, elem_id="idm-steps"
+            1,
+            most_steps(defaults),
+            defaults.num_steps,
+            step=1,
+            label="Steps",
+            interactive=has_chain,
+            elem_id="idm-steps",
         ),
         "fidelity": gr.Slider(
             0,
             1,
-            order.fidelity,
+            defaults.fidelity,
             step=0.05,
             label="Fidelity",
             info="0: the most restoration; 1: closest to the given face",
             interactive=has_chain,
             elem_id="idm-fidelity",
         ),
-        **_more_controls("their median" if studio.identity is None else "the one closest in identity"),
+        **_more_controls("their median" if page_service.identity is None else "the one closest in identity"),
         "restore": gr.Button("Restore", variant="primary", size="lg", interactive=False, elem_id="idm-restore"),
         "cancel": gr.Button("Cancel", size="sm", elem_id="idm-cancel"),
     }
@@ -153,21 +161,21 @@ def _pictures() -> dict[str, Any]:
     }
 
 
-def _wire(answers: Answers, parts: _Parts) -> None:
+def _wire(handlers: Handlers, parts: _Parts) -> None:
     result = [parts.slider, parts.table, *parts.downloads]
     private = {"api_visibility": "private"}
-    parts.gallery.select(answers.example, None, parts.photo, show_progress="hidden", **private)
+    parts.gallery.select(handlers.example, None, parts.photo, show_progress="hidden", **private)
     looked = [parts.found, parts.preview, parts.faces, parts.hint, parts.restore, parts.tabs, *result]
     parts.photo.change(
-        answers.find,
+        handlers.find,
         parts.photo,
         looked,
         api_name="find",
         concurrency_limit=4,
         show_progress_on=[parts.hint, parts.preview],
-    ).failure(lambda: answers.find(None), None, looked, **private)
+    ).failure(lambda: handlers.find(None), None, looked, **private)
     parts.faces.input(
-        answers.tick,
+        handlers.tick,
         [parts.photo, parts.found, parts.faces],
         [parts.preview, parts.restore],
         show_progress="hidden",
@@ -175,11 +183,11 @@ def _wire(answers: Answers, parts: _Parts) -> None:
         concurrency_limit=4,
         **private,
     )
-    parts.restorer.input(answers.choose_restorer, parts.restorer, [parts.steps, parts.fidelity], **private)
-    parts.new_seed.click(answers.new_seed, None, parts.seed, show_progress="hidden", **private)
-    parts.cancel.click(answers.cancel, None, None, concurrency_limit=None, show_progress="hidden", **private)
+    parts.restorer.input(handlers.choose_restorer, parts.restorer, [parts.steps, parts.fidelity], **private)
+    parts.new_seed.click(handlers.new_seed, None, parts.seed, show_progress="hidden", **private)
+    parts.cancel.click(handlers.cancel, None, None, concurrency_limit=None, show_progress="hidden", **private)
     parts.restore.click(lambda: gr.Tabs(selected="result"), None, parts.tabs, concurrency_limit=None, **private).then(
-        answers.restore,
+        handlers.restore,
         [
             parts.photo,
             parts.faces,

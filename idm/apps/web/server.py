@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from starlette.middleware import Middleware
 
 from idm.apps.web.guard import Guard, Hosts, Quota
-from idm.apps.web.session import Studio
+from idm.apps.web.session import PageService
 from idm.io.lock import LOCK, FolderInUse, locked
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _keep_sweeping(folder: Path, kept: set[Path], kept_seconds: float, stopped: 
 
 
 @contextmanager
-def served(studio: Studio, service: Service, kept_seconds: float = KEPT_SECONDS) -> Iterator[str]:
+def served(page_service: PageService, service: Service, kept_seconds: float = KEPT_SECONDS) -> Iterator[str]:
     """Serve the page and give its address; afterwards the server is closed and its files are gone.
 
     Raises:
@@ -124,7 +124,7 @@ def served(studio: Studio, service: Service, kept_seconds: float = KEPT_SECONDS)
 
         results = cache / "results"
         results.mkdir()
-        page = build_page(studio, write_examples(home / "examples"), results, service.max_mb, service.total_mb)
+        page = build_page(page_service, write_examples(home / "examples"), results, service.max_mb, service.total_mb)
         stopped = threading.Event()
         try:
             address = _launch(page, service, kept_seconds)
@@ -163,7 +163,9 @@ def _launch(page: "gr.Blocks", service: Service, kept_seconds: float) -> str:
         )
     except OSError as error:
         where = f"{service.host}:{service.port}"
-        raise OSError(f"cannot listen on {where}: taken, or not of this machine; choose another --port") from error
+        raise OSError(
+            f"cannot listen on {where}: the port is in use, or the address is of another machine; change --port or --host"
+        ) from error
     page.server.config.timeout_graceful_shutdown = 1  # an open page holds a connection for ever
     return str(address)
 

@@ -1,6 +1,6 @@
-"""What the page can do, as functions from a file and choices to results; it knows nothing of the page.
+"""The service behind the page: functions from a file and a request to results. It does not import the page.
 
-One :class:`Studio` serves all users. It keeps nothing of them: whoever asks passes the file and the choices.
+One :class:`PageService` serves all users. It stores nothing about them: callers pass the file and the request.
 """
 
 import math
@@ -32,8 +32,8 @@ OnProgress = Callable[[int, int], None]  # how much is done, of how much
 
 
 @dataclass(frozen=True)
-class Order:
-    """What one user wants of one photograph. ``num_steps`` and ``fidelity`` are for restorers with a chain."""
+class RestoreRequest:
+    """What one user asks for one photograph. ``num_steps`` and ``fidelity`` apply to restorers with a chain."""
 
     restorer: str
     faces: tuple[int, ...]
@@ -46,23 +46,23 @@ class Order:
 
 
 @dataclass(frozen=True, eq=False)
-class Done:
-    """``before`` has the size of the result, so that the two can be laid over each other."""
+class RestoreResult:
+    """The result of a request. ``before`` has the size of the result, so that the two can be overlaid."""
 
-    order: Order
+    request: RestoreRequest
     before: Integer[np.ndarray, "h w 3"]
     result: RestoredPhoto
 
 
 class CancelledError(ValueError):
-    """The user does not want the result any more."""
+    """The user has cancelled the request."""
 
 
-class Studio:
+class PageService:
     """Finds and restores faces for many users at once.
 
-    The detector and the restorers keep state while they work. Each therefore works for one user at a time; looking
-    for faces does not wait for a restoration of somebody else, at most for its own short search.
+    The detector and the restorers keep state while they work, so each serves one user at a time. A search for faces
+    waits for other searches, not for restorations.
 
     Args:
         restorers: by the label under which users choose them.
@@ -89,7 +89,7 @@ class Studio:
 
     @contextmanager
     def memory_for(self, path: Path, scale: float | int = 1.0) -> Iterator[None]:
-        """Hold what a photograph takes until its result is written, and give it back to the machine afterwards."""
+        """Reserve the memory of a photograph until its result is written, and release it afterwards."""
         with self.budget.hold(bytes_for(path, scale)):
             try:
                 yield
@@ -103,64 +103,68 @@ class Studio:
             ImageError: not a picture, broken, too large, or no longer there.
         """
         if not path.is_file():
-            raise ImageError(f"{path}: is no longer here: uploads are kept for a while only; choose it again")
+            raise ImageError(f"{path}: is no longer here: uploads are kept for a limited time; choose it again")
         return read_photo(path, self.max_pixels, self.budget.num_bytes, scale)
 
     def find(self, photo: Photo) -> list[DetectedFace]:
         return detect_faces(self.detector, photo.pixels)
 
     def has_chain(self, label: str) -> bool:
-        """Whether steps and fidelity mean something to a restorer."""
+        """Whether steps and fidelity apply to a restorer."""
         return isinstance(self.restorers[label], IDM)
 
-    def defaults(self, label: str) -> Order:
-        """The choices that a restorer itself comes with."""
+    def defaults(self, label: str) -> RestoreRequest:
+        """The default request of a restorer."""
         restorer = self.restorers[label]
         if not isinstance(restorer, IDM):
-            return Order(label, ())
-        return Order(label, (), restorer.chain.num_steps, round(1 - restorer.chain.strength, 2))
+            return RestoreRequest(label, ())
+        return RestoreRequest(label, (), restorer.chain.num_steps, round(1 - restorer.chain.strength, 2))
 
-    def restore(self, photo: Photo, order: Order, on_progress: OnProgress = lambda done, total: None) -> Done:
+    def restore(
+        self, photo: Photo, request: RestoreRequest, on_progress: OnProgress = lambda done, total: None
+    ) -> RestoreResult:
         """Restore the chosen faces, as ``idm restore`` with the same settings does, bit for bit.
 
         Raises:
             ValueError: an unknown restorer, no face chosen or one that is not there, impossible settings, or a
                 result beyond the limit.
         """
-        if order.restorer not in self.restorers:
-            raise ValueError(f"there is no restorer {order.restorer!r}; there are {', '.join(self.restorers)}")
-        if not order.faces:
+        if request.restorer not in self.restorers:
+            raise ValueError(f"there is no restorer {request.restorer!r}; there are {', '.join(self.restorers)}")
+        if not request.faces:
             raise ValueError("choose at least one face")
-        if order.num_steps < 1:
-            raise ValueError(f"the number of steps must be at least 1, got {order.num_steps}")
+        if request.num_steps < 1:
+            raise ValueError(f"the number of steps must be at least 1, got {request.num_steps}")
         settings = PhotoSettings(
-            upscale=order.upscale,
-            faces=order.faces,
-            seed=order.seed,
-            samples=order.samples,
-            change=order.change,
+            upscale=request.upscale,
+            faces=request.faces,
+            seed=request.seed,
+            samples=request.samples,
+            change=request.change,
             pick="median" if self.identity is None else "identity",
         )
         height, width = photo.pixels.shape[:2]
-        size = (round(height * order.upscale), round(width * order.upscale))
+        size = (round(height * request.upscale), round(width * request.upscale))
         if size[0] * size[1] > self.max_pixels:
             raise ValueError(
                 f"the result would have {size[0] * size[1] / 1e6:.0f} megapixels, more than the "
                 f"{self.max_pixels / 1e6:g} allowed; enlarge less"
             )
         with self._restoring:
-            worker, batch_size = self._worker(order, settings, on_progress)
+            worker, batch_size = self._worker(request, settings, on_progress)
             parts = PhotoRestorer(worker, self.detector, self.identity)
             result = parts.restore(photo, replace(settings, batch_size=batch_size))
-        return Done(order, bicubic(photo.pixels, size), result)
+        return RestoreResult(request, bicubic(photo.pixels, size), result)
 
-    def _worker(self, order: Order, settings: PhotoSettings, on_progress: OnProgress) -> tuple[Restorer, int]:
-        """The restorer with this order's settings, reporting what is done; and how many faces it takes at once."""
-        restorer = self.restorers[order.restorer]
-        num_faces = len(set(order.faces)) * order.samples
+    def _worker(
+        self, request: RestoreRequest, settings: PhotoSettings, on_progress: OnProgress
+    ) -> tuple[Restorer, int]:
+        """The restorer with this request's settings, reporting what is done; and how many faces it takes at once."""
+        restorer = self.restorers[request.restorer]
+        num_faces = len(set(request.faces)) * request.samples
         if not isinstance(restorer, IDM):
             return _Watched(restorer, _Count(num_faces, on_progress)), 1
-        chain = restorer.chain.changed(order.fidelity, num_steps=order.num_steps)
+        chain = restorer.chain.changed(request.fidelity, num_steps=request.num_steps)
         batches = math.ceil(num_faces / settings.batch_size)
         return _Chained(restorer, chain, _Count(batches * chain.steps_run, on_progress)), settings.batch_size
 
@@ -170,7 +174,7 @@ def choose(found: Sequence[DetectedFace]) -> list[int]:
     return choose_faces(found, PhotoSettings.min_face)
 
 
-def save(done: Done, source: Path, folder: Path) -> list[Path]:
+def save(done: RestoreResult, source: Path, folder: Path) -> list[Path]:
     """Write the result as PNG and, where the photograph was a JPEG or WebP, as such too; EXIF and profile are kept."""
     files = [folder / f"{source.stem}_restored.png"]
     suffix = source.suffix.lower()
@@ -188,7 +192,7 @@ def save(done: Done, source: Path, folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class _OneAtATime:
-    """facexlib's network keeps the size of the picture that it looks at."""
+    """A detector behind a lock: facexlib's network stores the size of its picture."""
 
     detector: Detector
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -209,7 +213,7 @@ class _Count:
 
 @dataclass(frozen=True)
 class _Chained:
-    """An IDM with one order's chain; the model's own stays as it is."""
+    """An IDM with one request's chain; the model's own stays as it is."""
 
     idm: IDM
     chain: Chain

@@ -14,7 +14,7 @@ from PIL import Image
 from idm.apps.photo.face import FaceReport
 from idm.apps.photo.preview import draw_faces
 from idm.apps.photo.upscale import bicubic
-from idm.apps.web.session import Done
+from idm.apps.web.session import RestoreResult
 from idm.faces.align import to_unit
 from idm.faces.detect import DetectedFace, shrink
 from idm.io.ranges import to_uint8
@@ -120,9 +120,9 @@ def face_label(number: int, size: float, score: float) -> str:
     return f"{number}: {size:.0f} px, score {score:.2f}"
 
 
-def faces_table(done: Done) -> str:
+def faces_table(done: RestoreResult) -> str:
     """The faces before and after, with state, size, score and identity, as HTML."""
-    order, result = done.order, done.result
+    request, result = done.request, done.result
     faces = sorted([*result.faces, *result.left_alone], key=lambda face: face.number)
     rows = "".join(_row(face, done) for face in faces)
     measured = any(face.identity is not None for face in faces)
@@ -137,14 +137,14 @@ def faces_table(done: Done) -> str:
         '<table class="idm-faces"><thead><tr><th></th><th>Faces</th><th>State</th>'
         '<th class="wide">Size</th><th class="wide">Score</th><th>Identity</th></tr></thead>'
         f"<tbody>{rows}</tbody></table>"
-        f'<p class="idm-note">{html.escape(order.restorer)}, seed {order.seed}, {width} × {height} pixels. '
+        f'<p class="idm-note">{html.escape(request.restorer)}, seed {request.seed}, {width} × {height} pixels. '
         f"{identity}</p>"
     )
 
 
-def _row(face: FaceReport, done: Done) -> str:
+def _row(face: FaceReport, done: RestoreResult) -> str:
     after = done.result.photo.pixels
-    box = np.array(face.box) * done.order.upscale
+    box = np.array(face.box) * done.request.upscale
     crops = "".join(_crop(pixels, box) for pixels in (done.before, after))
     note = f"<small>{html.escape(face.note)}</small>" if face.note else ""
     return (

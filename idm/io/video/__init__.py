@@ -3,4 +3,4 @@
 try:
     import av as av
 except ImportError as error:
-    raise ImportError('clips need PyAV: pip install "idm-face-restoration[video]"') from error
+    raise ImportError('videos need PyAV: pip install "idm-face-restoration[video]"') from error

@@ -168,7 +168,7 @@ class Clip:
             return None
 
     def _broken(self, count: int, why: str) -> VideoError:
-        return video_error(self.path, f"is broken after frame {count} ({why})", "copy it again, or mend it first")
+        return video_error(self.path, f"is broken after frame {count} ({why})", "copy it again, or repair it first")
 
     def _usual_duration(self) -> int:
         rate = self.stream.guessed_rate or Fraction(25)
