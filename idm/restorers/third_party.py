@@ -86,9 +86,7 @@ def load_network(path: Path) -> "ImageModelDescriptor":
             "pip install spandrel_extra_arches)"
         ) from error
     if not isinstance(network, spandrel.ImageModelDescriptor):
-        raise ThirdPartyModelError(
-            f"{path}: is a {network.architecture.name} network, which needs several inputs"
-        )
+        raise ThirdPartyModelError(f"{path}: is a {network.architecture.name} network, which needs several inputs")
     return network
 
 
