@@ -415,7 +415,7 @@ def test_a_port_that_is_taken_is_said_to_be_and_leaves_nothing(
 ) -> None:
     port = int(running.address.rstrip("/").rsplit(":", 1)[1])
     with (
-        pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}: taken"),
+        pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}: the port is in use"),
         served(page_service, Service(port=port)),
     ):
         pass

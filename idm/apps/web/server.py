@@ -164,7 +164,8 @@ def _launch(page: "gr.Blocks", service: Service, kept_seconds: float) -> str:
     except OSError as error:
         where = f"{service.host}:{service.port}"
         raise OSError(
-            f"cannot listen on {where}: the port is in use, or the address is another machine's; change --port or --host"
+            f"cannot listen on {where}: the port is in use, or the address is not this machine's; "
+            "change --port or --host"
         ) from error
     page.server.config.timeout_graceful_shutdown = 1  # an open page holds a connection for ever
     return str(address)
