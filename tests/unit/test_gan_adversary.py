@@ -17,13 +17,13 @@ from idm.data.synthetic import synthetic_face
 from idm.io.ranges import from_uint8, to_diffusion
 
 CONFIG = Path(__file__).parents[2] / "configs" / "gan_faces64.yaml"
-SIZE, TRAINED_ON, NUM_STEPS, BATCH = 64, 48, 120, 8
+SIZE, TRAINED_ON, HELD_OUT, NUM_STEPS, BATCH = 64, 240, 32, 180, 8
 
 
 @pytest.fixture(scope="module")
 def faces() -> tuple[Tensor, Tensor]:
     """Sharp faces, and the same as blurred as faces are that a generator restored by L1 alone."""
-    images = [torch.from_numpy(synthetic_face(0, i, SIZE).image.copy()) for i in range(TRAINED_ON + 16)]
+    images = [torch.from_numpy(synthetic_face(0, i, SIZE).image.copy()) for i in range(TRAINED_ON + HELD_OUT)]
     sharp = to_diffusion(from_uint8(torch.stack(images).permute(0, 3, 1, 2).contiguous()))
     return sharp, F.interpolate(F.avg_pool2d(sharp, 4), scale_factor=4, mode="bilinear")
 
@@ -52,8 +52,10 @@ def test_the_critic_of_the_64_px_configuration_soon_tells_sharp_faces_from_blurr
     sharp, blurred = faces
     train(adversary, sharp, blurred)
     with torch.no_grad():
-        terms, accuracies = adversary.own_losses(0, sharp[TRAINED_ON:], blurred[TRAINED_ON:])
-    assert (accuracies["real_accuracy"] + accuracies["fake_accuracy"]) / 2 > 0.9
+        terms, _ = adversary.own_losses(0, sharp[TRAINED_ON:], blurred[TRAINED_ON:])
+        of_sharp, of_blurred = adversary.model(sharp[TRAINED_ON:]), adversary.model(blurred[TRAINED_ON:])
+    # of all pairs; the logits' zero, which accuracies depend on, still moves from step to step
+    assert (of_sharp > of_blurred.T).float().mean() > 0.97
     assert terms["discriminator"] < 0.7  # chance is 1.386
 
 

@@ -68,11 +68,11 @@ def build_run(
         ConfigError: what can only be known with the data and the processes at hand.
     """
     keep_freed_memory()
-    recipe = build_recipe(config.degradation)
     train, val = data or build_data(config)
-    validation = build_validation(
-        config, FrozenPairs(val, replace(recipe, clean_probability=0.0), config.validation.seed)
-    )
+    validation = None
+    if validates:
+        recipe = replace(build_recipe(config.degradation), clean_probability=0.0)
+        validation = build_validation(config, FrozenPairs(val, recipe, config.validation.seed))
     accelerator = build_accelerator(config)
     if accelerator.device.type == "cpu":
         share_cores(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

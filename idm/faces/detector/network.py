@@ -56,7 +56,7 @@ class FaceNet(nn.Module):
         self.stem = nn.Sequential(ConvBlock(3, first, 2), ConvBlock(first, second, 2), ConvBlock(second, last, 2))
         self.trunk = nn.Sequential(*(ResidualBlock(last) for _ in range(_BLOCKS)))
         self.head = nn.Conv2d(last, 1 + 10, 1)
-        nn.init.constant_(self.head.bias[:1], -4.6)  # every cell begins with a probability of 1 % (RetinaNet)
+        nn.init.constant_(self.head.get_parameter("bias")[:1], -4.6)  # each cell begins at 1 % (RetinaNet)
 
     def forward(self, pictures: Float[Tensor, "b 3 h8 w8"]) -> FaceMaps:
         maps = self.head(self.trunk(self.stem(2 * pictures - 1))).movedim(1, -1)

@@ -141,5 +141,5 @@ def load_builtin(device: str, max_side: int, min_score: float | None = None) -> 
     network = FaceNet()
     fill(network, read_weights(WEIGHTS), WEIGHTS)
     fold_norms(network.eval().requires_grad_(False))
-    network = network.to(device, memory_format=torch.channels_last)
+    network = network.to(memory_format=torch.channels_last).to(device)
     return BuiltinDetector(network, max_side, MIN_SCORE if min_score is None else min_score)
