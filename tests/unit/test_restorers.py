@@ -98,7 +98,7 @@ def test_without_a_path_it_is_the_bundled_model():
     loaded = load_restorer(None, CPU, torch.float32)
     assert loaded.metadata["name"] == "idm-faces-256"
     assert loaded.metadata["parameters"] == sum(p.numel() for p in loaded.restorer.denoiser.parameters())
-    assert loaded.metadata["image_size"] == loaded.restorer.image_size == 128
+    assert loaded.metadata["image_size"] == loaded.restorer.image_size == 256
 
 
 def test_an_idm_is_known_by_its_pipeline_and_a_run_by_its_checkpoints(tmp_path):
