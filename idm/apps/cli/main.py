@@ -192,6 +192,12 @@ def _add_trust(group: argparse._ArgumentGroup) -> None:
         help="use as much of the restorer's change as each face needs, and none where it is no better; or all of it "
         "(default auto)",
     )
+    group.add_argument(
+        "--reference",
+        metavar="ALBUM",
+        help="photographs of the same person, each showing them alone: --pick and --min-identity compare with them "
+        "instead of with the given face",
+    )
     group.add_argument("--samples", type=int, metavar="N", help="restore each face N times (default 1)")
     group.add_argument(
         "--pick",

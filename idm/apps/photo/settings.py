@@ -22,6 +22,8 @@ class PhotoSettings:
         samples: restorations of each face, of which ``pick`` makes one.
         pick: "identity" takes the sample whose identity is closest to the given face, "median" each pixel's median.
         min_identity: a restored face whose identity cosine to the given one is below this is not used.
+        reference: a folder of photographs of the person, each showing them alone, or one photograph. "identity" and
+            ``min_identity`` then compare with the mean of these instead of with the given face.
         uncertainty: also make a map of where the samples differ.
         change: how much of the restorer's change is used: all of it ("full"), or as much as each face needs and none
             where the restored face is no better by its own measures ("auto", see :mod:`idm.apps.photo.harm`).
@@ -45,6 +47,7 @@ class PhotoSettings:
     samples: int = 1
     pick: Literal["identity", "median"] = "identity"
     min_identity: float | None = None
+    reference: str | None = None
     uncertainty: bool = False
     change: Literal["auto", "full"] = "auto"
     color_fix: ColorFix = "wavelet"
@@ -64,4 +67,5 @@ class PhotoSettings:
 
     @property
     def needs_identity(self) -> bool:
-        return self.min_identity is not None or (self.samples > 1 and self.pick == "identity")
+        picks = self.samples > 1 and self.pick == "identity"
+        return picks or self.min_identity is not None or self.reference is not None
