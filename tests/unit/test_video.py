@@ -319,9 +319,9 @@ def test_a_size_near_the_least_does_not_make_a_face_come_and_go(clip: Path, tmp_
 
 def test_the_guard_looks_at_the_mean_over_the_frames_so_far() -> None:
     past = Past()
-    np.testing.assert_allclose(past.add(np.array([0.2, 0.6])), [0.2, 0.6])
-    np.testing.assert_allclose(past.add(np.array([0.8, 0.4])), [0.5, 0.5])
-    np.testing.assert_allclose(past.add(np.array([0.8, 0.2])), [0.6, 0.4])
+    np.testing.assert_allclose(past.add(np.array([[0.2, 0.6]])), [[0.2, 0.6]])
+    np.testing.assert_allclose(past.add(np.array([[0.8, 0.4]])), [[0.5, 0.5]])
+    np.testing.assert_allclose(past.add(np.array([[0.8, 0.2]])), [[0.6, 0.4]])
 
 
 def test_a_clip_without_colour_gets_none(tmp_path: Path) -> None:

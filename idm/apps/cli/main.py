@@ -208,6 +208,12 @@ def _add_trust(group: argparse._ArgumentGroup) -> None:
         help="auto: use as much of the model's change as each face needs, and none if it does not improve; full: all "
         "of it (default auto)",
     )
+    group.add_argument(
+        "--reference",
+        metavar="ALBUM",
+        help="photographs of the same person, each showing them alone: --pick and --min-identity compare with them "
+        "instead of with the given face",
+    )
     group.add_argument("--samples", type=int, metavar="N", help="restore each face N times (default 1)")
     group.add_argument(
         "--pick",

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from idm.apps.cli.model import BUILTIN_NOTE, IDENTITY_NOTE, USER_ERRORS, choose_device, load
 from idm.apps.photo.files import restore_files, restore_photos
 from idm.apps.photo.job import Progress, Report
+from idm.apps.photo.reference import Reference
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import Bicubic, load_upscaler
@@ -137,8 +138,11 @@ def _restore_photos(
     about["identity"] = "MobileFaceNet" if identity else "not measured: its weights are missing (idm weights)"
     about["background"] = str(arguments.background or "bicubic")
     about["detector"] = [detector.name, detector.min_score, detector.max_side]
+    parts = PhotoRestorer(restorer, detector, identity, upscaler)
+    if reference := parts.reference(settings):
+        print(as_text(_told_of(reference, arguments.reference)), file=sys.stderr)
     return restore_photos(
-        PhotoRestorer(restorer, detector, identity, upscaler),
+        parts,
         arguments.input,
         arguments.output,
         settings,
@@ -151,6 +155,11 @@ def _restore_photos(
         max_memory=arguments.max_memory,
         progress=progress,
     )
+
+
+def _told_of(reference: Reference, album: str) -> str:
+    left_out = f"; {len(reference.left_out)} photographs do not show one face" if reference.left_out else ""
+    return f"note: identity is compared with {reference.num_faces} faces of {album}{left_out}"
 
 
 def _settings(arguments: argparse.Namespace) -> PhotoSettings:

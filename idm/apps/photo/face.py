@@ -29,7 +29,8 @@ class FaceReport:
     plausible and was not restored; or "failed". ``note`` gives the reason.
     ``box`` is left, top, right, bottom in pixels of the photograph; ``side`` is that of the aligned square.
     ``share``, in [0, 1], is the part of the restorer's change that the result has. ``identity`` is the cosine between
-    the fully restored and the given face, or None if it was not measured.
+    the fully restored and the given face, ``reference`` the cosine between the fully restored face and the person of
+    the reference photographs; each is None if it was not measured.
     """
 
     number: int
@@ -40,6 +41,7 @@ class FaceReport:
     identity: float | None = None
     note: str = ""
     share: float = 0.0
+    reference: float | None = None
 
 
 @dataclass
@@ -50,13 +52,13 @@ class Past:
     video of one frame.
     """
 
-    cosines: list[float] = field(default_factory=list)
+    cosines: list[list[float]] = field(default_factory=list)
     num_frames: int = 0
     shares: float = 0.0
     num_shares: int = 0
 
-    def add(self, cosines: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        """The means with this frame's."""
+    def add(self, cosines: Float[np.ndarray, "r n"]) -> Float[np.ndarray, "r n"]:
+        """The means with this frame's, of n candidates to each of r faces that they are compared with."""
         before = np.array(self.cosines) if self.num_frames else 0
         self.cosines = (before + cosines).tolist()
         self.num_frames += 1
@@ -90,6 +92,7 @@ class Face:
         self.failure = ""
         self.samples: list[Crop] = []
         self.identity: float | None = None
+        self.reference: float | None = None
         self.share = 1.0
         self.refusal = ""
 
@@ -106,23 +109,35 @@ class Face:
             self.failure = f"the restorer gave values {sample.min():g}..{sample.max():g} outside [0, 1]"
         self.samples.append(sample.clip(0, 1))
 
-    def finish(self, settings: PhotoSettings, identity: IdentityNet | None) -> None:
-        """Colours, the pick among the samples, the guard, and how much of the change serves the face."""
+    def finish(
+        self, settings: PhotoSettings, identity: IdentityNet | None, reference: Float32[np.ndarray, " d"] | None = None
+    ) -> None:
+        """Colours, the pick among the samples, the guard, and how much of the change serves the face.
+
+        Args:
+            reference: the embedding that picks and guards instead of the given face's.
+        """
         self.samples = [self._toned(sample, settings) for sample in self.samples]
         candidates = self.samples
         if settings.samples > 1 and settings.pick == "median":
             candidates = [np.median(self.samples, axis=0)]
         best = 0
         if identity is not None:
-            cosines = self.past.add(self._compare(candidates, identity))
-            best = int(np.argmax(cosines))
-            self.identity = float(cosines[best])
+            cosines = self.past.add(self._compare(candidates, identity, reference))
+            best = int(np.argmax(cosines[-1]))
+            self.identity = float(cosines[0, best])
+            self.reference = None if reference is None else float(cosines[1, best])
         self.restored = candidates[best]
-        least = settings.min_identity
-        if self.identity is not None and least is not None and self.identity < least:
-            self.refusal = f"identity {self.identity:.3f} is below {least:g}"
-        elif settings.change == "auto":
+        self.refusal = self._guard(settings.min_identity)
+        if not self.refusal and settings.change == "auto":
             self._blend()
+
+    def _guard(self, least: float | None) -> str:
+        """Why the restored face is not the person; empty if it may be."""
+        found = self.identity if self.reference is None else self.reference
+        if least is None or found is None or found >= least:
+            return ""
+        return f"identity {'' if self.reference is None else 'to the reference '}{found:.3f} is below {least:g}"
 
     @property
     def is_used(self) -> bool:
@@ -143,11 +158,14 @@ class Face:
             self.refusal = benefit.why or "it needs hardly any change"
         self.restored = self.crop + np.float32(self.share) * (self.restored - self.crop)
 
-    def _compare(self, candidates: Sequence[Crop], identity: IdentityNet) -> Float[np.ndarray, " n"]:
-        """Identity cosines of restored crops to the given one, all through the same crop."""
+    def _compare(
+        self, candidates: Sequence[Crop], identity: IdentityNet, reference: Float32[np.ndarray, " d"] | None
+    ) -> Float[np.ndarray, "r n"]:
+        """Identity cosines of restored crops to the given one, all through the same crop, and to the reference."""
         landmarks = [apply_matrix(self.to_crop, self.found.landmarks)] * (1 + len(candidates))
         given, *others = identity.embed([self.crop, *candidates], landmarks)
-        return cosine(np.stack([given] * len(others)), np.stack(others))
+        wanted = [given] if reference is None else [given, reference]
+        return np.stack([cosine(np.stack([one] * len(others)), np.stack(others)) for one in wanted])
 
     @property
     def side(self) -> float:
@@ -178,10 +196,10 @@ class Face:
             detail = "its finer detail is the photograph's" if self.keeps_detail(settings) else "it has become soft"
             detail += ", without its grain" if self.loses_grain(settings) else ""
             note = f"a face of {side:.0f} px was restored at {size} px: {detail}"
-        identity = None if self.identity is None else round(self.identity, 4)
+        identity, reference = (None if c is None else round(c, 4) for c in (self.identity, self.reference))
         state: Literal["restored", "kept"] = "restored" if self.is_used else "kept"
         share = round(self.share, 3) if self.is_used else 0.0
-        return FaceReport(self.number, state, box, score, round(side, 1), identity, note, share)
+        return FaceReport(self.number, state, box, score, round(side, 1), identity, note, share, reference)
 
 
 def left_alone(found: Sequence[DetectedFace], chosen: Sequence[int], settings: PhotoSettings) -> list[FaceReport]:

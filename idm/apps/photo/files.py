@@ -68,16 +68,24 @@ def restore_photos(
 
     Raises:
         ImageError: before any work: an input does not exist, holds no image, or would be overwritten; a file that no
-            job wrote would be, without ``overwrite``; or another job works in the folder.
+            job wrote would be, without ``overwrite``; another job works in the folder; or no reference photograph
+            shows one person alone.
         ImportError: before any work: there is a video, and PyAV is not installed.
         ValueError: before any work: the file format of a video cannot hold ``encoding``.
     """
     picture_suffix = as_preview if preview else as_png if file_format == "png" else same_suffix(KEPT_SUFFIXES)
     encoding = encoding or Encoding()
+    reference = None if preview else parts.reference(settings)
+    settled = {
+        **(about or {}),
+        **asdict(settings),
+        "reference_faces": None if reference is None else reference.about(),
+        "encoding": asdict(encoding),
+    }
     job = Job(
         inputs,
         output,
-        settings={**(about or {}), **asdict(settings), "encoding": asdict(encoding)},
+        settings=settled,
         suffix=lambda path: RESULTS.get(path.suffix.lower()) or picture_suffix(path),
         suffixes=(*READ_SUFFIXES, *RESULTS),
         beside=_map_beside if settings.uncertainty and not preview else nothing_beside,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Integer, UInt8
 from PIL import Image
 
 from idm.apps.photo.face import Face, FaceReport, Subject, after, left_alone
+from idm.apps.photo.reference import Reference, read_reference
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import Bicubic, Upscaler, bicubic
 from idm.faces.align import Matrix, to_unit
@@ -53,10 +55,31 @@ class PhotoRestorer:
     detector: Detector
     identity: IdentityNet | None = None
     upscaler: Upscaler = field(default_factory=Bicubic)
+    _references: dict[str, Reference] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def find(self, pixels: Integer[np.ndarray, "h w 3"], settings: PhotoSettings) -> list[DetectedFace]:
         """All faces, the largest first; their positions are the numbers by which faces are chosen."""
         return detect_faces(self.detector, pixels, settings.turn)
+
+    def reference(self, settings: PhotoSettings) -> Reference | None:
+        """The person of ``settings.reference``, whose photographs are read once; None without one.
+
+        Raises:
+            ValueError: the identity network is missing.
+            ImageError: as :func:`~idm.apps.photo.reference.read_reference`.
+        """
+        self._require_identity(settings)
+        album = settings.reference
+        if album is None:
+            return None
+        assert self.identity is not None
+        if album not in self._references:
+            self._references[album] = read_reference(Path(album), self.detector, self.identity)
+        return self._references[album]
+
+    def _require_identity(self, settings: PhotoSettings) -> None:
+        if settings.needs_identity and self.identity is None:
+            raise ValueError("comparing identities (reference, min_identity, pick='identity') needs the identity network")
 
     def restore(self, photo: Photo, settings: PhotoSettings) -> RestoredPhoto:
         """Restore the chosen faces of a photograph and put them back; a face that fails is reported, not pasted.
@@ -114,8 +137,7 @@ class PhotoRestorer:
         subjects: Sequence[Sequence[Subject]],
         settings: PhotoSettings,
     ) -> list[list[Face]]:
-        if settings.needs_identity and self.identity is None:
-            raise ValueError("min_identity and pick='identity' need the identity network")
+        reference = self.reference(settings)
         faces = [[Face(subject) for subject in some] for some in subjects]
         for pixels, some in zip(pictures, faces, strict=True):
             for face in some:
@@ -123,7 +145,7 @@ class PhotoRestorer:
         self._sample([face for some in faces for face in some if not face.failure], settings)
         for face in (face for some in faces for face in some):
             if not face.failure:
-                face.finish(settings, self.identity)
+                face.finish(settings, self.identity, None if reference is None else reference.embedding)
         return faces
 
     def _enlarge(self, pixels: Integer[np.ndarray, "h w 3"], settings: PhotoSettings) -> Integer[np.ndarray, "h2 w2 3"]:

@@ -22,6 +22,8 @@ class PhotoSettings:
         samples: number of restorations of each face, from which ``pick`` makes one.
         pick: "identity" takes the sample whose identity is closest to the given face, "median" each pixel's median.
         min_identity: a restored face whose identity cosine to the given one is below this is not used.
+        reference: a folder of photographs of the person, each showing them alone, or one photograph. "identity" and
+            ``min_identity`` then compare with the mean of these instead of with the given face.
         uncertainty: also make a map of where the samples differ; needs ``samples`` of at least 2.
         change: "full" uses all of the restorer's change; "auto" uses as much as each face needs, and none if the
             restored face does not improve (see :mod:`idm.apps.photo.harm`).
@@ -45,6 +47,7 @@ class PhotoSettings:
     samples: int = 1
     pick: Literal["identity", "median"] = "identity"
     min_identity: float | None = None
+    reference: str | None = None
     uncertainty: bool = False
     change: Literal["auto", "full"] = "auto"
     color_fix: ColorFix = "wavelet"
@@ -64,4 +67,5 @@ class PhotoSettings:
 
     @property
     def needs_identity(self) -> bool:
-        return self.min_identity is not None or (self.samples > 1 and self.pick == "identity")
+        picks = self.samples > 1 and self.pick == "identity"
+        return picks or self.min_identity is not None or self.reference is not None

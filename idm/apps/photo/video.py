@@ -42,7 +42,8 @@ Pixels = Integer[np.ndarray, "_ _ 3"]
 @dataclass
 class Person:
     """A followed face: the frames it was in, in how many it was restored or kept by the guard, and what was decided
-    when it came, so that nothing flickers. ``identity`` is the mean cosine to the given face."""
+    when it came, so that nothing flickers. ``identity`` and ``reference`` are the mean cosines to the given face and to
+    the reference photographs."""
 
     number: int
     first_frame: int
@@ -52,13 +53,14 @@ class Person:
     num_restored: int = 0
     num_kept: int = 0
     identity: float | None = None
+    reference: float | None = None
     past: Past = field(default_factory=Past)
 
     def add(self, frame: int, report: FaceReport) -> None:
         self.last_frame = frame
         self.num_restored += report.state == "restored"
         self.num_kept += report.state == "kept"
-        self.identity = report.identity
+        self.identity, self.reference = report.identity, report.reference
 
     def about(self) -> dict[str, Any]:
         """For the status file."""

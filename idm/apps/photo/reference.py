@@ -1,0 +1,67 @@
+"""Photographs of the person who is restored: whom the result must look like."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from idm.apps.photo.album import photo_faces
+from idm.faces.detect import Detector
+from idm.faces.recognition import IdentityNet
+from idm.io.find import as_text, find_images
+from idm.io.images import ImageError, image_error
+
+_SIZE = 256  # of the aligned faces, more than the identity network sees
+_MIN_FACE = 40.0  # pixels; of smaller faces the embedding says little (our choice)
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A person's face in the features of the identity network.
+
+    Attributes:
+        embedding: the mean of the photographs' unit vectors, a unit vector itself.
+        num_faces: how many faces it is the mean of.
+        left_out: photographs that do not count, and why.
+    """
+
+    embedding: Float32[np.ndarray, " d"]
+    num_faces: int
+    left_out: dict[str, str]
+
+    def about(self) -> dict[str, Any]:
+        """What a status file says of it; as JSON."""
+        digest = hashlib.sha256(self.embedding.tobytes()).hexdigest()
+        return {"num_faces": self.num_faces, "embedding_sha256": digest, "left_out": self.left_out}
+
+
+def read_reference(album: Path, detector: Detector, identity: IdentityNet) -> Reference:
+    """The person of an album: a folder of photographs, or one photograph.
+
+    A photograph counts if it holds one face. One with several faces does not say whose it is.
+
+    Raises:
+        ImageError: there is no such folder, or no photograph in it counts.
+    """
+    left_out: dict[Path, str] = {}
+    faces = []
+    paths = find_images([album])
+    for path in paths:
+        for found in photo_faces([path], detector, _SIZE, _MIN_FACE, left_out):
+            if len(found) == 1:
+                faces += found
+            else:
+                left_out[path] = f"{len(found)} faces" if found else f"no face of {_MIN_FACE:g} pixels or more"
+    told = {as_text(str(path)): as_text(why) for path, why in left_out.items()}
+    if not faces:
+        first = next(iter(told.values()))
+        problem = f"no photograph here shows one person alone ({len(paths)} looked at; the first: {first})"
+        raise image_error(album, problem, "name a folder of photographs of the person whose face is restored")
+    mean = identity.embed([face.image for face in faces], [face.landmarks for face in faces]).mean(axis=0)
+    length = float(np.linalg.norm(mean))
+    if length < 1e-6:
+        raise ImageError(f"{album}: the faces have no mean direction; they are not of one person")
+    return Reference(mean / np.float32(length), len(faces), told)
