@@ -55,6 +55,10 @@ def run(parsed: argparse.Namespace) -> int:
             from idm.apps.cli.clean import clean_command
 
             return clean_command(parsed)
+        case "adapt":
+            from idm.apps.cli.adapt import adapt_command
+
+            return adapt_command(parsed)
         case "app":
             from idm.apps.cli.app import app_command
 
@@ -74,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_weights(commands.add_parser("weights", help="list third-party weights files and their terms"))
     _add_export(commands.add_parser("export", help="export a model to ONNX or to published weights"))
     _add_clean(commands.add_parser("clean", help="restore a data set and keep what improves"))
+    _add_adapt(commands.add_parser("adapt", help="fine-tune a model to your own photographs, and measure it"))
     _add_app(commands.add_parser("app", help="serve a web page that restores photographs"))
     return parser
 
@@ -376,6 +381,34 @@ def _add_clean(parser: argparse.ArgumentParser) -> None:
         metavar="key=value",
         help="settings of the extrinsic section, such as gate.min_identity=0.7",
     )
+
+
+def _add_adapt(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", nargs="+", type=Path, metavar="INPUT", help="photographs, or folders of them")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="for the model, which idm restore --model takes, and adapt.json; the same command resumes",
+    )
+    parser.add_argument("--model", help="training run, saved pipeline or bundled model (default: the bundled one)")
+    parser.add_argument("--aligned", action="store_true", help="inputs are aligned, square faces")
+    parser.add_argument("--minutes", type=float, default=10.0, metavar="M", help="of training (default 10)")
+    parser.add_argument("--steps", type=int, metavar="N", help="of training, instead of --minutes")
+    parser.add_argument("--learning-rate", type=float, default=1e-4, metavar="R", help="peak (default 1e-4)")
+    parser.add_argument("--batch-size", type=int, default=8, help="faces of a step (default 8)")
+    parser.add_argument("--preset", default="gfpgan", help="degradation of most faces (default gfpgan)")
+    parser.add_argument(
+        "--min-sharpness",
+        type=float,
+        default=1.12,
+        metavar="S",
+        help="of the faces to learn from; 1 takes soft ones, too (default 1.12)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the training (default 0)")
+    parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="where the detector's weights lie")
 
 
 def _add_model(parser: argparse._ActionsContainer) -> None:

@@ -16,6 +16,7 @@ from idm.config.schema import (
     CosineConfig,
     FeatureLossConfig,
     IDMConfig,
+    IDMTrainConfig,
     LinearConfig,
     LogSigmaConfig,
     NoiseLevelsConfig,
@@ -126,6 +127,19 @@ def build_idm(config: IDMConfig, denoiser: Denoiser) -> IDM:
     return IDM(denoiser, gammas, prediction=config.objective.prediction, chain=config.sampler.build())
 
 
+def build_optimisation(train: IDMTrainConfig) -> Optimisation:
+    return Optimisation(
+        num_steps=train.num_steps,
+        learning_rate=train.learning_rate,
+        warmup_steps=train.warmup_steps,
+        decay=train.decay,
+        betas=train.betas,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        ema_decay=train.ema_decay,
+    )
+
+
 def build_learner(
     config: IDMConfig, accelerator: Accelerator, initial: dict[str, Tensor] | None = None
 ) -> IntrinsicIteration:
@@ -150,16 +164,7 @@ def build_learner(
         prediction=config.objective.prediction,
         p=config.objective.p,
         min_snr_clamp=config.objective.min_snr_clamp,
-        optimisation=Optimisation(
-            num_steps=train.num_steps,
-            learning_rate=train.learning_rate,
-            warmup_steps=train.warmup_steps,
-            decay=train.decay,
-            betas=train.betas,
-            weight_decay=train.weight_decay,
-            max_grad_norm=train.max_grad_norm,
-            ema_decay=train.ema_decay,
-        ),
+        optimisation=build_optimisation(train),
         seed=config.seed,
         noise_levels=build_noise_levels(config.objective.noise_levels),
         features=features,

@@ -42,7 +42,7 @@ def build_accelerator(config: RunConfig) -> Accelerator:
         gradient_accumulation_plugin=GradientAccumulationPlugin(
             num_steps=config.train.accumulation, sync_with_dataloader=False
         ),
-        log_with=list(config.train.trackers),
+        log_with=list(config.train.trackers) or None,
         project_config=ProjectConfiguration(project_dir=str(config.output_dir)),
     )
 

@@ -1,0 +1,251 @@
+"""``idm adapt``: fine-tune a model to one's own photographs, and keep it only if held-out ones come out better."""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copyfile, copytree, rmtree
+from typing import Any
+
+from idm.apps.cli.model import USER_ERRORS, find_restorer
+from idm.apps.photo.album import aligned_faces, photo_faces
+from idm.apps.photo.collect import ABOUT, HELD_OUT, TRAIN, collect, told, write_collection
+from idm.config.assembly.adapt import AdaptConfig, adapt_config, build_adaptation, with_steps
+from idm.config.assembly.data import build_recipe
+from idm.data.sources import FolderFaces
+from idm.degradation import PRESETS
+from idm.evaluation.before_after import DRAWS, Verdict, judge, scores_by_face
+from idm.evaluation.metrics import build_metrics
+from idm.faces.detect import load_detector
+from idm.io.atomic import write_json, write_text
+from idm.io.find import as_text, find_images
+from idm.io.folder_lock import LockedError, locked
+from idm.io.machine import best_device, inference_dtype, provenance
+from idm.io.run_folder import list_checkpoints, sha256
+from idm.restorers.idm import IDM
+from idm.restorers.saved import find_model, load_idm
+from idm.training.loop import TrainingError
+
+RESULT = "adapt.json"
+_PARTS = ("denoiser", "scheduler")
+_INDEX = "model_index.json"  # written last: a folder that has it holds a whole model
+
+CARD = """
+## Adapted
+
+These are {what}. `idm adapt` fine-tuned them for {steps} steps on {train} faces of somebody's own photographs, and
+measured {held_out} faces of other photographs, each degraded in {draws} frozen ways, before and after:
+
+| measure | degraded | before | after | difference (95 % interval) |
+|---|---|---|---|---|
+{rows}
+
+Weights that were fitted to few people's photographs carry something of these people: share them as you would share the
+photographs.
+"""
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The collected faces: their folders, and what their record says."""
+
+    folder: Path
+    about: dict[str, Any]
+
+    @property
+    def sides(self) -> tuple[Path, Path]:
+        return self.folder / TRAIN, self.folder / HELD_OUT
+
+
+def adapt_command(arguments: argparse.Namespace) -> int:
+    """``idm adapt``: 0 if the result was measured, whether or not it helped."""
+    try:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        with locked(arguments.output):
+            _adapt(arguments)
+    except LockedError:
+        print(f"error: {arguments.output}: another job works in this folder", file=sys.stderr)
+        return 1
+    except (*USER_ERRORS, TrainingError) as error:
+        print(as_text(f"error: {error}"), file=sys.stderr)
+        return 1
+    return 0
+
+
+def _adapt(arguments: argparse.Namespace) -> None:
+    _check(arguments)
+    given = _load(find_model(find_restorer(arguments.model)))
+    if not given.denoiser.config.conditional:
+        raise ValueError(f"{arguments.model}: makes faces of noise and restores none; it cannot be adapted")
+    faces = _find_faces(arguments, given.image_size)
+    print(_counted(faces), flush=True)
+    config = adapt_config(
+        arguments.output / "run",
+        given,
+        faces.sides,
+        sha256(faces.folder / ABOUT),
+        num_held_out=faces.about["held_out"],
+        learning_rate=arguments.learning_rate,
+        batch_size=arguments.batch_size,
+        preset=arguments.preset,
+        seed=arguments.seed,
+    )
+    config = with_steps(config, arguments.steps, arguments.minutes)
+    loss = (
+        "pixels and MobileFaceNet's features"
+        if config.features
+        else "pixels alone: MobileFaceNet's weights are missing"
+    )
+    print(f"fitting {config.train.num_steps} steps of {config.train.batch_size} faces; loss of {loss}", flush=True)
+    build_adaptation(config).fit()
+    adapted = _load(list_checkpoints(config.output_dir / "checkpoints")[-1] / "pipeline")
+    verdict = _measure(config, faces, given, adapted)
+    _publish(adapted if verdict.helped else given, arguments.output, _card(config, faces, verdict))
+    write_json(arguments.output / RESULT, _record(config, faces, given, verdict))
+    print(_summary(verdict, arguments.output))
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.preset not in PRESETS:
+        raise ValueError(f"--preset: {arguments.preset!r} is unknown; known: {', '.join(PRESETS)}")
+    if not 0 < arguments.minutes < 1e5:
+        raise ValueError(f"--minutes must be positive, got {arguments.minutes:g}")
+    if arguments.steps is not None and arguments.steps < 1:
+        raise ValueError(f"--steps must be at least 1, got {arguments.steps}")
+    if arguments.seed < 0:
+        raise ValueError(f"--seed must be 0 or above, got {arguments.seed}")
+    if not arguments.learning_rate > 0:
+        raise ValueError(f"--learning-rate must be positive, got {arguments.learning_rate:g}")
+    if arguments.batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, got {arguments.batch_size}")
+
+
+def _load(folder: Path) -> IDM:
+    device = best_device()
+    return load_idm(folder, device, inference_dtype(device))
+
+
+# ------------------------------------------------------------------------------------------------ faces
+
+
+def _find_faces(arguments: argparse.Namespace, size: int) -> Faces:
+    """The faces of the photographs; those that an earlier start of the same command found, if there was one.
+
+    Raises:
+        ValueError: the folder holds faces of other photographs, or there are too few good ones.
+    """
+    paths = find_images(arguments.input)
+    asked = {
+        "photographs": [[as_text(path.name), path.stat().st_size] for path in paths],
+        "aligned": arguments.aligned,
+        "image_size": size,
+        "min_sharpness": arguments.min_sharpness,
+    }
+    folder = (arguments.output / "faces").resolve()
+    if folder.exists():
+        about = json.loads((folder / ABOUT).read_text())
+        if asked != {key: about.get(key) for key in asked}:
+            raise ValueError(
+                f"{arguments.output}: holds faces of other photographs, or of another model's size; choose another "
+                "output folder, or delete that one to start anew"
+            )
+        return Faces(folder, about)
+    unreadable: dict[Path, str] = {}
+    if arguments.aligned:
+        photographs = aligned_faces(paths, size, unreadable)
+    else:
+        detector = load_detector(weights=arguments.weights_dir, device=str(best_device()))
+        photographs = photo_faces(paths, detector, size, 0.0, unreadable)
+    collection = collect(photographs, arguments.min_sharpness)
+    for path, why in unreadable.items():
+        print(as_text(f"warning: {why if str(path) in why else f'{path}: {why}'}"), file=sys.stderr)
+    write_collection(collection, folder, {**asked, "unreadable": [as_text(str(path)) for path in unreadable]})
+    return Faces(folder, json.loads((folder / ABOUT).read_text()))
+
+
+def _counted(faces: Faces) -> str:
+    about = faces.about
+    left_out = f"; left out: {told(Counter(about['left_out']))}" if about["left_out"] else ""
+    return (
+        f"{about['train'] + about['held_out']} good faces in {len(about['photographs'])} photographs: {about['train']} "
+        f"to learn from, {about['held_out']} held out{left_out}"
+    )
+
+
+# ------------------------------------------------------------------------------------------ the verdict
+
+
+def _measure(config: AdaptConfig, faces: Faces, given: IDM, adapted: IDM) -> Verdict:
+    names = ["psnr", "ssim"] + (["identity"] if config.features else [])
+    metrics = build_metrics(names, given.image_size).each
+    recipe = build_recipe(config.degradation.model_copy(update={"clean_probability": 0.0}))
+    held_out = FolderFaces(faces.sides[1], given.image_size)
+    degraded, before = scores_by_face(given, held_out, recipe, metrics, config.validation.seed)
+    _, after = scores_by_face(adapted, held_out, recipe, metrics, config.validation.seed)
+    return judge(degraded, before, after)
+
+
+def _record(config: AdaptConfig, faces: Faces, given: IDM, verdict: Verdict) -> dict[str, Any]:
+    assert given.origin is not None
+    return {
+        **verdict.about(),
+        "model": given.origin.folder.as_posix(),
+        "model_sha256": given.origin.weights_sha256,
+        "steps": config.train.num_steps,
+        "faces": {key: faces.about[key] for key in ("train", "held_out", "left_out")},
+        **provenance(),
+    }
+
+
+def _summary(verdict: Verdict, output: Path) -> str:
+    lines = [f"{verdict.num_faces} held-out faces, each degraded in {DRAWS} frozen ways:"]
+    for name, column in verdict.metrics.items():
+        lines.append(
+            f"  {name:8} {column['degraded']:7.3f} degraded, {column['before']:7.3f} before -> {column['after']:7.3f} "
+            f"after  (difference {_difference(column)})"
+        )
+    if verdict.helped:
+        lines.append(f"adapting helped: idm restore PHOTO -o restored/ --model {output} uses the adapted weights")
+    else:
+        lines.append(
+            "adapting did not help: no measure is surely better, or one is surely worse; "
+            f"{output} holds the given model's weights, unchanged"
+        )
+    return "\n".join(lines)
+
+
+def _difference(column: dict[str, float]) -> str:
+    return f"{column['difference']:+.3f}, 95 % interval {column['low']:+.3f} to {column['high']:+.3f}"
+
+
+# --------------------------------------------------------------------------------------- the new model
+
+
+def _card(config: AdaptConfig, faces: Faces, verdict: Verdict) -> str:
+    rows = [
+        f"| {name} | {c['degraded']:.3f} | {c['before']:.3f} | {c['after']:.3f} | {_difference(c)} |"
+        for name, c in verdict.metrics.items()
+    ]
+    return CARD.format(
+        what="the adapted weights" if verdict.helped else "the given weights, unchanged, for adapting did not help",
+        steps=config.train.num_steps,
+        train=faces.about["train"],
+        held_out=faces.about["held_out"],
+        draws=DRAWS,
+        rows="\n".join(rows),
+    )
+
+
+def _publish(model: IDM, output: Path, card: str) -> None:
+    """Put a saved model's files into the output folder, byte by byte, with what the card adds."""
+    assert model.origin is not None
+    source = model.origin.folder
+    (output / _INDEX).unlink(missing_ok=True)
+    for part in _PARTS:
+        rmtree(output / part, ignore_errors=True)
+        copytree(source / part, output / part)
+    given = source / "README.md"
+    write_text(output / "README.md", (given.read_text() if given.exists() else "# IDM\n") + card)
+    copyfile(source / _INDEX, output / _INDEX)

@@ -1,0 +1,175 @@
+"""Adapting a trained model to some faces: the same training, from the model's weights, at the model's levels."""
+
+import time
+from functools import partial
+from math import ceil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from accelerate import Accelerator
+
+from idm.config.assembly.intrinsic import build_features, build_optimisation
+from idm.config.assembly.run import build_run
+from idm.config.load import load_config
+from idm.config.schema import (
+    DataConfig,
+    DegradationConfig,
+    FeatureLossConfig,
+    FolderConfig,
+    IDMTrainConfig,
+    RunConfig,
+    Share,
+    ValidationConfig,
+)
+from idm.degradation import PresetName
+from idm.faces.recognition import WEIGHTS as IDENTITY_WEIGHTS
+from idm.io.weights import find_weights
+from idm.restorers.idm import IDM
+from idm.restorers.saved import load_idm
+from idm.training.learner import IntrinsicIteration, NoiseLevels
+from idm.training.loop import Run
+
+_TIMED_STEPS = 3
+_CHECKPOINT_SECONDS = 60
+
+
+class AdaptConfig(RunConfig):
+    """Everything that decides an adaptation. Network, schedule, prediction and chain are the model's own."""
+
+    train: IDMTrainConfig
+    model_sha256: str
+    """Of the weights that are adapted."""
+    faces_sha256: str
+    """Of the record of the faces that they are adapted to."""
+    start_share: Share
+    """Share of the samples at the level where the model's chain starts; the rest is log-uniform in sigma below it."""
+    features: FeatureLossConfig | None
+    """A loss beyond pixels."""
+
+
+def adapt_config(
+    output: Path,
+    model: IDM,
+    faces: tuple[Path, Path],
+    faces_sha256: str,
+    *,
+    num_held_out: int,
+    learning_rate: float,
+    batch_size: int,
+    preset: PresetName,
+    seed: int,
+) -> AdaptConfig:
+    """The settings of an adaptation, still without its number of steps.
+
+    The feature loss keeps the restored faces from becoming soft. It needs MobileFaceNet's weights; without them the
+    loss is that of pixels alone.
+
+    Args:
+        faces: folders of aligned faces: to learn from, and held out.
+    """
+    assert model.origin is not None
+    train, held_out = (FolderConfig(path=folder) for folder in faces)
+    return AdaptConfig(
+        output_dir=output,
+        seed=seed,
+        data=DataConfig(
+            source=train, val_source=held_out, image_size=model.image_size, max_shift=3, grey_probability=0.05
+        ),
+        degradation=DegradationConfig(  # as the bundled 256 px model was trained
+            preset=preset,
+            clean_probability=0.06,
+            skip_probability=0.15,
+            bicubic_probability=0.3,
+            mixture={"mild": 0.25, "difface": 0.2},
+        ),
+        train=IDMTrainConfig(
+            init_from=model.origin.folder,
+            num_steps=1,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            ema_decay=0.98,
+            keep_checkpoints=1,
+            trackers=[],
+        ),
+        validation=ValidationConfig(num_images=num_held_out, num_shown=min(8, num_held_out)),
+        model_sha256=model.origin.weights_sha256,
+        faces_sha256=faces_sha256,
+        start_share=max(0.5, 1 / model.chain.num_steps),
+        features=FeatureLossConfig() if _has_identity() else None,
+    )
+
+
+def _has_identity() -> bool:
+    try:
+        find_weights(IDENTITY_WEIGHTS)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def with_steps(config: AdaptConfig, num_steps: int | None, minutes: float) -> AdaptConfig:
+    """The settings with their number of steps: the given one, that of the run which the folder holds, or as many as
+    fit into ``minutes``, after a few that are timed."""
+    held = config.output_dir / "config.yaml"
+    if held.exists():
+        before = load_config(held, AdaptConfig).train
+        return _with_train(config, num_steps or before.num_steps, before.checkpoint_every)
+    seconds = seconds_per_step(config)
+    return _with_train(
+        config, num_steps or max(1, int(60 * minutes / seconds)), max(1, round(_CHECKPOINT_SECONDS / seconds))
+    )
+
+
+def _with_train(config: AdaptConfig, num_steps: int, checkpoint_every: int) -> AdaptConfig:
+    changes = {
+        "num_steps": num_steps,
+        "checkpoint_every": checkpoint_every,
+        "warmup_steps": ceil(num_steps / 10),
+        "log_every": max(1, min(20, num_steps // 10)),
+    }
+    validation = config.validation.model_copy(update={"every": num_steps})  # at the end: no checkpoint is chosen by it
+    return config.model_copy(
+        update={"train": config.train.model_copy(update=changes), "validation": validation},
+    )
+
+
+def seconds_per_step(config: AdaptConfig) -> float:
+    """How long an optimiser step takes here, with its data."""
+    with TemporaryDirectory() as folder:
+        run = build_adaptation(config.model_copy(update={"output_dir": Path(folder)}))
+        batches = run.batches_from(0)
+        run.learner.train_step(0, batches)  # the first one is slow
+        begun = time.perf_counter()
+        for step in range(1, 1 + _TIMED_STEPS):
+            run.learner.train_step(step, batches)["loss"].item()
+        return (time.perf_counter() - begun) / _TIMED_STEPS
+
+
+def build_adaptation(config: AdaptConfig) -> Run:
+    """The run, ready to fit; it goes on where its folder's checkpoint is.
+
+    Raises:
+        ConfigError: as :func:`~idm.config.assembly.run.build_run`.
+        ModelError: the model cannot be loaded.
+    """
+    return build_run(config, partial(_build_learner, config))
+
+
+def _build_learner(config: AdaptConfig, accelerator: Accelerator) -> IntrinsicIteration:
+    model = load_idm(config.train.init_from, torch.device("cpu"), torch.float32)
+    features = None if config.features is None else build_features(config.features).to(accelerator.device)
+    return IntrinsicIteration(
+        model.denoiser,
+        accelerator,
+        gammas=model.gammas,
+        prediction=model.prediction,
+        p=1,
+        min_snr_clamp=None,
+        optimisation=build_optimisation(config.train),
+        seed=config.seed,
+        noise_levels=NoiseLevels(config.start_share),
+        features=features,
+        feature_weight=0.0 if config.features is None else config.features.weight,
+        make_pipeline=lambda published: IDM(published, model.gammas, prediction=model.prediction, chain=model.chain),
+    )
