@@ -61,9 +61,8 @@ def judge(degraded: Columns, before: Columns, after: Columns) -> Verdict:
     metrics = {}
     for name in before:
         mean, low, high = student_interval(np.subtract(after[name], before[name]).tolist())
-        means = {
-            key: float(np.mean(x[name])) for key, x in (("degraded", degraded), ("before", before), ("after", after))
-        }
+        columns = {"degraded": degraded[name], "before": before[name], "after": after[name]}
+        means = {column: float(np.mean(values)) for column, values in columns.items()}
         metrics[name] = {**means, "difference": mean, "low": low, "high": high}
     is_better = any(column["low"] > 0 for column in metrics.values())
     is_worse = any(column["high"] < 0 for column in metrics.values())

@@ -25,6 +25,7 @@ from idm.io.folder_lock import LockedError, locked
 from idm.io.machine import best_device, inference_dtype, provenance
 from idm.io.run_folder import list_checkpoints, sha256
 from idm.restorers.idm import IDM
+from idm.restorers.load import describe
 from idm.restorers.saved import find_model, load_idm
 from idm.training.loop import TrainingError
 
@@ -35,16 +36,19 @@ _INDEX = "model_index.json"  # written last: a folder that has it holds a whole 
 CARD = """
 ## Adapted
 
-These are {what}. `idm adapt` fine-tuned them for {steps} steps on {train} faces of somebody's own photographs, and
-measured {held_out} faces of other photographs, each degraded in {draws} frozen ways, before and after:
+{result}
 
-| measure | degraded | before | after | difference (95 % interval) |
+`idm adapt` trained for {steps} steps on {train} faces of somebody's own photographs. It measured {held_out} faces of
+other photographs before and after, each degraded in {draws} frozen ways:
+
+| measure | degraded | before | after | difference |
 |---|---|---|---|---|
 {rows}
-
-Weights that were fitted to few people's photographs carry something of these people: share them as you would share the
-photographs.
 """
+
+_HELPED = """This folder holds adapted weights. Weights that were fitted to the photographs of few people carry
+something of these people: share them as you would share the photographs."""
+_DID_NOT_HELP = "This folder holds the original weights, because adapting them did not help."
 
 
 @dataclass(frozen=True)
@@ -93,12 +97,8 @@ def _adapt(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
     )
     config = with_steps(config, arguments.steps, arguments.minutes)
-    loss = (
-        "pixels and MobileFaceNet's features"
-        if config.features
-        else "pixels alone: MobileFaceNet's weights are missing"
-    )
-    print(f"fitting {config.train.num_steps} steps of {config.train.batch_size} faces; loss of {loss}", flush=True)
+    loss = "pixels and features" if config.features else "pixels alone, for MobileFaceNet's weights are missing"
+    print(f"training {config.train.num_steps} steps of {config.train.batch_size} faces; loss of {loss}", flush=True)
     build_adaptation(config).fit()
     adapted = _load(list_checkpoints(config.output_dir / "checkpoints")[-1] / "pipeline")
     verdict = _measure(config, faces, given, adapted)
@@ -188,11 +188,9 @@ def _measure(config: AdaptConfig, faces: Faces, given: IDM, adapted: IDM) -> Ver
 
 
 def _record(config: AdaptConfig, faces: Faces, given: IDM, verdict: Verdict) -> dict[str, Any]:
-    assert given.origin is not None
     return {
         **verdict.about(),
-        "model": given.origin.folder.as_posix(),
-        "model_sha256": given.origin.weights_sha256,
+        "model": describe(given),
         "steps": config.train.num_steps,
         "faces": {key: faces.about[key] for key in ("train", "held_out", "left_out")},
         **provenance(),
@@ -229,7 +227,7 @@ def _card(config: AdaptConfig, faces: Faces, verdict: Verdict) -> str:
         for name, c in verdict.metrics.items()
     ]
     return CARD.format(
-        what="the adapted weights" if verdict.helped else "the given weights, unchanged, for adapting did not help",
+        result=_HELPED if verdict.helped else _DID_NOT_HELP,
         steps=config.train.num_steps,
         train=faces.about["train"],
         held_out=faces.about["held_out"],

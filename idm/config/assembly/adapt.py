@@ -115,10 +115,10 @@ def with_steps(config: AdaptConfig, num_steps: int | None, minutes: float) -> Ad
     if held.exists():
         before = load_config(held, AdaptConfig).train
         return _with_train(config, num_steps or before.num_steps, before.checkpoint_every)
+    if num_steps is not None:
+        return _with_train(config, num_steps, ceil(num_steps / 10))
     seconds = seconds_per_step(config)
-    return _with_train(
-        config, num_steps or max(1, int(60 * minutes / seconds)), max(1, round(_CHECKPOINT_SECONDS / seconds))
-    )
+    return _with_train(config, max(1, int(60 * minutes / seconds)), ceil(_CHECKPOINT_SECONDS / seconds))
 
 
 def _with_train(config: AdaptConfig, num_steps: int, checkpoint_every: int) -> AdaptConfig:
