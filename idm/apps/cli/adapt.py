@@ -21,7 +21,7 @@ from idm.evaluation.metrics import build_metrics
 from idm.faces.detect import load_detector
 from idm.io.atomic import write_json, write_text
 from idm.io.find import as_text, find_images
-from idm.io.folder_lock import LockedError, locked
+from idm.io.lock import FolderInUse, locked
 from idm.io.machine import best_device, inference_dtype, provenance
 from idm.io.run_folder import list_checkpoints, sha256
 from idm.restorers.idm import IDM
@@ -69,10 +69,7 @@ def adapt_command(arguments: argparse.Namespace) -> int:
         arguments.output.mkdir(parents=True, exist_ok=True)
         with locked(arguments.output):
             _adapt(arguments)
-    except LockedError:
-        print(f"error: {arguments.output}: another job works in this folder", file=sys.stderr)
-        return 1
-    except (*USER_ERRORS, TrainingError) as error:
+    except (*USER_ERRORS, TrainingError, FolderInUse) as error:
         print(as_text(f"error: {error}"), file=sys.stderr)
         return 1
     return 0
