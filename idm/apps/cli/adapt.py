@@ -69,10 +69,7 @@ def adapt_command(arguments: argparse.Namespace) -> int:
         arguments.output.mkdir(parents=True, exist_ok=True)
         with locked(arguments.output):
             _adapt(arguments)
-    except FolderInUse:
-        print(f"error: {arguments.output}: another job works in this folder", file=sys.stderr)
-        return 1
-    except (*USER_ERRORS, TrainingError) as error:
+    except (*USER_ERRORS, TrainingError, FolderInUse) as error:
         print(as_text(f"error: {error}"), file=sys.stderr)
         return 1
     return 0

@@ -78,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_weights(commands.add_parser("weights", help="list third-party weights files and their terms"))
     _add_export(commands.add_parser("export", help="export a model to ONNX or to published weights"))
     _add_clean(commands.add_parser("clean", help="restore a data set and keep what improves"))
-    _add_adapt(commands.add_parser("adapt", help="fine-tune a model to your own photographs and measure it"))
+    _add_adapt(commands.add_parser("adapt", help="fine-tune a model to your own photographs, and measure it"))
     _add_app(commands.add_parser("app", help="serve a web page that restores photographs"))
     return parser
 

@@ -30,7 +30,7 @@ class FaceReport:
     ``box`` is left, top, right, bottom in pixels of the photograph; ``side`` is that of the aligned square.
     ``share``, in [0, 1], is the part of the restorer's change that the result has. ``identity`` is the cosine between
     the fully restored and the given face, ``reference`` the cosine between the fully restored face and the person of
-    the reference photographs; None if it was not measured.
+    the reference photographs; each is None if it was not measured.
     """
 
     number: int

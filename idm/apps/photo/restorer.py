@@ -79,7 +79,7 @@ class PhotoRestorer:
 
     def _require_identity(self, settings: PhotoSettings) -> None:
         if settings.needs_identity and self.identity is None:
-            raise ValueError("picking or guarding faces by identity needs the identity network")
+            raise ValueError("identity (reference, min_identity, pick='identity') needs the identity network")
 
     def restore(self, photo: Photo, settings: PhotoSettings) -> RestoredPhoto:
         """Restore the chosen faces of a photograph and put them back; a face that fails is reported, not pasted.
