@@ -385,7 +385,7 @@ def test_another_model_or_setting_never_mixes_into_an_existing_output(
 def test_a_folder_with_shards_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train-00000-of-00004.parquet").write_text("mine")
-    with pytest.raises(CleanError, match="something else"):
+    with pytest.raises(CleanError, match="does not belong to this job"):
         run_job(job(tmp_path), ALONE)
 
 

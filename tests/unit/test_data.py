@@ -89,7 +89,7 @@ def test_a_face_that_is_not_square_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_broken_metadata_line_is_named(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", np.zeros((32, 32, 3), np.uint8))
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "landmarks": [1, 2]}\n')
-    with pytest.raises(ImageError, match=r"metadata\.jsonl: line 1 .*5 or 68 points \(x, y\) wanted"):
+    with pytest.raises(ImageError, match=r"metadata\.jsonl: line 1 .*expected 5 or 68 points \(x, y\)"):
         FolderFaces(tmp_path, SIZE)
 
 

@@ -243,7 +243,7 @@ def test_the_command_shows_the_terms_fetches_and_then_finds_the_file(command, ca
 
 def test_nothing_is_fetched_without_consent(command, server: Server, capsys, monkeypatch) -> None:
     assert command("net.bin") == 1  # the tests have no terminal
-    assert "--yes says that you do" in capsys.readouterr().err
+    assert "--yes states that you accept" in capsys.readouterr().err
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     for answer in ("", "n", "what?"):
         monkeypatch.setattr("builtins.input", lambda question, answer=answer: answer)

@@ -515,7 +515,7 @@ def test_what_a_file_cannot_hold_is_refused_before_any_work(clip: Path, tmp_path
         Encoding("ffv1", 3)
     with pytest.raises(ValueError, match=r"0\.\.51"):
         Encoding(crf=70)
-    with pytest.raises(ValueError, match="uncertainty are for photographs"):
+    with pytest.raises(ValueError, match="uncertainty maps are for photographs"):
         run(clip, tmp_path / "out.mkv", Changes(), settings=replace(SETTINGS, samples=2, uncertainty=True))
 
 
@@ -536,7 +536,7 @@ def test_a_preview_is_of_photographs(clip: Path, tmp_path: Path) -> None:
     parts = PhotoRestorer(Changes(), Spot())
     report = files.restore_photos(parts, [clip], tmp_path / "out", SETTINGS, preview=True)
     assert isinstance(report.failed[0], ImageError)
-    assert "numbered in status.json" in str(report.failed[0])
+    assert "status.json numbers the faces" in str(report.failed[0])
 
 
 # ------------------------------------------------------------------------------------------- memory
