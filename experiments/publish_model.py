@@ -18,9 +18,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--num-steps", type=int, help="steps of the published chain (default: the configuration's)")
     arguments = parser.parse_args()
     denoiser = load_idm(arguments.run, torch.device("cpu"), torch.float32).denoiser
     idm = build_idm(load_config(arguments.run / "config.yaml", IDMConfig), denoiser)
+    if arguments.num_steps is not None:
+        idm.chain = idm.chain.changed(num_steps=arguments.num_steps)
     idm.denoiser.type(torch.float16)  # half the size; what rounding costs lies far below the sampler's noise
     save_idm(idm, arguments.output)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import torch
 
 from idm.degradation import GFPGAN, degradation_rng, degrade
@@ -37,13 +38,16 @@ def test_its_weights_stay_below_forty_mebibytes_and_have_a_card() -> None:
         assert "hmdghoul/generated-faces" in (folder / "README.md").read_text()
 
 
-def test_it_restores_a_face_it_never_saw_by_more_than_a_decibel() -> None:
-    pipeline = load_idm(None, torch.device("cpu"), torch.float32)
-    hq = from_uint8(astronaut(pipeline.image_size))
+@pytest.mark.parametrize(("name", "least"), [("idm-faces-128", 1.0), ("idm-faces-256", 0.25)])
+def test_it_restores_a_face_it_never_saw_by_some_decibels(name: str, least: float) -> None:
+    """The face has some 100 pixels in the photograph: at 256 px its original is enlarged and soft, and what is sharper
+    than that counts against the model."""
+    model = load_idm(Path(name), torch.device("cpu"), torch.float32)
+    hq = from_uint8(astronaut(model.image_size))
     lq = [degrade(hq, GFPGAN, degradation_rng(0, 0, index)) for index in range(16)]
-    restored = pipeline.restore(torch.stack([hwc_to_chw(image) for image in lq]), list(range(16)))
+    restored = model.restore(torch.stack([hwc_to_chw(image) for image in lq]), list(range(16)))
     gains = [psnr(from_uint8(chw_to_hwc(x)), hq) - psnr(y, hq) for x, y in zip(to_uint8(restored), lq, strict=True)]
-    assert np.mean(gains) > 1
+    assert np.mean(gains) > least
 
 
 def test_it_works_without_a_network_and_in_a_fresh_process(tmp_path: Path) -> None:

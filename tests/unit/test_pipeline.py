@@ -388,7 +388,7 @@ def test_it_moves_to_another_precision_and_shows_its_components():
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "num_steps"), [(None, 256, 1), ("idm-faces-256", 256, 1), ("idm-faces-128", 128, 4)]
+    ("name", "size", "num_steps"), [(None, 256, 2), ("idm-faces-256", 256, 2), ("idm-faces-128", 128, 4)]
 )
 def test_bundled_models_have_names_and_the_first_needs_none(name: str | None, size: int, num_steps: int):
     pipeline = IDMPipeline.from_pretrained(name)
