@@ -1,4 +1,4 @@
-"""A run goes on from its newest intact checkpoint, skips and counts what is not finite, and keeps its history."""
+"""A run resumes from its newest intact checkpoint, skips and counts what is not finite, and keeps its history."""
 
 import json
 import math
