@@ -12,7 +12,7 @@ DEFAULT_BYTES = 4_000_000_000
 
 # Bytes per pixel of 8 bits while a photograph is read and while it is written; tests/unit/test_memory.py holds reading
 # and writing to them.
-_READ, _WRITTEN = 16, 14
+_READ, _WRITTEN = 20, 14
 _DECODERS = {"JPEG2000": 16, "AVIF": 12, "WEBP": 8}  # what these take besides
 
 
