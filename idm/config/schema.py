@@ -224,7 +224,7 @@ class FeatureLossConfig(Section):
 class AdversarialConfig(Section):
     """A critic of patches, trained beside the denoiser."""
 
-    weight: Annotated[float, Field(gt=0)] = 0.015
+    weight: Annotated[float, Field(gt=0)] = 0.006
     """Weight of the hinge loss of the estimate of x_0."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     """Learning rate of the critic."""

@@ -164,8 +164,8 @@ class PatchCritic(nn.Module):
 
     Each square of ``patch_size`` pixels becomes the channels of one pixel. The first 3x3 convolution keeps that
     size, every further one halves it; leaky ReLU follows each. The last convolution gives the logits. With the default
-    arguments a logit sees 68 px. Without normalisation: spectrally normalised layers told restored faces from real ones
-    ten times more slowly, since what differs, texture, is faint. R1 bounds the critic instead.
+    arguments a logit sees 68 px. Without normalisation: with spectrally normalised layers our pilots' critics stayed at
+    chance, since what differs, texture, is faint. R1 bounds the critic instead.
 
     Args:
         patch_size: pixels that one convolution step of the first layer spans.

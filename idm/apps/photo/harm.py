@@ -21,8 +21,8 @@ LEAST_SHARE = 0.05  # below it a face is as good as its restored self and stays 
 
 # Identity is the guard's (min_identity of the settings), and JPEG's blocks do not lie on the grid of an aligned crop.
 # Skin that a model makes sharp has texture, which counts as noise, and noise that it removes counts as sharpness: on
-# faces of `val` (24 each of the presets gfpgan, diffbir, difface, codeformer_stage2) the bundled model's noise rises by
-# .3 to .7, and no face loses PSNR. So only clear failures are rejected.
+# faces of `val` (experiments/photos/gate.py: 24 each of the presets gfpgan, diffbir, difface, codeformer_stage2) the
+# bundled model's noise rises by .3 to .7, and no face loses more than .1 dB. So only clear failures are rejected.
 _GATE = Gate(
     min_identity=None,
     max_sharpness_loss=0.4,
