@@ -147,6 +147,7 @@ class DenoiserConfig(Section):
     head_dim: Count = 64
     inject_degraded: bool = False
     add_degraded: bool = True
+    refine_channels: Annotated[int, Field(ge=0)] = 0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     conditional: bool = True
 

@@ -38,6 +38,8 @@ class Architecture:
         inject_degraded: also add x_d, pooled to size, at the start of every encoder level ("injecting
             low-quality images at different layers of the model": Ding et al., CVPR 2024, section 2, of IDM).
         add_degraded: the output is x_d + network instead of network; for prediction of x_0 only (our choice).
+        refine_channels: width of two convolutions over single pixels that refine what the patches gave; 0 is none.
+            Without them the pixels of a patch do not see the next patch, and flat dark regions show its grid.
         dropout: dropout inside the residual blocks.
         conditional: without it the input is x_t alone, for a model of faces instead of their restoration.
 
@@ -53,6 +55,7 @@ class Architecture:
     head_dim: int = 64
     inject_degraded: bool = False
     add_degraded: bool = False
+    refine_channels: int = 0
     dropout: float = 0.0
     image_channels: int = 3
     conditional: bool = True
@@ -114,6 +117,7 @@ class Denoiser(nn.Module):
         )
         self.norm_out = ChannelNorm(channels[0])
         self.conv_out = zero_init(nn.Conv2d(channels[0], patch_channels, 3, padding=1))
+        self.refine = Refinement(config) if config.refine_channels else None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -168,8 +172,11 @@ class Denoiser(nn.Module):
             h = self.ups[i](h) + skips[i]
             h = self._run(self.decoder[i], h, embedding)
 
-        h = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), self.config.patch_size)
-        output = h[..., :height, :width].float()
+        h = F.silu(self.norm_out(h))
+        pixels = F.pixel_shuffle(self.conv_out(h), self.config.patch_size)
+        if self.refine is not None:
+            pixels = pixels + self.refine(h, patches, pixels)
+        output = pixels[..., :height, :width].float()
         return x_d.float() + output if self.config.add_degraded else output
 
     def _to_patches(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b cp hp wp"]:
@@ -191,6 +198,33 @@ class Denoiser(nn.Module):
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, *arguments, use_reentrant=False)
         return block(*arguments)
+
+
+class Refinement(nn.Module):
+    """What is added to the pixels of the patches: two convolutions over features, input and output pixel by pixel.
+
+    The last convolution is zero at first, so that a trained denoiser to which it is added gives what it gave.
+    """
+
+    FEATURES = 8
+
+    def __init__(self, sizes: Architecture) -> None:
+        super().__init__()
+        self.patch_size = sizes.patch_size
+        images = 3 if sizes.conditional else 2  # x_d, x_t, and the pixels so far
+        width = sizes.refine_channels
+        self.features = nn.Conv2d(sizes.channels[0], self.FEATURES * sizes.patch_size**2, 3, padding=1)
+        self.conv_in = nn.Conv2d(images * sizes.image_channels + self.FEATURES, width, 3, padding=1)
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_out = zero_init(nn.Conv2d(width, sizes.image_channels, 3, padding=1))
+
+    def forward(
+        self, h: Float[Tensor, "b w hp wp"], patches: Float[Tensor, "b cp hp wp"], pixels: Float[Tensor, "b c h w"]
+    ) -> Float[Tensor, "b c h w"]:
+        seen = F.pixel_shuffle(torch.cat([self.features(h), patches], dim=1), self.patch_size)
+        h = torch.cat([seen, pixels], dim=1).contiguous(memory_format=torch.channels_last)
+        h = F.silu(self.conv_in(h))
+        return self.conv_out(F.silu(self.conv(h)))
 
 
 def double_patches(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -116,6 +116,10 @@ def save_idm(model: IDM, folder: Path) -> None:
         card.write_text(model_card(model))
 
 
+ADDED_LATER = {"conditional", "refine_channels"}
+"""Sizes that older files do not have: their models have the default."""
+
+
 def read_architecture(folder: Path) -> Architecture:
     """The architecture in a denoiser's folder.
 
@@ -125,7 +129,7 @@ def read_architecture(folder: Path) -> Architecture:
     path = folder / "config.json"
     sizes = {name: value for name, value in _read_json(path).items() if not name.startswith("_")}
     known = {field.name for field in fields(Architecture)}
-    wrong = (sizes.keys() - known) | (known - {"conditional"} - sizes.keys())  # older files do not have that
+    wrong = (sizes.keys() - known) | (known - ADDED_LATER - sizes.keys())
     if wrong:
         raise ModelError(f"{path}: is damaged: unknown or missing: {', '.join(sorted(wrong))}")
     try:

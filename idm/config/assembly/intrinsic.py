@@ -85,6 +85,8 @@ def build_features(config: FeatureLossConfig) -> FeatureMaps:
 def initial_weights(path: Path, denoiser: Denoiser) -> dict[str, Tensor]:
     """The weights of a saved model for a denoiser, patches doubled where it has twice as large ones.
 
+    A refinement of pixels that only the denoiser has keeps its initial weights, which change nothing.
+
     Raises:
         ConfigError: the model cannot be loaded, or has another architecture.
     """
@@ -96,6 +98,8 @@ def initial_weights(path: Path, denoiser: Denoiser) -> dict[str, Tensor]:
         raise ConfigError(f"train.init_from: {error}") from None
     if denoiser.config.patch_size == 2 * saved.patch_size:
         weights = double_patches(weights)
+    if denoiser.refine is not None and not saved.refine_channels:
+        weights |= {f"refine.{name}": weight for name, weight in denoiser.refine.state_dict().items()}
     if found := difference(denoiser, weights):
         raise ConfigError(f"train.init_from: {path} has another architecture than denoiser: {found}")
     return weights
@@ -112,6 +116,7 @@ def build_denoiser(config: IDMConfig) -> Denoiser:
         head_dim=net.head_dim,
         inject_degraded=net.inject_degraded,
         add_degraded=net.add_degraded,
+        refine_channels=net.refine_channels,
         dropout=net.dropout,
         conditional=net.conditional,
     )
