@@ -219,8 +219,17 @@ class Refinement(nn.Module):
         self.conv_out = zero_init(nn.Conv2d(width, sizes.image_channels, 3, padding=1))
 
     def forward(
-        self, h: Float[Tensor, "b w hp wp"], patches: Float[Tensor, "b cp hp wp"], pixels: Float[Tensor, "b c h w"]
-    ) -> Float[Tensor, "b c h w"]:
+        self,
+        h: Float[Tensor, "b channels hp wp"],
+        patches: Float[Tensor, "b cp hp wp"],
+        pixels: Float[Tensor, "b c h w"],
+    ) -> Float[Tensor, "b c height width"]:
+        """
+        Args:
+            h: the decoder's last features.
+            patches: of x_d, where there is one, and of x_t, as the encoder is given them.
+            pixels: what the patches gave.
+        """
         seen = F.pixel_shuffle(torch.cat([self.features(h), patches], dim=1), self.patch_size)
         h = torch.cat([seen, pixels], dim=1).contiguous(memory_format=torch.channels_last)
         h = F.silu(self.conv_in(h))

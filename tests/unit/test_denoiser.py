@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from idm.config.assembly.intrinsic import initial_weights
+from idm.diffusion.schedule import linear
 from idm.models.layers import (
     Attention,
     ChannelNorm,
@@ -20,6 +22,8 @@ from idm.models.layers import (
     zero_init,
 )
 from idm.models.unet import Denoiser, double_patches
+from idm.restorers.idm import IDM
+from idm.restorers.saved import save_idm
 
 TINY = {
     "image_size": 16,
@@ -230,3 +234,40 @@ def test_doubled_patches_see_the_image_shrunk_to_half(inject):
     half["x_d"], half["x_t"] = (F.avg_pool2d(twice[name], 2) for name in ("x_d", "x_t"))
     wanted = F.interpolate(small(**half), scale_factor=2, mode="nearest")
     torch.testing.assert_close(large(**{**twice, "gamma": half["gamma"]}), wanted, rtol=1e-4, atol=1e-5)
+
+
+# Refinement
+
+
+def test_an_added_refinement_changes_nothing_before_it_is_trained():
+    plain = randomised(Denoiser(**TINY))
+    refined = Denoiser(**TINY, refine_channels=8)
+    missing = refined.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert missing
+    assert {name.split(".")[0] for name in missing} == {"refine"}
+    torch.testing.assert_close(refined(**inputs()), plain(**inputs()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("side", [16, 13])
+def test_the_refinement_sees_every_image_at_its_own_pixels(side):
+    """With all weights of the trunk at zero only x_d and x_t remain: a changed pixel reaches three pixels around it."""
+    refined = Denoiser(**TINY, refine_channels=8)
+    randomised(refined.refine)
+    nn.init.zeros_(refined.refine.features.weight)
+    before = inputs(side)
+    for name in ("x_d", "x_t"):
+        changed = before[name].clone()
+        changed[:, :, 6, 7] += 1
+        difference = (refined(**{**before, name: changed}) - refined(**before)).abs().amax(dim=(0, 1))
+        rows, columns = difference.nonzero(as_tuple=True)
+        assert (rows.min(), rows.max()) == (3, 9)
+        assert (columns.min(), columns.max()) == (4, 10)
+
+
+def test_training_starts_from_a_model_without_a_refinement(tmp_path):
+    plain = randomised(Denoiser(**TINY))
+    save_idm(IDM(plain, linear(num_steps=50)), tmp_path)
+    refined = Denoiser(**TINY, refine_channels=8)
+    weights = initial_weights(tmp_path, refined)
+    refined.load_state_dict(weights)
+    torch.testing.assert_close(refined(**inputs()), plain(**inputs()), rtol=0, atol=0)

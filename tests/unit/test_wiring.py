@@ -88,6 +88,7 @@ CHANGES: dict[str, Case] = {
     "DenoiserConfig.head_dim": alone("denoiser.head_dim=16"),
     "DenoiserConfig.inject_degraded": alone("denoiser.inject_degraded=true"),
     "DenoiserConfig.add_degraded": alone("denoiser.add_degraded=true"),
+    "DenoiserConfig.refine_channels": alone("denoiser.refine_channels=8"),
     "DenoiserConfig.dropout": alone("denoiser.dropout=0.9"),
     "DenoiserConfig.conditional": alone("denoiser.conditional=false"),
     "IDMConfig.schedule": alone("schedule.name=cosine"),
@@ -415,7 +416,7 @@ NO_STEPS = ("IDMTrainConfig.compile", "IDMTrainConfig.log_every", "IDMTrainConfi
 @pytest.mark.parametrize("field", CHANGES)
 def test_a_field_changes_what_is_built_or_the_first_steps(field, both, request, monkeypatch):
     if "feature" in field.lower():
-        request.getfixturevalue("assets")
+        monkeypatch.setenv("IDM_ASSETS", str(request.getfixturevalue("assets")))
         monkeypatch.setattr(intrinsic, "load_vgg19", lambda: OtherMaps(load_mobilefacenet()))
     steps = 0 if field.startswith(NO_STEPS) else 2  # to compile takes a minute
     unchanged, changed_config = both(CHANGES[field])
