@@ -113,8 +113,8 @@ FAULTS = [
     Fault(
         "padding not cropped from the right side",
         "idm/models/unet.py",
-        "output = h[..., :height, :width].float()",
-        "output = h[..., -height:, -width:].float()",
+        "output = pixels[..., :height, :width].float()",
+        "output = pixels[..., -height:, -width:].float()",
         "tests/property/test_denoiser.py",
     ),
     # idm/data
