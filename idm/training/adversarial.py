@@ -13,6 +13,9 @@ from idm.diffusion.adversarial import diff_augment, frozen, hinge_critic, hinge_
 from idm.models.critics import PatchCritic
 from idm.training.updates import update
 
+CRITIC_FILE = "model_1.safetensors"
+"""The critic in a checkpoint: accelerate's name for the second network of a run."""
+
 Images = Float[Tensor, "b 3 s s"]
 
 
