@@ -236,7 +236,7 @@ class AdversarialConfig(Section):
     augment: bool = False
     """DiffAugment before the critic, for small training sets and long runs."""
     init_from: Path | None = None
-    """A run whose critic, in its newest checkpoint, is trained further. A new one is at chance for hundreds of steps."""
+    """A run whose critic, in its newest checkpoint, is trained further; a new one is at chance for long."""
 
 
 class ObjectiveConfig(Section):

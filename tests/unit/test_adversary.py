@@ -7,8 +7,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save, save_file
 
+from idm.config.assembly.intrinsic import critic_weights
+from idm.config.load import ConfigError
 from idm.data.pairs import Batch
 from idm.diffusion.adversarial import hinge_critic, r1
 from idm.diffusion.process import add_noise
@@ -17,7 +19,7 @@ from idm.io.ranges import to_diffusion
 from idm.models.critics import PatchCritic
 from idm.models.unet import Denoiser
 from idm.restorers.idm import IDM
-from idm.training.adversarial import Adversary
+from idm.training.adversarial import CRITIC_FILE, Adversary
 from idm.training.learner import IntrinsicIteration, NoiseLevels, Optimisation, training_noise
 from idm.training.updates import all_finite
 
@@ -233,7 +235,7 @@ def test_four_steps_equal_two_steps_saving_loading_and_two_steps(learner, tmp_pa
     for step in range(2):
         broken.train_step(step, source)
     broken.save(tmp_path)
-    saved = load_file(tmp_path / "model_1.safetensors")
+    saved = load_file(tmp_path / CRITIC_FILE)
     critic = broken.adversary.critic.state_dict()
     assert saved.keys() == critic.keys()
     assert all(torch.equal(saved[name], weight) for name, weight in critic.items())
@@ -256,3 +258,30 @@ def test_a_critic_that_is_not_finite_is_told(learner):
     with torch.no_grad():
         next(trained.adversary.critic.parameters()).view(-1)[0] = torch.nan
     assert not all_finite(trained.tensors())
+
+
+@pytest.mark.parametrize(
+    ("files", "fault"),
+    [
+        ({}, "this run has no checkpoint yet"),
+        ({"step_00000002/progress.json": b"{}"}, "model_1.safetensors: is not a complete weights file"),
+        ({f"step_00000002/{CRITIC_FILE}": save({"other": torch.zeros(1)})}, "is another network than the critic"),
+    ],
+)
+def test_a_run_without_a_fitting_critic_is_refused(tmp_path, files, fault):
+    for name, content in files.items():
+        path = tmp_path / "checkpoints" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"^objective.adversarial.init_from: .*{fault}"):
+        critic_weights(tmp_path, PatchCritic(patch_size=2, channels=(8, 8)))
+
+
+def test_the_critic_of_the_newest_checkpoint_is_continued(tmp_path):
+    for step in (3, 20):
+        critic = PatchCritic(patch_size=2, channels=(8, 8))
+        folder = tmp_path / "checkpoints" / f"step_{step:08d}"
+        folder.mkdir(parents=True)
+        save_file(critic.state_dict(), folder / CRITIC_FILE)
+    found = critic_weights(tmp_path, PatchCritic(patch_size=2, channels=(8, 8)))
+    assert all(torch.equal(found[name], weight) for name, weight in critic.state_dict().items())
