@@ -201,9 +201,11 @@ class Denoiser(nn.Module):
 
 
 class Refinement(nn.Module):
-    """What is added to the pixels of the patches: two convolutions over features, input and output pixel by pixel.
+    """What is added to the pixels of the patches: convolutions over features, input and output pixel by pixel.
 
-    The last convolution is zero at first, so that a trained denoiser to which it is added gives what it gave.
+    Where x_d is added to the output, its noise comes along, and the trunk has fewer channels than a patch has pixels to
+    subtract it again. So the refinement also says, pixel by pixel, how far x_d is replaced by a blurred x_d. The last
+    convolutions are zero at first: a trained denoiser to which a refinement is added gives what it gave.
     """
 
     FEATURES = 8
@@ -217,6 +219,8 @@ class Refinement(nn.Module):
         self.conv_in = nn.Conv2d(images * sizes.image_channels + self.FEATURES, width, 3, padding=1)
         self.conv = nn.Conv2d(width, width, 3, padding=1)
         self.conv_out = zero_init(nn.Conv2d(width, sizes.image_channels, 3, padding=1))
+        self.image_channels = sizes.image_channels
+        self.blurring = zero_init(nn.Conv2d(width, 1, 3, padding=1)) if sizes.add_degraded else None
 
     def forward(
         self,
@@ -232,8 +236,18 @@ class Refinement(nn.Module):
         """
         seen = F.pixel_shuffle(torch.cat([self.features(h), patches], dim=1), self.patch_size)
         h = torch.cat([seen, pixels], dim=1).contiguous(memory_format=torch.channels_last)
-        h = F.silu(self.conv_in(h))
-        return self.conv_out(F.silu(self.conv(h)))
+        h = F.silu(self.conv(F.silu(self.conv_in(h))))
+        if self.blurring is None:
+            return self.conv_out(h)
+        x_d = seen[:, self.FEATURES : self.FEATURES + self.image_channels]
+        return self.conv_out(h) + self.blurring(h) * (blur(x_d) - x_d)
+
+
+def blur(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Means of 5 x 5 pixels, twice: a triangular kernel with a standard deviation of 2 pixels."""
+    for _ in range(2):
+        x = F.avg_pool2d(x, 5, stride=1, padding=2, count_include_pad=False)
+    return x
 
 
 def double_patches(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
