@@ -97,8 +97,8 @@ class Adversary:
     def _seen(self, images: Images, generator: torch.Generator) -> Images:
         """What the critic sees: the images moved by less than a patch, round the border, and perhaps augmented.
 
-        A critic's gradient has the pattern of its patches. If they always lie in the same place, the denoiser learns it:
-        dotted edges, one dot a patch.
+        The gradient of a critic has the pattern of its patches. If these always lie in the same place, the denoiser
+        learns the pattern: edges become dotted, one dot a patch.
         """
         rows, columns = torch.randint(self.patch_size, (2,), generator=generator).tolist()
         images = torch.roll(images, (rows, columns), dims=(2, 3))
