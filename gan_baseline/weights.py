@@ -143,6 +143,8 @@ def _build(path: Path, architecture: dict[str, Any], weights: Mapping[str, Tenso
         raise WeightsError(f"{path}: its architecture is impossible: {error}") from error
     if found := difference(model, weights):
         raise WeightsError(f"{path}: holds another architecture than {architecture}: {found}")
+    if not any(weight.any() for weight in weights.values()):
+        raise WeightsError(f"{path}: is damaged: all weights are zero")
     model.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)
     return model
 

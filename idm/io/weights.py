@@ -306,20 +306,19 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def difference(network: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
-    """How names and shapes of weights differ from those of a network; None if they do not."""
-    wanted = {name: weight.shape for name, weight in network.state_dict().items()}
-    found = {name: weight.shape for name, weight in weights.items()}
+    """How names and shapes of weights differ from those of a network, or integers stand for numbers; None if not."""
+    wanted = {name: _kind(weight) for name, weight in network.state_dict().items()}
+    found = {name: _kind(weight) for name, weight in weights.items()}
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if not wrong:
         return None
     first = wrong[0]
     return (
         f"{len(wrong)} of {len(wanted)} weights differ, first {first} "
-        f"({_shape(found.get(first))} instead of {_shape(wanted.get(first))})"
+        f"({found.get(first, 'nothing')} instead of {wanted.get(first, 'nothing')})"
     )
 
 
-def _shape(shape: torch.Size | None) -> str:
-    if shape is None:
-        return "nothing"
-    return "x".join(map(str, shape)) or "a single number"
+def _kind(weight: Tensor) -> str:
+    shape = "x".join(map(str, weight.shape)) or "a single number"
+    return shape if weight.is_floating_point() else f"{shape} of integers"

@@ -142,16 +142,19 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
     """The weights in a denoiser's folder, in float32, and the sha256 of their file.
 
     Raises:
-        ModelError: the file is missing or broken, or its weights are not finite or all zero.
+        ModelError: the file is missing or broken, or its weights are integers, not finite or all zero.
     """
     path = folder / WEIGHTS
     if not path.is_file():
         raise ModelError(f"{path}: is missing")
     content = path.read_bytes()
     try:
-        weights = {name: weight.float() for name, weight in safetensors.torch.load(content).items()}
+        stored = safetensors.torch.load(content)
     except SafetensorError as error:
         raise ModelError(f"{path}: is not a complete safetensors file ({error})") from error
+    if integers := [name for name, weight in stored.items() if not weight.is_floating_point()]:
+        raise ModelError(f"{path}: is damaged: {len(integers)} weights are integers, first {min(integers)}")
+    weights = {name: weight.float() for name, weight in stored.items()}
     broken = [name for name, weight in weights.items() if not weight.isfinite().all()]
     if broken:
         raise ModelError(f"{path}: is damaged: {len(broken)} weights are not finite, first {min(broken)}")
@@ -186,6 +189,8 @@ def _read_chain(folder: Path) -> tuple[Chain, Prediction]:
         prediction = index["prediction"]
     except KeyError as error:
         raise ModelError(f"{path}: is damaged: {error} is missing") from None
+    except TypeError as error:
+        raise ModelError(f"{path}: is damaged: a setting has the wrong type ({error})") from None
     if prediction not in get_args(Prediction):
         raise ModelError(f"{path}: prediction must be one of {', '.join(get_args(Prediction))}, got {prediction!r}")
     return chain, prediction

@@ -70,7 +70,8 @@ def load_network(path: Path) -> "ImageModelDescriptor":
     """Load a network that turns pictures into pictures, on the CPU.
 
     Raises:
-        ThirdPartyModelError: spandrel is not installed, or the file holds no network that it knows.
+        ThirdPartyModelError: spandrel is not installed, or the file holds no network that it knows, or only zeros or
+            integers.
     """
     weights = _read_weights(path)
     try:
@@ -79,12 +80,16 @@ def load_network(path: Path) -> "ImageModelDescriptor":
         raise ThirdPartyModelError(f"{path}: needs spandrel: pip install 'idm-face-restoration[spandrel]'") from None
     _add_codeformer()
     try:
-        network = spandrel.ModelLoader().load_from_state_dict(spandrel.canonicalize_state_dict(weights))
+        weights = spandrel.canonicalize_state_dict(weights)
+        has_numbers = any(weight.is_floating_point() and weight.any() for weight in weights.values())
+        network = spandrel.ModelLoader().load_from_state_dict(weights)
     except Exception as error:  # on weights of other kinds spandrel raises whatever it runs into
         raise ThirdPartyModelError(
             f"{path}: does not hold a network that spandrel knows (for CodeFormer, whose licence is non-commercial: "
             "pip install spandrel_extra_arches)"
         ) from error
+    if not has_numbers:
+        raise ThirdPartyModelError(f"{path}: is damaged: its weights are all zero, or integers")
     if not isinstance(network, spandrel.ImageModelDescriptor):
         raise ThirdPartyModelError(f"{path}: is a {network.architecture.name} network, which needs several inputs")
     return network

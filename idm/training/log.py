@@ -79,11 +79,29 @@ class Window:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of a run's log; a last line that was cut short by a kill is left out."""
+    """The rows of a run's log or history; a last line that was cut short by a kill is left out.
+
+    Raises:
+        CheckpointError: another line is damaged.
+    """
     if not path.exists():
         return []
-    lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    *lines, _ = path.read_bytes().split(b"\n")
+    return [_read_row(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _read_row(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        raise _damaged(path, number)
+    return row
+
+
+def _damaged(path: Path, number: int) -> CheckpointError:
+    return CheckpointError(f"{path}: line {number} is damaged; delete this line, and start the same command again")
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
@@ -107,7 +125,9 @@ def record_settings(path: Path, step: int, settings: dict[str, Any]) -> None:
     """
     rows = read_log(path)
     held: dict[str, Any] = {}
-    for row in rows:
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.get("settings"), dict):
+            raise _damaged(path, number)
         held |= row["settings"]
     now = {**dict.fromkeys(held), **json.loads(json.dumps(settings))}
     changed = {key: value for key, value in now.items() if key not in held or held[key] != value}

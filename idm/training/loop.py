@@ -25,7 +25,7 @@ from idm.io.images import image_grid, write_image
 from idm.io.machine import provenance
 from idm.training.learner import Learner, Trainable
 from idm.training.log import Window, append_row, read_log, record_settings, write_rows
-from idm.training.recovery import mark_best_anew, set_damaged_aside
+from idm.training.recovery import mark_best_anew, published_step, set_damaged_aside
 from idm.training.stop import StopSignals
 from idm.training.updates import all_finite
 from idm.training.validation import Validation
@@ -264,8 +264,7 @@ class Run:
         found = run_folder.list_checkpoints(self.checkpoints)
         if found:
             self._load(found[-1])
-        result = self.settings.folder / "metrics.json"  # what a validation writes last
-        published = json.loads(result.read_text())["step"] if result.exists() else -1
+        published = published_step(self.settings.folder / "metrics.json")
         rows = [row for row in read_log(self.log_path) if row["step"] <= self.step]
         if published < self.step:
             rows = [row for row in rows if row["step"] < self.step or not row.get("validation")]

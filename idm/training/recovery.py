@@ -1,5 +1,6 @@
 """What a run does about damaged files before it resumes."""
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -40,3 +41,11 @@ def mark_best_anew(checkpoints: Path, validation: Validation, log: list[dict[str
     for row in log:
         if row.get("validation"):
             validation.mark_if_best(checkpoints, row["step"], row.get(f"{validation.best}_restored"))
+
+
+def published_step(result: Path) -> int:
+    """The step of the validation that wrote this file last of all its files; -1 if none did, or it is damaged."""
+    try:
+        return int(json.loads(result.read_bytes())["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return -1

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from idm.apps.web import session
 from idm.apps.web.guard import Guard, Hosts, Quota
 from idm.apps.web.server import Service, temporary_home
 from idm.apps.web.session import PageService
@@ -229,6 +230,20 @@ def test_no_result_is_made_when_there_is_no_space_for_more(tmp_path: Path) -> No
     with pytest.raises(gr.Error, match="no space for more results"):
         handlers.restore(*order, gr.Request(session_hash="me"), gr.Progress())
     assert not waits.started.is_set()
+
+
+def test_memory_of_a_photograph_is_given_back_to_the_system_when_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_image(tmp_path / "a.png", np.zeros((32, 32, 3), np.uint8))
+    page_service = PageService({"waits": Waits()}, OneFace(), None, max_pixels=10**7)
+    released: list[bool] = []
+    monkeypatch.setattr(session, "release_freed_memory", lambda: released.append(True))
+    with page_service.memory_for(tmp_path / "a.png"):
+        assert released == []
+    with pytest.raises(ImageError), page_service.memory_for(tmp_path / "a.png"):
+        page_service.read(tmp_path / "b.png")
+    assert released == [True, True]
 
 
 def test_users_at_once_share_the_memory_and_a_picture_beyond_it_is_refused(tmp_path: Path) -> None:

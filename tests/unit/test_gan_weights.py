@@ -184,6 +184,20 @@ def test_names_that_are_numbers_and_weights_without_a_shape_are_refused(tmp_path
     refused(path, "first condition_scale.0.0.bias (a single number instead of 256)")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weight: torch.zeros_like(weight), "all weights are zero"),
+        (lambda weight: torch.ones_like(weight, dtype=torch.int8), "of integers instead of"),
+    ],
+)
+def test_zeros_and_integers_are_refused(saved, change, message):
+    save_file(
+        {name: change(weight) for name, weight in load_file(saved).items()}, saved, {"architecture": json.dumps(TINY)}
+    )
+    refused(saved, message)
+
+
 # The published format
 
 

@@ -193,6 +193,13 @@ def test_weights_that_are_all_zero_are_refused(model):
     refused(model, "all weights are zero")
 
 
+def test_integers_instead_of_weights_are_refused(model):
+    weights = load_file(model / WEIGHTS)
+    weights["norm_out.weight"] = weights["norm_out.weight"].to(torch.int8)
+    save_file(weights, model / WEIGHTS, metadata={"format": "pt"})
+    refused(model, "1 weights are integers, first norm_out.weight")
+
+
 def test_the_origin_of_a_loaded_model_is_its_folder_and_the_hash_of_its_weights(model):
     origin = load(model).origin
     assert origin.folder == model
@@ -213,6 +220,10 @@ def test_a_model_that_diffusers_saved_before_is_read(model):
     [
         ("model_index.json", {"prediction": "w"}, "prediction must be one of epsilon, sample, v, got 'w'"),
         ("model_index.json", {"num_inference_steps": 51}, "number of steps must lie in 1..50"),
+        ("model_index.json", {"num_inference_steps": "9"}, "a setting has the wrong type"),
+        ("model_index.json", {"num_inference_steps": [9]}, "a setting has the wrong type"),
+        ("model_index.json", {"eta": None}, "a setting has the wrong type"),
+        ("model_index.json", {"num_inference_steps": 9.5}, "cannot be loaded"),
         ("model_index.json", {"spacing": "uneven"}, "spacing"),
         ("denoiser/config.json", {"chanels": [8, 16]}, "unknown or missing: chanels"),
         ("scheduler/scheduler_config.json", {"_class_name": "EulerDiscreteScheduler"}, "no sampler is saved as"),

@@ -80,6 +80,25 @@ def test_weights_of_an_unknown_network_are_refused_with_a_hint(tmp_path):
         load_third_party(path, CPU)
 
 
+@pytest.mark.parametrize(
+    "content", [torch.tensor(1.0), {"params_ema": torch.tensor(1.0)}, {"weight": torch.tensor(1.0)}, {}, [1], None, "x"]
+)
+def test_a_file_of_something_else_than_named_weights_is_refused_in_one_line(tmp_path, content):
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(ThirdPartyModelError, match=r"a\.pth: "):
+        load_restorer(tmp_path / "a.pth", CPU, torch.float32)
+
+
+@pytest.mark.parametrize("weight", [torch.zeros(2), torch.ones(2, dtype=torch.int8)])
+def test_weights_without_a_number_but_zeros_and_integers_are_refused(tmp_path, monkeypatch, weight):
+    import spandrel
+
+    monkeypatch.setattr(spandrel.ModelLoader, "load_from_state_dict", lambda self, weights: Descriptor("GFPGAN"))
+    save_file({"weight": weight}, tmp_path / "a.safetensors")
+    with pytest.raises(ThirdPartyModelError, match=r"a\.safetensors: is damaged: its weights are all zero, or int"):
+        load_third_party(tmp_path / "a.safetensors", CPU)
+
+
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
     class Evil:
         def __reduce__(self):

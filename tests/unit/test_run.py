@@ -1,7 +1,9 @@
 """A run resumes from its newest intact checkpoint, skips and counts what is not finite, and keeps its history."""
 
+import errno
 import json
 import math
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from idm.io.atomic import CheckpointError
 from idm.training.learner import Trainable
 from idm.training.log import Window, read_log, record_settings
 from idm.training.loop import MOST_SKIPPED, Run, Settings, TrainingError
+from idm.training.recovery import published_step
 from idm.training.validation import Validation
 
 
@@ -127,6 +130,50 @@ def test_a_broken_checkpoint_from_before_there_were_hashes_is_one_clear_error(ru
         (tmp_path / "checkpoints" / "step_00000006" / name).unlink()
     with pytest.raises(CheckpointError, match=r"step_00000006: cannot be loaded .*delete it"):
         run(Counter())
+
+
+def test_a_disk_that_is_full_while_logging_is_one_clear_error_and_the_run_goes_on_later(run, tmp_path, monkeypatch):
+    opened = Path.open
+
+    def full(self: Path, mode: str = "r", *arguments, **settings):
+        if (self.name, mode) == ("log.jsonl", "a"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return opened(self, mode, *arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(CheckpointError, match=r"log\.jsonl: cannot be written \(No space left on device\)"):
+            run(Counter())
+    learner = Counter()
+    run(learner)
+    assert learner.weight.item() == 6
+    assert [row["step"] for row in read_log(tmp_path / "log.jsonl")] == [3, 6]
+
+
+BROKEN_LINES = [b"{", b"[]", b"{}", b"\xff", b'{"step": "3"}']
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        *(("log.jsonl", line) for line in BROKEN_LINES),
+        *(("history.jsonl", line) for line in [*BROKEN_LINES, b'{"step": 3}']),
+    ],
+)
+def test_a_damaged_line_of_log_or_history_is_named_with_its_number(run, tmp_path, name, line):
+    run(Counter())
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes() + line + b"\n")
+    number = len((tmp_path / name).read_bytes().splitlines())
+    with pytest.raises(CheckpointError, match=rf"{name}: line {number} is damaged; delete this line"):
+        run(Counter(), num_steps=8)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"step": "x"}', '{"step": null}'])
+def test_a_damaged_result_counts_as_none(tmp_path, text):
+    (tmp_path / "metrics.json").write_text('{"step": 6}')
+    assert published_step(tmp_path / "metrics.json") == 6
+    (tmp_path / "metrics.json").write_text(text)
+    assert published_step(tmp_path / "metrics.json") == published_step(tmp_path / "absent.json") == -1
 
 
 # What is not finite

@@ -5,12 +5,13 @@ the allowed memory. Every ``SEGMENT_FRAMES`` frames form a segment, which is wri
 next one depends on, or not at all.
 """
 
+import hashlib
 import json
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from idm.faces.colour import has_one_tint
 from idm.faces.detect import DetectedFace
 from idm.faces.track import REACH, Tracker
 from idm.faces.turns import detect_faces
+from idm.io.atomic import sha256
 from idm.io.encoding import Encoding
 from idm.io.images import write_whole
 from idm.io.memory import default_budget
@@ -260,7 +262,8 @@ class _Work:
 
 
 class Segments:
-    """A folder of finished segments, each with the state after it. One that another job left is emptied.
+    """A folder of finished segments, each with the state after it. One that another job left is emptied; from the first
+    segment that is not as it was written, with its state, all are made again.
 
     Raises:
         VideoError: it cannot be written.
@@ -270,36 +273,42 @@ class Segments:
         self.folder = folder
         self.paths: list[Path] = []
         self.state = State(Tracker())
-        description = json.dumps(job, sort_keys=True)
+        description = json.dumps(job, sort_keys=True).encode()
         owner = folder / "job.json"
         if folder.exists() and not owner.is_file() and any(folder.iterdir()):
             raise video_error(folder, "is not a folder of segments", "move it away: they would go here")
-        if not owner.is_file() or owner.read_text() != description:
+        if not owner.is_file() or owner.read_bytes() != description:
             self.remove()
             folder.mkdir(parents=True)
-            write_whole(owner, description.encode())
+            write_whole(owner, description)
         for leftover in folder.glob(".*.tmp"):
             leftover.unlink()
-        for number in count():
-            path = self._path(number)
-            if not (path.is_file() and path.with_suffix(".json").is_file()):
-                break
-            self.paths.append(path)
-        if self.paths:
-            self.state = State.from_json(self.paths[-1].with_suffix(".json").read_text())
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"{number:06d}.nut"
+        while state := _state_after(self.next_path()):
+            self.state = state
+            self.paths.append(self.next_path())
 
     def next_path(self) -> Path:
-        return self._path(len(self.paths))
+        return self.folder / f"{len(self.paths):06d}.nut"
 
     def finish(self) -> None:
-        """The segment at :meth:`next_path` is whole; with its state beside it, it counts."""
-        path = self.next_path()
-        write_whole(path.with_suffix(".json"), self.state.to_json().encode())
+        """The segment at :meth:`next_path` is whole; with its state beside it, after a digest of both, it counts."""
+        path, text = self.next_path(), self.state.to_json()
+        write_whole(path.with_suffix(".json"), f"{_digest(path, text)}\n{text}".encode())
         self.paths.append(path)
 
     def remove(self) -> None:
         if self.folder.exists():
             shutil.rmtree(self.folder)
+
+
+def _state_after(segment: Path) -> State | None:
+    """None if the segment or the state is not there, or not as it was written."""
+    try:
+        digest, text = segment.with_suffix(".json").read_text().split("\n", 1)
+        return State.from_json(text) if digest == _digest(segment, text) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _digest(segment: Path, state: str) -> str:
+    return hashlib.sha256(f"{sha256(segment)} {state}".encode()).hexdigest()

@@ -17,14 +17,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _MAX_CALL_BYTES = 256 * 1024
 _ENVELOPE_BYTES = 16 * 1024  # what a form adds to the file in it
 _BLOCK_BYTES = 64 * 1024
+_NOT_A_REQUEST = "This is not a request of the page."
 
 # All that the page needs of what gradio serves. Among the rest are routes that fetch an address for whoever asks.
 _GET = re.compile(
-    r"/|/config/?|/(theme\.css|favicon\.ico|manifest\.json|robots\.txt)|/(assets|static)/[^?]+"
+    r"/|/config/?|/(theme\.css|favicon\.ico|manifest\.json|robots\.txt)|/(assets|static)/[\w./-]{1,200}"
     r"|/gradio_api/(info|app_id|startup-events|upload_progress|queue/data|heartbeat/\w+|call/\w+/\w+)/?"
     r"|/gradio_api/file=(?!\w+:).+"
 )
-_POST = re.compile(r"/gradio_api/(upload|queue/join|cancel|reset|call/\w+)/?")
+_POST = re.compile(r"/gradio_api/(upload|queue/join|cancel|reset|call/(find|restore))/?")
 
 _HEADERS = {
     # Whatever the page wanted to load from elsewhere, the browser would refuse.
@@ -65,7 +66,7 @@ class Hosts:
         if len(hosts) != 1 or not self._knows(hosts[0]):
             return 421, "This server does not answer to this name; see --allow-host."
         for origin in (value for name, value in found if name == b"origin"):
-            place = urlsplit(origin).netloc
+            place = origin.partition("://")[2].partition("/")[0]
             if place != hosts[0] and _name(place) not in map(str.lower, self.allowed):
                 return 403, "Another site may not ask this one."
         if method == "POST" and (b"sec-fetch-site", b"cross-site") in [(n, v.encode()) for n, v in found]:
@@ -158,7 +159,7 @@ class Guard:
         elif is_upload:
             user = (scope.get("client") or ("unknown",))[0]
             if self.quota.admit(user, int(length)):
-                await self.app(scope, receive, _with_headers(send))
+                await self._call(scope, receive, send)
             else:
                 await _refuse(429, "Too much was uploaded in the last hour; try again later.", scope, receive, send)
         else:
@@ -166,9 +167,25 @@ class Guard:
             if _names_an_address(body):
                 await _refuse(403, "Upload the file; addresses are not fetched.", scope, receive, send)
             elif not _is_call(path, body):
-                await _refuse(400, "This is not a request of the page.", scope, receive, send)
+                await _refuse(400, _NOT_A_REQUEST, scope, receive, send)
             else:
-                await self.app(scope, _again(body, receive), _with_headers(send))
+                await self._call(scope, _again(body, receive), send)
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let gradio answer. It fails on some bad calls, of functions that do not exist for one."""
+        has_begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, _with_headers(noted))
+        except (AssertionError, AttributeError, LookupError, TypeError, ValueError):
+            if has_begun:
+                raise
+            await _refuse(400, _NOT_A_REQUEST, scope, receive, send)
 
 
 async def _refuse(status: int, message: str, scope: Scope, receive: Receive, send: Send) -> None:
@@ -234,7 +251,7 @@ def _is_call(path: str, body: bytes) -> bool:
         return (
             isinstance(content, dict)
             and isinstance(content.get("data"), list)
-            and isinstance(content.get("fn_index"), int)
+            and type(content.get("fn_index")) is int
             and isinstance(content.get("session_hash"), str)
         )
     return isinstance(content, dict)

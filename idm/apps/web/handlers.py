@@ -48,8 +48,11 @@ class Handlers:
     max_results_bytes: int = 2_000_000_000
     running: dict[str, set[threading.Event]] = field(default_factory=dict)
 
-    def example(self, event: gr.SelectData) -> str:
-        return str(self.examples[event.index])
+    def example(self, event: gr.EventData) -> str:
+        chosen = event._data.get("index") if isinstance(event._data, dict) else None
+        if not isinstance(chosen, int) or not 0 <= chosen < len(self.examples):
+            raise gr.Error("choose one of the examples", print_exception=False)
+        return str(self.examples[chosen])
 
     def find(self, file: str | None) -> tuple[Update, ...]:
         """Update the faces, preview, tick boxes, hint, button and tabs, and clear the last result."""

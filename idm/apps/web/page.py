@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from idm.apps.web import theme
+from idm.apps.web.blocks import PageBlocks
 from idm.apps.web.handlers import MAX_SEED, Handlers, most_steps
 from idm.apps.web.session import PageService
 
@@ -51,7 +52,7 @@ def build_page(
         total_mb: of all results that are kept.
     """
     limits = f"up to {max_mb:g} MB and {page_service.max_pixels / 1e6:g} megapixels"
-    with gr.Blocks(title="Face restoration", analytics_enabled=False) as page:
+    with PageBlocks(title="Face restoration", analytics_enabled=False) as page:
         gr.HTML(theme.HEADER, elem_id="idm-header")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
