@@ -146,7 +146,7 @@ def save_model(folder: Path) -> None:
 class Dims:
     """A restorer; at one of its calls, counted from 1, something else happens."""
 
-    image_size = 16
+    image_size = 32
 
     def __init__(self, at: int = -1, happens: Callable[[], object] = lambda: None) -> None:
         self.calls, self.at, self.happens = 0, at, happens
@@ -232,7 +232,7 @@ class Alone:
 def clean(folder: Path) -> dict[str, bytes]:
     """Clean five faces, or go on with it; the shards and the manifest."""
     job = Cleaning(
-        FolderFaces(_pictures(folder), 16),
+        FolderFaces(_pictures(folder), 32),
         Dims(),
         folder / "out",
         settings=CleanSettings(batch_size=2, shard_size=2),

@@ -27,6 +27,13 @@ from idm.io.images import ImageError
 HEIGHT, WIDTH, FRAMES = 64, 96, 10
 MAX_MEMORY = 200_000_000  # damaged headers can claim any size
 ONLY = {"format_whitelist": "mov,matroska,webm,avi", "protocol_whitelist": "file"}
+ENCODINGS = {  # all but that of WebM are lossless
+    ".mp4": Encoding("libx264", 0),
+    ".mov": Encoding("libx264", 0),
+    ".mkv": Encoding("ffv1"),
+    ".webm": Encoding(crf=0),
+}
+MOST_CHANGE = {".mp4": 3.0, ".mov": 3.0, ".mkv": 3.0, ".webm": 8.0}  # mean levels, where pixel formats are converted
 # Refused although PyAV decodes it, and why that is right.
 EXPLAINED = (
     "of memory, not",
@@ -34,6 +41,8 @@ EXPLAINED = (
     "it ends at",  # earlier than its header says
     "its sound is",
     "a packet is corrupt",
+    "states frames of",  # no pixels
+    "holds what no",  # sound or subtitles that no file can hold
 )
 
 
@@ -98,7 +107,7 @@ def decoded(path: Path) -> list[np.ndarray] | None:
     """All frames as PyAV decodes them, as RGB; None if it stops, or says that something is corrupt."""
     frames = []
     try:
-        with av.open(f"file:{path}", options=ONLY) as container:
+        with av.open(f"file:{path}", options=ONLY, metadata_errors="replace") as container:
             stream = container.streams.video[0]
             if stream.width * stream.height > 16 * WIDTH * HEIGHT:
                 return None
@@ -123,7 +132,7 @@ def outcome(files: Sequence[tuple[str, bytes]], folder: Path, rng: np.random.Gen
     source = folder / f"clip{suffix}"
     source.write_bytes(damaged(data, rng))
     with tempfile.TemporaryDirectory(dir=folder) as out:
-        encoding = Encoding(crf=0) if suffix == ".webm" else Encoding("ffv1" if suffix == ".avi" else "libx264")
+        encoding = ENCODINGS[RESULTS[suffix]]
         report = restore_photos(PARTS, [source], Path(out), SETTINGS, encoding=encoding, max_memory=MAX_MEMORY)
         (target,) = [Path(out, f"clip{RESULTS[suffix]}")]
         frames = decoded(source)
@@ -155,7 +164,7 @@ def _restored(target: Path, wanted: list[np.ndarray] | None) -> str:
         if frame.shape != before.shape:
             raise UnexplainedError(f"restored, but frame {number} has another size")
         change = np.abs(frame[:, :width].astype(int) - before[:, :width]).mean()
-        if change > 8:
+        if change > MOST_CHANGE[target.suffix]:
             raise UnexplainedError(f"restored, but frame {number} differs by {change:.1f} levels")
     return "restored"
 

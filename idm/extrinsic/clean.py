@@ -114,7 +114,7 @@ class Cleaning:
         if not path.exists() and others:
             raise CleanError(f"{others[0]}: does not belong to this job; choose another output folder")
         if path.exists():
-            before, now = _flat(json.loads(path.read_text())), _flat(self.about)
+            before, now = _flat(_read_about(path)), _flat(self.about)
             changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
             if changed:
                 raise CleanError(
@@ -289,6 +289,16 @@ def face_seed(seed: int, index: int, sample: int) -> int:
 
 def pixel_hash(image: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        about = None
+    if not isinstance(about, dict):
+        raise CleanError(f"{path}: is damaged; delete the folder and clean anew, or choose another output folder")
+    return about
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from tqdm import tqdm
@@ -39,7 +40,7 @@ def run_job(job: Cleaning, state: Processes) -> dict[str, Any]:
     summary = job.output / SUMMARY
     if state.is_main_process:
         job.claim()
-        if job.todo():
+        if job.todo() or not _is_whole(summary):
             summary.unlink(missing_ok=True)
     state.wait_for_everyone()
     todo = job.todo()
@@ -56,6 +57,13 @@ def run_job(job: Cleaning, state: Processes) -> dict[str, Any]:
         finish(job.output, job.paths, job.about)
     state.wait_for_everyone()
     return json.loads(summary.read_text())
+
+
+def _is_whole(summary: Path) -> bool:
+    try:
+        return isinstance(json.loads(summary.read_bytes()), dict)
+    except (OSError, ValueError):
+        return False
 
 
 class Progress:

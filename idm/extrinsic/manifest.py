@@ -37,15 +37,27 @@ def finish(output: Path, shards: Sequence[Path], about: dict[str, Any]) -> dict[
 
 
 def read_manifest(output: Path) -> list[Entry]:
-    """Every line of a finished job's manifest."""
+    """Every line of a finished job's manifest.
+
+    Raises:
+        CleanError: there is none, or it is damaged.
+    """
     path = output / MANIFEST
     if not path.exists():
         raise CleanError(f"{output}: does not hold a finished cleaning job ({MANIFEST} is missing)")
-    with path.open() as lines:  # str.splitlines would also split names, at U+2028 for one
-        rows = [json.loads(line) for line in lines]
-    for row in rows:
+    lines = path.read_bytes().splitlines()  # str.splitlines would also split names, at U+2028 for one
+    return [_read_row(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _read_row(path: Path, number: int, line: bytes) -> Entry:
+    try:
+        row = json.loads(line)
         row.pop("model", None)
-    return [Entry(**row) for row in rows]
+        return Entry(**row)
+    except Exception as error:  # also of values of a wrong type
+        raise CleanError(
+            f"{path}: line {number} is damaged; delete {SUMMARY}, and the same command writes both anew"
+        ) from error
 
 
 def summarise(entries: Sequence[Entry]) -> dict[str, Any]:

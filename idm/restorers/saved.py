@@ -191,6 +191,8 @@ def _read_chain(folder: Path) -> tuple[Chain, Prediction]:
         raise ModelError(f"{path}: is damaged: {error} is missing") from None
     except TypeError as error:
         raise ModelError(f"{path}: is damaged: a setting has the wrong type ({error})") from None
+    if not isinstance(chain.num_steps, int):
+        raise ModelError(f"{path}: num_inference_steps must be a whole number, got {chain.num_steps!r}")
     if prediction not in get_args(Prediction):
         raise ModelError(f"{path}: prediction must be one of {', '.join(get_args(Prediction))}, got {prediction!r}")
     return chain, prediction

@@ -105,8 +105,12 @@ def _add_codeformer() -> None:
 
 def _read_weights(path: Path) -> dict[str, Any]:
     try:
-        return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        is_pickle = path.suffix != ".safetensors"
+        weights = torch.load(path, "cpu", weights_only=True) if is_pickle else load_file(path)
     except Exception as error:  # pickle, zipfile, safetensors and torch each have their own
         raise ThirdPartyModelError(
             f"{path}: is not a plain weights file of named tensors ({type(error).__name__})"
         ) from error
+    if not isinstance(weights, dict):
+        raise ThirdPartyModelError(f"{path}: is not a plain weights file of named tensors ({type(weights).__name__})")
+    return weights

@@ -192,9 +192,7 @@ def test_forms_without_a_file_are_refused_or_hold_nothing(page: Page, log: Log) 
         content = form + b"\r\n\r\nabc\r\n--x--\r\n"
         log.check(form[:80], lambda c=content: page.post(UPLOAD, content=c, kind=FORM).status_code, "4")
     for kind in ("multipart/form-data", "multipart/form-data; boundary=", "text/plain"):
-        log.check(
-            kind, lambda k=kind: page.post(UPLOAD, content=b"--x\r\n", kind=k).status_code, "4"
-        )
+        log.check(kind, lambda k=kind: page.post(UPLOAD, content=b"--x\r\n", kind=k).status_code, "4")
 
 
 def test_addresses_that_lead_nowhere_are_refused(page: Page, log: Log) -> None:

@@ -114,3 +114,19 @@ def test_the_digest_of_a_face_is_that_of_its_bytes_name_and_landmarks(tmp_path: 
     faces.landmarks["0.png"] = np.zeros((5, 2), np.float32)
     assert digest(faces, 0) != plain[0]
     assert digest(Part(faces, [2, 1]), 1) == plain[1]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"\xff", b"[]"])
+def test_damaged_descriptions_of_a_job_are_named_or_written_again(tmp_path: Path, damage: bytes) -> None:
+    source, out = FolderFaces(folder_of(tmp_path / "in", range(NUM)), SIZE), tmp_path / "out"
+    run_job(job(source, out), Alone())
+    whole = {name: (out / name).read_bytes() for name in ("summary.json", "manifest.jsonl")}
+    (out / "summary.json").write_bytes(damage)
+    run_job(job(source, out), Alone())
+    assert {name: (out / name).read_bytes() for name in whole} == whole
+    (out / "manifest.jsonl").write_bytes(whole["manifest.jsonl"] + damage + b"\n")
+    with pytest.raises(CleanError, match=rf"manifest\.jsonl: line {NUM + 1} is damaged"):
+        read_manifest(out)
+    (out / "clean.json").write_bytes(damage)
+    with pytest.raises(CleanError, match=r"clean\.json: is damaged"):
+        run_job(job(source, out), Alone())

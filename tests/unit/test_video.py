@@ -475,6 +475,59 @@ def test_a_clip_cut_short_fails_and_what_was_finished_is_kept(name, codec, optio
     assert len(list((tmp_path / ".out.mkv.segments").glob("*.json"))) >= 2  # the job's and one segment's at least
 
 
+def test_a_tag_that_is_no_utf_8_costs_no_frame(clip: Path, tmp_path: Path) -> None:
+    data = clip.read_bytes()
+    assert b"Lavf" in data
+    clip.write_bytes(data.replace(b"Lavf", b"Lav\xe9"))
+    assert run(clip, tmp_path / "out.mkv", Changes())["frames"] == len(stored(tmp_path / "out.mkv")) == 20
+
+
+def test_a_header_without_pixels_is_named(clip: Path, tmp_path: Path) -> None:
+    width = b"\xb0\x81" + bytes([WIDTH])  # Matroska's PixelWidth, one byte long
+    data = clip.read_bytes()
+    assert data.count(width) == 1
+    clip.write_bytes(data.replace(width, b"\xb0\x81\0"))
+    with pytest.raises(VideoError, match=rf"clip\.mkv: states frames of 0 x {HEIGHT} pixels"):
+        run(clip, tmp_path / "out.mkv", Changes())
+
+
+def test_what_a_muxer_does_not_take_is_the_fault_of_the_source_and_a_full_disk_is_not(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from idm.io.video import join
+
+    for error, message in (
+        (av.ArgumentError(22, "Invalid argument"), r"clip\.mkv: holds what no file of this kind can \(Invalid arg"),
+        (OSError(28, "No space left on device"), r"out\.mkv: cannot be written \(No space left on device\)"),
+    ):
+
+        def fail(*arguments: object, error: Exception = error) -> list[str]:
+            raise error
+
+        monkeypatch.setattr(join, "_fill", fail)
+        with pytest.raises(VideoError, match=message):
+            run(clip, tmp_path / "out.mkv", Changes())
+        assert not (tmp_path / "out.mkv").exists()
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-9], lambda data: data[:-9] + b"x" + data[-8:], lambda data: b""]
+)
+@pytest.mark.parametrize("name", ["000000.nut", "000001.nut", "000001.json", "job.json"])
+def test_segments_and_states_that_are_not_as_they_were_written_are_made_again(
+    clip: Path, tmp_path: Path, name: str, damage: Any
+) -> None:
+    run(clip, tmp_path / "whole.mkv", Changes([0.1, 0, 0]))
+    with pytest.raises(RuntimeError, match="killed"):
+        run(clip, tmp_path / "out.mkv", Changes([0.1, 0, 0], dies_at=5))
+    path = tmp_path / ".out.mkv.segments" / name
+    path.write_bytes(damage(path.read_bytes()))
+    done = run(clip, tmp_path / "out.mkv", Changes([0.1, 0, 0]))
+    assert done.get("resumed_at_frame", 0) == {"000001.nut": 6, "000001.json": 6}.get(name, 0)
+    for a, b in zip(stored(tmp_path / "out.mkv"), stored(tmp_path / "whole.mkv"), strict=True):
+        assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
 def test_a_face_that_the_restorer_spoils_fails_the_clip(clip: Path, tmp_path: Path) -> None:
     class Spoils(Changes):
         def restore(self, lq: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import heapq
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def join(source: Path, segments: Sequence[Path], target: Path, last_duration: in
     suffix = target.suffix.lower()
     temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        with Clip(source) as clip, writing(target):
+        with Clip(source) as clip, writing(target), _blamed_on(source):
             # else the muxer takes another time base, which may not hold the source's times exactly
             timescale = {"video_track_timescale": str(clip.time_base.denominator)} if suffix in (".mp4", ".mov") else {}
             with av.open(str(temporary), "w", format=CONTAINERS[suffix], options=timescale) as out:
@@ -47,6 +47,16 @@ def join(source: Path, segments: Sequence[Path], target: Path, last_duration: in
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
     return lost
+
+
+@contextmanager
+def _blamed_on(source: Path) -> Iterator[None]:
+    """Unlike a full disk, values that no muxer takes are the source's fault."""
+    try:
+        yield
+    except (av.ArgumentError, av.InvalidDataError) as error:
+        problem = f"holds what no file of this kind can ({reason(error)})"
+        raise video_error(source, problem, "copy it again, or repair it first") from error
 
 
 def _fill(

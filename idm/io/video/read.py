@@ -91,13 +91,17 @@ class Clip:
         if not path.is_file():
             raise video_error(path, "no such file", "check the spelling")
         try:
-            self.container = av.open(f"file:{path}", options=_ONLY)
+            self.container = av.open(f"file:{path}", options=_ONLY, metadata_errors="replace")
         except (av.FFmpegError, OSError) as error:
             raise video_error(path, f"is not a video, or is damaged ({reason(error)})", "copy it again") from error
         streams = [s for s in self.container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams or streams[0].codec_context is None or streams[0].time_base is None:
             self.container.close()
             raise video_error(path, "has no video stream that can be decoded", "name another file")
+        if not streams[0].width or not streams[0].height:
+            self.container.close()
+            size = f"{streams[0].width} x {streams[0].height}"
+            raise video_error(path, f"states frames of {size} pixels", "copy it again, or repair it first")
         self.stream: VideoStream = streams[0]
         self.stream.thread_type = "AUTO"
         self.time_base: Fraction = streams[0].time_base
