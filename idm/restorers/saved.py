@@ -177,9 +177,11 @@ def _read_chain(folder: Path) -> tuple[Chain, Prediction]:
     path = folder / "model_index.json"
     index = _read_json(path)
     try:
+        if not isinstance(steps := index["num_inference_steps"], int):
+            raise ModelError(f"{path}: num_inference_steps must be a whole number, got {steps!r}")
         chain = Chain(
             sampler=sampler_of(_read_scheduler(folder)["_class_name"]),
-            num_steps=index["num_inference_steps"],
+            num_steps=steps,
             start_from=index["start_from"],
             strength=index["strength"],
             eta=index["eta"],
@@ -191,8 +193,6 @@ def _read_chain(folder: Path) -> tuple[Chain, Prediction]:
         raise ModelError(f"{path}: is damaged: {error} is missing") from None
     except TypeError as error:
         raise ModelError(f"{path}: is damaged: a setting has the wrong type ({error})") from None
-    if not isinstance(chain.num_steps, int):
-        raise ModelError(f"{path}: num_inference_steps must be a whole number, got {chain.num_steps!r}")
     if prediction not in get_args(Prediction):
         raise ModelError(f"{path}: prediction must be one of {', '.join(get_args(Prediction))}, got {prediction!r}")
     return chain, prediction

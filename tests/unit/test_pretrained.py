@@ -220,10 +220,10 @@ def test_a_model_that_diffusers_saved_before_is_read(model):
     [
         ("model_index.json", {"prediction": "w"}, "prediction must be one of epsilon, sample, v, got 'w'"),
         ("model_index.json", {"num_inference_steps": 51}, "number of steps must lie in 1..50"),
-        ("model_index.json", {"num_inference_steps": "9"}, "a setting has the wrong type"),
-        ("model_index.json", {"num_inference_steps": [9]}, "a setting has the wrong type"),
+        ("model_index.json", {"num_inference_steps": "9"}, "num_inference_steps must be a whole number, got '9'"),
+        ("model_index.json", {"num_inference_steps": [9]}, "num_inference_steps must be a whole number, got [9]"),
         ("model_index.json", {"eta": None}, "a setting has the wrong type"),
-        ("model_index.json", {"num_inference_steps": 9.5}, "num_inference_steps must be a whole number, got 9.5"),
+        ("model_index.json", {"num_inference_steps": 9.5}, "must be a whole number, got 9.5"),
         ("model_index.json", {"spacing": "uneven"}, "spacing"),
         ("denoiser/config.json", {"chanels": [8, 16]}, "unknown or missing: chanels"),
         ("scheduler/scheduler_config.json", {"_class_name": "EulerDiscreteScheduler"}, "no sampler is saved as"),

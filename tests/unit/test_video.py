@@ -482,15 +482,6 @@ def test_a_tag_that_is_no_utf_8_costs_no_frame(clip: Path, tmp_path: Path) -> No
     assert run(clip, tmp_path / "out.mkv", Changes())["frames"] == len(stored(tmp_path / "out.mkv")) == 20
 
 
-def test_a_header_without_pixels_is_named(clip: Path, tmp_path: Path) -> None:
-    width = b"\xb0\x81" + bytes([WIDTH])  # Matroska's PixelWidth, one byte long
-    data = clip.read_bytes()
-    assert data.count(width) == 1
-    clip.write_bytes(data.replace(width, b"\xb0\x81\0"))
-    with pytest.raises(VideoError, match=rf"clip\.mkv: states frames of 0 x {HEIGHT} pixels"):
-        run(clip, tmp_path / "out.mkv", Changes())
-
-
 def test_what_a_muxer_does_not_take_is_the_fault_of_the_source_and_a_full_disk_is_not(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
