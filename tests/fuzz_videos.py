@@ -138,7 +138,7 @@ def outcome(files: Sequence[tuple[str, bytes]], folder: Path, rng: np.random.Gen
         frames = decoded(source)
         if report.failed:
             return _refused(report.failed[0], source, target, frames)
-        return _restored(target, frames)
+        return _restored(target, frames, compared=not concealed(data))
 
 
 def _refused(error: Exception, source: Path, target: Path, frames: list[np.ndarray] | None) -> str:
@@ -153,7 +153,13 @@ def _refused(error: Exception, source: Path, target: Path, frames: list[np.ndarr
     raise UnexplainedError(f"PyAV decodes what is refused: {error}") from error
 
 
-def _restored(target: Path, wanted: list[np.ndarray] | None) -> str:
+def concealed(data: bytes) -> bool:
+    """Whether a video is FFV1, whose damaged slices FFmpeg fills with pixels that it does not call corrupt. They were seen
+    to differ between a job and PyAV alone, so only the number and the size of such frames are compared."""
+    return b"V_FFV1" in data
+
+
+def _restored(target: Path, wanted: list[np.ndarray] | None, compared: bool) -> str:
     """The left third of a frame is not restored, and so must stay."""
     found = decoded(target)
     if found is None or wanted is None or len(found) != len(wanted):
@@ -164,7 +170,7 @@ def _restored(target: Path, wanted: list[np.ndarray] | None) -> str:
         if frame.shape != before.shape:
             raise UnexplainedError(f"restored, but frame {number} has another size")
         change = np.abs(frame[:, :width].astype(int) - before[:, :width]).mean()
-        if change > MOST_CHANGE[target.suffix]:
+        if compared and change > MOST_CHANGE[target.suffix]:
             raise UnexplainedError(f"restored, but frame {number} differs by {change:.1f} levels")
     return "restored"
 

@@ -45,9 +45,6 @@ def test_the_oracle_sees_a_reader_that_refuses_sound_pictures(tmp_path: Path, mo
 # Videos
 
 
-@pytest.mark.xfail(
-    raises=UnexplainedError, strict=True, reason="damaged FFV1 becomes other pixels than PyAV decodes: case 33 of seed 1"
-)
 def test_a_video_that_pyav_decodes_is_restored_and_all_else_is_refused_by_name() -> None:
     counts = fuzz_videos.run(60, seed=1)
     assert counts.total() == 60
@@ -120,8 +117,10 @@ def test_of_a_folder_of_229_files_each_is_restored_or_named_with_what_is_wrong(t
         assert "traceback" not in entry, entry
         opens = path not in others and fuzz_images.pil_opens(pictures[Path(path)])
         if entry["state"] == "failed":
-            assert entry["error"].startswith(path)
-            assert not opens or any(reason in entry["error"] for reason in fuzz_images.EXPLAINED)
+            result = str(out / Path(path).relative_to(source))
+            assert entry["error"].startswith((path, result))  # of what cannot be written the result is named
+            reasons = (*fuzz_images.EXPLAINED, "cannot hold alpha", "only PNG")  # a PNG with the name of a JPEG
+            assert not opens or any(reason in entry["error"] for reason in reasons)
     written = [name for entry in entries.values() if entry["state"] != "failed" for name in entry["writes"]]
     assert len(set(written)) == len(written) == len(report.written)
     assert {path.relative_to(out).as_posix() for path in out.rglob("*.*")} == {*written, "status.json"}
