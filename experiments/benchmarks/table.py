@@ -172,15 +172,25 @@ def cleaning_table(result: Result) -> str:
     return markdown(header, rows)
 
 
+def evaluation_table(result: Result) -> str:
+    """Measuring pairs of files."""
+    header = ["measures", "ms a pair", "pairs/s", "times as fast as pyiqa (least to greatest)"]
+    rows = [
+        [name, f"{1e3 * seconds:.2f}", f"{1 / seconds:.1f}", _speedup(result["speedup"][name]) if name in result["speedup"] else "-"]
+        for name, seconds in result["seconds_per_pair"].items()
+    ]
+    return markdown(header, rows)
+
+
 def _speedup(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
 
 
 def all_tables() -> str:
     """Everything between the README's markers."""
-    training, sampling, loading, cleaning, gan = (
+    training, sampling, loading, cleaning, gan, evaluation = (
         json.loads((FOLDER / "results" / f"{name}.json").read_text())
-        for name in ("training", "sampling", "data_loading", "cleaning", "gan_generator")
+        for name in ("training", "sampling", "data_loading", "cleaning", "gan_generator", "evaluation")
     )
     machine = training["machine"]
     return "\n\n".join(
@@ -204,6 +214,10 @@ def all_tables() -> str:
             f"### GFP-GAN, {gan['image_size']} px, batch {gan['batch_size']}, {gan['rounds']} rounds",
             f"Threads: {gan['machine']['threads']}; load average before: {gan['load_average']}.",
             gan_table(gan),
+            f"### Measuring pairs of {evaluation['pixels']} px, {evaluation['rounds']} rounds",
+            f"Pairs: {evaluation['num_pairs']}; threads: {evaluation['machine']['threads']}; "
+            f"load average before: {evaluation['load_average']}.",
+            evaluation_table(evaluation),
             _backends(FOLDER / "results" / "backends.json") + "\n",
         ]
     )

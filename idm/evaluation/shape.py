@@ -28,8 +28,8 @@ METRICS = (
         "LMD",
         "lower",
         "pair",
-        "Landmark distance: mean Euclidean distance of the 98 WFLW landmarks that facexlib's AWing network finds in the "
-        "restored and the original face, each resized to 256 px; in pixels of faces of 512 px.",
+        "Landmark distance: mean Euclidean distance of the 98 WFLW landmarks that facexlib's AWing network finds in "
+        "the restored and the original face, each resized to 256 px; in pixels of faces of 512 px.",
         build_lmd,
         smallest=32,
     ),

@@ -1,4 +1,4 @@
-"""Are the evaluated faces really held out? Byte-identical files of two splits, and the same photograph in other files."""
+"""Are the evaluated faces really held out? Byte-identical files of two splits, and copies in other files."""
 
 import hashlib
 import io
@@ -20,8 +20,8 @@ from idm.io.atomic import sha256, write_bytes
 from idm.io.find import find_images
 from idm.io.ranges import from_uint8
 
-# A photograph beside itself: 0.996 after shrinking by 2 and 0.947 after shrinking by 4. The most similar of 354 evaluated
-# and 4,125 training faces, two generated people: 0.85. Other photographs of one person are no copies.
+# A photograph beside itself: 0.996 after shrinking by 2 and 0.947 after shrinking by 4. The most similar of 354
+# evaluated and 4,125 training faces, two generated people: 0.85. Other photographs of one person are no copies.
 COPY = 0.9
 
 _SIDE = 256  # of the faces that are embedded

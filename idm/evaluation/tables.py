@@ -159,8 +159,8 @@ def notes(result: dict[str, Any]) -> list[str]:
             )
     if any("diversity" in row for row in result["rows"]):
         lines.append(
-            f"Rows with a diversity: {result['samples']} samples of each face. Scores are means over the samples, those "
-            "of whole sets are of the first one. Diversity: root mean square over all values of their standard "
+            f"Rows with a diversity: {result['samples']} samples of each face. Scores are means over the samples, "
+            "those of whole sets are of the first one. Diversity: root mean square over all values of their standard "
             "deviation over the samples, in levels of 255."
         )
     if STRANGER in labels:

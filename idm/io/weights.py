@@ -199,7 +199,7 @@ def find_weights(filename: str, explicit: Path | None = None, also: Sequence[Pat
 
 
 def home() -> Path:
-    """The user's folder for weights and for what is expensive to compute again: ``$IDM_HOME``, else ``~/.cache/idm``."""
+    """The user's folder for weights and for what is expensive to compute: ``$IDM_HOME``, else ``~/.cache/idm``."""
     given = os.environ.get("IDM_HOME")
     return Path(given) if given else Path.home() / ".cache" / "idm"
 

@@ -244,3 +244,14 @@ def test_a_broken_file_is_said_to_be_broken_without_spandrel_too(restorers: Path
     assert "broken.pth: is not a plain weights file" in capsys.readouterr().err
     assert run("a=whole.pth", "-o", "out") == 1
     assert "whole.pth: needs spandrel: pip install 'idm-face-restoration[spandrel]'" in capsys.readouterr().err
+
+
+def test_evaluate_stops_at_a_training_face_too(restorers: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "faces").mkdir()
+    write_image(tmp_path / "faces" / "a.png", synthetic_face(0, 0, 32).image)
+    model = ("--model", restorers / "16.safetensors", "--device", "cpu")
+    data = ("--data", tmp_path / "faces", "--training-data", tmp_path / "faces")
+    parsed = cli.build_parser().parse_args(["evaluate", *map(str, (*model, *data, "-o", tmp_path / "out"))])
+    assert cli.run(parsed) == 1
+    assert "1 of its faces stand in" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

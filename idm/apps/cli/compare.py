@@ -35,7 +35,7 @@ from idm.evaluation.statistics import INTERVAL
 from idm.evaluation.tables import render_breakdown, render_comparison
 from idm.io.atomic import write_csv, write_json, write_text
 from idm.io.images import image_grid, write_image
-from idm.io.machine import provenance, share_cores
+from idm.io.machine import provenance
 from idm.restorers.idm import IDM
 from idm.restorers.load import Loaded
 
@@ -144,8 +144,7 @@ def _work(arguments: argparse.Namespace, rank: int) -> None:
     """One process's share; each has a GPU of its own if there are several."""
     if arguments.device in (None, "cuda") and torch.cuda.device_count() > 1:
         arguments.device = f"cuda:{rank % torch.cuda.device_count()}"
-    task = _prepare(arguments)
-    share_cores(arguments.processes)
+    task = _prepare(arguments)  # with as many threads as one process has: they change the last bits
     for _ in tqdm(
         _compare(arguments, task, (rank, arguments.processes)),
         unit="face",

@@ -80,8 +80,8 @@ def check_splits(data: str, training_data: str | None = None) -> dict[str, Any] 
     nearest = _nearest(train, evaluated)
     if nearest is not None and nearest.cosine > COPY:
         raise ValueError(
-            f"{data}: {nearest.evaluated} is {nearest.train} of {named} in another file: their embeddings have a cosine "
-            f"of {nearest.cosine:.3f}, above {COPY}"
+            f"{data}: {nearest.evaluated} is {nearest.train} of {named} in another file: their embeddings have a "
+            f"cosine of {nearest.cosine:.3f}, above {COPY}"
         )
     return {
         "train": len(find_images([train])),

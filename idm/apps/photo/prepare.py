@@ -43,8 +43,15 @@ class PrepareError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the faces follow from. ``aligned``: each image is one aligned face; ``people``: as of :func:`~idm.apps.photo.people.person_of`;
-    ``val`` and ``test``: shares of the faces; ``seed``: of the split."""
+    """What the faces follow from.
+
+    Attributes:
+        size: of the faces, in pixels.
+        aligned: each image is one aligned face.
+        people: as of :func:`~idm.apps.photo.people.person_of`.
+        val, test: shares of the faces.
+        seed: of the split.
+    """
 
     size: int
     aligned: bool
