@@ -176,7 +176,12 @@ def evaluation_table(result: Result) -> str:
     """Measuring pairs of files."""
     header = ["measures", "ms a pair", "pairs/s", "times as fast as pyiqa (least to greatest)"]
     rows = [
-        [name, f"{1e3 * seconds:.2f}", f"{1 / seconds:.1f}", _speedup(result["speedup"][name]) if name in result["speedup"] else "-"]
+        [
+            name,
+            f"{1e3 * seconds:.2f}",
+            f"{1 / seconds:.1f}",
+            _speedup(result["speedup"][name]) if name in result["speedup"] else "-",
+        ]
         for name, seconds in result["seconds_per_pair"].items()
     ]
     return markdown(header, rows)

@@ -272,7 +272,10 @@ def test_scores_of_several_samples_are_their_means_and_their_diversity_is_that_o
         """Adds noise that depends on the seed."""
 
         def restore(self, lq, seeds):
-            noise = [torch.randn(face.shape, generator=torch.Generator().manual_seed(s)) for face, s in zip(lq, seeds, strict=True)]
+            noise = [
+                torch.randn(face.shape, generator=torch.Generator().manual_seed(s))
+                for face, s in zip(lq, seeds, strict=True)
+            ]
             return (lq * 0.5 + 0.25 + 0.02 * torch.stack(noise)).clamp(0, 1)
 
     pairs = frozen(32)

@@ -143,7 +143,7 @@ def results(folder: Path) -> dict:
 
 
 def test_two_processes_give_the_results_of_one(tmp_path: Path) -> None:
-    arguments = ("idm64=idm-faces-64@2", "--size", 32, "--num-images", 5, "--batch-size", 2, "--samples", 2)
+    arguments = ("small=idm-faces-128@1", "--size", 32, "--num-images", 5, "--batch-size", 2, "--samples", 2)
     for number in (1, 2):
         assert run(*arguments, "--processes", number, "-o", tmp_path / str(number)) == 0
     for name in ("scores.csv", "differences.csv", "grid.png"):
