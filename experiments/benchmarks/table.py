@@ -193,9 +193,9 @@ def _speedup(ratio: dict[str, float]) -> str:
 
 def all_tables() -> str:
     """Everything between the README's markers."""
-    training, sampling, loading, cleaning, gan, evaluation = (
+    training, sampling, loading, cleaning, gan = (
         json.loads((FOLDER / "results" / f"{name}.json").read_text())
-        for name in ("training", "sampling", "data_loading", "cleaning", "gan_generator", "evaluation")
+        for name in ("training", "sampling", "data_loading", "cleaning", "gan_generator")
     )
     machine = training["machine"]
     return "\n\n".join(
@@ -219,11 +219,22 @@ def all_tables() -> str:
             f"### GFP-GAN, {gan['image_size']} px, batch {gan['batch_size']}, {gan['rounds']} rounds",
             f"Threads: {gan['machine']['threads']}; load average before: {gan['load_average']}.",
             gan_table(gan),
+            _evaluation(FOLDER / "results" / "evaluation.json"),
+            _backends(FOLDER / "results" / "backends.json") + "\n",
+        ]
+    )
+
+
+def _evaluation(path: Path) -> str:
+    if not path.exists():
+        return "### Measuring\n\nNo result is committed yet."
+    evaluation = json.loads(path.read_text())
+    return "\n\n".join(
+        [
             f"### Measuring pairs of {evaluation['pixels']} px, {evaluation['rounds']} rounds",
             f"Pairs: {evaluation['num_pairs']}; threads: {evaluation['machine']['threads']}; "
             f"load average before: {evaluation['load_average']}.",
             evaluation_table(evaluation),
-            _backends(FOLDER / "results" / "backends.json") + "\n",
         ]
     )
 
