@@ -116,7 +116,7 @@ class TwoFaces:
 
     def detect(self, pixels: np.ndarray) -> list[DetectedFace]:
         return [
-            DetectedFace(np.array([x, 0.0, x + side, side]), ffhq_landmarks(side) + (x, 0), 0.99)
+            DetectedFace(np.array([x, 0.0, x + side, side]), ffhq_landmarks(side) + np.array([x, 0]), 0.99)
             for x, side in ((0, 64), (70, 40))
         ]
 
