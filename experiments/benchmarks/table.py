@@ -172,6 +172,21 @@ def cleaning_table(result: Result) -> str:
     return markdown(header, rows)
 
 
+def evaluation_table(result: Result) -> str:
+    """Measuring pairs of files."""
+    header = ["measures", "ms a pair", "pairs/s", "times as fast as pyiqa (least to greatest)"]
+    rows = [
+        [
+            name,
+            f"{1e3 * seconds:.2f}",
+            f"{1 / seconds:.1f}",
+            _speedup(result["speedup"][name]) if name in result["speedup"] else "-",
+        ]
+        for name, seconds in result["seconds_per_pair"].items()
+    ]
+    return markdown(header, rows)
+
+
 def _speedup(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
 
@@ -204,7 +219,22 @@ def all_tables() -> str:
             f"### GFP-GAN, {gan['image_size']} px, batch {gan['batch_size']}, {gan['rounds']} rounds",
             f"Threads: {gan['machine']['threads']}; load average before: {gan['load_average']}.",
             gan_table(gan),
+            _evaluation(FOLDER / "results" / "evaluation.json"),
             _backends(FOLDER / "results" / "backends.json") + "\n",
+        ]
+    )
+
+
+def _evaluation(path: Path) -> str:
+    if not path.exists():
+        return "### Measuring\n\nNo result is committed yet."
+    evaluation = json.loads(path.read_text())
+    return "\n\n".join(
+        [
+            f"### Measuring pairs of {evaluation['pixels']} px, {evaluation['rounds']} rounds",
+            f"Pairs: {evaluation['num_pairs']}; threads: {evaluation['machine']['threads']}; "
+            f"load average before: {evaluation['load_average']}.",
+            evaluation_table(evaluation),
         ]
     )
 

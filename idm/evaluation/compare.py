@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,14 @@ from torch.nn import functional as F
 from idm.data.pairs import FrozenPairs, Pair, collate
 from idm.evaluation.engine import Scores, restore_timed, score
 from idm.evaluation.kept import KeptFace, KeptFaces
-from idm.evaluation.metric import PairMetric
+from idm.evaluation.metric import Image8, PairMetric
 from idm.evaluation.sets import BICUBIC, DEGRADED, ORIGINAL, REAL, STRANGER, SetScores
 from idm.evaluation.statistics import paired_differences, summarise_column
 from idm.io.ranges import from_uint8
 from idm.restorers.protocol import Restorer
 
 STRENGTHS = ("weak", "medium", "strong")
+SEEDS_APART = 1_000_000  # between the samples of one face: more than there are faces
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,21 @@ class Measured:
     Attributes:
         scores: against the original, by method: "degraded", "bicubic" (the same small face, enlarged by bicubic instead
             of bilinear interpolation), "stranger" (another person's face, where asked for), and each restorer's label.
-        seconds: of restoring, by restorer.
+            Those of a restorer with several samples are means over the samples.
+        seconds: of restoring once, by restorer.
+        diversity: of the samples, by restorer that has several, as :func:`diversity`.
     """
 
     key: str
     scores: dict[str, Scores]
     seconds: dict[str, float]
+    diversity: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One face by every method: its numbers, and 8-bit RGB images by method and of the "original"."""
+    """One face by every method: its numbers, and 8-bit RGB images by method and of the "original"; of several samples
+    the first."""
 
     measured: Measured
     images: dict[str, np.ndarray]
@@ -76,38 +81,75 @@ def compare(
     seed: int,
     strangers: Sequence[int] | None = None,
     kept: Mapping[str, KeptFaces] | None = None,
+    samples: Mapping[str, int] | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Comparison]:
-    """Restore and measure every pair by every restorer, all at the pairs' size; face i is drawn with seed + i.
+    """Restore and measure every pair by every restorer, all at the pairs' size.
 
-    The restorers take turns batch by batch, so that their seconds were measured under the same conditions.
+    The restorers take turns batch by batch, so that their seconds were measured under the same conditions. Sample k of
+    face i is drawn with seed + i + k ``SEEDS_APART``.
 
     Args:
         bicubic: the same pairs, degraded with ``enlarge="bicubic"``.
         strangers: for each pair the index of another, whose clean face is measured as if it were a restored one.
-        kept: by restorer, faces of an earlier run that was stopped; those of this run are added.
+        kept: by method, faces of an earlier run that was stopped, or of other processes; those of this run are added.
+        samples: how often each face is restored, by restorer; once by default.
+        share: (which, of how many): of several processes each restores its share of the batches.
     """
     size = pairs[0].hq.shape[0]
     at_size = {label: r if r.image_size == size else Resized(r, size) for label, r in restorers.items()}
-    for start in range(0, len(pairs), batch_size):
+    which, number = share
+    for start in range(which * batch_size, len(pairs), number * batch_size):
         indices = range(start, min(start + batch_size, len(pairs)))
         batch = [pairs[i] for i in indices]
-        seeds = [seed + i for i in indices]
-        found = {label: _restore(r, batch, seeds, (kept or {}).get(label)) for label, r in at_size.items()}
+        found = {
+            label: [
+                _restore(one, batch, [seed + i + k * SEEDS_APART for i in indices], (kept or {}).get(label), k)
+                for k in range((samples or {}).get(label, 1))
+            ]
+            for label, one in at_size.items()
+        }
         for i, (index, pair) in enumerate(zip(indices, batch, strict=True)):
-            images = {DEGRADED: pair.lq, BICUBIC: bicubic[index].lq}
+            references = {DEGRADED: pair.lq, BICUBIC: bicubic[index].lq}
             if strangers is not None:
-                images[STRANGER] = pairs.source[strangers[index]].image
-            scores = {label: score(image, pair.hq, metrics) for label, image in images.items()}
-            for label, faces in found.items():
-                images[label] = faces[i].image
-                scores[label] = _score_kept(faces[i], pair, metrics, (kept or {}).get(label))
-            seconds = {label: faces[i].seconds for label, faces in found.items()}
-            yield Comparison(Measured(pair.key, scores, seconds), {**images, ORIGINAL: pair.hq})
+                references[STRANGER] = pairs.source[strangers[index]].image
+            faces = {label: [sample[i] for sample in drawn] for label, drawn in found.items()}
+            yield _measure(pair, references, faces, metrics, kept or {})
 
 
-def _restore(restorer: Restorer, batch: list[Pair], seeds: Sequence[int], kept: KeptFaces | None) -> list[KeptFace]:
+def _measure(
+    pair: Pair,
+    references: Mapping[str, Image8],
+    faces: Mapping[str, Sequence[KeptFace]],
+    metrics: Mapping[str, PairMetric],
+    kept: Mapping[str, KeptFaces],
+) -> Comparison:
+    """One face in numbers: what no restorer made, and the samples of each restorer."""
+    scores = {label: _score_image(image, pair, metrics, kept.get(label)) for label, image in references.items()}
+    for label, drawn in faces.items():
+        each = [_score_kept(face, pair, metrics, kept.get(label), k) for k, face in enumerate(drawn)]
+        scores[label] = {name: float(np.mean([one[name] for one in each])) for name in metrics}
+    measured = Measured(
+        pair.key,
+        scores,
+        {label: float(np.mean([face.seconds for face in drawn])) for label, drawn in faces.items()},
+        {label: diversity([face.image for face in drawn]) for label, drawn in faces.items() if len(drawn) > 1},
+    )
+    first = {label: drawn[0].image for label, drawn in faces.items()}
+    return Comparison(measured, {**references, **first, ORIGINAL: pair.hq})
+
+
+def diversity(samples: Sequence[Image8]) -> float:
+    """How much samples of one face differ: the root mean square of each value's standard deviation over them, in
+    levels of 255; 0 for equal samples."""
+    return float(np.sqrt(np.stack(samples).var(axis=0, ddof=1, dtype=np.float64).mean()))
+
+
+def _restore(
+    restorer: Restorer, batch: list[Pair], seeds: Sequence[int], kept: KeptFaces | None, sample: int
+) -> list[KeptFace]:
     """The restored faces of a batch, from ``kept`` if it has all of them: a face depends on its batch's size."""
-    known = [kept.load(pair) for pair in batch] if kept is not None else []
+    known = [kept.load(pair, sample) for pair in batch] if kept is not None else []
     whole = [face for face in known if face is not None]
     if len(whole) == len(batch):
         return whole
@@ -115,12 +157,21 @@ def _restore(restorer: Restorer, batch: list[Pair], seeds: Sequence[int], kept: 
     return [KeptFace(face, seconds, {}) for face in faces]
 
 
-def _score_kept(face: KeptFace, pair: Pair, metrics: Mapping[str, PairMetric], kept: KeptFaces | None) -> Scores:
-    """The scores of a restored face; those that were not known yet are measured and kept."""
+def _score_image(image: Image8, pair: Pair, metrics: Mapping[str, PairMetric], kept: KeptFaces | None) -> Scores:
+    """The scores of what no restorer made."""
+    known = kept.load(pair) if kept is not None else None
+    is_same = known is not None and np.array_equal(known.image, image)
+    return _score_kept(known if known is not None and is_same else KeptFace(image, 0.0, {}), pair, metrics, kept)
+
+
+def _score_kept(
+    face: KeptFace, pair: Pair, metrics: Mapping[str, PairMetric], kept: KeptFaces | None, sample: int = 0
+) -> Scores:
+    """The scores of a face; those that were not known yet are measured and kept."""
     new = {name: metric for name, metric in metrics.items() if name not in face.scores}
     known = face.scores | score(face.image, pair.hq, new)
     if new and kept is not None:
-        kept.save(pair, KeptFace(face.image, face.seconds, known))
+        kept.save(pair, KeptFace(face.image, face.seconds, known), sample)
     return {name: known[name] for name in metrics}
 
 
@@ -135,6 +186,8 @@ def table_rows(
         if label in about:
             seconds = [face.seconds[label] for face in faces]
             row |= {"seconds_per_image": float(np.median(seconds)), **about[label]}
+        if label in faces[0].diversity:
+            row["diversity"] = summarise_column([face.diversity[label] for face in faces])
         rows.append(row)
     if REAL in sets.columns:
         references = [row["label"] for row in rows].index(BICUBIC) + 1 + (STRANGER in faces[0].scores)

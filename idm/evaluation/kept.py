@@ -1,4 +1,5 @@
-"""Restored faces on the disk until a comparison is done, so that one that was killed resumes where it was."""
+"""Measured faces on the disk until a comparison is done: one that was killed resumes where it was, and several
+processes share the work."""
 
 import hashlib
 import io
@@ -16,7 +17,7 @@ from idm.io.atomic import write_bytes
 
 @dataclass(frozen=True)
 class KeptFace:
-    """A restored face, 8-bit RGB, the seconds that it took, and its scores by metric."""
+    """A face, 8-bit RGB, the seconds that restoring it took, and its scores by metric."""
 
     image: UInt8[np.ndarray, "s s 3"]
     seconds: float
@@ -24,10 +25,10 @@ class KeptFace:
 
 
 class KeptFaces:
-    """One restorer's faces, a file each, which is whole or not there.
+    """One method's faces, a file for each sample of each, which is whole or not there.
 
     Args:
-        root: of all restorers; it is made with the first face.
+        root: of all methods; it is made with the first face.
         key: whatever the faces follow from: settings, weights, commit. Faces of another key are not seen.
     """
 
@@ -35,9 +36,9 @@ class KeptFaces:
         text = json.dumps(key, sort_keys=True, default=str)
         self._folder = root / hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def load(self, pair: Pair) -> KeptFace | None:
+    def load(self, pair: Pair, sample: int = 0) -> KeptFace | None:
         """What was kept of a pair; None if nothing was, or of other pixels."""
-        path = self._path(pair)
+        path = self._path(pair, sample)
         if not path.is_file():
             return None
         with np.load(path) as file:
@@ -46,7 +47,7 @@ class KeptFaces:
             scores = dict(zip(file["names"].tolist(), file["values"].tolist(), strict=True))
             return KeptFace(file["image"], float(file["seconds"]), scores)
 
-    def save(self, pair: Pair, face: KeptFace) -> None:
+    def save(self, pair: Pair, face: KeptFace, sample: int = 0) -> None:
         content = io.BytesIO()
         np.savez(
             content,
@@ -57,10 +58,10 @@ class KeptFaces:
             values=np.array(list(face.scores.values()), dtype=np.float64),
         )
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(self._path(pair), content.getvalue())
+        write_bytes(self._path(pair, sample), content.getvalue())
 
-    def _path(self, pair: Pair) -> Path:
-        return self._folder / f"{pair.position:08d}.npz"
+    def _path(self, pair: Pair, sample: int) -> Path:
+        return self._folder / f"{pair.position:08d}_{sample}.npz"
 
 
 def _digest(pair: Pair) -> str:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Float64, UInt8
 
 if TYPE_CHECKING:
     from idm.evaluation.inception import Inception
+    from idm.faces.landmarks import LandmarkNet
     from idm.faces.recognition import IdentityNet
 
 Image01 = Float32[np.ndarray, "_ _ 3"]
@@ -57,6 +58,12 @@ class Networks:
         return FaceEmbeddings(recognition.load_identity(self.weights_dir, self.device))
 
     @cached_property
+    def landmarks(self) -> "LandmarkNet":
+        from idm.faces import landmarks
+
+        return FaceLandmarks(landmarks.load_landmarks(self.weights_dir, self.device))
+
+    @cached_property
     def inception(self) -> "Inception":
         from idm.evaluation.inception import load_inception
 
@@ -84,6 +91,20 @@ class FaceEmbeddings:
         key = hashlib.blake2b(image.tobytes()).digest()
         if key not in self._known:
             [self._known[key]] = self.network.embed([image], [ffhq_landmarks(height)])
+        return self._known[key]
+
+
+class FaceLandmarks:
+    """The landmarks of aligned faces; each image is looked at once."""
+
+    def __init__(self, network: "LandmarkNet") -> None:
+        self.network = network
+        self._known: dict[bytes, np.ndarray] = {}
+
+    def __call__(self, image: Image01) -> Float64[np.ndarray, "n 2"]:
+        key = hashlib.blake2b(image.tobytes()).digest()
+        if key not in self._known:
+            self._known[key] = self.network(image)
         return self._known[key]
 
 

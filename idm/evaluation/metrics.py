@@ -1,22 +1,23 @@
 """The table of metrics: what each number in our tables means exactly, and how to compute it.
 
 A metric is one row of the ``METRICS`` of its module (:mod:`~idm.evaluation.pixels`,
-:mod:`~idm.evaluation.identity`, :mod:`~idm.evaluation.perceptual`, :mod:`~idm.evaluation.sets`). Every command reads
-the table here, so that adding a metric is adding a row and its test.
+:mod:`~idm.evaluation.identity`, :mod:`~idm.evaluation.shape`, :mod:`~idm.evaluation.perceptual`,
+:mod:`~idm.evaluation.sets`). Every command reads the table here, so that adding a metric is adding a row and its test.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from idm.evaluation import identity, perceptual, pixels, sets
+from idm.evaluation import identity, perceptual, pixels, sets, shape
 from idm.evaluation.metric import Metric, Networks, PairMetric, SetMetric
 from idm.evaluation.pixels import psnr, psnr_y, ssim
 
 __all__ = ["METRICS", "Metrics", "MissingPackage", "build_metric", "build_metrics", "gap", "psnr", "psnr_y", "ssim"]
 
 METRICS: dict[str, Metric] = {
-    metric.name: metric for metric in (*pixels.METRICS, *perceptual.METRICS, *identity.METRICS, *sets.METRICS)
+    metric.name: metric
+    for metric in (*pixels.METRICS, *perceptual.METRICS, *identity.METRICS, *shape.METRICS, *sets.METRICS)
 }
 
 

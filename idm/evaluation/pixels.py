@@ -36,20 +36,25 @@ def _decibel(difference: Float64[np.ndarray, "..."]) -> float:
 
 
 def ssim(restored: Image01, hq: Image01) -> float:
-    """Structural similarity (Wang et al. 2004), at most 1; the sides must be 11 pixels or more."""
-    from skimage.metrics import structural_similarity
+    """Structural similarity (Wang et al. 2004, eq. 13), at most 1; the sides must be 11 pixels or more.
 
+    Equal to scikit-image's with the settings of the paper, and several times faster.
+    """
     check_images(restored, hq, smallest=11)
-    value = structural_similarity(
-        restored.astype(np.float64),
-        hq.astype(np.float64),
-        data_range=1,
-        channel_axis=-1,
-        gaussian_weights=True,
-        sigma=1.5,
-        use_sample_covariance=False,
-    )
-    return float(value)
+    c1, c2 = 0.01**2, 0.03**2
+    x, y = restored.astype(np.float64), hq.astype(np.float64)
+    mean_x, mean_y = _local_mean(x), _local_mean(y)
+    product, squares = mean_x * mean_y, mean_x**2 + mean_y**2
+    covariance, variances = _local_mean(x * y) - product, _local_mean(x * x + y * y) - squares
+    return float(np.mean((2 * product + c1) * (2 * covariance + c2) / ((squares + c1) * (variances + c2))))
+
+
+def _local_mean(image: Float64[np.ndarray, "h w 3"]) -> Float64[np.ndarray, "h2 w2 3"]:
+    """Weighted by a Gaussian window of 11 x 11, sigma 1.5, wherever it lies in the image."""
+    import cv2
+
+    window = cv2.getGaussianKernel(11, 1.5, cv2.CV_64F)
+    return cv2.sepFilter2D(image, -1, window, window)[5:-5, 5:-5]
 
 
 def build_ms_ssim() -> PairMetric:

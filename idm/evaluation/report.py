@@ -10,8 +10,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from idm.evaluation.layout import DIFFERENCES, Table
 from idm.evaluation.metrics import METRICS
-from idm.evaluation.tables import DIFFERENCES, Table, comparison_table, differences_table, interval_note, notes
+from idm.evaluation.tables import comparison_table, differences_table, interval_note, notes
 
 # Of the first that was measured: how likely the faces look, against PSNR, how near they are.
 PERCEPTION = ("lpips", "dists", "fid", "kid", "niqe", "musiq", "topiq_nr-face", "kernel", "frechet", "deg", "sharpness")

@@ -1,7 +1,8 @@
 """Tables from result files: ``python -m idm.evaluation.tables experiments/tables/*.yaml``.
 
 A table's YAML names result files that ``idm evaluate`` or ``idm compare`` wrote; beside it the table appears as
-Markdown. A test fails when a committed table is not what its files give.
+Markdown, as LaTeX and as CSV (:mod:`~idm.evaluation.layout`). A test fails when a committed table is not what its
+files give.
 """
 
 import json
@@ -12,15 +13,15 @@ from typing import Any
 
 import yaml
 
+from idm.evaluation.layout import Content, Number, Table, csv_text, markdown, markdown_table, tex
 from idm.evaluation.metrics import METRICS
 from idm.evaluation.sets import REAL, STRANGER
+from idm.evaluation.splits import COPY
+from idm.io.atomic import write_text
 
-Table = tuple[list[str], list[list[str]]]  # header, rows
-DIFFERENCES = "Paired differences over the same faces; an interval without 0 supports a difference."
 
-
-def render(spec_path: Path) -> str:
-    """The Markdown of one table.
+def render(spec_path: Path) -> dict[str, str]:
+    """The text of one table by suffix: ".md", ".tex" and ".csv".
 
     The YAML has ``title``, optionally ``note``, and either ``comparison``, a file that ``idm compare`` wrote, or
     ``metrics`` (names) with ``rows`` (``label``, ``result``: a file that ``idm evaluate`` wrote, ``column``:
@@ -30,45 +31,67 @@ def render(spec_path: Path) -> str:
         ValueError: the rows were measured by different protocols or on different data.
     """
     spec = yaml.safe_load(spec_path.read_text())
-    command = f"python -m idm.evaluation.tables experiments/tables/{spec_path.name}"
-    head = f"# {spec['title']}\n\n`{command}` makes this file.\n\n"
     if "comparison" in spec:
-        table = render_comparison(json.loads((spec_path.parent / spec["comparison"]).read_text()))
+        content = comparison_content(json.loads((spec_path.parent / spec["comparison"]).read_text()))
     else:
-        table = _render_rows(spec, spec_path.parent)
-    return head + table + (f"\n{spec['note'].strip()}\n" if "note" in spec else "")
+        content = _rows_content(spec, spec_path.parent)
+    made_by = f"`python -m idm.evaluation.tables experiments/tables/{spec_path.name}` makes this file."
+    note = spec.get("note", "").strip()
+    return {
+        ".md": f"# {spec['title']}\n\n{made_by}\n\n{markdown(content)}" + (f"\n{note}\n" if note else ""),
+        ".tex": tex(spec["title"], made_by, content, note),
+        ".csv": csv_text(content),
+    }
 
 
-def _render_rows(spec: dict[str, Any], folder: Path) -> str:
+def _rows_content(spec: dict[str, Any], folder: Path) -> Content:
     results = [json.loads((folder / row["result"]).read_text()) for row in spec["rows"]]
     names = spec["metrics"]
     _require_one_protocol(results, names)
-    rows = [
-        [row["label"], *(_cell(result["metrics"][name][row.get("column", "restored")]) for name in names)]
+    values = [
+        (row["label"], {name: result["metrics"][name][row.get("column", "restored")] for name in names})
         for row, result in zip(spec["rows"], results, strict=True)
     ]
-    lines = _markdown(["", *map(_title, names)], rows)
-    lines += ["", f"{_interval_of(results[0])}.", ""]
-    lines += [f"- {METRICS[name].title}: {results[0]['protocol'][name]}" for name in names]
-    lines += [f"- {line}" for line in _provenance(results)]
-    return "\n".join(lines) + "\n"
+    protocols = [f"{METRICS[name].title}: {results[0]['protocol'][name]}" for name in names]
+    return Content(
+        (["", *map(_title, names)], [[label, *(_cell(metrics[name]) for name in names)] for label, metrics in values]),
+        f"{_interval_of(results[0])}.",
+        None,
+        [*protocols, *_split_notes(results[0]), *_provenance(results)],
+        [number for label, metrics in values for number in _numbers(label, metrics)],
+    )
 
 
 def render_comparison(result: dict[str, Any]) -> str:
     """The Markdown tables of a comparison.json: a row for each method on the same faces, and for every two restorers
     their paired differences."""
-    lines = [*_markdown(*comparison_table(result)), "", interval_note(result), ""]
-    if result.get("differences"):
-        lines += [DIFFERENCES, "", *_markdown(*differences_table(result)), ""]
-    lines += [f"- {line}" for line in notes(result)]
-    return "\n".join(lines) + "\n"
+    return markdown(comparison_content(result))
+
+
+def comparison_content(result: dict[str, Any]) -> Content:
+    """What the table of a comparison.json holds, in any format."""
+    numbers = [number for row in result["rows"] for number in _numbers(row["label"], row["metrics"])]
+    for row in result["rows"]:
+        numbers += [(row["label"], "diversity", row["diversity"])] if "diversity" in row else []
+        numbers += [
+            (row["label"], key, {"mean": row[key]}) for key in ("seconds_per_image", "parameters") if key in row
+        ]
+    for row in result.get("differences", ()):
+        numbers += _numbers(f"{row['a']} - {row['b']}", row["metrics"])
+    differences = differences_table(result) if result.get("differences") else None
+    return Content(comparison_table(result), interval_note(result), differences, notes(result), numbers)
+
+
+def _numbers(label: str, metrics: dict[str, dict[str, float | None]]) -> list[Number]:
+    return [(label, name, metrics[name]) for name in _ordered(metrics)]
 
 
 def comparison_table(result: dict[str, Any]) -> Table:
     """A row for each method."""
     names = _names(result)
-    rows = [_comparison_row(row, names) for row in result["rows"]]
-    return ["", *map(_title, names), "seconds per face", "parameters"], rows
+    has_samples = any("diversity" in row for row in result["rows"])
+    rows = [_comparison_row(row, names, has_samples) for row in result["rows"]]
+    return ["", *map(_title, names), *["diversity"] * has_samples, "seconds per face", "parameters"], rows
 
 
 def differences_table(result: dict[str, Any]) -> Table:
@@ -83,7 +106,8 @@ def differences_table(result: dict[str, Any]) -> Table:
 
 
 def interval_note(result: dict[str, Any]) -> str:
-    return f"{_interval_of(result)}; seconds: median, in batches of {result['batch_size']}."
+    beside = f", {result['processes']} processes at once" if result.get("processes", 1) > 1 else ""
+    return f"{_interval_of(result)}; seconds: median, in batches of {result['batch_size']}{beside}."
 
 
 def render_breakdown(result: dict[str, Any]) -> str:
@@ -98,7 +122,7 @@ def render_breakdown(result: dict[str, Any]) -> str:
                 [f"{value} ({number})", method["label"], *(_cell(method["metrics"][name]) for name in names)]
                 for method in methods
             ]
-        lines += ["", f"By {prop} (faces):", "", *_markdown([prop, "", *map(_title, names)], rows)]
+        lines += ["", f"By {prop} (faces):", "", *markdown_table([prop, "", *map(_title, names)], rows)]
     return "\n".join(lines) + "\n"
 
 
@@ -112,8 +136,10 @@ def _ordered(names: Collection[str]) -> list[str]:
     return [name for name in METRICS if name in names]
 
 
-def _comparison_row(row: dict[str, Any], names: list[str]) -> list[str]:
+def _comparison_row(row: dict[str, Any], names: list[str], has_samples: bool) -> list[str]:
     cells = [_cell(row["metrics"].get(name)) for name in names]
+    if has_samples:
+        cells.append(_cell(row["diversity"]) if "diversity" in row else "")
     seconds = f"{row['seconds_per_image']:.3f}" if "seconds_per_image" in row else ""
     parameters = f"{row['parameters'] / 1e6:.2f} M" if "parameters" in row else ""
     return [row["label"], *cells, seconds, parameters]
@@ -131,26 +157,38 @@ def notes(result: dict[str, Any]) -> list[str]:
                 f"{METRICS[name].title} cannot rank these rows: {value['n']} faces do not determine the covariance "
                 f"of {value['d']} features."
             )
+    if any("diversity" in row for row in result["rows"]):
+        lines.append(
+            f"Rows with a diversity: {result['samples']} samples of each face. Scores are means over the samples, "
+            "those of whole sets are of the first one. Diversity: root mean square over all values of their standard "
+            "deviation over the samples, in levels of 255."
+        )
     if STRANGER in labels:
         lines.append(f"{STRANGER}: for each face the most similar other one of the same data: another person.")
     if REAL in labels:
         lines.append(f"{REAL}: as many other real faces.")
-    if result.get("splits"):
-        lines.append(
-            f"None of the {result['splits']['evaluated']} faces of `{result['data']}` is one of the "
-            f"{result['splits']['train']} training faces (sha256)."
-        )
-    lines += _provenance([result])
+    lines += _split_notes(result) + _provenance([result])
     lines.append(
         f"All at {result['size']} px, preset `{result['preset']}`; a restorer of another size gets the face resized."
     )
     return lines
 
 
-def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:
-    """The lines of a Markdown table."""
-    head = "| " + " | ".join(header).lstrip() + " |"
-    return [head, "|---" * len(header) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+def _split_notes(result: dict[str, Any]) -> list[str]:
+    """What was found when the evaluated faces were compared with the training faces."""
+    splits = result.get("splits")
+    if not splits:
+        return []
+    note = (
+        f"None of the {splits['evaluated']} faces of `{result['data']}` is one of the {splits['train']} training faces "
+        "(sha256)."
+    )
+    nearest = splits.get("nearest")
+    if nearest is not None:
+        note += f" The most similar two have an identity cosine of {nearest['cosine']:.3f}; a copy has {COPY} or more."
+    elif "nearest" in splits:
+        note += " Their embeddings were not compared: the identity network's weights are missing."
+    return [note]
 
 
 def _interval_of(result: dict[str, Any]) -> str:
@@ -194,8 +232,9 @@ def _provenance(results: list[dict[str, Any]]) -> list[str]:
 def main() -> None:
     for name in sys.argv[1:]:
         path = Path(name)
-        path.with_suffix(".md").write_text(render(path))
-        print(path.with_suffix(".md"))
+        for suffix, text in render(path).items():
+            write_text(path.with_suffix(suffix), text)
+            print(path.with_suffix(suffix))
 
 
 if __name__ == "__main__":

@@ -79,6 +79,11 @@ KNOWN = {
             "Xiaoccer/MobileFaceNet_Pytorch model/best/068.ckpt",
         ),
     ),
+    "alignment_WFLW_4HG.pth": WeightsFile(
+        "AWing landmark network of LMD, trained on WFLW, as facexlib distributes it",
+        "no terms of its own stated; WFLW's images are for research",
+        "https://github.com/xinntao/facexlib/releases/download/v0.1.0/alignment_WFLW_4HG.pth",
+    ),
     "niqe_modelparameters.mat": WeightsFile(
         "NIQE's model of pristine images, as pyiqa distributes it",
         "no terms of its own stated",
@@ -193,12 +198,17 @@ def find_weights(filename: str, explicit: Path | None = None, also: Sequence[Pat
     return path
 
 
+def home() -> Path:
+    """The user's folder for weights and for what is expensive to compute: ``$IDM_HOME``, else ``~/.cache/idm``."""
+    given = os.environ.get("IDM_HOME")
+    return Path(given) if given else Path.home() / ".cache" / "idm"
+
+
 def weights_folders(explicit: Path | None = None, also: Sequence[Path] = ()) -> list[Path]:
     """Where :func:`find_weights` looks, in order; the first is where a missing file is to be put."""
     if explicit is not None:
         return [explicit]
-    home = os.environ.get("IDM_HOME")
-    folders = [(Path(home) if home else Path.home() / ".cache" / "idm") / "weights"]
+    folders = [home() / "weights"]
     if assets := os.environ.get("IDM_ASSETS"):
         folders.append(Path(assets) / "weights")
     return [*folders, *also]
@@ -245,15 +255,17 @@ def fetch_command(name: str, folder: Path) -> str:
     return f"idm weights fetch {name}{elsewhere}"
 
 
-def read_weights(path: Path) -> Mapping[str, Tensor]:
-    """The weights of a ``.safetensors`` file, or of one that ``torch.save`` wrote: those under "params_ema" or
-    "params", where there are such.
+def read_weights(path: Path, entries: Sequence[str] = ("params_ema", "params")) -> Mapping[str, Tensor]:
+    """The weights of a ``.safetensors`` file, or of one that ``torch.save`` wrote.
+
+    Args:
+        entries: what ``torch.save`` may have written the weights under; the first that is there, else the whole file.
 
     Raises:
         WeightsError: the file is broken, holds something else, or a weight is not finite.
     """
     try:
-        content: Any = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
+        content: Any = load_file(path) if path.suffix == ".safetensors" else _unpickle(path, entries)
     except Exception as error:  # pickle, zipfile, safetensors and torch each have their own
         raise WeightsError(f"{path}: is not a complete weights file ({_reason(error)})") from error
     if not (isinstance(content, dict) and all(isinstance(weight, Tensor) for weight in content.values())):
@@ -267,10 +279,10 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
     return content
 
 
-def _unpickle(path: Path) -> Any:
-    """What ``torch.save`` wrote, or the part of it that GFP-GAN's programs read."""
+def _unpickle(path: Path, entries: Sequence[str]) -> Any:
+    """What ``torch.save`` wrote, or the part of it under an entry."""
     content = torch.load(path, map_location="cpu", weights_only=True)
-    for key in ("params_ema", "params"):
+    for key in entries:
         if isinstance(content, dict) and key in content:
             return content[key]
     return content

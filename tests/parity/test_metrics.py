@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from skimage.color import rgb2ycbcr
-from skimage.metrics import peak_signal_noise_ratio
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from skimage.transform import SimilarityTransform
 from torch import Tensor, nn
 
@@ -84,6 +84,16 @@ def ssim_in_full(a: np.ndarray, b: np.ndarray) -> float:
 def test_ssim_equals_its_formula(shape: tuple[int, int], noise: float) -> None:
     restored, hq = image_pair(*shape, noise)
     assert ssim(restored, hq) == pytest.approx(ssim_in_full(restored, hq), abs=1e-9)
+    trusted = structural_similarity(
+        restored.astype(np.float64),
+        hq.astype(np.float64),
+        data_range=1,
+        channel_axis=-1,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+    )
+    assert ssim(restored, hq) == pytest.approx(trusted, abs=1e-9)
 
 
 def test_ssim_of_two_constants_is_its_luminance_term() -> None:

@@ -11,7 +11,7 @@ from idm.data.sources import SyntheticFaces
 from idm.degradation import GFPGAN
 from idm.degradation.operations import Interpolation
 from idm.degradation.steps import Resize
-from idm.evaluation.compare import Resized, breakdown, compare, differences, table_rows
+from idm.evaluation.compare import SEEDS_APART, Resized, breakdown, compare, differences, diversity, table_rows
 from idm.evaluation.engine import evaluate
 from idm.evaluation.kept import KeptFaces
 from idm.evaluation.metrics import psnr, ssim
@@ -265,3 +265,56 @@ def test_the_seconds_of_a_face_last_until_it_is_on_the_cpu(monkeypatch):
     rows = list(evaluate(OnAGPU(clock), frozen(32, 4), METRICS, indices=range(4), batch_size=2, seed=0))
     assert [row.seconds for row in rows] == [1.5] * 4
     assert [face.measured.seconds for face in compared({"a": OnAGPU(clock)})] == [{"a": 1.5}] * 4 + [{"a": 3.0}]
+
+
+def test_scores_of_several_samples_are_their_means_and_their_diversity_is_that_of_the_pixels():
+    class Drawn(Brighter):
+        """Adds noise that depends on the seed."""
+
+        def restore(self, lq, seeds):
+            noise = [
+                torch.randn(face.shape, generator=torch.Generator().manual_seed(s))
+                for face, s in zip(lq, seeds, strict=True)
+            ]
+            return (lq * 0.5 + 0.25 + 0.02 * torch.stack(noise)).clamp(0, 1)
+
+    pairs = frozen(32)
+    arguments = (pairs, frozen(32, enlarge="bicubic"), METRICS)
+    many = list(compare({"a": Drawn(32), "b": Drawn(32)}, *arguments, batch_size=2, seed=11, samples={"a": 3, "b": 1}))
+    each = [list(compare({"a": Drawn(32)}, *arguments, batch_size=2, seed=11 + k * SEEDS_APART)) for k in range(3)]
+    for i, face in enumerate(many):
+        for name in METRICS:
+            assert face.measured.scores["a"][name] == np.mean([run[i].measured.scores["a"][name] for run in each])
+        assert face.measured.scores["b"] == each[0][i].measured.scores["a"]
+        np.testing.assert_array_equal(face.images["a"], each[0][i].images["a"])
+        assert set(face.measured.diversity) == {"a"}
+        assert face.measured.diversity["a"] == pytest.approx(0.02 * 255, rel=0.05)
+    rows = table_rows([face.measured for face in many], SetScores({}), {"a": {}, "b": {}})
+    assert [row["label"] for row in rows if "diversity" in row] == ["a"]
+    assert rows[2]["diversity"]["mean"] == pytest.approx(np.mean([face.measured.diversity["a"] for face in many]))
+
+
+def test_diversity_is_the_deviation_of_a_value_over_the_samples():
+    zero = np.zeros((4, 4, 3), np.uint8)
+    assert diversity([zero, zero, zero]) == 0
+    assert diversity([zero, zero + np.uint8(10)]) == pytest.approx(10 / 2**0.5)
+
+
+def test_processes_that_share_the_faces_leave_nothing_to_restore(tmp_path):
+    whole = compared({"a": Brighter(32)})
+    arguments = (frozen(32), frozen(32, enlarge="bicubic"), METRICS)
+    kept = {label: KeptFaces(tmp_path, {"label": label}) for label in ("a", "degraded", "bicubic")}
+    shares = [
+        list(compare({"a": Brighter(32)}, *arguments, batch_size=2, seed=11, kept=kept, share=(which, 2)))
+        for which in range(2)
+    ]
+    assert [[face.measured.key for face in share] for share in shares] == [
+        [whole[i].measured.key for i in indices] for indices in ((0, 1, 4), (2, 3))
+    ]
+    idle = Brighter(32)
+    merged = list(compare({"a": idle}, *arguments, batch_size=2, seed=11, kept=kept))
+    assert idle.seen == []
+    assert [face.measured.scores for face in merged] == [face.measured.scores for face in whole]
+    for one, other in zip(merged, whole, strict=True):
+        for label, image in one.images.items():
+            np.testing.assert_array_equal(image, other.images[label])

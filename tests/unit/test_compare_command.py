@@ -5,8 +5,10 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.weights import save_gfpgan
@@ -80,6 +82,8 @@ def test_table_numbers_and_scores_are_of_the_same_faces(restorers: Path, tmp_pat
         (["a=16.safetensors", "--size", "0"], "size must be from 16"),
         (["a=16.safetensors", "--num-images", "0"], "--num-images must be at least 1"),
         (["a=16.safetensors", "--batch-size", "0"], "--batch-size must be at least 1"),
+        (["a=16.safetensors", "--samples", "0"], "--samples must be at least 1, got 0"),
+        (["a=16.safetensors", "--processes", "0"], "--processes must be at least 1, got 0"),
         (["a=16.safetensors", "--metrics", "psrn"], "--metrics: 'psrn' is unknown"),
         (["a=16.safetensors", "-o", "16.safetensors"], "16.safetensors: is a file, but the results need a folder"),
         (["a=16.safetensors", "-o", "16.safetensors/out"], "16.safetensors: is a file, but the results need a folder"),
@@ -129,8 +133,44 @@ def test_a_killed_command_resumes_to_the_same_files(restorers: Path, tmp_path: P
     assert "By strength (faces):" in (tmp_path / "whole" / "table.md").read_text()
 
 
+def results(folder: Path) -> dict:
+    """A comparison.json without what may differ from run to run."""
+    result = json.loads((folder / "comparison.json").read_text())
+    result.pop("processes")
+    for row in result["rows"]:
+        row.pop("seconds_per_image", None)
+    return result
+
+
+def test_two_processes_give_the_results_of_one(tmp_path: Path) -> None:
+    arguments = ("small=idm-faces-128@1", "--size", 32, "--num-images", 5, "--batch-size", 2, "--samples", 2)
+    for number in (1, 2):
+        assert run(*arguments, "--processes", number, "-o", tmp_path / str(number)) == 0
+    for name in ("scores.csv", "differences.csv", "grid.png"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+    assert results(tmp_path / "1") == results(tmp_path / "2")
+    assert results(tmp_path / "1")["rows"][2]["diversity"]["mean"] > 0
+    assert "| diversity |" in (tmp_path / "2" / "table.md").read_text()
+    assert not (tmp_path / "2" / ".kept").exists()
+
+
+def test_a_process_that_fails_is_one_line_and_loses_nothing(restorers: Path, tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr(compare_module, "_work", fail)
+    arguments = (f"a={restorers / '16.safetensors'}", "--num-images", 4, "--processes", 2, "-o", tmp_path)
+    assert run(*arguments) == 1
+    assert "error: a process of the comparison failed; the same command resumes it" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert run(*arguments) == 0
+
+
+def fail(arguments: object, rank: int) -> None:
+    """In place of a process's work."""
+    sys.exit(3 if rank else 0)
+
+
 def test_a_split_that_shares_a_face_with_training_is_refused(restorers: Path, tmp_path: Path, capsys, monkeypatch):
     monkeypatch.setenv("IDM_ASSETS", str(tmp_path))
+    monkeypatch.setenv("IDM_HOME", str(tmp_path / "home"))
     for split, number in (("train", 3), ("val", 2)):
         (tmp_path / "faces256" / split).mkdir(parents=True)
         for i in range(number):
@@ -138,13 +178,43 @@ def test_a_split_that_shares_a_face_with_training_is_refused(restorers: Path, tm
     arguments = (f"a={restorers / '16.safetensors'}", "--data", "assets:val", "-o", tmp_path / "out")
     assert run(*arguments) == 0
     result = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert result["splits"] == {"train": 3, "evaluated": 2, "shared": 0}
-    assert "None of the 2 faces" in (tmp_path / "out" / "table.md").read_text()
+    assert result["splits"] == {"train": 3, "evaluated": 2, "shared": 0, "nearest": None}
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "None of the 2 faces" in table
+    assert "embeddings were not compared: the identity network's weights are missing" in table
     (tmp_path / "faces256" / "val" / "9.png").write_bytes((tmp_path / "faces256" / "train" / "1.png").read_bytes())
     assert run(*arguments) == 1
     assert (
         "assets:val: 1 of its faces stand in assets:train, too, byte for byte; first 9.png" in capsys.readouterr().err
     )
+
+
+def test_a_training_face_in_another_file_is_refused(restorers: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setenv("IDM_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("IDM_ASSETS", raising=False)
+    (tmp_path / "home" / "weights").mkdir(parents=True)
+    save_file(MobileFaceNet().state_dict(), tmp_path / "home" / "weights" / recognition.WEIGHTS)
+    colours = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3)).astype(np.uint8)
+    for split, numbers in (("train", (0, 1, 2)), ("held_out", (3, 4))):
+        (tmp_path / split).mkdir()
+        for i in numbers:
+            write_image(tmp_path / split / f"{i}.png", colours[i])
+    arguments = (f"a={restorers / '16.safetensors'}", "--data", tmp_path / "held_out", "-o", tmp_path / "out")
+    arguments += ("--training-data", tmp_path / "train")
+    monkeypatch.setattr("idm.apps.cli.faces.COPY", 1.1)  # a random network finds all faces alike
+    assert run(*arguments) == 0
+    nearest = json.loads((tmp_path / "out" / "comparison.json").read_text())["splits"]["nearest"]
+    assert nearest["cosine"] < 1 - 1e-5
+    assert f"identity cosine of {nearest['cosine']:.3f}" in (tmp_path / "out" / "table.md").read_text()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "home" / "embeddings").iterdir()}
+    assert len(kept) == 2  # one file for each folder
+    monkeypatch.setattr("idm.apps.cli.faces.COPY", (1 + nearest["cosine"]) / 2)
+    write_image(tmp_path / "held_out" / "5.tif", colours[1])
+    assert run(*arguments) == 1
+    assert "5.tif is 1.png of" in (error := capsys.readouterr().err)
+    assert "in another file: their embeddings have a cosine of 1.000" in error
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
 
 
 def test_references_are_rows_and_each_face_has_its_nearest_stranger(restorers: Path, tmp_path: Path, monkeypatch):
@@ -174,3 +244,14 @@ def test_a_broken_file_is_said_to_be_broken_without_spandrel_too(restorers: Path
     assert "broken.pth: is not a plain weights file" in capsys.readouterr().err
     assert run("a=whole.pth", "-o", "out") == 1
     assert "whole.pth: needs spandrel: pip install 'idm-face-restoration[spandrel]'" in capsys.readouterr().err
+
+
+def test_evaluate_stops_at_a_training_face_too(restorers: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "faces").mkdir()
+    write_image(tmp_path / "faces" / "a.png", synthetic_face(0, 0, 32).image)
+    model = ("--model", restorers / "16.safetensors", "--device", "cpu")
+    data = ("--data", tmp_path / "faces", "--training-data", tmp_path / "faces")
+    parsed = cli.build_parser().parse_args(["evaluate", *map(str, (*model, *data, "-o", tmp_path / "out"))])
+    assert cli.run(parsed) == 1
+    assert "1 of its faces stand in" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -17,12 +17,15 @@ from idm.evaluation.inception import Inception
 from idm.evaluation.metric import FaceEmbeddings, PairMetric, SetMetric
 from idm.evaluation.metrics import METRICS, MissingPackage, build_metric, build_metrics, psnr, psnr_y, ssim
 from idm.evaluation.pixels import colour_shift, sharpness
+from idm.faces import landmarks as landmarks_module
 from idm.faces import recognition as identity_module
+from idm.faces.landmarks import AlignmentNet, load_landmarks, peaks
 from idm.faces.mobilefacenet import MobileFaceNet
 from idm.faces.recognition import IdentityNet
 from idm.faces.template import ffhq_landmarks
 from idm.io.images import read_image
 from idm.io.ranges import from_uint8
+from idm.io.weights import WeightsError
 
 RNG = np.random.default_rng(0)
 HQ = RNG.random((24, 32, 3), np.float32)
@@ -157,6 +160,7 @@ def test_names_build_the_functions_they_name() -> None:
         ("identity", "mobilefacenet_casia.safetensors"),
         ("frechet", "mobilefacenet_casia.safetensors"),
         ("niqe", "niqe_modelparameters.mat"),
+        ("lmd", "alignment_WFLW_4HG.pth"),
     ],
 )
 def test_missing_weights_are_one_error_that_says_which_file_and_where(no_weights: Path, name: str, file: str) -> None:
@@ -324,6 +328,106 @@ def test_deg_is_the_angle_whose_cosine_is_identity(monkeypatch: pytest.MonkeyPat
     a, b = (from_uint8(synthetic_face(0, i, 48).image) for i in range(2))
     assert math.cos(math.radians(build_metric("deg")(a, b))) == pytest.approx(build_metric("identity")(a, b), abs=1e-9)
     assert build_metric("deg")(b, b) == pytest.approx(0, abs=0.1)
+
+
+# --- landmarks
+
+
+def dots(*places: tuple[int, int], side: int = 64) -> np.ndarray:
+    """A dark face with a red, a green and a blue dot at (x, y)."""
+    image = np.zeros((side, side, 3), np.float32)
+    for channel, (x, y) in enumerate(places):
+        image[y, x, channel] = 1
+    return image
+
+
+def find_dots(image: np.ndarray) -> np.ndarray:
+    """A landmark network that finds the dots."""
+    side = len(image)
+    flat = image.reshape(-1, 3).argmax(axis=0)
+    return np.stack([flat % side, flat // side], axis=1).astype(np.float64)
+
+
+def test_lmd_of_moved_faces_is_how_far_they_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = []
+
+    def network(image: np.ndarray) -> np.ndarray:
+        looked_at.append(image)
+        return find_dots(image)
+
+    monkeypatch.setattr(landmarks_module, "load_landmarks", lambda weights, device: network)
+    lmd = build_metric("lmd")
+    assert not isinstance(lmd, SetMetric)
+    face = dots((10, 20), (40, 20), (25, 45))
+    assert lmd(face, face) == 0
+    for dx, dy in ((3, 4), (-6, 8), (0, -5)):
+        assert lmd(np.roll(face, (dy, dx), (0, 1)), face) == pytest.approx(math.hypot(dx, dy) * 512 / 64)
+    assert lmd(dots((10, 20), (40, 20), (25, 48)), face) == pytest.approx(3 / 3 * 8)  # one of three moved by three
+    assert len(looked_at) == 5  # the original once
+    with pytest.raises(ValueError, match="square aligned faces, got 24 x 32"):
+        lmd(HQ, HQ)
+    assert build_metrics(["psnr", "lmd"], 16).missing == {"lmd": "needs faces of 32 px or more"}
+
+
+@pytest.fixture(scope="module")
+def alignment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """facexlib's alignment network with random weights, saved as facexlib distributes it."""
+    from facexlib.alignment.awing_arch import FAN
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("alignment")
+    torch.save({"state_dict": FAN(num_modules=4, num_landmarks=98).state_dict()}, folder / "alignment_WFLW_4HG.pth")
+    return folder
+
+
+def test_landmarks_are_read_from_heatmaps_as_facexlib_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    from facexlib.alignment.awing_arch import calculate_points
+
+    monkeypatch.setattr(np, "float", float, raising=False)  # facexlib is older than numpy 2
+    maps = np.random.default_rng(0).random((98, 64, 64)).astype(np.float32)
+    places = np.random.default_rng(1).integers(2, 62, (98, 2))
+    maps[np.arange(98), places[:, 1], places[:, 0]] = 2
+    wanted = calculate_points(maps[None])[0] - 0.5  # from the corner of the first pixel
+    np.testing.assert_array_equal(peaks(torch.from_numpy(maps)), wanted)
+
+
+def test_landmarks_lie_in_pixels_of_the_face_whatever_its_size() -> None:
+    class Network(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[list[torch.Tensor], None]:
+            assert x.shape == (1, 3, 256, 256)
+            maps = torch.nn.functional.avg_pool2d(x[:, :1], 4)
+            return [torch.zeros(1, 99, 64, 64), maps.repeat(1, 99, 1, 1)], None
+
+    for side in (128, 512):
+        face = np.zeros((side, side, 3), np.float32)
+        face[side // 4 : side // 4 + side // 64, side // 2 : side // 2 + side // 64, 0] = 1
+        points = AlignmentNet(Network())(face)
+        assert points.shape == (98, 2)
+        np.testing.assert_allclose(points, [(side / 2, side / 4)] * 98, atol=side / 64)
+
+
+def test_weights_are_loaded_as_facexlib_distributes_them(alignment: Path) -> None:
+    face = from_uint8(synthetic_face(0, 0, 128).image)
+    points = load_landmarks(alignment)(face)
+    assert points.shape == (98, 2)
+    assert ((points > -2) & (points < 130)).all()
+    lmd = build_metric("lmd", alignment)
+    assert lmd(face, face) == 0
+    assert lmd(blur(face, 6), face) > 0
+
+
+def test_a_peak_lies_a_quarter_of_a_pixel_towards_its_higher_neighbour() -> None:
+    maps = torch.zeros(3, 6, 8)
+    maps[0, 2, 3], maps[0, 2, 4], maps[0, 1, 3] = 1, 0.5, 0.2
+    maps[1, 0, 0] = 1
+    maps[2, 5, 7], maps[2, 5, 6] = 1, 0.5
+    np.testing.assert_array_equal(peaks(maps), [(3.25, 1.75), (-0.25, -0.25), (7.25, 5.25)])
+
+
+def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "alignment_WFLW_4HG.pth")
+    with pytest.raises(WeightsError, match="does not hold the weights of this FAN"):
+        load_landmarks(tmp_path)
 
 
 # --- sets

@@ -1,5 +1,6 @@
 """Tables are files computed from result files."""
 
+import csv
 import importlib.util
 import json
 import re
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from idm.evaluation.engine import summarise
-from idm.evaluation.tables import render
+from idm.evaluation.layout import csv_text, tex
+from idm.evaluation.tables import comparison_content, render
 from idm.io.atomic import write_json
 
 TABLES = sorted((Path(__file__).parents[2] / "experiments" / "tables").glob("*.yaml"))
@@ -16,7 +18,10 @@ TABLES = sorted((Path(__file__).parents[2] / "experiments" / "tables").glob("*.y
 
 @pytest.mark.parametrize("spec", TABLES, ids=lambda path: path.stem)
 def test_a_committed_table_is_what_its_files_give(spec: Path) -> None:
-    assert spec.with_suffix(".md").read_text() == render(spec)
+    texts = render(spec)
+    assert set(texts) == {".md", ".tex", ".csv"}
+    for suffix, text in texts.items():
+        assert spec.with_suffix(suffix).read_text() == text, f"run: python -m idm.evaluation.tables {spec}"
 
 
 def test_the_tables_of_the_readme_are_the_committed_ones() -> None:
@@ -49,7 +54,7 @@ def write(folder: Path, name: str, **changes: object) -> str:
 def table(folder: Path, *rows: str) -> str:
     lines = "".join(f"  - {row}\n" for row in rows)
     (folder / "t.yaml").write_text(f"title: T\nmetrics: [psnr]\nrows:\n{lines}")
-    return render(folder / "t.yaml")
+    return render(folder / "t.yaml")[".md"]
 
 
 def test_a_row_shows_the_column_it_asks_for_with_its_interval(tmp_path: Path) -> None:
@@ -58,6 +63,32 @@ def test_a_row_shows_the_column_it_asks_for_with_its_interval(tmp_path: Path) ->
     assert "| before | 23.00 [23.50, 24.50] |" in text
     assert "| after | 24.00 [23.50, 24.50] |" in text
     assert "0123456789ab" in text
+
+
+def test_latex_and_csv_hold_the_numbers_of_the_markdown(tmp_path: Path) -> None:
+    value = {"mean": -0.5, "low": -0.75, "high": 0.25, "n": 5}
+    name = write(tmp_path, "a.json", metrics={"psnr": {"restored": value}})
+    table(tmp_path, f"{{label: a_b & 50%, result: {name}}}")
+    texts = render(tmp_path / "t.yaml")
+    assert "| a_b & 50% | -0.5000 [-0.7500, 0.2500] |" in texts[".md"]
+    assert r"    a\_b \& 50\% & $-$0.5000 {\scriptsize [$-$0.7500, 0.2500]} \\" in texts[".tex"]
+    assert texts[".tex"].count(r"\begin{") == texts[".tex"].count(r"\end{") == 2
+    rows = list(csv.reader(texts[".csv"].splitlines()))
+    assert rows == [["row", "metric", "mean", "low", "high", "n"], ["a_b & 50%", "psnr", "-0.5", "-0.75", "0.25", "5"]]
+
+
+def test_latex_has_the_paired_differences_and_nothing_but_ascii() -> None:
+    text = render(TABLES[0].parent / "compare128.yaml")[".tex"]
+    assert "paired differences" not in text  # that result file is older than they are
+    rows = [{"label": "a", "metrics": {"ssim": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 9}}}]
+    difference = {"a": "a", "b": "b", "metrics": {"ssim": {"mean": -0.1, "low": None, "high": None, "n": 9}}}
+    about = {"batch_size": 2, "num_images": 9, "data": "d", "seed": 1, "size": 16, "preset": "p", "commit": "c"}
+    about |= {"machine": {"processor": "p", "threads": 1}, "versions": {}, "protocol": {"ssim": "as ever."}}
+    content = comparison_content({"rows": rows, "differences": [difference], **about})
+    text = tex("T", "made", content)
+    assert r"    a $-$ b & 9 & $-$0.1000 \\" in text
+    assert text.isascii()
+    assert "a - b,ssim,-0.1,,,9\n" in csv_text(content)
 
 
 @pytest.mark.parametrize("change", [{"data": "others"}, {"seed": 2}, {"num_images": 6}])

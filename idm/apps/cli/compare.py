@@ -1,14 +1,16 @@
 """``idm compare``."""
 
 import argparse
+import multiprocessing
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from idm.apps.cli.faces import (
@@ -24,7 +26,7 @@ from idm.apps.cli.model import USER_ERRORS, load_labelled, prepare_machine
 from idm.data.pairs import FrozenPairs
 from idm.data.sources import FaceSource
 from idm.degradation.steps import Resize
-from idm.evaluation.compare import Measured, breakdown, compare, differences, table_rows
+from idm.evaluation.compare import Comparison, Measured, breakdown, compare, differences, table_rows
 from idm.evaluation.identity import nearest_others
 from idm.evaluation.kept import KeptFaces
 from idm.evaluation.metrics import METRICS, Metrics
@@ -34,10 +36,21 @@ from idm.evaluation.tables import render_breakdown, render_comparison
 from idm.io.atomic import write_csv, write_json, write_text
 from idm.io.images import image_grid, write_image
 from idm.io.machine import provenance
+from idm.restorers.idm import IDM
 from idm.restorers.load import Loaded
 
 SHOWN = 8
 KEPT = ".kept"  # faces of an unfinished comparison
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a comparison needs: restorers by label, metrics, clean faces, and the settings that results state."""
+
+    loaded: dict[str, Loaded]
+    metrics: Metrics
+    source: FaceSource
+    about: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -51,23 +64,14 @@ class Run:
 
 def compare_command(arguments: argparse.Namespace) -> int:
     """``idm compare``: 0 if every restorer was measured on every face."""
-    taken = (DEGRADED, BICUBIC, STRANGER, REAL, ORIGINAL)
     try:
-        check_output(arguments.output)
-        loaded = load_labelled(arguments.restorers, prepare_machine(arguments), taken)
-        smallest = min(one.restorer.image_size for one in loaded.values())
-        size = smallest if arguments.size is None else arguments.size
-        source = build_faces(arguments, size)
-        metrics = build_measures(arguments.metrics, size)
-        about = {
-            "data": arguments.data,
-            "preset": arguments.preset,
-            "seed": arguments.seed,
-            "size": size,
-            "batch_size": arguments.batch_size,
-        }
-        splits = check_splits(arguments.data)
-        run = _measure(arguments, loaded, metrics, source, about)
+        _check(arguments)
+        task = _prepare(arguments)
+        splits = check_splits(arguments.data, arguments.training_data)
+        if arguments.processes > 1:
+            _share_out(arguments)
+        run = _measure(arguments, task)
+        loaded, metrics, about = task.loaded, task.metrics, task.about
         restorers = {label: one.metadata for label, one in loaded.items()}
         result = {
             "num_images": len(run.faces),
@@ -78,6 +82,7 @@ def compare_command(arguments: argparse.Namespace) -> int:
             "protocol": {name: METRICS[name].protocol for name in (*metrics.each, *metrics.together)},
             "interval": INTERVAL,
             "splits": splits,
+            "processes": arguments.processes,
             **about,
             **provenance(),
         }
@@ -88,23 +93,83 @@ def compare_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _measure(
-    arguments: argparse.Namespace,
-    loaded: Mapping[str, Loaded],
-    metrics: Metrics,
-    source: FaceSource,
-    about: Mapping[str, Any],
-) -> Run:
-    """Every face by every restorer, beside the reference rows; resumes what an earlier run kept."""
+def _check(arguments: argparse.Namespace) -> None:
+    check_output(arguments.output)
+    for name in ("samples", "processes"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(arguments, name)}")
+
+
+def _prepare(arguments: argparse.Namespace) -> Task:
+    """Load what a comparison needs."""
+    taken = (DEGRADED, BICUBIC, STRANGER, REAL, ORIGINAL)
+    loaded = load_labelled(arguments.restorers, prepare_machine(arguments), taken)
+    smallest = min(one.restorer.image_size for one in loaded.values())
+    size = smallest if arguments.size is None else arguments.size
+    source = build_faces(arguments, size)
+    about = {
+        "data": arguments.data,
+        "preset": arguments.preset,
+        "seed": arguments.seed,
+        "size": size,
+        "batch_size": arguments.batch_size,
+        "samples": arguments.samples,
+    }
+    return Task(loaded, build_measures(arguments.metrics, size), source, about)
+
+
+def _share_out(arguments: argparse.Namespace) -> None:
+    """Have processes restore and measure their shares of the faces; what they kept is then found by this one.
+
+    Raises:
+        ChildProcessError: one of them failed; it has said why.
+    """
+    context = multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=_work, args=(arguments, rank), daemon=True) for rank in range(arguments.processes)
+    ]
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    finally:
+        for worker in workers:
+            worker.terminate()
+    if any(worker.exitcode for worker in workers):
+        raise ChildProcessError("a process of the comparison failed; the same command resumes it")
+
+
+def _work(arguments: argparse.Namespace, rank: int) -> None:
+    """One process's share; each has a GPU of its own if there are several."""
+    if arguments.device in (None, "cuda") and torch.cuda.device_count() > 1:
+        arguments.device = f"cuda:{rank % torch.cuda.device_count()}"
+    task = _prepare(arguments)  # with as many threads as one process has: they change the last bits
+    for _ in tqdm(
+        _compare(arguments, task, (rank, arguments.processes)),
+        unit="face",
+        position=rank,
+        leave=False,
+        disable=not sys.stderr.isatty(),
+    ):
+        pass
+
+
+def _compare(arguments: argparse.Namespace, task: Task, share: tuple[int, int] = (0, 1)) -> Iterator[Comparison]:
+    """Every face of a share by every restorer, beside the reference rows; resumes what an earlier run kept."""
     recipe, seed = build_preset(arguments.preset), arguments.seed
     commit = provenance()["commit"]
+    known = {label: one.metadata for label, one in task.loaded.items()}
     kept = {
-        label: KeptFaces(arguments.output / KEPT, {"label": label, "commit": commit, **one.metadata, **about})
-        for label, one in loaded.items()
+        label: KeptFaces(
+            arguments.output / KEPT, {"label": label, "commit": commit, **known.get(label, {}), **task.about}
+        )
+        for label in (DEGRADED, BICUBIC, STRANGER, *task.loaded)
     }
+    metrics, source = task.metrics, task.source
     with_identity = {"identity", "deg"} & metrics.each.keys() and len(source) > 1 and not arguments.no_stranger
-    comparisons = compare(
-        {label: one.restorer for label, one in loaded.items()},
+    return compare(
+        {label: one.restorer for label, one in task.loaded.items()},
         FrozenPairs(source, recipe, seed),
         FrozenPairs(source, recipe.change(Resize, interpolation="bicubic"), seed),
         metrics.each,
@@ -112,15 +177,23 @@ def _measure(
         seed=seed,
         strangers=nearest_others(source, metrics.networks.faces) if with_identity else None,
         kept=kept,
+        samples={label: arguments.samples for label, one in task.loaded.items() if isinstance(one.restorer, IDM)},
+        share=share,
     )
+
+
+def _measure(arguments: argparse.Namespace, task: Task) -> Run:
+    """Every face by every restorer, and the scores of whole sets."""
+    source, metrics = task.source, task.metrics
     run = Run([], SetScores(metrics.together), [])
+    comparisons = _compare(arguments, task)
     for face in tqdm(comparisons, total=len(source), unit="face", disable=not sys.stderr.isatty()):
         run.faces.append(face.measured)
         run.sets.add({label: image for label, image in face.images.items() if label != STRANGER})
         if len(run.shown) < SHOWN:  # of thousands of faces the images would not fit in memory
             run.shown.append(face.images)
     if arguments.real is not None and metrics.together:
-        others = open_faces(arguments.real, about["size"], len(source), seed + 1)
+        others = open_faces(arguments.real, task.about["size"], len(source), arguments.seed + 1)
         for i in range(len(others)):
             run.sets.add({REAL: others[i].image})
     return run
@@ -136,9 +209,13 @@ def _write(arguments: argparse.Namespace, run: Run, result: dict[str, Any]) -> N
     if arguments.breakdown:
         table += render_breakdown(result)
     write_text(output / "table.md", table)
-    first = run.faces[0].scores
-    header = ["name", *(f"{name}_{label}" for label, scores in first.items() for name in scores)]
-    lines = ([face.key, *(value for scores in face.scores.values() for value in scores.values())] for face in run.faces)
+    first = run.faces[0]
+    header = ["name", *(f"{name}_{label}" for label, scores in first.scores.items() for name in scores)]
+    header += [f"diversity_{label}" for label in first.diversity]
+    lines = (
+        [face.key, *(value for scores in face.scores.values() for value in scores.values()), *face.diversity.values()]
+        for face in run.faces
+    )
     write_csv(output / "scores.csv", header, lines)
     columns = ("mean", "low", "high", "n")
     pairs = (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from idm.apps.cli.faces import build_faces, build_measures, build_preset, check_output
+from idm.apps.cli.faces import build_faces, build_measures, build_preset, check_output, check_splits
 from idm.apps.cli.model import USER_ERRORS, load
 from idm.data.pairs import FrozenPairs
 from idm.evaluation.engine import Scores, evaluate, score, summarise
@@ -37,6 +37,7 @@ def _evaluate_model(arguments: argparse.Namespace) -> int:
     loaded = load(arguments)
     metrics = build_measures(arguments.metrics, loaded.restorer.image_size)
     sets = SetScores(metrics.together)
+    splits = check_splits(arguments.data, arguments.training_data)
     faces = build_faces(arguments, loaded.restorer.image_size)
     pairs = FrozenPairs(faces, build_preset(arguments.preset), arguments.seed)
     rows = evaluate(
@@ -64,6 +65,7 @@ def _evaluate_model(arguments: argparse.Namespace) -> int:
         "data": arguments.data,
         "preset": arguments.preset,
         "seed": arguments.seed,
+        "splits": splits,
         "model": loaded.metadata,
         "seconds_per_image": sum(seconds) / len(seconds),
     }

@@ -4,13 +4,18 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from idm.config.assembly.data import assets_folder, evenly
 from idm.data.sources import FaceSource, FolderFaces, Part, SyntheticFaces
 from idm.degradation import GFPGAN, PRESETS, Recipe
 from idm.evaluation.metrics import METRICS, Metrics, build_metrics
-from idm.evaluation.splits import shared_faces
+from idm.evaluation.splits import COPY, Nearest, nearest_pairs, shared_faces
+from idm.faces import recognition
+from idm.io.atomic import sha256
 from idm.io.find import find_images
+from idm.io.machine import best_device
+from idm.io.weights import find_weights, home
 
 ASSETS = "assets:"
 
@@ -48,22 +53,51 @@ def face_tags(data: str) -> dict[str, dict[str, str]]:
     return {"source": folder.origins, "group": folder.groups}
 
 
-def check_splits(data: str) -> dict[str, int] | None:
-    """Compare a split of the assets with the one that models are trained on; None for other data.
+def check_splits(data: str, training_data: str | None = None) -> dict[str, Any] | None:
+    """Compare the evaluated faces with those that models are trained on: by their bytes and, where the identity
+    network's weights are, by their embeddings.
+
+    Args:
+        training_data: given as ``data``; by default the training split of the assets, for another split of them.
+
+    Returns:
+        The numbers of "train", "evaluated" and "shared" faces and the two most "nearest" ones, as of
+        :class:`~idm.evaluation.splits.Nearest`, or None without the weights. None if nothing was to be compared.
 
     Raises:
-        ValueError: faces of it stand in the training split, too.
+        ValueError: a face stands on both sides.
     """
-    if not data.startswith(ASSETS) or data == f"{ASSETS}train":
+    if training_data is None and (not data.startswith(ASSETS) or data == f"{ASSETS}train"):
         return None
-    train, evaluated = data_folder(f"{ASSETS}train"), data_folder(data)
-    if not train.is_dir():
+    named = training_data or f"{ASSETS}train"
+    train, evaluated = data_folder(named), data_folder(data)
+    if training_data is None and not train.is_dir():
         return None
     if shared := shared_faces(train, evaluated):
         raise ValueError(
-            f"{data}: {len(shared)} of its faces stand in {ASSETS}train, too, byte for byte; first {shared[0][1]}"
+            f"{data}: {len(shared)} of its faces stand in {named}, too, byte for byte; first {shared[0][1]}"
         )
-    return {"train": len(find_images([train])), "evaluated": len(find_images([evaluated])), "shared": 0}
+    nearest = _nearest(train, evaluated)
+    if nearest is not None and nearest.cosine > COPY:
+        raise ValueError(
+            f"{data}: {nearest.evaluated} is {nearest.train} of {named} in another file: their embeddings have a "
+            f"cosine of {nearest.cosine:.3f}, above {COPY}"
+        )
+    return {
+        "train": len(find_images([train])),
+        "evaluated": len(find_images([evaluated])),
+        "shared": 0,
+        "nearest": None if nearest is None else nearest.about(),
+    }
+
+
+def _nearest(train: Path, evaluated: Path) -> Nearest | None:
+    try:
+        weights = find_weights(recognition.WEIGHTS)
+    except FileNotFoundError:
+        return None
+    network = recognition.load_identity(weights, str(best_device()))
+    return nearest_pairs(train, evaluated, network, home() / "embeddings", sha256(weights))[0]
 
 
 def build_preset(preset: str) -> Recipe:

@@ -74,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands.add_parser("evaluate", help="measure a model on faces, or compare two folders"))
     _add_compare(commands.add_parser("compare", help="measure several restorers side by side"))
     _add_report(commands.add_parser("report", help="write the results of idm compare as one page"))
-    _add_data(commands.add_parser("data", help="check a downloaded test set"))
+    _add_data(commands.add_parser("data", help="check a downloaded test set, or make a set of faces"))
     _add_weights(commands.add_parser("weights", help="list third-party weights files and their terms"))
     _add_export(commands.add_parser("export", help="export a model to ONNX or to published weights"))
     _add_clean(commands.add_parser("clean", help="restore a data set and keep what improves"))
@@ -319,6 +319,17 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         help="leave out the row of strangers (the most similar other face of each)",
     )
     parser.add_argument(
+        "--samples",
+        type=int,
+        default=1,
+        metavar="N",
+        help="restore each face N times by each IDM: scores are means over the samples, and the table shows how much "
+        "they differ (default 1)",
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="share the faces among N processes (default 1)"
+    )
+    parser.add_argument(
         "--breakdown", action="store_true", help="also write tables by source, group and strength of degradation"
     )
     _add_machine(parser)
@@ -333,11 +344,33 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    check = parser.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
-        "check", help="count and decode the images of a test set (see docs/test_sets.md)"
-    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    check = actions.add_parser("check", help="count and decode the images of a test set (see docs/test_sets.md)")
     check.add_argument("name", help="name of the set, such as celeba-test or lfw-test")
     check.add_argument("path", type=Path, help="folder of the set")
+    prepare = actions.add_parser("prepare", help="make a set of aligned faces from photographs")
+    prepare.add_argument("input", nargs="+", type=Path, metavar="INPUT", help="folders of photographs, or photographs")
+    prepare.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="for train, val and test with metadata.jsonl, a card and prepare.json; the same command resumes",
+    )
+    prepare.add_argument("--size", type=int, default=256, help="side of the faces in pixels (default 256)")
+    prepare.add_argument("--aligned", action="store_true", help="inputs are aligned, square faces")
+    prepare.add_argument(
+        "--people",
+        default="auto",
+        metavar="HOW",
+        help="who is shown, so that nobody is in two parts: auto (file names that repeat their folder's, as in LFW), "
+        "folders, none, or a file with lines of file name and person (default auto)",
+    )
+    for name in ("val", "test"):
+        prepare.add_argument(f"--{name}", type=float, default=0.05, metavar="SHARE", help="of the faces (default 0.05)")
+    prepare.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
+    prepare.add_argument("--weights-dir", type=Path, metavar="DIR", help="where the detector's weights lie")
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -350,6 +383,12 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 def _add_measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", default="synthetic", help="folder of clean aligned faces, assets:SPLIT, or synthetic (default)"
+    )
+    parser.add_argument(
+        "--training-data",
+        metavar="DATA",
+        help="faces that the models were trained on, given as for --data: the command stops if a face of --data is one "
+        "of them (default: assets:train for assets:val and assets:test)",
     )
     parser.add_argument("--preset", default="gfpgan", help="degradation preset, or clean for none (default gfpgan)")
     parser.add_argument(

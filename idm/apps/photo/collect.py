@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
@@ -102,9 +102,9 @@ def _split(faces: Sequence[AlbumFace], left_out: Counter[str]) -> tuple[list[Alb
     return train, held_out
 
 
-def told(left_out: Counter[str]) -> str:
+def told(left_out: Mapping[str, int]) -> str:
     """Reasons with their numbers, as "3 too small, 1 noisy"."""
-    return ", ".join(f"{number} {reason}" for reason, number in left_out.most_common())
+    return ", ".join(f"{number} {reason}" for reason, number in Counter(left_out).most_common())
 
 
 def write_collection(collection: Collection, folder: Path, about: dict[str, Any]) -> None:

@@ -1,0 +1,36 @@
+"""Are eyes, nose and mouth where they were? Distance of landmarks."""
+
+import numpy as np
+
+from idm.evaluation.metric import Image01, Metric, Networks, PairMetric, check_images
+
+SIDE = 512  # of the faces that distances are stated for
+
+
+def build_lmd(networks: Networks) -> PairMetric:
+    """Mean distance of the landmarks of both faces, in pixels of faces of 512 px."""
+    landmarks = networks.landmarks
+
+    def lmd(restored: Image01, hq: Image01) -> float:
+        check_images(restored, hq)
+        height, width, _ = hq.shape
+        if height != width:
+            raise ValueError(f"landmarks are looked for in square aligned faces, got {height} x {width}")
+        distances = np.linalg.norm(landmarks(restored) - landmarks(hq), axis=1)
+        return float(distances.mean() * SIDE / height)
+
+    return lmd
+
+
+METRICS = (
+    Metric(
+        "lmd",
+        "LMD",
+        "lower",
+        "pair",
+        "Landmark distance: mean Euclidean distance of the 98 WFLW landmarks that facexlib's AWing network finds in "
+        "the restored and the original face, each resized to 256 px; in pixels of faces of 512 px.",
+        build_lmd,
+        smallest=32,
+    ),
+)
