@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,10 +160,9 @@ def test_an_example_is_restored_by_clicking_and_the_download_is_what_the_command
     )
     assert "seed 11" in page.text("#idm-table")
 
-    before, after = page.tab.locator("#idm-slider img").all()[:2]
-    assert before.get_attribute("src").endswith(".png")
-    assert after.get_attribute("src").endswith(".png")
-    shown = {page.tab.request.get(image.get_attribute("src")).body()[:8] for image in (before, after)}
+    sources = [image.get_attribute("src") for image in page.tab.locator("#idm-compare img").all()]
+    shown = {page.tab.request.get(page.address + source).body()[:8] for source in sources}
+    assert len(sources) == 2
     assert shown == {b"\x89PNG\r\n\x1a\n"}
 
     (tmp_path / "examples").mkdir()
@@ -207,3 +207,92 @@ def test_a_file_beyond_the_limit_is_refused_by_the_page_itself(page: Page, tmp_p
     assert "maximum" in toast.inner_text().lower()
     assert not page.is_ready()
     page.complaints.clear()  # where the browser sent it all the same, the server said 413
+
+
+def restore_the_group(page: Page) -> None:
+    page.tab.locator("#idm-examples .thumbnail-lg").nth(2).click()
+    page.wait_for("#idm-restore:not([disabled])")
+    page.press("#idm-restore")
+    page.wait_for(".idm-faces")
+
+
+def test_faces_are_judged_one_by_one_with_the_keyboard(page: Page, assets: Path, tmp_path: Path) -> None:
+    page.tab.locator("#idm-change input").nth(1).check()
+    restore_the_group(page)
+    page.press("role=tab[name='Each face']")
+    slider = page.tab.locator("#idm-look input[type=range]")
+    slider.focus()
+    page.tab.keyboard.press("ArrowRight")
+    edge = page.tab.locator("#idm-look .idm-compare").evaluate("element => element.style.getPropertyValue('--edge')")
+    assert edge == "51%"
+    outline = slider.evaluate("element => getComputedStyle(element).outlineWidth")
+    assert float(outline.removesuffix("px")) >= 2
+    assert all(image.get_attribute("alt") for image in page.tab.locator("#idm-look img, #idm-variants img").all())
+
+    page.tab.locator("#idm-face input").nth(1).focus()  # gradio's radio buttons are reached by Tab, each by itself
+    page.tab.keyboard.press("Space")
+    page.tab.locator("#idm-look img[alt^='Face 1']").first.wait_for(timeout=PATIENCE)
+    page.tab.locator("#idm-used input").nth(0).focus()  # as given
+    page.tab.keyboard.press("Space")
+    page.tab.locator("#idm-look", has_text="it was rejected").wait_for(timeout=PATIENCE)
+    page.press("role=tab[name='Result']")
+    result = pixels(download(page, "#idm-png", tmp_path))
+    (tmp_path / "examples").mkdir()
+    photo = write_examples(tmp_path / "examples")[2]
+    settings = ("--faces", "0,2", "--change", "full")
+    assert np.array_equal(result, restored_by_the_command(assets, photo, tmp_path / "out", *settings))
+
+    page.press("role=tab[name='Each face']")
+    page.press("#idm-redraw")
+    page.tab.locator("#idm-variants figure").nth(2).wait_for(timeout=PATIENCE)
+    assert "in use" in page.tab.locator("#idm-variants figure").nth(2).inner_text()
+
+
+def test_a_result_is_marked_stale_while_other_settings_are_set(page: Page) -> None:
+    restore_the_group(page)
+    stale = page.tab.locator("#idm-stale")
+    assert not stale.is_visible()
+    for seed, is_stale in (("7", True), ("0", False)):
+        page.tab.locator("#idm-seed input").fill(seed)
+        page.tab.locator("#idm-seed input").blur()
+        stale.wait_for(state="visible" if is_stale else "hidden", timeout=PATIENCE)
+
+
+def test_several_photographs_come_back_in_one_zip(page: Page, tmp_path: Path) -> None:
+    photos = write_examples(tmp_path)[:2]
+    page.press("role=tab[name='Batch']")
+    page.tab.locator("#idm-files input[type=file]").set_input_files(photos)
+    page.tab.locator("#idm-files", has_text="old_print").wait_for(timeout=PATIENCE)
+    page.press("#idm-restore-all")
+    page.wait_for("#idm-summary .idm-faces")
+    with zipfile.ZipFile(download(page, "#idm-zip", tmp_path)) as archive:
+        assert sorted(archive.namelist()) == ["astronaut.png", "old_print.png", "status.json"]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing_serious(page: Page, width: int, theme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+    page.tab.set_viewport_size({"width": width, "height": 900})
+    page.tab.goto(f"{page.address}?__theme={theme}", timeout=PATIENCE)
+    page.wait_for("#idm-restore")
+
+    def problems(state: str) -> list[str]:
+        page.tab.wait_for_timeout(500)  # what appears fades in
+        box = page.tab.locator("#idm-restore").bounding_box()
+        assert box["x"] + box["width"] <= width, "the page is wider than the window"
+        found = axe.run(page.tab, options={"resultTypes": ["violations"]}).response["violations"]
+        return [
+            f"{state}: {problem['id']}: {[node['html'][:200] for node in problem['nodes']]}"
+            for problem in found
+            if problem["impact"] in ("serious", "critical")
+        ]
+
+    seen = problems("empty")
+    page.press("#idm-more button")
+    restore_the_group(page)
+    seen += problems("result")
+    for name in ("Faces", "Each face", "Batch"):
+        page.tab.locator(f"role=tab[name='{name}']").click(timeout=PATIENCE)
+        seen += problems(name)
+    assert seen == []

@@ -122,19 +122,20 @@ def test_quotas_that_contradict_each_other_are_refused() -> None:
         "text",
         {"data": None},
         {"data": []},
-        {"data": [None, [0], "idm", "many", 0.5, 0, 1, 1]},
-        {"data": [None, 7, "idm", 4, 0.5, 0, 1, 1]},
-        {"data": [None, [0], "idm", 4, 0.5, 0, 1, 1, "more"]},
+        {"data": [None]},
+        {"data": ["/etc/passwd", {}]},
+        {"data": [None, ["seed", 1]]},
+        {"data": [None, {}, "more"]},
     ],
 )
 def test_what_is_no_call_of_the_page_is_answered_with_an_error(body: object) -> None:
-    assert ask(guarded(), "POST", "/gradio_api/call/restore", content=json.dumps(body)).status_code == 400
+    assert ask(guarded(), "POST", "/gradio_api/call/restore_v1", content=json.dumps(body)).status_code == 400
     assert ask(guarded(), "POST", "/gradio_api/queue/join", content=json.dumps(body)).status_code == 400
 
 
 def test_calls_of_the_page_go_through() -> None:
-    call = {"data": [None, [0], "idm", 4, 0.5, None, 1, 1]}
-    assert ask(guarded(), "POST", "/gradio_api/call/restore", json=call).is_success
+    call = {"data": [None, {"seed": 3}]}
+    assert ask(guarded(), "POST", "/gradio_api/call/restore_v1", json=call).is_success
     join = {"data": [], "fn_index": 3, "session_hash": "x"}
     assert ask(guarded(), "POST", "/gradio_api/queue/join", json=join).is_success
 
@@ -187,48 +188,47 @@ class Waits:
 
 def test_a_user_who_cancels_or_leaves_frees_the_restorer_after_a_step(tmp_path: Path) -> None:
     gr = pytest.importorskip("gradio")
-    from idm.apps.web.handlers import Handlers
+    from idm.apps.web.endpoints import Endpoints
+    from idm.apps.web.work import Work
 
     write_image(tmp_path / "a.png", np.full((32, 32, 3), 90, np.uint8))
     waits = Waits()
-    handlers = Handlers(PageService({"waits": waits}, OneFace(), None, max_pixels=10**6), [], tmp_path)
+    work = Work(PageService({"waits": waits}, OneFace(), None, max_pixels=10**6), tmp_path)
     said: list[str] = []
 
     def user(name: str) -> None:
         try:
-            order = (str(tmp_path / "a.png"), [0], "waits", 4, 0.0, 0, 1, 8)  # eight samples of a face
-            handlers.restore(*order, gr.Request(session_hash=name), gr.Progress())
+            order = (str(tmp_path / "a.png"), {"samples": 8})
+            Endpoints(work).restore(*order, gr.Request(session_hash=name), gr.Progress())
         except gr.Error as error:
             said.append(f"{name}: {error.message}")
 
     first = threading.Thread(target=user, args=["first"])
     first.start()
     assert waits.started.wait(60)
-    handlers.cancel(gr.Request(session_hash="another"))  # others cannot
-    handlers.cancel(gr.Request(session_hash="first"))
+    work.cancel(gr.Request(session_hash="another"))  # others cannot
+    work.cancel(gr.Request(session_hash="first"))
     waits.go_on.set()
     first.join(60)
     assert said == ["first: cancelled"]
     assert waits.num_faces == 1
     user("second")
     assert said == ["first: cancelled"]
-    assert handlers.running == {}
+    assert work.running == {}
 
 
 def test_no_result_is_made_when_there_is_no_space_for_more(tmp_path: Path) -> None:
     gr = pytest.importorskip("gradio")
-    from idm.apps.web.handlers import Handlers
+    from idm.apps.web.endpoints import Endpoints
+    from idm.apps.web.work import Work
 
     write_image(tmp_path / "a.png", np.full((32, 32, 3), 90, np.uint8))
     (tmp_path / "results" / "old").mkdir(parents=True)
     (tmp_path / "results" / "old" / "b.png").write_bytes(bytes(1001))
     waits = Waits()
-    handlers = Handlers(
-        PageService({"waits": waits}, OneFace(), None, max_pixels=10**6), [], tmp_path / "results", 1000
-    )
-    order = (str(tmp_path / "a.png"), [0], "waits", 4, 0.0, 0, 1, 1)
+    work = Work(PageService({"waits": waits}, OneFace(), None, max_pixels=10**6), tmp_path / "results", 1000)
     with pytest.raises(gr.Error, match="no space for more results"):
-        handlers.restore(*order, gr.Request(session_hash="me"), gr.Progress())
+        Endpoints(work).restore(str(tmp_path / "a.png"), {}, gr.Request(session_hash="me"), gr.Progress())
     assert not waits.started.is_set()
 
 

@@ -6,7 +6,10 @@ Detector and restorer are stand-ins: what is tested here is who gets what, and w
 import io
 import json
 import os
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -28,10 +31,10 @@ from idm.apps.cli import main as cli
 from idm.apps.cli.app import _page_service
 from idm.apps.photo.face import FaceReport
 from idm.apps.photo.restorer import RestoredPhoto
-from idm.apps.web import theme
-from idm.apps.web.handlers import most_steps
+from idm.apps.web import views
+from idm.apps.web.request import RestoreRequest
 from idm.apps.web.server import Service, served, sweep
-from idm.apps.web.session import PageService, RestoreRequest, RestoreResult
+from idm.apps.web.session import PageService, RestoreResult
 from idm.data.synthetic import synthetic_face
 from idm.faces.detect import DetectedFace
 from idm.io.photos import Photo, read_photo
@@ -89,7 +92,7 @@ class Running:
 
     def find(self, path: str) -> str:
         """The answer to a search for faces in a file of the server."""
-        return self.call("find", file_data(path))
+        return self.call("find_v1", file_data(path))
 
 
 def file_data(path: str) -> dict[str, object]:
@@ -162,10 +165,12 @@ def bomb(side: int) -> bytes:
 def restore_as_a_user(running: Running, data: bytes, seed: int) -> np.ndarray:
     path = running.upload("photo.png", data)  # the same name for all: a mix-up would not show in it
     session = f"user {seed}"
-    assert "event: complete" in running.call("find", file_data(path), session=session)
-    said = running.call("restore", file_data(path), [0], "paints", 4, 0.0, seed, 1, 1, session=session)
-    news = json.loads(said.partition("event: complete\ndata: ")[2].splitlines()[0])
-    (result,) = [value["path"] for item in news[2:] if (value := item.get("value"))]
+    assert "event: complete" in running.call("find_v1", file_data(path), session=session)
+    said = running.call("restore_v1", file_data(path), {"seed": seed}, session=session)
+    [result], answer = json.loads(said.partition("event: complete\ndata: ")[2].splitlines()[0])
+    assert answer["settings"]["seed"] == seed
+    assert [face["number"] for face in answer["faces"]] == [0]
+    result = result["path"]
     assert result.endswith("/photo_restored.png")
     return np.asarray(Image.open(io.BytesIO(running.get(f"/gradio_api/file={result}").content)))
 
@@ -179,7 +184,7 @@ def test_users_at_once_get_their_own_results_lossless(
         (tmp_path / "photo.png").write_bytes(png(n % 2))
         photo = read_photo(tmp_path / "photo.png")
         assert np.array_equal(
-            result, page_service.restore(photo, RestoreRequest("paints", (0,), seed=10 + n)).result.photo.pixels
+            result, page_service.restore(photo, page_service.request({"seed": 10 + n})).result.photo.pixels
         )
     assert not np.array_equal(got[0], got[2])  # one photograph, two seeds
 
@@ -217,11 +222,11 @@ def test_who_finds_the_queue_full_is_told_so_and_the_others_are_served_in_turn(
         path = server.upload("face.png", png(0))
 
         def ask(session: str) -> httpx.Response:
-            order = {"data": [file_data(path), [0], "waits", 4, 0.0, 0, 1, 1], "session_hash": session}
-            return server.post("/gradio_api/call/restore", json=order)
+            order = {"data": [file_data(path), {}], "session_hash": session}
+            return server.post("/gradio_api/call/restore_v1", json=order)
 
         for user in ("one", "two", "three"):
-            server.call("find", file_data(path), session=user)
+            server.call("find_v1", file_data(path), session=user)
         first = ask("one")
         assert started.wait(60)
         second, third = ask("two"), ask("three")
@@ -229,7 +234,37 @@ def test_who_finds_the_queue_full_is_told_so_and_the_others_are_served_in_turn(
         assert "full" in third.text
         go_on.set()
         for answer in (first, second):
-            assert "event: complete" in server.get(f"/gradio_api/call/restore/{answer.json()['event_id']}").text
+            assert "event: complete" in server.get(f"/gradio_api/call/restore_v1/{answer.json()['event_id']}").text
+
+
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "web.md"
+
+
+@pytest.mark.parametrize("language", ["bash", "python"])
+def test_the_programs_of_the_guide_restore_a_photograph(
+    running: Running, page_service: PageService, tmp_path: Path, language: str
+) -> None:
+    if language == "bash" and shutil.which("curl") is None:
+        pytest.skip("the guide's commands need curl")
+    program = GUIDE.read_text().partition("## From other programs")[2].split(f"```{language}\n")[1].split("```")[0]
+    program = program.replace("http://127.0.0.1:7860", running.address.rstrip("/"))
+    Image.open(io.BytesIO(png(0))).save(tmp_path / "photo.jpg")
+    environment = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"}
+    done = subprocess.run(
+        ["bash", "-euc", program] if language == "bash" else [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=environment | {"TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    result = tmp_path / "restored.png" if language == "bash" else Path(done.stdout.splitlines()[-2])
+    wanted = page_service.request({"change": "full", "seed": 1})
+    expected = page_service.restore(read_photo(tmp_path / "photo.jpg"), wanted).result.photo.pixels
+    assert np.array_equal(np.asarray(Image.open(result)), expected)
+    if language == "python":
+        note = "a face of 64 px was restored at 16 px: its finer detail is the photograph's"
+        assert done.stdout.splitlines()[-1] == repr([(0, "restored", note)])
 
 
 # --- people who do not mean well
@@ -239,7 +274,7 @@ def test_the_attacks_below_would_see_a_success(running: Running) -> None:
     path = running.upload("face.png", png(0))
     assert running.get(f"/gradio_api/file={path}").content == png(0)
     assert "event: complete" in running.find(path)
-    assert "event: complete" in running.call("restore", file_data(path), [0], "paints", 4, 0.0, 0, 1, 1)
+    assert "event: complete" in running.call("restore_v1", file_data(path), {"faces": [0]})
 
 
 @pytest.mark.parametrize(
@@ -325,7 +360,7 @@ def test_an_upload_that_does_not_say_its_length_is_refused(running: Running) -> 
 
 
 def test_a_call_that_is_too_long_is_refused(running: Running) -> None:
-    assert running.post("/gradio_api/call/find", json={"data": ["x" * 300_000]}).status_code == 413
+    assert running.post("/gradio_api/call/find_v1", json={"data": ["x" * 300_000]}).status_code == 413
 
 
 @pytest.mark.parametrize(
@@ -351,18 +386,26 @@ def test_a_photograph_without_faces_is_no_error_and_offers_nothing_to_restore(ru
     Image.new("RGB", (FACE, FACE)).save(tmp_path / "black.png")
     said = running.find(running.upload("black.png", (tmp_path / "black.png").read_bytes()))
     assert "event: complete" in said
-    assert "No face was found" in said
+    assert json.loads(said.partition("data: ")[2].splitlines()[0]) == [[]]
 
 
 @pytest.mark.parametrize(
-    ("place", "value"), [(1, [5]), (2, "nobody"), (3, 10**6), (4, 7.0), (5, -1), (5, None), (6, 999), (7, 10**6)]
+    "setting",
+    [
+        {"faces": [5]},
+        {"restorer": "nobody"},
+        {"steps": 10**6},
+        {"fidelity": 7.0},
+        {"seed": -1},
+        {"seed": None},
+        {"upscale": 999},
+        {"samples": 10**6},
+        {"reference": "/etc"},
+        {"batch_size": 10**6},
+    ],
 )
-def test_settings_that_the_page_does_not_offer_are_refused(running: Running, place: int, value: object) -> None:
-    path = running.upload("a.png", png(0))
-    running.find(path)  # in this session there are faces to choose now
-    arguments = [file_data(path), [0], "paints", 4, 0.0, 0, 1, 1]
-    arguments[place] = value
-    said = running.call("restore", *arguments)
+def test_settings_that_the_page_does_not_offer_are_refused(running: Running, setting: dict[str, object]) -> None:
+    said = running.call("restore_v1", file_data(running.upload("a.png", png(0))), setting)
     assert "event: error" in said
     assert "event: complete" not in said
 
@@ -428,8 +471,8 @@ def test_a_port_that_is_taken_is_said_to_be_and_leaves_nothing(
 def test_names_in_the_table_of_faces_are_text_and_not_html() -> None:
     face = FaceReport(0, "kept", (1.0, 1.0, 9.0, 9.0), 0.9, 12.0, -0.25, "<img src=x onerror=alert(1)>")
     pixels = np.zeros((12, 12, 3), np.uint8)
-    table = theme.faces_table(
-        RestoreResult(RestoreRequest("<b>mine</b>", (0,)), pixels, RestoredPhoto(Photo(pixels), [face], 1))
+    table = views.faces_table(
+        RestoreResult(RestoreRequest("<b>mine</b>"), pixels, RestoredPhoto(Photo(pixels), [face], 1))
     )
     assert "<b>" not in table
     assert "onerror" in table
@@ -441,9 +484,7 @@ def test_names_in_the_table_of_faces_are_text_and_not_html() -> None:
 def test_missing_identity_weights_are_said_to_be_missing() -> None:
     face = FaceReport(0, "restored", (1.0, 1.0, 9.0, 9.0), 0.9, 12.0)
     pixels = np.zeros((12, 12, 3), np.uint8)
-    table = theme.faces_table(
-        RestoreResult(RestoreRequest("idm", (0,)), pixels, RestoredPhoto(Photo(pixels), [face], 1))
-    )
+    table = views.faces_table(RestoreResult(RestoreRequest("idm"), pixels, RestoredPhoto(Photo(pixels), [face], 1)))
     assert "were not measured" in table
 
 
@@ -467,5 +508,10 @@ def test_impossible_limits_are_refused(wrong: list[str], capsys: pytest.CaptureF
     assert capsys.readouterr().err.startswith("error: --")
 
 
-def test_steps_are_offered_up_to_those_that_a_model_is_made_for() -> None:
-    assert [most_steps(RestoreRequest("idm", (), num_steps=n)) for n in (1, 4, 10)] == [4, 4, 10]
+def test_steps_are_offered_up_to_those_that_a_model_is_made_for(page_service: PageService) -> None:
+    class Chained(PageService):
+        def defaults(self, label):
+            return RestoreRequest(label, num_steps=int(label))
+
+    models = Chained({str(n): Paints() for n in (1, 4, 10)}, OneFace(), None, max_pixels=100)
+    assert [models.most_steps(label) for label in models.restorers] == [4, 4, 10]

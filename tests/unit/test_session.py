@@ -15,7 +15,9 @@ from PIL import Image
 
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
-from idm.apps.web.session import PageService, RestoreRequest, choose, save
+from idm.apps.web.desk import MAX_VARIANTS, Desk, Desks, Kept
+from idm.apps.web.request import RestoreRequest
+from idm.apps.web.session import PageService, choose, save
 from idm.data.synthetic import synthetic_face
 from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
@@ -27,6 +29,7 @@ from idm.models.unet import Denoiser
 from idm.restorers.idm import IDM
 
 SIZE, FACE = 32, 64  # of the model, and of each drawn face in a photograph
+SIDE_BYTES = SIZE * SIZE * 3 * 4  # of a crop
 
 
 class KnowsTheFaces:
@@ -78,8 +81,7 @@ def by_the_command(pipeline: IDM, photo: Photo, wanted: RestoreRequest) -> np.nd
     """What ``idm restore`` does with these settings: they become the pipeline's own."""
     before = pipeline.chain
     pipeline.chain = before.changed(num_steps=wanted.num_steps, fidelity=wanted.fidelity)
-    settings = PhotoSettings(seed=wanted.seed, faces=wanted.faces, change=wanted.change)
-    done = PhotoRestorer(pipeline, KnowsTheFaces()).restore(photo, settings)
+    done = PhotoRestorer(pipeline, KnowsTheFaces()).restore(photo, wanted.settings)
     pipeline.chain = before
     return done.photo.pixels
 
@@ -87,9 +89,9 @@ def by_the_command(pipeline: IDM, photo: Photo, wanted: RestoreRequest) -> np.nd
 @pytest.mark.parametrize(
     "wanted",
     [
-        RestoreRequest("idm", (0,), num_steps=3, fidelity=0.0, seed=0, change="full"),
-        RestoreRequest("idm", (0, 1), num_steps=4, fidelity=0.5, seed=7, change="full"),
-        RestoreRequest("idm", (1,), num_steps=2, fidelity=1.0, seed=2**32 - 1, change="full"),
+        RestoreRequest("idm", PhotoSettings(faces=(0,), seed=0, change="full"), num_steps=3, fidelity=0.0),
+        RestoreRequest("idm", PhotoSettings(faces=(0, 1), seed=7, change="full"), num_steps=4, fidelity=0.5),
+        RestoreRequest("idm", PhotoSettings(faces=(1,), seed=2**32 - 1, change="full"), num_steps=2, fidelity=1.0),
     ],
 )
 def test_the_page_restores_as_the_command_does_bit_for_bit(
@@ -99,12 +101,12 @@ def test_the_page_restores_as_the_command_does_bit_for_bit(
     done = page_service.restore(photo, wanted)
     assert np.array_equal(done.result.photo.pixels, by_the_command(pipeline, photo, wanted))
     assert not np.array_equal(done.result.photo.pixels, photo.pixels)
-    assert [face.number for face in done.result.faces] == list(wanted.faces)
+    assert [face.number for face in done.result.faces] == list(wanted.settings.faces)
 
 
 def test_an_order_leaves_the_shared_pipeline_as_it_was(page_service: PageService, pipeline: IDM) -> None:
     before = pipeline.chain
-    page_service.restore(photo_of(0), RestoreRequest("idm", (0,), num_steps=5, fidelity=0.4))
+    page_service.restore(photo_of(0), RestoreRequest("idm", PhotoSettings(faces=(0,)), num_steps=5, fidelity=0.4))
     assert pipeline.chain == before
 
 
@@ -112,7 +114,9 @@ def test_many_users_at_once_get_what_each_would_get_alone(page_service: PageServ
     jobs = [
         (
             photo_of(*range(1 + n % 3)),
-            RestoreRequest("idm", (n % (1 + n % 3),), num_steps=1 + n % 4, fidelity=0.1 * n, seed=n),
+            RestoreRequest(
+                "idm", PhotoSettings(faces=(n % (1 + n % 3),), seed=n), num_steps=1 + n % 4, fidelity=0.1 * n
+            ),
         )
         for n in range(4)
     ]
@@ -146,7 +150,11 @@ def test_a_restorer_works_for_one_user_at_a_time() -> None:
 
     page_service = PageService({"busy": Busy()}, KnowsTheFaces(), None, max_pixels=100_000)
     with ThreadPoolExecutor(4) as users:
-        list(users.map(lambda n: page_service.restore(photo_of(n), RestoreRequest("busy", (0,))), range(4)))
+        list(
+            users.map(
+                lambda n: page_service.restore(photo_of(n), RestoreRequest("busy", PhotoSettings(faces=(0,)))), range(4)
+            )
+        )
     assert most_at_work == 1
 
 
@@ -161,7 +169,7 @@ def test_looking_for_faces_does_not_wait_for_somebody_elses_restoration(pipeline
 
     page_service = PageService({"slow": Slow()}, KnowsTheFaces(), None, max_pixels=100_000)
     with ThreadPoolExecutor(1) as user:
-        restoring = user.submit(page_service.restore, photo_of(0), RestoreRequest("slow", (0,)))
+        restoring = user.submit(page_service.restore, photo_of(0), RestoreRequest("slow", PhotoSettings(faces=(0,))))
         assert started.wait(10)
         assert len(page_service.find(photo_of(0, 1))) == 2
         found.set()
@@ -171,9 +179,9 @@ def test_looking_for_faces_does_not_wait_for_somebody_elses_restoration(pipeline
 @pytest.mark.parametrize(
     ("wanted", "steps"),
     [
-        (RestoreRequest("idm", (0, 1, 2), num_steps=4, fidelity=0.5), 2),  # one batch, the last half of the chain
-        (RestoreRequest("idm", (0, 1, 2), num_steps=4, samples=4), 8),  # 12 faces in batches of 8
-        (RestoreRequest("inverts", (0, 1, 2)), 3),  # a face each
+        (RestoreRequest("idm", num_steps=4, fidelity=0.5), 2),  # one batch, the last half of the chain
+        (RestoreRequest("idm", PhotoSettings(samples=4, pick="median"), num_steps=4), 8),  # 12 faces, batches of 8
+        (RestoreRequest("inverts"), 3),  # a face each
     ],
 )
 def test_progress_counts_to_its_end_in_steps_of_one(
@@ -185,25 +193,129 @@ def test_progress_counts_to_its_end_in_steps_of_one(
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("values", "message"),
     [
         ({"restorer": "nobody"}, "there is no restorer 'nobody'; there are idm, inverts"),
         ({"faces": ()}, "choose at least one face"),
         ({"faces": (3,)}, "there is no face 3"),
+        ({"faces": "some"}, "faces: Input should be"),
         ({"fidelity": 1.5}, "fidelity must lie in"),
         ({"fidelity": float("nan")}, "fidelity must lie in"),
-        ({"num_steps": 0}, "steps"),
-        ({"num_steps": 10**6}, "number of steps"),
+        ({"steps": 0}, "number of steps must lie in 1..4, got 0"),
+        ({"steps": 5}, "number of steps must lie in 1..4, got 5"),
+        ({"steps": 2.5}, "number of steps"),
+        ({"steps": float("inf")}, "number of steps"),
         ({"upscale": 0.5}, "upscale must lie in"),
         ({"upscale": 6.0}, "would have 0 megapixels, more than the 0.1 allowed; enlarge less"),
         ({"samples": 0}, "samples"),
+        ({"samples": 9}, "at most 8 samples"),
+        ({"seed": None}, "seed: Input should be a valid integer"),
+        ({"seed": 2**32}, "seed must lie in"),
+        ({"change": "some"}, "change: Input should be 'auto' or 'full'"),
+        ({"turn": 45}, "turn: Input should be"),
+        ({"min_identity": 2}, "cosine in"),
+        ({"min_identity": 0.5}, "needs the identity network"),
+        ({"reference": "/etc"}, "there is no setting reference; there are restorer, steps, fidelity, faces, seed"),
+        ({"batch_size": 10**6}, "there is no setting batch_size"),
     ],
 )
 def test_an_impossible_order_is_refused_with_what_is_wrong(
-    page_service: PageService, change: dict, message: str
+    page_service: PageService, values: dict, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        page_service.restore(photo_of(0), replace(RestoreRequest("idm", (0,)), **change))
+        page_service.restore(photo_of(0), page_service.request({"restorer": "idm", **values}))
+
+
+def test_a_request_has_the_settings_of_the_command_line_under_their_names(page_service: PageService) -> None:
+    assert page_service.request({}) == RestoreRequest("idm", PhotoSettings(pick="median"), num_steps=2, fidelity=0.0)
+    wanted = page_service.request(
+        {
+            **{"restorer": "idm", "steps": 3, "fidelity": 0.5, "faces": [1, 0], "seed": 7, "upscale": 2, "samples": 2},
+            **{"change": "full", "turn": 90, "detail": "clean", "grayscale": "keep", "min_identity": 0.25},
+        }
+    )
+    assert wanted == RestoreRequest(
+        "idm",
+        PhotoSettings(
+            **{"faces": (1, 0), "seed": 7, "upscale": 2.0, "samples": 2, "pick": "median", "min_identity": 0.25},
+            **{"change": "full", "turn": 90, "detail": "clean", "grayscale": "keep"},
+        ),
+        num_steps=3,
+        fidelity=0.5,
+    )
+    assert page_service.request(wanted.named()) == wanted
+
+
+# --- the desk
+
+
+def desk_of(page_service: PageService, photo: Photo) -> Desk:
+    wanted = RestoreRequest("idm", PhotoSettings(faces=(0, 1), seed=5, change="full"), num_steps=2)
+    return page_service.draw(photo, wanted)
+
+
+def test_a_rejected_face_stays_as_it_was_and_the_other_one_does_not_change(page_service: PageService) -> None:
+    photo = photo_of(0, 1)
+    desk = desk_of(page_service, photo)
+    done = page_service.compose(photo, desk.use(0, None)).result
+    assert np.array_equal(done.photo.pixels[:, :FACE], photo.pixels[:, :FACE])
+    assert np.array_equal(
+        done.photo.pixels,
+        page_service.restore(
+            photo, replace(desk.request, settings=replace(desk.request.settings, faces=(1,)))
+        ).result.photo.pixels,
+    )
+    assert [(face.state, face.share, face.note) for face in done.faces] == [
+        ("kept", 0.0, "it was rejected: the face stays as it was"),
+        ("restored", 1.0, "a face of 64 px was restored at 32 px: its finer detail is the photograph's"),
+    ]
+    again = page_service.compose(photo, desk.use(0, None).use(0, 0)).result
+    assert np.array_equal(again.photo.pixels, page_service.compose(photo, desk).result.photo.pixels)
+
+
+def test_a_face_that_is_drawn_again_is_what_its_seed_gives_and_the_other_one_does_not_change(
+    page_service: PageService,
+) -> None:
+    photo = photo_of(0, 1)
+    desk = page_service.redraw(photo, desk_of(page_service, photo), 1, seed=99)
+    pixels = page_service.compose(photo, desk).result.photo.pixels
+
+    def with_seed(seed: int) -> np.ndarray:
+        wanted = replace(desk.request, settings=replace(desk.request.settings, seed=seed))
+        return page_service.restore(photo, wanted).result.photo.pixels
+
+    assert np.array_equal(pixels[:, :FACE], with_seed(5)[:, :FACE])
+    assert np.array_equal(pixels[:, FACE:], with_seed(99)[:, FACE:])
+    assert not np.array_equal(with_seed(5)[:, FACE:], with_seed(99)[:, FACE:])
+    assert [variant.seed for variant in desk.variants[1]] == [5, 99]
+
+
+def test_a_desk_refuses_what_is_not_there_and_more_variants_than_it_keeps(page_service: PageService) -> None:
+    photo = photo_of(0, 1)
+    desk = desk_of(page_service, photo)
+    with pytest.raises(ValueError, match="there is no restored face 2"):
+        desk.use(2, None)
+    with pytest.raises(ValueError, match="face 0 has no variant 1; it has 1"):
+        desk.use(0, 1)
+    for seed in range(MAX_VARIANTS - 1):
+        desk = page_service.redraw(photo, desk, 0, seed)
+    with pytest.raises(ValueError, match="most that are kept"):
+        page_service.redraw(photo, desk, 0, 100)
+
+
+def test_of_too_many_desks_the_one_used_longest_ago_is_dropped(page_service: PageService, tmp_path: Path) -> None:
+    photo = photo_of(0, 1)
+    kept = Kept(desk_of(page_service, photo), tmp_path / "a.png", tmp_path, ())
+    assert 4 * SIDE_BYTES <= kept.desk.num_bytes < 4.1 * SIDE_BYTES  # of two faces the given and the restored crop
+    desks = Desks(2 * kept.desk.num_bytes)
+    first, second = desks.put(kept), desks.put(kept)
+    assert desks.get(first) is kept
+    third = desks.put(kept)
+    assert desks.get(first) is desks.get(third)
+    with pytest.raises(ValueError, match="no longer kept"):
+        desks.get(second)
+    with pytest.raises(ValueError, match="no longer kept"):
+        desks.get("")
 
 
 def bomb(path: Path, side: int) -> Path:
@@ -247,7 +359,7 @@ def test_small_faces_are_not_chosen_by_default() -> None:
 
 def test_before_and_after_have_one_size_and_nothing_else_changes(page_service: PageService) -> None:
     photo = photo_of(0, 1)
-    done = page_service.restore(photo, RestoreRequest("inverts", (1,), upscale=2.0))
+    done = page_service.restore(photo, RestoreRequest("inverts", PhotoSettings(faces=(1,), upscale=2.0)))
     assert done.before.shape == done.result.photo.pixels.shape == (2 * FACE, 4 * FACE, 3)
     assert np.array_equal(done.before[:, : 2 * FACE - 8], done.result.photo.pixels[:, : 2 * FACE - 8])
 
@@ -259,7 +371,7 @@ def test_the_png_is_lossless_and_the_photographs_own_kind_is_offered_too(
     exif[0x010F] = "a camera"
     Image.fromarray(photo_of(0).pixels).save(tmp_path / "me.jpg", exif=exif)
     photo = read_photo(tmp_path / "me.jpg")
-    done = page_service.restore(photo, RestoreRequest("inverts", (0,)))
+    done = page_service.restore(photo, RestoreRequest("inverts", PhotoSettings(faces=(0,))))
     files = save(done, tmp_path / "me.jpg", tmp_path)
     assert [file.name for file in files] == ["me_restored.png", "me_restored.jpg"]
     assert np.array_equal(np.asarray(Image.open(files[0])), done.result.photo.pixels)
@@ -272,5 +384,5 @@ def test_only_png_is_offered_where_the_own_kind_is_png_or_cannot_hold_the_result
 ) -> None:
     photo = photo_of(0)
     alpha = np.full(photo.pixels.shape[:2], 200, np.uint8) if has_alpha else None
-    done = page_service.restore(replace(photo, alpha=alpha), RestoreRequest("inverts", (0,)))
+    done = page_service.restore(replace(photo, alpha=alpha), RestoreRequest("inverts", PhotoSettings(faces=(0,))))
     assert [file.name for file in save(done, Path(name), tmp_path)] == ["a_restored.png"]

@@ -88,11 +88,28 @@ class PhotoRestorer:
             ValueError: a chosen number that no face has, or a setting that needs the missing ``identity``.
         """
         found = self.find(photo.pixels, settings)
-        chosen = choose_faces(found, settings.min_face, settings.faces)
-        keeps_chroma = settings.grayscale == "keep" or (settings.grayscale == "auto" and has_one_tint(photo.pixels))
+        faces = self.draw(photo, found, choose_faces(found, settings.min_face, settings.faces), settings)
+        return self.compose(photo, found, faces, settings)
 
-        subjects = [Subject(number, found[number], keeps_chroma) for number in chosen]
-        [faces] = self._restore_crops([photo.pixels], [subjects], settings)
+    def draw(
+        self, photo: Photo, found: Sequence[DetectedFace], chosen: Sequence[int], settings: PhotoSettings
+    ) -> list[Face]:
+        """Restorations of the chosen faces, by their numbers in ``found``; the photograph stays as it is.
+
+        Raises:
+            ValueError: a setting needs the missing ``identity``.
+        """
+        keeps_chroma = _keeps_chroma(photo, settings)
+        [faces] = self._restore_crops(
+            [photo.pixels], [[Subject(number, found[number], keeps_chroma) for number in chosen]], settings
+        )
+        return faces
+
+    def compose(
+        self, photo: Photo, found: Sequence[DetectedFace], faces: Sequence[Face], settings: PhotoSettings
+    ) -> RestoredPhoto:
+        """The photograph with the faces that :meth:`draw` gave with the same settings, at most one of each number."""
+        keeps_chroma = _keeps_chroma(photo, settings)
         canvas = self._enlarge(photo.pixels, settings)
         if keeps_chroma and looks_grey(photo.pixels):
             to_grey(canvas)
@@ -109,7 +126,8 @@ class PhotoRestorer:
         )
         uncertainty = _uncertainty(faces, size, to_photo) if settings.uncertainty else None
         reports = [face.report(settings) for face in faces]
-        return RestoredPhoto(result, reports, len(found), left_alone(found, chosen, settings), uncertainty)
+        others = left_alone(found, [face.number for face in faces], settings)
+        return RestoredPhoto(result, reports, len(found), others, uncertainty)
 
     def restore_frames(
         self,
@@ -161,6 +179,10 @@ class PhotoRestorer:
             restored = self.restorer.restore(lq, [seed for _, seed in batch])
             for (face, _), image in zip(batch, restored, strict=True):
                 face.take(image)
+
+
+def _keeps_chroma(photo: Photo, settings: PhotoSettings) -> bool:
+    return settings.grayscale == "keep" or (settings.grayscale == "auto" and has_one_tint(photo.pixels))
 
 
 def _to_photo(old: tuple[int, int], new: tuple[int, int]) -> Matrix:

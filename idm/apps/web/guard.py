@@ -37,10 +37,9 @@ _HEADERS = {
 }
 
 # Types of what the functions of the API take.
-_NUMBER = (int, float)
 _CALLS: dict[str, tuple[Any, ...]] = {
-    "find": ((dict, type(None)),),
-    "restore": ((dict, type(None)), list, str, _NUMBER, _NUMBER, (*_NUMBER, type(None)), _NUMBER, _NUMBER),
+    "find_v1": ((dict, type(None)),),
+    "restore_v1": ((dict, type(None)), (dict, type(None))),
 }
 
 Headers = Iterable[tuple[bytes, bytes]]

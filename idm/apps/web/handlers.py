@@ -1,52 +1,54 @@
 """Event handlers of the page: from the values of its components to updates of its components."""
 
-import html
 import secrets
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
-from PIL import Image
 
-from idm.apps.web import theme
-from idm.apps.web.session import CancelledError, PageService, RestoreRequest, choose, save
+from idm.apps.web import theme, views
+from idm.apps.web.desk import MAX_VARIANTS, Desk, Desks, Kept
+from idm.apps.web.request import MAX_SEED
+from idm.apps.web.session import PageService, RestoreResult, choose, save
+from idm.apps.web.work import Work, told_to_the_user
 from idm.faces.detect import DetectedFace
+from idm.faces.turns import Turn
 
-MAX_SEED = 2**32 - 1
+# The settings that the page has a control for, in the order in which handlers take their values.
+SETTINGS = (
+    *("restorer", "steps", "fidelity", "seed", "upscale", "samples"),
+    *("change", "turn", "detail", "grayscale", "min_identity"),
+)
+NO_LIMIT = -1.0  # of the control of min_identity: no cosine is below it
+AS_GIVEN = -1  # the choice of a face as given, in a control whose other values are positions of variants
 
 _PROGRESS = gr.Progress()
 Update = Any  # of a component, as gradio takes it
 
 
-@contextmanager
-def told_to_the_user(path: Path) -> Iterator[None]:
-    """Show a user's mistake as a message on the page. It names the file without its path on the server."""
-    try:
-        yield
-    except (ValueError, TypeError, OverflowError) as error:  # the latter two of values that no control of the page has
-        message = str(error).replace(str(path), path.name)
-        raise gr.Error(html.escape(message), duration=None, title="", print_exception=False) from None
-
-
-def most_steps(defaults: RestoreRequest) -> int:
-    """The upper limit of the steps slider: the model's own number of steps, and at least 4, so that fidelity has
-    an effect. More steps take longer and usually give worse faces."""
-    return max(defaults.num_steps, 4)
+def named(values: Sequence[Any], faces: Sequence[int] | Literal["all"]) -> dict[str, Any]:
+    """The values of the page's controls, by the names of the settings."""
+    settings = dict(zip(SETTINGS, values, strict=True))
+    if settings["min_identity"] == NO_LIMIT:
+        settings["min_identity"] = None
+    return settings | {"faces": faces if faces == "all" else tuple(sorted(faces))}
 
 
 @dataclass(frozen=True)
 class Handlers:
     """The handlers of all users; what belongs to one user is in the arguments."""
 
-    page_service: PageService
+    work: Work
     examples: Sequence[Path]
-    results: Path
-    max_results_bytes: int = 2_000_000_000
-    running: dict[str, set[threading.Event]] = field(default_factory=dict)
+    desks: Desks
+
+    @property
+    def page_service(self) -> PageService:
+        return self.work.page_service
+
+    # --------------------------------------------------------------------------------------- faces found
 
     def example(self, event: gr.EventData) -> str:
         chosen = event._data.get("index") if isinstance(event._data, dict) else None
@@ -54,24 +56,25 @@ class Handlers:
             raise gr.Error("choose one of the examples", print_exception=False)
         return str(self.examples[chosen])
 
-    def find(self, file: str | None) -> tuple[Update, ...]:
-        """Update the faces, preview, tick boxes, hint, button and tabs, and clear the last result."""
-        nothing = (gr.ImageSlider(value=None, visible=False), gr.HTML(theme.EMPTY_RESULT), *self._downloads([]))
+    def find(self, file: str | None, turn: Turn = "auto") -> tuple[Update, ...]:
+        """Update the faces, preview, tick boxes, button and tabs, and clear the last result."""
+        nothing = ("", *self._nothing())
         if file is None:
-            hidden = (gr.Image(value=None, visible=False), gr.CheckboxGroup(choices=[], value=[], visible=False))
-            return [], *hidden, gr.HTML(theme.EMPTY_FACES, visible=True), *_ready(False), *nothing
+            hidden = gr.CheckboxGroup(choices=[], value=[], visible=False)
+            return [], gr.HTML(theme.EMPTY_FACES), hidden, *_ready(False), *nothing
         path = Path(file)
         with told_to_the_user(path), self.page_service.memory_for(path):
+            self.work.check_space()
             photo = self.page_service.read(path)
-            found = self.page_service.find(photo)
+            found = self.page_service.find(photo, turn)
             chosen = choose(found)
-            preview = Image.fromarray(theme.preview(photo.pixels, found, chosen))
-        labels = [(theme.face_label(number, face.size, face.score), number) for number, face in enumerate(found)]
+            folder = self.work.new_folder()
+            views.write_preview(folder, photo.pixels, found, chosen)
+        labels = [(views.face_label(number, face), number) for number, face in enumerate(found)]
         return (
             found,
-            gr.Image(preview, visible=True),
+            gr.HTML(views.preview(folder, found) if found else theme.NO_FACES),
             gr.CheckboxGroup(choices=labels, value=chosen, visible=bool(found)),
-            gr.HTML(theme.NO_FACES, visible=not found),
             *_ready(bool(chosen)),
             *nothing,
         )
@@ -82,85 +85,152 @@ class Handlers:
             return gr.skip(), gr.skip()
         path = Path(file)
         with told_to_the_user(path), self.page_service.memory_for(path):
-            preview = Image.fromarray(theme.preview(self.page_service.read(path).pixels, found, ticked))
-        return preview, gr.Button(interactive=bool(ticked))
+            self.work.check_space()
+            folder = self.work.new_folder()
+            views.write_preview(folder, self.page_service.read(path).pixels, found, ticked)
+        return gr.HTML(views.preview(folder, found)), gr.Button(interactive=bool(ticked))
+
+    # --------------------------------------------------------------------------------------- settings
 
     def choose_restorer(self, label: str) -> tuple[Update, ...]:
         defaults, has_chain = self.page_service.defaults(label), self.page_service.has_chain(label)
         return (
-            gr.Slider(value=defaults.num_steps, maximum=most_steps(defaults), interactive=has_chain),
+            gr.Slider(value=defaults.num_steps, maximum=self.page_service.most_steps(label), interactive=has_chain),
             gr.Slider(value=defaults.fidelity, interactive=has_chain),
         )
 
     def new_seed(self) -> int:
         return secrets.randbelow(MAX_SEED + 1)
 
+    def mark_stale(self, name: str, faces: list[int], *values: Any) -> Update:
+        """Show that a result was made with other settings than those that are set now."""
+        try:
+            desk = self.desks.get(name).desk
+        except ValueError:
+            return gr.HTML(visible=False)
+        try:
+            is_stale = self.page_service.request(named(values, faces)) != desk.request
+        except ValueError:  # settings that could not be restored with are other settings
+            is_stale = True
+        return gr.HTML(visible=is_stale)
+
+    # --------------------------------------------------------------------------------------- results
+
     def restore(
         self,
         file: str | None,
         faces: list[int],
-        restorer: str,
-        steps: int,
-        fidelity: float | int,
-        seed: int | None,
-        upscale: float | int,
-        samples: int,
         request: gr.Request,
         progress: gr.Progress = _PROGRESS,
+        *values: Any,
     ) -> tuple[Update, ...]:
-        """Update before and after, the table of faces, and the downloads."""
-        path = Path(file or "")
-        with told_to_the_user(path), self._until_cancelled(request.session_hash) as is_cancelled:
-            if file is None:
+        """Restore the ticked faces, and update all that shows a result."""
+        path = Path(file) if file else None
+        what = f"Restoring {len(faces)} face{'s' * (len(faces) != 1)}"
+        with self.work.on(path, request.session_hash, progress, what) as on_progress:
+            if path is None:
                 raise ValueError("choose a photograph first")
-            if sum(path.stat().st_size for path in self.results.glob("*/*")) > self.max_results_bytes:
-                raise ValueError("there is no space for more results; old ones are removed within an hour")
-            if seed is None:
-                raise ValueError("the seed must be a whole number")
-            wanted = RestoreRequest(
-                restorer, tuple(faces), int(steps), float(fidelity), int(seed), float(upscale), int(samples)
-            )
-            what = f"Restoring {len(faces)} face{'s' * (len(faces) != 1)}"
-            progress(0.0, desc=what)
+            wanted = self.page_service.request(named(values, faces))
+            with self.page_service.memory_for(path, wanted.settings.upscale):
+                photo = self.page_service.read(path, wanted.settings.upscale)
+                desk = self.page_service.draw(photo, wanted, on_progress)
+                kept, done = self._publish(path, desk, self.page_service.compose(photo, desk))
+        return self._result(self.desks.put(kept), kept, done)
 
-            def on_progress(count: int, total: int) -> None:
-                if is_cancelled.is_set():
-                    raise CancelledError("cancelled")
-                progress((count, total), desc=what, unit="steps")
+    def redraw(
+        self, name: str, number: int, request: gr.Request, progress: gr.Progress = _PROGRESS
+    ) -> tuple[Update, ...]:
+        """Draw one more variant of a face, with another seed, and use it."""
+        with told_to_the_user():
+            before = self.desks.get(name)
+        with self.work.on(before.source, request.session_hash, progress, f"Drawing face {number}") as on_progress:
+            upscale = before.desk.request.settings.upscale
+            with self.page_service.memory_for(before.source, upscale):
+                photo = self.page_service.read(before.source, upscale)
+                desk = self.page_service.redraw(photo, before.desk, number, self.new_seed(), on_progress)
+                kept, done = self._publish(before.source, desk, self.page_service.compose(photo, desk))
+        return self._replaced(name, before, kept, done, number)
 
-            with self.page_service.memory_for(path, wanted.upscale):
-                done = self.page_service.restore(self.page_service.read(path, wanted.upscale), wanted, on_progress)
-                folder = self.results / secrets.token_urlsafe(16)
-                folder.mkdir()
-                files = save(done, path, folder)
-                pair = tuple(Image.fromarray(theme.shown(x)) for x in (done.before, done.result.photo.pixels))
-        table = gr.HTML(theme.faces_table(done))
-        return gr.ImageSlider(pair, visible=True), table, *self._downloads(files)
+    def use(self, name: str, number: int, position: int) -> tuple[Update, ...]:
+        """Use another variant of a face, or the face as given, and put the photograph together again."""
+        with told_to_the_user():
+            before = self.desks.get(name)
+        upscale = before.desk.request.settings.upscale
+        with told_to_the_user(before.source), self.page_service.memory_for(before.source, upscale):
+            self.work.check_space()
+            desk = before.desk.use(number, None if position == AS_GIVEN else position)
+            photo = self.page_service.read(before.source, upscale)
+            kept, done = self._publish(before.source, desk, self.page_service.compose(photo, desk))
+        return self._replaced(name, before, kept, done, number)
 
-    @contextmanager
-    def _until_cancelled(self, session: str | None) -> Iterator[threading.Event]:
-        """Register a restoration of a user, whose :meth:`cancel` sets the event."""
-        key, event = session or "", threading.Event()
-        self.running.setdefault(key, set()).add(event)
-        try:
-            yield event
-        finally:
-            self.running[key].discard(event)
-            if not self.running[key]:
-                del self.running[key]
+    def show_face(self, name: str, number: int) -> tuple[Update, ...]:
+        """Update what shows one face."""
+        with told_to_the_user():
+            return self._face(self.desks.get(name), number)
 
-    def cancel(self, request: gr.Request) -> None:
-        """Stop the user's restorations after their next step; also called when the user leaves the page."""
-        for event in tuple(self.running.get(request.session_hash or "", ())):
-            event.set()
+    # --------------------------------------------------------------------------------------- updates
 
-    def _downloads(self, files: Sequence[Path]) -> tuple[Update, Update]:
-        """PNG, and the photograph's own kind where it is another."""
-        first = gr.DownloadButton(value=files[0] if files else None, visible=bool(files))
-        if len(files) < 2:
-            return first, gr.DownloadButton(value=None, visible=False)
-        kind = {".webp": "WebP"}.get(files[1].suffix, "JPEG")
-        return first, gr.DownloadButton(f"Download {kind}", value=files[1], visible=True)
+    def _publish(self, source: Path, desk: Desk, done: RestoreResult) -> tuple[Kept, RestoreResult]:
+        """Write the files of a result."""
+        folder = self.work.new_folder()
+        views.write_pictures(folder, desk, done)
+        return Kept(desk, source, folder, tuple(save(done, source, folder))), done
+
+    def _replaced(self, name: str, before: Kept, kept: Kept, done: RestoreResult, number: int) -> tuple[Update, ...]:
+        self.desks.put(kept, name)
+        views.remove(before.folder)
+        return self._result(name, kept, done, number)
+
+    def _result(self, name: str, kept: Kept, done: RestoreResult, number: int | None = None) -> tuple[Update, ...]:
+        """The name of the desk, and updates of all that shows a result; of one face in particular, by default the
+        largest."""
+        numbers = list(kept.desk.variants)
+        states = {report.number: report.state for report in done.result.faces}
+        first = numbers[0] if number is None else number
+        return (
+            name,
+            gr.HTML(views.compare(kept.folder, "", "The photograph")),
+            gr.HTML(views.faces_table(done)),
+            *_downloads(kept.files),
+            gr.HTML(visible=False) if number is None else gr.skip(),  # what one chooses of a face makes nothing newer
+            gr.Radio([(f"{n}: {states[n]}", n) for n in numbers], value=first, visible=True),
+            *self._face(kept, first),
+        )
+
+    def _face(self, kept: Kept, number: int) -> tuple[Update, ...]:
+        desk = kept.desk
+        position = desk.choice.get(number, 0)
+        [report] = [face.report(desk.request.settings) for face in desk.faces() if face.number == number]
+        drawn = [(views.variant_label(desk, number, k), k) for k in range(len(desk.variants[number]))]
+        return (
+            gr.HTML(views.face(kept, report)),
+            gr.Radio([("as given", AS_GIVEN), *drawn], value=AS_GIVEN if position is None else position, visible=True),
+            gr.HTML(views.variants(kept, number)),
+            gr.Button(visible=True, interactive=len(drawn) < MAX_VARIANTS and report.state != "failed"),
+        )
+
+    def _nothing(self) -> tuple[Update, ...]:
+        """Updates that clear a result."""
+        return (
+            gr.HTML(theme.EMPTY_RESULT),
+            gr.HTML(""),
+            *_downloads([]),
+            gr.HTML(visible=False),
+            gr.Radio(choices=[], value=None, visible=False),
+            gr.HTML(theme.EMPTY_DESK),
+            gr.Radio(choices=[], value=None, visible=False),
+            gr.HTML(""),
+            gr.Button(visible=False),
+        )
+
+
+def _downloads(files: Sequence[Path]) -> tuple[Update, Update]:
+    """PNG, and the photograph's own kind where it is another."""
+    first = gr.DownloadButton(value=files[0] if files else None, visible=bool(files))
+    if len(files) < 2:
+        return first, gr.DownloadButton(value=None, visible=False)
+    kind = {".webp": "WebP"}.get(files[1].suffix, "JPEG")
+    return first, gr.DownloadButton(f"Download {kind}", value=files[1], visible=True)
 
 
 def _ready(is_ready: bool) -> tuple[Update, Update]:

@@ -1,43 +1,89 @@
 """The layout of the page, and which handler belongs to which component."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from idm.apps.web import theme
+from idm.apps.web.batch import Batch
 from idm.apps.web.blocks import PageBlocks
-from idm.apps.web.handlers import MAX_SEED, Handlers, most_steps
+from idm.apps.web.controls import controls
+from idm.apps.web.desk import Desks
+from idm.apps.web.endpoints import Endpoints
+from idm.apps.web.handlers import SETTINGS, Handlers
 from idm.apps.web.session import PageService
+from idm.apps.web.work import Work
 
-MAX_SAMPLES = 8
+MAX_DESK_BYTES = 1_000_000_000  # of all users' restored faces, in memory
+_PRIVATE = {"api_visibility": "private"}
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """The components that take part in events."""
-
+class _Controls:
     photo: gr.File
     gallery: gr.Gallery
     restorer: gr.Dropdown
     steps: gr.Slider
     fidelity: gr.Slider
+    change: gr.Radio
     seed: gr.Number
     new_seed: gr.Button
+    turn: gr.Dropdown
+    detail: gr.Dropdown
+    grayscale: gr.Radio
+    min_identity: gr.Slider
     upscale: gr.Radio
     samples: gr.Slider
     restore: gr.Button
     cancel: gr.Button
-    tabs: gr.Tabs
-    preview: gr.Image
-    faces: gr.CheckboxGroup
-    hint: gr.HTML
-    slider: gr.ImageSlider
+
+    @property
+    def settings(self) -> list[Any]:
+        return [getattr(self, name) for name in SETTINGS]
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What shows a result, in the order in which handlers update it."""
+
+    name: gr.State
+    photo: gr.HTML
     table: gr.HTML
-    downloads: tuple[gr.DownloadButton, gr.DownloadButton]
+    png: gr.DownloadButton
+    same: gr.DownloadButton
+    stale: gr.HTML
+    face: gr.Radio
+    look: gr.HTML
+    used: gr.Radio
+    variants: gr.HTML
+    redraw: gr.Button
+
+    @property
+    def all(self) -> list[Any]:
+        return [getattr(self, field.name) for field in fields(self)]
+
+    @property
+    def of_one_face(self) -> list[Any]:
+        return [self.look, self.used, self.variants, self.redraw]
+
+
+@dataclass(frozen=True)
+class _Found:
+    tabs: gr.Tabs
+    preview: gr.HTML
+    faces: gr.CheckboxGroup
     found: gr.State
+
+
+@dataclass(frozen=True)
+class _Several:
+    files: gr.File
+    start: gr.Button
+    download: gr.DownloadButton
+    summary: gr.HTML
 
 
 def build_page(
@@ -52,156 +98,155 @@ def build_page(
         total_mb: of all results that are kept.
     """
     limits = f"up to {max_mb:g} MB and {page_service.max_pixels / 1e6:g} megapixels"
+    work = Work(page_service, results, round(total_mb * 1e6))
     with PageBlocks(title="Face restoration", analytics_enabled=False) as page:
+        marks, name = gr.State([]), gr.State("")  # not within the tabs, each child of which counts as one
         gr.HTML(theme.HEADER, elem_id="idm-header")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                controls = _controls(page_service, examples, limits)
-            with gr.Column(scale=4, min_width=320):
-                pictures = _pictures()
-        handlers = Handlers(page_service, examples, results, round(total_mb * 1e6))
-        _wire(handlers, _Parts(**controls, **pictures, found=gr.State([])))
-        page.unload(handlers.cancel)
+                given = _Controls(**controls(page_service, examples, limits))
+            with gr.Column(scale=4, min_width=320), gr.Tabs(selected="faces") as tabs:
+                found = _found_tab(tabs, marks)
+                result = _result_tabs(name)
+                several = _several_tab(limits)
+        handlers = Handlers(work, examples, Desks(MAX_DESK_BYTES))
+        _wire_faces(handlers, given, found, result)
+        _wire_result(handlers, given, found, result)
+        _wire_several(Batch(work), given, several)
+        _wire_endpoints(Endpoints(work), given.photo)
+        page.unload(work.cancel)
     return page
 
 
-def _controls(page_service: PageService, examples: Sequence[Path], limits: str) -> dict[str, Any]:
-    first = next(iter(page_service.restorers))
-    defaults, has_chain = page_service.defaults(first), page_service.has_chain(first)
-    choices = [(f"{label}, {restorer.image_size} px", label) for label, restorer in page_service.restorers.items()]
-    photo = gr.File(label=f"Photograph, {limits}", height=140, elem_id="idm-photo")
-    gr.HTML("or try an example", elem_id="idm-or")
-    return {
-        "photo": photo,
-        "gallery": gr.Gallery(
-            [str(path) for path in examples],
-            show_label=False,
-            columns=3,
-            height=128,
-            object_fit="cover",
-            allow_preview=False,
-            interactive=False,
-            buttons=[],
-            elem_id="idm-examples",
-        ),
-        "restorer": gr.Dropdown(choices, value=first, label="Restorer", elem_id="idm-restorer"),
-        "steps": gr.Slider(
-            1,
-            most_steps(defaults),
-            defaults.num_steps,
-            step=1,
-            label="Steps",
-            interactive=has_chain,
-            elem_id="idm-steps",
-        ),
-        "fidelity": gr.Slider(
-            0,
-            1,
-            defaults.fidelity,
-            step=0.05,
-            label="Fidelity",
-            info="0: the most restoration; 1: closest to the given face",
-            interactive=has_chain,
-            elem_id="idm-fidelity",
-        ),
-        **_more_controls("their median" if page_service.identity is None else "the one closest in identity"),
-        "restore": gr.Button("Restore", variant="primary", size="lg", interactive=False, elem_id="idm-restore"),
-        "cancel": gr.Button("Cancel", size="sm", elem_id="idm-cancel"),
-    }
+# ------------------------------------------------------------------------------------------- layout
 
 
-def _more_controls(taken: str) -> dict[str, Any]:
-    with gr.Row(equal_height=True):
-        seed = gr.Number(
-            0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=120, scale=3, elem_id="idm-seed"
-        )
-        new_seed = gr.Button("New seed", size="sm", min_width=90, scale=1, elem_id="idm-new-seed")
-    with gr.Accordion("More", open=False):
-        upscale = gr.Radio([("as it is", 1), ("2×", 2), ("4×", 4)], value=1, label="Size of the picture")
-        samples = gr.Slider(1, MAX_SAMPLES, 1, step=1, label="Samples of each face", info=f"{taken} is taken")
-    return {"seed": seed, "new_seed": new_seed, "upscale": upscale, "samples": samples}
+def _found_tab(tabs: gr.Tabs, marks: gr.State) -> _Found:
+    with gr.Tab("Faces", id="faces"):
+        preview = gr.HTML(theme.EMPTY_FACES, elem_id="idm-preview")
+        faces = gr.CheckboxGroup(label="Restore these faces", visible=False, elem_id="idm-faces")
+    return _Found(tabs, preview, faces, marks)
 
 
-def _pictures() -> dict[str, Any]:
-    with gr.Tabs(selected="faces") as tabs:
-        with gr.Tab("Faces found", id="faces"):
-            hint = gr.HTML(theme.EMPTY_FACES)
-            preview = gr.Image(
-                visible=False,
-                format="png",
-                type="pil",
-                show_label=False,
-                interactive=False,
-                elem_id="idm-preview",
-                buttons=["fullscreen"],
-            )
-            faces = gr.CheckboxGroup(label="Restore these faces", visible=False, elem_id="idm-faces")
-        with gr.Tab("Before and after", id="result"):
-            slider = gr.ImageSlider(
-                visible=False,
-                format="png",
-                type="pil",
-                show_label=False,
-                interactive=False,
-                max_height=640,
-                buttons=["fullscreen"],
-                elem_id="idm-slider",
-            )
-            with gr.Row():
-                png = gr.DownloadButton("Download PNG", visible=False, variant="primary", elem_id="idm-png")
-                same = gr.DownloadButton("Download JPEG", visible=False, elem_id="idm-same")
-            table = gr.HTML(theme.EMPTY_RESULT, elem_id="idm-table")
-    return {
-        "tabs": tabs,
-        "hint": hint,
-        "preview": preview,
-        "faces": faces,
-        "slider": slider,
-        "downloads": (png, same),
-        "table": table,
-    }
+def _result_tabs(name: gr.State) -> _Result:
+    with gr.Tab("Result", id="result"):
+        stale = gr.HTML(theme.STALE, visible=False, elem_id="idm-stale")
+        photo = gr.HTML(theme.EMPTY_RESULT, elem_id="idm-compare")
+        with gr.Row():
+            png = gr.DownloadButton("Download PNG", visible=False, variant="primary", elem_id="idm-png")
+            same = gr.DownloadButton("Download JPEG", visible=False, elem_id="idm-same")
+        table = gr.HTML(elem_id="idm-table")
+    with gr.Tab("Each face", id="desk"):
+        face = gr.Radio(label="Face", visible=False, elem_id="idm-face")
+        look = gr.HTML(theme.EMPTY_DESK, elem_id="idm-look")
+        used = gr.Radio(label="In the photograph", visible=False, elem_id="idm-used")
+        redraw = gr.Button("Draw another variant", size="sm", visible=False, elem_id="idm-redraw")
+        variants = gr.HTML(elem_id="idm-variants")
+    return _Result(name, photo, table, png, same, stale, face, look, used, variants, redraw)
 
 
-def _wire(handlers: Handlers, parts: _Parts) -> None:
-    result = [parts.slider, parts.table, *parts.downloads]
-    private = {"api_visibility": "private"}
-    parts.gallery.select(handlers.example, None, parts.photo, show_progress="hidden", **private)
-    looked = [parts.found, parts.preview, parts.faces, parts.hint, parts.restore, parts.tabs, *result]
-    parts.photo.change(
+def _several_tab(limits: str) -> _Several:
+    with gr.Tab("Batch", id="several"):
+        files = gr.File(label=f"Photographs, each {limits}", file_count="multiple", height=200, elem_id="idm-files")
+        start = gr.Button("Restore all faces of all photographs", variant="primary", elem_id="idm-restore-all")
+        download = gr.DownloadButton("Download ZIP", visible=False, elem_id="idm-zip")
+        summary = gr.HTML(theme.SEVERAL, elem_id="idm-summary")
+    return _Several(files, start, download, summary)
+
+
+# ------------------------------------------------------------------------------------------- events
+
+
+def _wire_faces(handlers: Handlers, given: _Controls, found: _Found, result: _Result) -> None:
+    looked = [found.found, found.preview, found.faces, given.restore, found.tabs, *result.all]
+    given.gallery.select(handlers.example, None, given.photo, show_progress="hidden", **_PRIVATE)
+    gr.on(
+        [given.photo.change, given.turn.input],
         handlers.find,
-        parts.photo,
+        [given.photo, given.turn],
         looked,
-        api_name="find",
         concurrency_limit=4,
-        show_progress_on=[parts.hint, parts.preview],
-    ).failure(lambda: handlers.find(None), None, looked, **private)
-    parts.faces.input(
+        show_progress_on=found.preview,
+        **_PRIVATE,
+    ).failure(lambda: handlers.find(None), None, looked, **_PRIVATE)
+    found.faces.input(
         handlers.tick,
-        [parts.photo, parts.found, parts.faces],
-        [parts.preview, parts.restore],
+        [given.photo, found.found, found.faces],
+        [found.preview, given.restore],
         show_progress="hidden",
         trigger_mode="always_last",
         concurrency_limit=4,
-        **private,
+        **_PRIVATE,
     )
-    parts.restorer.input(handlers.choose_restorer, parts.restorer, [parts.steps, parts.fidelity], **private)
-    parts.new_seed.click(handlers.new_seed, None, parts.seed, show_progress="hidden", **private)
-    parts.cancel.click(handlers.cancel, None, None, concurrency_limit=None, show_progress="hidden", **private)
-    parts.restore.click(lambda: gr.Tabs(selected="result"), None, parts.tabs, concurrency_limit=None, **private).then(
+
+
+def _wire_result(handlers: Handlers, given: _Controls, found: _Found, result: _Result) -> None:
+    given.restorer.input(handlers.choose_restorer, given.restorer, [given.steps, given.fidelity], **_PRIVATE)
+    given.new_seed.click(handlers.new_seed, None, given.seed, show_progress="hidden", **_PRIVATE)
+    given.cancel.click(handlers.work.cancel, None, None, concurrency_limit=None, show_progress="hidden", **_PRIVATE)
+    given.restore.click(lambda: gr.Tabs(selected="result"), None, found.tabs, concurrency_limit=None, **_PRIVATE).then(
         handlers.restore,
-        [
-            parts.photo,
-            parts.faces,
-            parts.restorer,
-            parts.steps,
-            parts.fidelity,
-            parts.seed,
-            parts.upscale,
-            parts.samples,
-        ],
-        result,
-        api_name="restore",
+        [given.photo, found.faces, *given.settings],
+        result.all,
         concurrency_limit=1,
-        show_progress_on=[parts.slider, parts.table],
+        concurrency_id="restore",
+        show_progress_on=[result.photo],
         scroll_to_output=True,
-    ).failure(lambda: gr.Tabs(selected="faces"), None, parts.tabs, **private)
+        **_PRIVATE,
+    ).failure(lambda: gr.Tabs(selected="faces"), None, found.tabs, **_PRIVATE)
+    gr.on(
+        [component.change for component in (found.faces, *given.settings)],
+        handlers.mark_stale,
+        [result.name, found.faces, *given.settings],
+        result.stale,
+        concurrency_limit=None,
+        show_progress="hidden",
+        trigger_mode="always_last",
+        **_PRIVATE,
+    )
+    result.face.input(
+        handlers.show_face, [result.name, result.face], result.of_one_face, concurrency_limit=None, **_PRIVATE
+    )
+    result.used.input(
+        handlers.use,
+        [result.name, result.face, result.used],
+        result.all,
+        concurrency_limit=4,
+        show_progress_on=[result.look],
+        **_PRIVATE,
+    )
+    result.redraw.click(
+        handlers.redraw,
+        [result.name, result.face],
+        result.all,
+        concurrency_limit=1,
+        concurrency_id="restore",
+        show_progress_on=[result.look],
+        **_PRIVATE,
+    )
+
+
+def _wire_several(batch: Batch, given: _Controls, several: _Several) -> None:
+    several.start.click(
+        batch.restore,
+        [several.files, *given.settings],
+        [several.summary, several.download],
+        concurrency_limit=1,
+        show_progress_on=[several.summary],
+        **_PRIVATE,
+    )
+
+
+def _wire_endpoints(endpoints: Endpoints, photo: gr.File) -> None:
+    """The HTTP interface, as events of components that are not shown."""
+    settings, answer = gr.JSON(visible=False), gr.JSON(visible=False)
+    files, caller = gr.File(file_count="multiple", visible=False), gr.Button(visible=False)
+    caller.click(endpoints.find, photo, answer, api_name="find_v1", concurrency_limit=4)
+    caller.click(
+        endpoints.restore,
+        [photo, settings],
+        [files, answer],
+        api_name="restore_v1",
+        concurrency_limit=1,
+        concurrency_id="restore",
+    )

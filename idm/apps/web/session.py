@@ -5,44 +5,30 @@ One :class:`PageService` serves all users. It stores nothing about them: callers
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Integer
-from torch import Tensor
+from jaxtyping import Integer
 
+from idm.apps.photo.face import Face
 from idm.apps.photo.restorer import PhotoRestorer, RestoredPhoto
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import bicubic
-from idm.diffusion.chain import Chain
+from idm.apps.web.desk import Desk, Variant
+from idm.apps.web.request import RestoreRequest, photo_settings, refuse_unknown
+from idm.apps.web.workers import Chained, Count, OneAtATime, OnProgress, Watched, ignored
 from idm.faces.detect import DetectedFace, Detector, choose_faces
 from idm.faces.recognition import IdentityNet
-from idm.faces.turns import detect_faces
+from idm.faces.turns import Turn, detect_faces
 from idm.io.images import ImageError
 from idm.io.memory import Budget, default_budget, release_freed_memory
 from idm.io.photos import KEPT_SUFFIXES, Photo, bytes_for, read_photo, write_photo
-from idm.restorers.idm import IDM, generators_of
+from idm.restorers.idm import IDM
 from idm.restorers.protocol import Restorer
-
-OnProgress = Callable[[int, int], None]  # how much is done, of how much
-
-
-@dataclass(frozen=True)
-class RestoreRequest:
-    """What one user asks for one photograph. ``num_steps`` and ``fidelity`` apply to restorers with a chain."""
-
-    restorer: str
-    faces: tuple[int, ...]
-    num_steps: int = 4
-    fidelity: float = 0.0
-    seed: int = 0
-    upscale: float = 1.0
-    samples: int = 1
-    change: Literal["auto", "full"] = "auto"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +38,11 @@ class RestoreResult:
     request: RestoreRequest
     before: Integer[np.ndarray, "h w 3"]
     result: RestoredPhoto
+
+    @property
+    def scale(self) -> float:
+        """From pixels of the photograph to pixels of the result."""
+        return self.request.settings.upscale
 
 
 class CancelledError(ValueError):
@@ -84,7 +75,7 @@ class PageService:
         self.identity = identity
         self.max_pixels = max_pixels
         self.budget = Budget(default_budget() if max_memory is None else max_memory)
-        self.detector = _OneAtATime(detector)
+        self.detector = OneAtATime(detector)
         self._restoring = threading.Lock()
 
     @contextmanager
@@ -106,8 +97,10 @@ class PageService:
             raise ImageError(f"{path}: is no longer here: uploads are kept for a limited time; choose it again")
         return read_photo(path, self.max_pixels, self.budget.num_bytes, scale)
 
-    def find(self, photo: Photo) -> list[DetectedFace]:
-        return detect_faces(self.detector, photo.pixels)
+    def find(self, photo: Photo, turn: Turn = "auto") -> list[DetectedFace]:
+        return detect_faces(self.detector, photo.pixels, turn)
+
+    # --------------------------------------------------------------------------------------- requests
 
     def has_chain(self, label: str) -> bool:
         """Whether steps and fidelity apply to a restorer."""
@@ -117,56 +110,111 @@ class PageService:
         """The default request of a restorer."""
         restorer = self.restorers[label]
         if not isinstance(restorer, IDM):
-            return RestoreRequest(label, ())
-        return RestoreRequest(label, (), restorer.chain.num_steps, round(1 - restorer.chain.strength, 2))
+            return RestoreRequest(label)
+        chain = restorer.chain
+        return RestoreRequest(label, num_steps=chain.num_steps, fidelity=round(1 - chain.strength, 2))
 
-    def restore(
-        self, photo: Photo, request: RestoreRequest, on_progress: OnProgress = lambda done, total: None
-    ) -> RestoreResult:
+    def most_steps(self, label: str) -> int:
+        """The most steps that are offered: the model's own number, and at least 4, so that fidelity has an effect.
+        More steps take longer and usually give worse faces."""
+        return max(self.defaults(label).num_steps, 4)
+
+    def request(self, values: Mapping[str, Any]) -> RestoreRequest:
+        """The request of named settings: see :mod:`idm.apps.web.request`.
+
+        Raises:
+            ValueError: an unknown name or restorer, a value of a wrong type or out of range, no face chosen.
+        """
+        refuse_unknown(values)
+        label = values.get("restorer", next(iter(self.restorers)))
+        if label not in self.restorers:
+            raise ValueError(f"there is no restorer {label!r}; there are {', '.join(self.restorers)}")
+        defaults, most = self.defaults(label), self.most_steps(label)
+        steps, fidelity = values.get("steps", defaults.num_steps), values.get("fidelity", defaults.fidelity)
+        if not (isinstance(steps, int | float) and 1 <= steps <= most and steps == int(steps)):
+            raise ValueError(f"the number of steps must lie in 1..{most}, got {steps}")
+        if not (isinstance(fidelity, int | float) and 0 <= fidelity <= 1):
+            raise ValueError(f"fidelity must lie in 0..1, got {fidelity}")
+        settings = photo_settings(values, pick="median" if self.identity is None else "identity")
+        return RestoreRequest(label, settings, int(steps), float(fidelity))
+
+    # --------------------------------------------------------------------------------------- restoring
+
+    def restore(self, photo: Photo, request: RestoreRequest, on_progress: OnProgress = ignored) -> RestoreResult:
         """Restore the chosen faces, as ``idm restore`` with the same settings does, bit for bit.
 
         Raises:
-            ValueError: an unknown restorer, no face chosen or one that is not there, impossible settings, or a
-                result beyond the limit.
+            ValueError: a chosen face that is not there, a setting that needs the missing ``identity``, or a result
+                beyond the limit.
         """
-        if request.restorer not in self.restorers:
-            raise ValueError(f"there is no restorer {request.restorer!r}; there are {', '.join(self.restorers)}")
-        if not request.faces:
-            raise ValueError("choose at least one face")
-        if request.num_steps < 1:
-            raise ValueError(f"the number of steps must be at least 1, got {request.num_steps}")
-        settings = PhotoSettings(
-            upscale=request.upscale,
-            faces=request.faces,
-            seed=request.seed,
-            samples=request.samples,
-            change=request.change,
-            pick="median" if self.identity is None else "identity",
-        )
-        height, width = photo.pixels.shape[:2]
-        size = (round(height * request.upscale), round(width * request.upscale))
-        if size[0] * size[1] > self.max_pixels:
+        return self.compose(photo, self.draw(photo, request, on_progress))
+
+    def draw(self, photo: Photo, request: RestoreRequest, on_progress: OnProgress = ignored) -> Desk:
+        """Restorations of the chosen faces, each of which is used.
+
+        Raises:
+            ValueError: as :meth:`restore`.
+        """
+        height, width = self._size(photo, request)
+        if height * width > self.max_pixels:
             raise ValueError(
-                f"the result would have {size[0] * size[1] / 1e6:.0f} megapixels, more than the "
+                f"the result would have {height * width / 1e6:.0f} megapixels, more than the "
                 f"{self.max_pixels / 1e6:g} allowed; enlarge less"
             )
-        with self._restoring:
-            worker, batch_size = self._worker(request, settings, on_progress)
-            parts = PhotoRestorer(worker, self.detector, self.identity)
-            result = parts.restore(photo, replace(settings, batch_size=batch_size))
-        return RestoreResult(request, bicubic(photo.pixels, size), result)
+        settings = request.settings
+        found = self.find(photo, settings.turn)
+        chosen = choose_faces(found, settings.min_face, settings.faces)
+        faces = self._draw(photo, found, chosen, request, on_progress)
+        variants = {face.number: (Variant(settings.seed, face),) for face in faces}
+        return Desk(request, tuple(found), variants, {})
 
-    def _worker(
-        self, request: RestoreRequest, settings: PhotoSettings, on_progress: OnProgress
-    ) -> tuple[Restorer, int]:
+    def redraw(self, photo: Photo, desk: Desk, number: int, seed: int, on_progress: OnProgress = ignored) -> Desk:
+        """The desk with one more restoration of a face, drawn with the same settings and another seed, in use.
+
+        Raises:
+            ValueError: no such face on the desk, or no more variants of it are drawn.
+        """
+        desk.check_room(number)
+        request = replace(desk.request, settings=replace(desk.request.settings, seed=seed))
+        [face] = self._draw(photo, desk.found, [number], request, on_progress)
+        return desk.with_variant(number, Variant(seed, face))
+
+    def compose(self, photo: Photo, desk: Desk) -> RestoreResult:
+        """The photograph as the desk says."""
+        request = desk.request
+        parts = PhotoRestorer(self.restorers[request.restorer], self.detector, self.identity)
+        result = parts.compose(photo, desk.found, desk.faces(), request.settings)
+        return RestoreResult(request, bicubic(photo.pixels, self._size(photo, request)), result)
+
+    def _size(self, photo: Photo, request: RestoreRequest) -> tuple[int, int]:
+        height, width = photo.pixels.shape[:2]
+        return round(height * request.settings.upscale), round(width * request.settings.upscale)
+
+    def _draw(
+        self,
+        photo: Photo,
+        found: Sequence[DetectedFace],
+        chosen: Sequence[int],
+        request: RestoreRequest,
+        on_progress: OnProgress,
+    ) -> list[Face]:
+        with self._restoring:
+            worker, batch_size = self._worker(request, len(chosen), on_progress)
+            settings = replace(request.settings, batch_size=batch_size)
+            faces = PhotoRestorer(worker, self.detector, self.identity).draw(photo, found, chosen, settings)
+        for face in faces:
+            face.samples = []  # what was made of them is kept
+        return faces
+
+    def _worker(self, request: RestoreRequest, num_faces: int, on_progress: OnProgress) -> tuple[Restorer, int]:
         """The restorer with this request's settings, reporting what is done; and how many faces it takes at once."""
-        restorer = self.restorers[request.restorer]
-        num_faces = len(set(request.faces)) * request.samples
+        restorer, settings = self.restorers[request.restorer], request.settings
+        num_samples = num_faces * settings.samples
         if not isinstance(restorer, IDM):
-            return _Watched(restorer, _Count(num_faces, on_progress)), 1
+            return Watched(restorer, Count(num_samples, on_progress)), 1
         chain = restorer.chain.changed(request.fidelity, num_steps=request.num_steps)
-        batches = math.ceil(num_faces / settings.batch_size)
-        return _Chained(restorer, chain, _Count(batches * chain.steps_run, on_progress)), settings.batch_size
+        batches = math.ceil(num_samples / settings.batch_size)
+        return Chained(restorer, chain, Count(batches * chain.steps_run, on_progress)), settings.batch_size
 
 
 def choose(found: Sequence[DetectedFace]) -> list[int]:
@@ -185,60 +233,3 @@ def save(done: RestoreResult, source: Path, folder: Path) -> list[Path]:
     for file in files:
         write_photo(file, photo)
     return files
-
-
-# ------------------------------------------------------------------------------------------- shared workers
-
-
-@dataclass(frozen=True)
-class _OneAtATime:
-    """A detector behind a lock: facexlib's network stores the size of its picture."""
-
-    detector: Detector
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def detect(self, pixels: Integer[np.ndarray, "h w 3"]) -> list[DetectedFace]:
-        with self.lock:
-            return self.detector.detect(pixels)
-
-
-class _Count:
-    def __init__(self, total: int, on_progress: OnProgress) -> None:
-        self.done, self.total, self.on_progress = 0, total, on_progress
-
-    def one_more(self) -> None:
-        self.done += 1
-        self.on_progress(self.done, self.total)
-
-
-@dataclass(frozen=True)
-class _Chained:
-    """An IDM with one request's chain; the model's own stays as it is."""
-
-    idm: IDM
-    chain: Chain
-    count: _Count
-
-    @property
-    def image_size(self) -> int:
-        return self.idm.image_size
-
-    def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
-        return self.idm.sample(lq, generators_of(seeds), self.chain, lambda *_: self.count.one_more())
-
-
-@dataclass(frozen=True)
-class _Watched:
-    """A restorer without steps: each face is one."""
-
-    restorer: Restorer
-    count: _Count
-
-    @property
-    def image_size(self) -> int:
-        return self.restorer.image_size
-
-    def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
-        restored = self.restorer.restore(lq, seeds)
-        self.count.one_more()
-        return restored

@@ -1,0 +1,135 @@
+"""The desk on which a user judges the faces of a restored photograph, and the store of all users' desks."""
+
+import copy
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from idm.apps.photo.face import Face
+from idm.apps.web.request import RestoreRequest
+from idm.faces.detect import DetectedFace
+
+MAX_VARIANTS = 8  # of each face
+REJECTED = "it was rejected"
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """One restoration of a face, drawn with ``seed``."""
+
+    seed: int
+    face: Face
+
+
+@dataclass(frozen=True, eq=False)
+class Desk:
+    """The restorations of a photograph's faces, and those in use.
+
+    Args:
+        found: all detected faces.
+        variants: by the face's number, its restorations in the order in which they were drawn.
+        choice: by the face's number, the position of the variant in use, or None for the face as given; the first
+            variant where the number is missing.
+    """
+
+    request: RestoreRequest
+    found: tuple[DetectedFace, ...]
+    variants: Mapping[int, tuple[Variant, ...]]
+    choice: Mapping[int, int | None]
+
+    def faces(self) -> list[Face]:
+        """The faces in use, by number. A rejected one is not used and says so."""
+        faces = []
+        for number, variants in self.variants.items():
+            position = self.choice.get(number, 0)
+            face = copy.copy(variants[position or 0].face)
+            if position is None:
+                face.refusal = REJECTED
+            faces.append(face)
+        return faces
+
+    def use(self, number: int, position: int | None) -> "Desk":
+        """The desk with another variant of a face in use, or with None the face as given.
+
+        Raises:
+            ValueError: no such face, or no such variant.
+        """
+        variants = self._variants(number)
+        if position is not None and position not in range(len(variants)):
+            raise ValueError(f"face {number} has no variant {position}; it has {len(variants)}")
+        return replace(self, choice={**self.choice, number: position})
+
+    def check_room(self, number: int) -> None:
+        """Refuse to draw more variants than are kept.
+
+        Raises:
+            ValueError: no such face, or it has ``MAX_VARIANTS``.
+        """
+        if len(self._variants(number)) >= MAX_VARIANTS:
+            raise ValueError(f"face {number} has {MAX_VARIANTS} variants, which is the most that are kept")
+
+    def with_variant(self, number: int, variant: Variant) -> "Desk":
+        """The desk with one more variant of a face, which is in use."""
+        variants = (*self._variants(number), variant)
+        return replace(self, variants={**self.variants, number: variants}).use(number, len(variants) - 1)
+
+    def _variants(self, number: int) -> tuple[Variant, ...]:
+        if number not in self.variants:
+            raise ValueError(f"there is no restored face {number}")
+        return self.variants[number]
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the pictures in memory."""
+        faces = [variant.face for variants in self.variants.values() for variant in variants]
+        return sum(array.nbytes for face in faces for array in vars(face).values() if isinstance(array, np.ndarray))
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """A desk with its photograph, the folder of what is shown of it, and the files in it that users download."""
+
+    desk: Desk
+    source: Path
+    folder: Path
+    files: tuple[Path, ...]
+
+
+class Desks:
+    """The desks of all users, by names that cannot be guessed.
+
+    Args:
+        max_bytes: of all desks; beyond it, those that were used longest ago are dropped.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def put(self, kept: Kept, name: str = "") -> str:
+        """Keep a desk, under a new name unless one is given; the name."""
+        name = name or secrets.token_urlsafe(16)
+        with self._lock:
+            self._kept[name] = kept
+            self._kept.move_to_end(name)
+            while len(self._kept) > 1 and sum(k.desk.num_bytes for k in self._kept.values()) > self.max_bytes:
+                self._kept.popitem(last=False)
+        return name
+
+    def get(self, name: str) -> Kept:
+        """The desk of this name.
+
+        Raises:
+            ValueError: it is no longer kept.
+        """
+        with self._lock:
+            if name not in self._kept:
+                raise ValueError("this result is no longer kept; restore the photograph again")
+            self._kept.move_to_end(name)
+            return self._kept[name]

@@ -1,0 +1,72 @@
+"""The HTTP interface: what programs call. Names end with the version; a change that breaks callers gets a new one."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from idm.apps.web.session import choose, save
+from idm.apps.web.work import Work, told_to_the_user
+from idm.faces.geometry import implausibility
+
+_PROGRESS = gr.Progress()
+_NO_PHOTOGRAPH = "upload a photograph first, and name it"
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Functions from an uploaded photograph to JSON, and to files."""
+
+    work: Work
+
+    def find(self, file: str | None) -> list[dict[str, Any]]:
+        """The faces of a photograph, the largest first: number, box (left, top, right, bottom), score, and whether it
+        is restored by default."""
+        path = Path(file) if file else None
+        with told_to_the_user(path):
+            if path is None:
+                raise ValueError(_NO_PHOTOGRAPH)
+            with self.work.page_service.memory_for(path):
+                found = self.work.page_service.find(self.work.page_service.read(path))
+        chosen = choose(found)
+        return [
+            {
+                "number": number,
+                "box": [round(float(x), 2) for x in face.box],
+                "score": round(face.score, 4),
+                "chosen": number in chosen,
+                "note": implausibility(face.landmarks),
+            }
+            for number, face in enumerate(found)
+        ]
+
+    def restore(
+        self,
+        file: str | None,
+        settings: Mapping[str, Any] | None,
+        request: gr.Request,
+        progress: gr.Progress = _PROGRESS,
+    ) -> tuple[list[str], dict[str, Any]]:
+        """Restore a photograph: the files of the result, and a report for each face.
+
+        ``settings`` are those of :func:`idm.apps.web.request.photo_settings`, and ``restorer``, ``steps`` and
+        ``fidelity``; all may be left out.
+        """
+        path, service = Path(file) if file else None, self.work.page_service
+        with self.work.on(path, request.session_hash, progress, "Restoring") as on_progress:
+            if path is None:
+                raise ValueError(_NO_PHOTOGRAPH)
+            wanted = service.request(settings or {})
+            with service.memory_for(path, wanted.settings.upscale):
+                done = service.restore(service.read(path, wanted.settings.upscale), wanted, on_progress)
+                files = save(done, path, self.work.new_folder())
+        result = done.result
+        answer = {
+            "settings": wanted.named(),
+            "num_found": result.num_found,
+            "faces": [asdict(face) for face in result.faces],
+            "left_alone": [asdict(face) for face in result.left_alone],
+        }
+        return [str(file) for file in files], answer

@@ -1,0 +1,67 @@
+"""What a user asks for: settings by name, as the page and its HTTP interface send them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from idm.apps.photo.settings import PhotoSettings
+
+MAX_SEED = 2**32 - 1
+MAX_SAMPLES = 8
+
+MODEL_OPTIONS = ("restorer", "steps", "fidelity")
+# The options of `idm restore` that a user of the page has, by their names in PhotoSettings. Others name files of the
+# server, or concern the machine.
+PHOTO_OPTIONS = ("faces", "seed", "upscale", "samples", "change", "turn", "detail", "grayscale", "min_identity")
+_PHOTO_SETTINGS = TypeAdapter(PhotoSettings)
+
+
+@dataclass(frozen=True)
+class RestoreRequest:
+    """What one user asks for one photograph. ``num_steps`` and ``fidelity`` apply to restorers with a chain."""
+
+    restorer: str
+    settings: PhotoSettings = field(default_factory=PhotoSettings)
+    num_steps: int = 4
+    fidelity: float = 0.0
+
+    def named(self) -> dict[str, Any]:
+        """The settings by the names under which users give them."""
+        values = {"restorer": self.restorer, "steps": self.num_steps, "fidelity": self.fidelity}
+        return values | {name: getattr(self.settings, name) for name in PHOTO_OPTIONS}
+
+
+def refuse_unknown(values: Mapping[str, Any]) -> None:
+    """Refuse settings that do not exist.
+
+    Raises:
+        ValueError: names the settings that there are.
+    """
+    there_are = (*MODEL_OPTIONS, *PHOTO_OPTIONS)
+    unknown = [name for name in values if name not in there_are]
+    if unknown:
+        raise ValueError(f"there is no setting {', '.join(unknown)}; there are {', '.join(there_are)}")
+
+
+def photo_settings(values: Mapping[str, Any], pick: Literal["identity", "median"]) -> PhotoSettings:
+    """The settings of ``PHOTO_OPTIONS`` among the values; the others have their defaults.
+
+    Raises:
+        ValueError: a value of a wrong type or out of range, or no face chosen.
+    """
+    given = {name: values[name] for name in PHOTO_OPTIONS if name in values}
+    try:
+        settings = _PHOTO_SETTINGS.validate_python({**given, "pick": pick})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = f"{problem['loc'][0]}: " if problem["loc"] else ""
+        raise ValueError(f"{place}{problem['msg'].removeprefix('Value error, ')}") from None
+    if not 0 <= settings.seed <= MAX_SEED:
+        raise ValueError(f"the seed must lie in 0..{MAX_SEED}, got {settings.seed}")
+    if settings.samples > MAX_SAMPLES:
+        raise ValueError(f"at most {MAX_SAMPLES} samples of each face are drawn, got {settings.samples}")
+    if not settings.faces:
+        raise ValueError("choose at least one face")
+    return settings

@@ -1,0 +1,74 @@
+"""What the users of the page share: a detector for one at a time, and restorers that report their progress."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+from idm.diffusion.chain import Chain
+from idm.faces.detect import DetectedFace, Detector
+from idm.restorers.idm import IDM, generators_of
+from idm.restorers.protocol import Restorer
+
+OnProgress = Callable[[int, int], None]  # how much is done, of how much
+
+
+def ignored(done: int, total: int) -> None:
+    """Progress that nobody follows."""
+
+
+@dataclass(frozen=True)
+class OneAtATime:
+    """A detector behind a lock: facexlib's network stores the size of its picture."""
+
+    detector: Detector
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def detect(self, pixels: Integer[np.ndarray, "h w 3"]) -> list[DetectedFace]:
+        with self.lock:
+            return self.detector.detect(pixels)
+
+
+class Count:
+    def __init__(self, total: int, on_progress: OnProgress) -> None:
+        self.done, self.total, self.on_progress = 0, total, on_progress
+
+    def one_more(self) -> None:
+        self.done += 1
+        self.on_progress(self.done, self.total)
+
+
+@dataclass(frozen=True)
+class Chained:
+    """An IDM with one request's chain; the model's own stays as it is."""
+
+    idm: IDM
+    chain: Chain
+    count: Count
+
+    @property
+    def image_size(self) -> int:
+        return self.idm.image_size
+
+    def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
+        return self.idm.sample(lq, generators_of(seeds), self.chain, lambda *_: self.count.one_more())
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A restorer without steps: each face is one."""
+
+    restorer: Restorer
+    count: Count
+
+    @property
+    def image_size(self) -> int:
+        return self.restorer.image_size
+
+    def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
+        restored = self.restorer.restore(lq, seeds)
+        self.count.one_more()
+        return restored

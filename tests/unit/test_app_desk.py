@@ -1,0 +1,319 @@
+"""What a user of the page does with a result: judge each face, see that it is out of date, restore several at once."""
+
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("gradio")
+
+import gradio as gr
+from gradio.context import LocalContext
+
+from idm.apps.web.batch import Batch
+from idm.apps.web.desk import MAX_VARIANTS, Desks
+from idm.apps.web.handlers import AS_GIVEN, NO_LIMIT, SETTINGS, Handlers
+from idm.apps.web.session import PageService
+from idm.apps.web.work import Work
+from idm.data.synthetic import synthetic_face
+from idm.faces.detect import DetectedFace
+
+FACE = 64
+DEFAULTS = {
+    **{"restorer": "paints", "steps": 4, "fidelity": 0.0, "seed": 0, "upscale": 1, "samples": 1},
+    **{"change": "auto", "turn": "auto", "detail": "auto", "grayscale": "off", "min_identity": NO_LIMIT},
+}
+ME = gr.Request(session_hash="me")
+# Places of what restoring gives.
+NAME, PHOTO, TABLE, PNG, SAME, STALE, FACES, LOOK, USED, VARIANTS, REDRAW = range(11)
+
+
+class SideBySide:
+    """Drawn faces side by side, and a small one in the last."""
+
+    def detect(self, pixels):
+        if pixels.max() == 0:
+            return []
+        marks = synthetic_face(0, 0, FACE).landmarks.astype(np.float64)
+        lefts = range(0, pixels.shape[1] - FACE + 1, FACE)
+        faces = [DetectedFace(np.array([x + 8.0, 8, x + 56, 60]), marks + np.array([x, 0]), 0.9) for x in lefts]
+        return [*faces, DetectedFace(np.array([2.0, 2, 20, 20]), marks / 4, 0.7)]
+
+
+class Paints:
+    """What it gives depends on the face and the seed. A face of 16 px is not judged, which would refuse the noise."""
+
+    image_size = 16
+
+    def restore(self, lq, seeds):
+        noise = [torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return (lq + torch.stack(noise)) / 2
+
+
+class Tags(HTMLParser):
+    """The tags of a text with their attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def named(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.found if tag == name]
+
+
+@pytest.fixture(autouse=True)
+def in_an_event() -> Iterator[None]:
+    """Components that handlers make are updates, as in gradio's events."""
+    token = LocalContext.in_event_listener.set(True)
+    yield
+    LocalContext.in_event_listener.reset(token)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    (tmp_path / "results").mkdir()
+    return Work(PageService({"paints": Paints()}, SideBySide(), None, max_pixels=100_000), tmp_path / "results")
+
+
+@pytest.fixture
+def handlers(work: Work) -> Handlers:
+    return Handlers(work, [], Desks(10**9))
+
+
+def photo_at(path: Path, *numbers: int) -> Path:
+    Image.fromarray(np.concatenate([synthetic_face(0, n, FACE).image for n in numbers], axis=1)).save(path)
+    return path
+
+
+def said(update: Any) -> dict[str, Any]:
+    """What a handler changes of a component."""
+    return update._constructor_args[0]
+
+
+def settings(**changes: object) -> list[Any]:
+    return [{**DEFAULTS, **changes}[name] for name in SETTINGS]
+
+
+def restored(handlers: Handlers, photo: Path, faces: list[int], **changes: object) -> tuple[Any, ...]:
+    return handlers.restore(str(photo), faces, ME, gr.Progress(), *settings(**changes))
+
+
+def pixels(updates: tuple[Any, ...]) -> np.ndarray:
+    return np.asarray(Image.open(said(updates[PNG])["value"]))
+
+
+def pictures(text: str) -> list[str]:
+    """The files of the pictures in a text, which all exist and have an alternative text."""
+    images = Tags(text).named("img")
+    paths = [str(image["src"]).removeprefix("gradio_api/file=") for image in images]
+    assert images
+    assert all(image["alt"] for image in images)
+    assert all(Path(path).is_file() for path in paths)
+    return paths
+
+
+# --- the desk
+
+
+def test_a_face_is_rejected_used_again_and_drawn_again_by_itself(handlers: Handlers, tmp_path: Path) -> None:
+    photo = photo_at(tmp_path / "a.png", 0, 1)
+    given = np.asarray(Image.open(photo))
+    first = restored(handlers, photo, [0, 1])
+    name = first[NAME]
+    assert said(first[FACES])["choices"] == [("0: restored", 0), ("1: restored", 1)]
+    assert not np.array_equal(pixels(first)[:, :FACE], given[:, :FACE])
+
+    rejected = handlers.use(name, 1, AS_GIVEN)
+    assert np.array_equal(pixels(rejected)[:, FACE:], given[:, FACE:])
+    assert said(rejected[FACES]) == {**said(first[FACES]), "choices": [("0: restored", 0), ("1: kept", 1)], "value": 1}
+    assert "it was rejected: the face stays as it was" in said(rejected[LOOK])["value"]
+    assert said(rejected[USED])["value"] == AS_GIVEN
+    assert said(first[STALE]) == {"visible": False}
+    assert rejected[STALE] == gr.skip()  # a stale result stays stale
+
+    again = handlers.redraw(name, 1, ME, gr.Progress())
+    assert said(again[USED])["value"] == 1
+    seed = said(again[USED])["choices"][-1][0].split()[1]
+    expected = restored(handlers, photo, [0, 1], seed=int(seed))
+    assert np.array_equal(pixels(again)[:, FACE:], pixels(expected)[:, FACE:])
+
+    back = handlers.use(name, 1, 0)
+    assert said(back[USED])["value"] == 0
+    assert len(said(back[USED])["choices"]) == 3  # as given, and two variants
+
+
+def test_a_rejected_face_leaves_the_others_as_they_were(handlers: Handlers, tmp_path: Path) -> None:
+    first = restored(handlers, photo_at(tmp_path / "a.png", 0, 1), [0, 1])
+    before = pixels(first)
+    rejected = pixels(handlers.use(first[NAME], 1, AS_GIVEN))
+    assert np.array_equal(rejected[:, :FACE], before[:, :FACE])
+    assert not np.array_equal(rejected, before)
+
+
+def test_every_picture_of_a_result_has_an_alternative_text_and_every_slider_a_name(
+    handlers: Handlers, tmp_path: Path
+) -> None:
+    found = handlers.find(str(photo_at(tmp_path / "a.png", 0, 1)))
+    assert "3 faces framed and numbered" in Tags(said(found[1])["value"]).named("img")[0]["alt"]
+    pictures(said(found[1])["value"])
+    updates = restored(handlers, tmp_path / "a.png", [0, 1])
+    for place, number in ((PHOTO, 2), (LOOK, 2), (VARIANTS, 2)):
+        assert len(pictures(said(updates[place])["value"])) == number
+    for place in (PHOTO, LOOK):
+        [slider] = Tags(said(updates[place])["value"]).named("input")
+        assert slider["type"] == "range"
+        assert slider["aria-label"]
+    shown = Image.open(pictures(said(updates[LOOK])["value"])[0])
+    assert shown.size == (FACE, FACE)  # the square around a face of 52 px is as high as the photograph
+    other = handlers.show_face(updates[NAME], 1)
+    assert "Face 1, as given" in said(other[0])["value"]
+    assert said(other[1])["value"] == 0
+
+
+def test_a_replaced_result_leaves_no_files(handlers: Handlers, tmp_path: Path) -> None:
+    first = restored(handlers, photo_at(tmp_path / "a.png", 0), [0])
+    handlers.use(first[NAME], 0, AS_GIVEN)
+    [folder] = handlers.work.results.iterdir()
+    assert not Path(said(first[PNG])["value"]).exists()
+    assert folder == handlers.desks.get(first[NAME]).folder
+
+
+def test_a_face_has_only_so_many_variants_and_the_button_says_so(handlers: Handlers, tmp_path: Path) -> None:
+    updates = restored(handlers, photo_at(tmp_path / "a.png", 0), [0])
+    name = updates[NAME]
+    for _ in range(MAX_VARIANTS - 1):
+        assert said(updates[REDRAW])["interactive"]
+        updates = handlers.redraw(name, 0, ME, gr.Progress())
+    assert not said(updates[REDRAW])["interactive"]
+    with pytest.raises(gr.Error, match="most that are kept"):
+        handlers.redraw(name, 0, ME, gr.Progress())
+
+
+def test_a_desk_that_is_no_longer_kept_is_said_to_be_so(handlers: Handlers) -> None:
+    for ask in (
+        lambda: handlers.use("guess", 0, AS_GIVEN),
+        lambda: handlers.show_face("guess", 0),
+        lambda: handlers.redraw("guess", 0, ME, gr.Progress()),
+    ):
+        with pytest.raises(gr.Error, match="no longer kept; restore the photograph again"):
+            ask()
+
+
+def test_every_face_that_was_left_alone_has_its_reason(handlers: Handlers, tmp_path: Path) -> None:
+    photo = photo_at(tmp_path / "a.png", 0, 1)
+    found = handlers.find(str(photo))
+    labels = [label for label, _ in said(found[2])["choices"]]
+    assert labels == ["0: 52 px, score 0.90", "1: 52 px, score 0.90", "2: 18 px, score 0.70, smaller than 24 px"]
+    assert said(found[2])["value"] == [0, 1]
+    table = said(restored(handlers, photo, [0, 1])[TABLE])["value"]
+    assert "left alone<small>a face of 18 px is smaller than 24 px</small>" in table
+
+
+# --- settings
+
+
+def test_a_result_is_marked_stale_exactly_while_the_settings_are_not_those_it_was_made_with(
+    handlers: Handlers, tmp_path: Path
+) -> None:
+    name = restored(handlers, photo_at(tmp_path / "a.png", 0, 1), [1, 0])[NAME]
+
+    def is_stale(faces: list[int], **changes: object) -> bool:
+        return said(handlers.mark_stale(name, faces, *settings(**changes)))["visible"]
+
+    assert not is_stale([0, 1])
+    changes = {
+        **{"steps": 3, "fidelity": 0.5, "seed": 1, "upscale": 2, "samples": 2, "change": "full"},
+        **{"turn": 90, "detail": "keep", "grayscale": "keep", "min_identity": 0.5},
+    }
+    assert {key: is_stale([0, 1], **{key: value}) for key, value in changes.items()} == dict.fromkeys(changes, True)
+    assert is_stale([0])
+    assert is_stale([])
+    assert is_stale([0, 1], seed=None)  # impossible
+    assert not said(handlers.mark_stale("", [0, 1], *settings(seed=1)))["visible"]  # there is no result
+
+
+def test_every_setting_of_the_page_reaches_the_restoration(handlers: Handlers, tmp_path: Path) -> None:
+    wanted = {
+        **{"steps": 3, "fidelity": 0.25, "seed": 5, "upscale": 2, "samples": 2},
+        **{"change": "full", "turn": 0, "detail": "clean", "grayscale": "keep"},
+    }
+    name = restored(handlers, photo_at(tmp_path / "a.png", 0), [0], **wanted)[NAME]
+    named = handlers.desks.get(name).desk.request.named()
+    assert {key: named[key] for key in wanted} == wanted
+    with pytest.raises(gr.Error, match="needs the identity network"):
+        restored(handlers, tmp_path / "a.png", [0], min_identity=0.5)
+
+
+# --- several photographs
+
+
+def test_several_photographs_come_back_in_a_zip_and_one_that_is_none_does_not_stop_the_others(
+    work: Work, handlers: Handlers, tmp_path: Path
+) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    photos = [photo_at(tmp_path / "one" / "a.png", 0), photo_at(tmp_path / "two" / "a.png", 1, 2)]
+    Image.open(photos[0]).save(tmp_path / "c.jpg")
+    (tmp_path / "notes.png").write_text("no picture")
+    Image.new("RGB", (FACE, FACE)).save(tmp_path / "none.png")
+    files = [*photos, tmp_path / "c.jpg", tmp_path / "notes.png", tmp_path / "none.png"]
+    summary, download = Batch(work).restore([str(file) for file in files], ME, gr.Progress(), *settings(seed=3))
+    with zipfile.ZipFile(said(download)["value"]) as archive:
+        assert archive.testzip() is None
+        assert sorted(archive.namelist()) == ["a (2).png", "a.png", "c.jpg", "none.png", "status.json"]
+        status = json.loads(archive.read("status.json"))
+        with archive.open("a (2).png") as file:
+            result = np.asarray(Image.open(file))
+    assert np.array_equal(result, pixels(restored(handlers, photos[1], [0, 1], seed=3)))
+    assert status["settings"]["seed"] == 3
+    states = {name: entry["state"] for name, entry in status["files"].items()}
+    assert states == {
+        **{"a.png": "restored", "a (2).png": "restored", "c.jpg": "restored"},
+        **{"notes.png": "failed", "none.png": "no face"},
+    }
+    assert "notes.png: is not an image of a known kind" in status["files"]["notes.png"]["error"]
+    assert str(tmp_path) not in json.dumps(status)
+    text = said(summary)["value"]
+    assert "2 of 3 restored<small>2: left alone, a face of 18 px is smaller than 24 px</small>" in text
+    assert len(re.findall("<tr>", text)) == 1 + len(files)
+    assert [path.name for path in Path(said(download)["value"]).parent.iterdir()] == ["restored.zip"]
+
+
+def test_a_cancelled_batch_stops_at_once_and_leaves_nothing(work: Work, tmp_path: Path) -> None:
+    class CancelsItself(Paints):
+        num_faces = 0
+
+        def restore(self, lq, seeds):
+            self.num_faces += len(lq)
+            work.cancel(ME)
+            return super().restore(lq, seeds)
+
+    painter = work.page_service.restorers["paints"] = CancelsItself()
+    files = [str(photo_at(tmp_path / f"{n}.png", n, n + 1)) for n in range(3)]
+    with pytest.raises(gr.Error, match="cancelled"):
+        Batch(work).restore(files, ME, gr.Progress(), *settings())
+    assert painter.num_faces == 1
+    assert list(work.results.iterdir()) == []
+
+
+def test_a_message_has_all_its_characters(handlers: Handlers, tmp_path: Path) -> None:
+    for file in (None, tmp_path / "a.png"):
+        with pytest.raises(gr.Error, match=r"must lie in 0\.\.1, got 7" if file else "choose a photograph first"):
+            handlers.restore(file and str(photo_at(file, 0)), [0], ME, gr.Progress(), *settings(fidelity=7))
+
+
+def test_a_batch_of_nothing_is_refused(work: Work) -> None:
+    with pytest.raises(gr.Error, match="choose photographs first"):
+        Batch(work).restore(None, ME, gr.Progress(), *settings())
