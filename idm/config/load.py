@@ -12,12 +12,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from idm.config.schema import RunConfig
+from idm.io.errors import InvalidInput
 
 Schema = TypeVar("Schema", bound=BaseModel)
 Config = TypeVar("Config", bound=RunConfig)
 
 
-class ConfigError(ValueError):
+class ConfigError(InvalidInput):
     """What is wrong with a configuration: all faults, one a line."""
 
 

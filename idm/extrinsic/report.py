@@ -10,7 +10,8 @@ import numpy as np
 from idm.extrinsic.manifest import SUMMARY, read_manifest
 from idm.extrinsic.shards import Entry
 from idm.io.atomic import write_text
-from idm.io.images import image_grid, write_image
+from idm.io.grid import image_grid
+from idm.io.images import write_image
 
 Pictures = Callable[[Sequence[Entry]], list[tuple[np.ndarray, np.ndarray]]]
 """Gives (x, x*) of each entry."""
