@@ -26,7 +26,7 @@ from idm.io.grid import image_grid
 from idm.io.images import write_image
 from idm.io.machine import provenance
 from idm.training.log import Window, append_row, read_log, record_settings, write_rows
-from idm.training.learner import Learner, Trainable
+from idm.training.protocol import Learner, Trainable
 from idm.training.recovery import mark_best_anew, set_damaged_aside
 from idm.training.stop import StopSignals
 from idm.training.updates import all_finite
