@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from idm.apps.cli.options.models import CleanOptions
-from idm.config.assembly.data import build_source, evenly
+from idm.config.assembly.data import evenly
 from idm.config.assembly.extrinsic import build_cleaning, build_state
 from idm.config.load import ConfigError, apply_override, load_config, validate
 from idm.config.schema import CleaningConfig, IDMConfig, SourceConfig
@@ -45,7 +45,7 @@ def clean_command(options: CleanOptions) -> int:
     model = find_model(options.model)
     size = read_architecture(model / "denoiser").image_size
     described = parse_source(options.data)
-    source = build_source(described, size, options.seed)
+    source = described.build(size, options.seed)
     if options.report and isinstance(source, StreamedFaces):
         raise InvalidInput("--report: the faces of a stream cannot be read again; use a source that can be indexed")
     about = {**described.model_dump(mode="json"), "num_images": options.num_images}

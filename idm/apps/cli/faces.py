@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from idm.apps.cli.options.measure import MeasureOptions
-from idm.config.assembly.data import assets_folder, evenly
-from idm.data.sources import FaceSource, FolderFaces, Part, SyntheticFaces
+from idm.config.assembly.data import evenly
+from idm.data.sources import FaceSource, FolderFaces, Part, SyntheticFaces, assets_folder
 from idm.degradation import GFPGAN, PRESETS, Recipe
 from idm.evaluation.metrics import METRICS, Metrics, build_metrics
 from idm.evaluation.splits import shared_faces
