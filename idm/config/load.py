@@ -58,6 +58,8 @@ def load_config(path: Path, schema: type[Config], overrides: Sequence[str] = ())
         raw = yaml.load(path.read_text(), Loader=_Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not a text file ({error})") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not YAML: {error}") from None
     if not isinstance(raw, dict):

@@ -9,12 +9,38 @@ import pytest
 
 import idm.apps.cli.report as report_module
 from idm.apps.cli import main as cli
+from idm.apps.cli.faces import build_faces
+from idm.apps.cli.options.measure import MeasureOptions
+from idm.apps.cli.options.shared import read
+from idm.config.load import ConfigError, load_config
 from idm.config.schema import IDMConfig
-from idm.io.atomic import CheckpointError
+from idm.io.atomic import CheckpointError, read_json
 from idm.io.errors import InvalidInput, MissingPackage, UserError
 from idm.training.launch import launch
 
 ROOT = Path(__file__).parents[2]
+
+
+def test_a_damaged_file_of_json_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for content in (b"", b"{", b"\xff\xfe"):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"a\.json: is damaged"):
+            read_json(path)
+
+
+def test_a_configuration_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"a\.yaml: is not a text file"):
+        load_config(tmp_path / "a.yaml", IDMConfig)
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["compare", "idm"]])
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_an_impossible_seed_is_told(command: list[str], seed: int) -> None:
+    parsed = cli.build_parser().parse_args([*command, "-o", "out", f"--seed={seed}"])
+    with pytest.raises(UserError, match="--seed must lie in"):
+        build_faces(read(MeasureOptions, parsed), 16)
 
 
 def bases_of_classes() -> dict[str, list[str]]:

@@ -1,6 +1,5 @@
 """``idm adapt``: fine-tune a model to one's own photographs, and keep it only if held-out ones come out better."""
 
-import json
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from idm.degradation import PRESETS, PresetName
 from idm.evaluation.before_after import DRAWS, Verdict, judge, scores_by_face
 from idm.evaluation.metrics import build_metrics
 from idm.faces.detect import load_detector
-from idm.io.atomic import write_json, write_text
+from idm.io.atomic import read_json, write_json, write_text
 from idm.io.errors import InvalidInput
 from idm.io.find import as_text, find_images
 from idm.io.lock import locked
@@ -144,7 +143,7 @@ def _find_faces(options: AdaptOptions, size: int) -> Faces:
     }
     folder = (options.output / "faces").resolve()
     if folder.exists():
-        about = _read_about(folder)
+        about = read_json(folder / ABOUT)
         if asked != {key: about.get(key) for key in asked}:
             raise InvalidInput(
                 f"{options.output}: holds faces of other photographs, or of another model's size; choose another "
@@ -161,14 +160,7 @@ def _find_faces(options: AdaptOptions, size: int) -> Faces:
     for path, why in unreadable.items():
         print(as_text(f"warning: {why if str(path) in why else f'{path}: {why}'}"), file=sys.stderr)
     write_collection(collection, folder, {**asked, "unreadable": [as_text(str(path)) for path in unreadable]})
-    return Faces(folder, _read_about(folder))
-
-
-def _read_about(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / ABOUT).read_text())
-    except ValueError as error:
-        raise InvalidInput(f"{folder / ABOUT}: is damaged ({error}); delete its folder to start anew") from None
+    return Faces(folder, read_json(folder / ABOUT))
 
 
 def _counted(faces: Faces) -> str:

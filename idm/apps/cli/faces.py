@@ -21,6 +21,8 @@ def build_faces(options: MeasureOptions, size: int) -> FaceSource:
     wanted = options.num_images
     if wanted is not None and wanted < 1:
         raise InvalidInput(f"--num-images must be at least 1, got {wanted}")
+    if not 0 <= options.seed < 2**63:
+        raise InvalidInput(f"--seed must lie in 0..2^63 - 1, got {options.seed}")
     return open_faces(options.data, size, wanted, options.seed)
 
 
