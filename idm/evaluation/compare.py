@@ -90,7 +90,7 @@ def compare(
     face i is drawn with seed + i + k ``SEEDS_APART``.
 
     Args:
-        bicubic: the same pairs, degraded with ``enlarge="bicubic"``.
+        bicubic: the same pairs, brought back to size by bicubic interpolation.
         strangers: for each pair the index of another, whose clean face is measured as if it were a restored one.
         kept: by method, faces of an earlier run that was stopped, or of other processes; those of this run are added.
         samples: how often each face is restored, by restorer; once by default.

@@ -3,6 +3,7 @@
 import numpy as np
 
 from idm.evaluation.metric import Image01, Metric, Networks, PairMetric, check_images
+from idm.io.errors import InvalidInput
 
 SIDE = 512  # of the faces that distances are stated for
 
@@ -15,7 +16,7 @@ def build_lmd(networks: Networks) -> PairMetric:
         check_images(restored, hq)
         height, width, _ = hq.shape
         if height != width:
-            raise ValueError(f"landmarks are looked for in square aligned faces, got {height} x {width}")
+            raise InvalidInput(f"landmarks are looked for in square aligned faces, got {height} x {width}")
         distances = np.linalg.norm(landmarks(restored) - landmarks(hq), axis=1)
         return float(distances.mean() * SIDE / height)
 

@@ -18,6 +18,7 @@ from idm.evaluation.metrics import METRICS
 from idm.evaluation.sets import REAL, STRANGER
 from idm.evaluation.splits import COPY
 from idm.io.atomic import write_text
+from idm.io.errors import InvalidInput
 
 
 def render(spec_path: Path) -> dict[str, str]:
@@ -212,10 +213,10 @@ def _cell(value: dict[str, float | None] | None) -> str:
 def _require_one_protocol(results: list[dict[str, Any]], names: list[str]) -> None:
     for key in ("data", "num_images", "seed", "interval"):
         if len({json.dumps(result.get(key)) for result in results}) > 1:
-            raise ValueError(f"the rows differ in {key!r}: numbers of different data stand in one column")
+            raise InvalidInput(f"the rows differ in {key!r}: numbers of different data stand in one column")
     for name in names:
         if len({result["protocol"][name] for result in results}) > 1:
-            raise ValueError(f"the rows were measured by different protocols of {name}")
+            raise InvalidInput(f"the rows were measured by different protocols of {name}")
 
 
 def _provenance(results: list[dict[str, Any]]) -> list[str]:

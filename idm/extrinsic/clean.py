@@ -7,7 +7,6 @@ another.
 """
 
 import hashlib
-import json
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -41,7 +40,7 @@ from idm.extrinsic.shards import (
 )
 from idm.faces.recognition import IdentityNet, cosine
 from idm.faces.template import ffhq_landmarks
-from idm.io.atomic import write_json
+from idm.io.atomic import CheckpointError, read_json, write_json
 from idm.io.find import as_text
 from idm.io.images import ImageError
 from idm.io.machine import num_usable_cores
@@ -293,8 +292,8 @@ def pixel_hash(image: np.ndarray) -> str:
 
 def _read_about(path: Path) -> dict[str, Any]:
     try:
-        about = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        about = read_json(path)
+    except (CheckpointError, OSError):
         about = None
     if not isinstance(about, dict):
         raise CleanError(f"{path}: is damaged; delete the folder and clean anew, or choose another output folder")

@@ -1,6 +1,5 @@
 """A cleaning job over all processes: who makes which shard, the progress of the whole, and the end."""
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from tqdm import tqdm
 from idm.extrinsic.clean import Cleaning
 from idm.extrinsic.manifest import SUMMARY, finish
 from idm.extrinsic.shards import is_finished
+from idm.io.atomic import CheckpointError, read_json
 
 POLL_SECONDS = 1.0
 
@@ -56,13 +56,13 @@ def run_job(job: Cleaning, state: Processes) -> dict[str, Any]:
     if state.is_main_process and not summary.exists():
         finish(job.output, job.paths, job.about)
     state.wait_for_everyone()
-    return json.loads(summary.read_text())
+    return read_json(summary)
 
 
 def _is_whole(summary: Path) -> bool:
     try:
-        return isinstance(json.loads(summary.read_bytes()), dict)
-    except (OSError, ValueError):
+        return isinstance(read_json(summary), dict)
+    except (CheckpointError, OSError):
         return False
 
 

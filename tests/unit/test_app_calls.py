@@ -127,15 +127,12 @@ def log(page: Page, capfd: pytest.CaptureFixture[str]) -> Log:
 def test_the_checks_below_would_see_an_answer_and_a_traceback(
     page: Page, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find, tick, restore = (page.inputs.index(number) for number in (1, 3, 8))
-    assert page.join(data=[page.photo], fn_index=find) == "done"
-    assert page.join(data=[page.photo, None, [0]], fn_index=tick) == "done"
-    assert page.join(data=[page.photo, [0], "same", 4, 0.0, 0, 1, 1], fn_index=restore) == "done"
-    assert page.join(data=[], fn_index=0, event_data={"index": 0, "value": None}) == "done"
+    assert page.call("find_v1", page.photo).startswith("event: complete")
+    assert page.call("restore_v1", page.photo, {"faces": [0]}).startswith("event: complete")
     log.check("nothing wrong", lambda: "done", "done")
-    monkeypatch.setattr(PageService, "find", lambda self, photo: 1 // 0)
+    monkeypatch.setattr(PageService, "find", lambda self, photo, *turn: 1 // 0)
     with pytest.raises(AssertionError, match="ZeroDivisionError"):  # a fault of our own is logged
-        log.check("a fault", lambda: page.join(data=[page.photo], fn_index=find), "error")
+        log.check("a fault", lambda: page.call("find_v1", page.photo), "event: error")
 
 
 @pytest.mark.parametrize(
@@ -155,7 +152,7 @@ def test_values_that_no_control_has_are_an_error_of_whichever_function_takes_the
 def test_calls_of_functions_that_there_are_not_are_refused(page: Page, log: Log) -> None:
     for number in (99, -1, 10**30, True, "1", None, 1.5, [], {}):
         log.check(number, lambda n=number: page.join(data=[], fn_index=n), "400", "422")
-    for name in ("nothing", "__init__", "example", "find%00", "v2/find", "lambda"):
+    for name in ("nothing", "__init__", "example", "find", "find_v1%00", "v2/find", "lambda"):
         log.check(name, lambda n=name: page.call(n, None), "404")
     for more in ({"trigger_id": "x"}, {"batched": 5}, {"event_id": 7}, {"simple_format": "x"}):
         log.check(more, lambda m=more: page.join(data=[None], fn_index=1, **m), "422")
@@ -170,15 +167,14 @@ def test_an_example_that_there_is_not_is_an_error(page: Page, log: Log, event: o
 
 def test_bad_calls_of_the_api_are_errors(page: Page, log: Log) -> None:
     for photo in ({}, {"path": 3}, {"path": "a\0b"}, {"path": "/etc/passwd"}, {"url": "x"}):
-        log.check(photo, lambda p=photo: page.call("find", p), "event: error")
-        log.check(photo, lambda p=photo: page.call("restore", p, [0], "same", 4, 0.0, 0, 1, 1), "event: error")
-    good = [page.photo, [], "same", 4, 0.0, 0, 1, 1]
-    for place, value in ((1, ["x"]), (1, [7]), (2, "nobody"), (3, 1e308), (4, 7), (5, -1), (6, 9), (7, 0.5)):
-        values = [*good[:place], value, *good[place + 1 :]]
-        log.check((place, value), lambda v=values: page.call("restore", *v), "event: error")
+        log.check(photo, lambda p=photo: page.call("find_v1", p), "event: error")
+        log.check(photo, lambda p=photo: page.call("restore_v1", p, {"faces": [0]}), "event: error")
+    faulty = [{"faces": ["x"]}, {"faces": [7]}, {"restorer": "nobody"}, {"steps": 1e308}, {"fidelity": 7}, {"seed": -1}]
+    for settings in [*faulty, {"upscale": 9}, {"samples": 0.5}, {"another": 1}, "x", [1]]:
+        log.check(settings, lambda s=settings: page.call("restore_v1", page.photo, s), "event: error", "400")
 
 
-@pytest.mark.parametrize("route", ["cancel", "reset", "queue/join", "call/find", "upload"])
+@pytest.mark.parametrize("route", ["cancel", "reset", "queue/join", "call/find_v1", "upload"])
 def test_bodies_that_are_no_calls_are_refused(page: Page, log: Log, route: str) -> None:
     bodies = [b"", b"{", b"[]", b"{}", b"null", b"\xff", b"[" * 100_000, b'{"event_id": 5}', b'{"data": NaN}', b'"x"']
     for body in [*bodies, b'{"session_hash": "x", "fn_index": "a", "event_id": []}']:

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from idm.data.pairs import Batch, FrozenPairs
 from idm.io.atomic import CheckpointError
-from idm.training.learner import Trainable
 from idm.training.log import Window, read_log, record_settings
 from idm.training.loop import MOST_SKIPPED, Run, Settings, TrainingError
+from idm.training.protocol import Trainable
 from idm.training.recovery import published_step
 from idm.training.validation import Validation
 

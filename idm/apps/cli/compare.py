@@ -1,11 +1,10 @@
 """``idm compare``."""
 
-import argparse
 import multiprocessing
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ from idm.apps.cli.faces import (
     face_tags,
     open_faces,
 )
-from idm.apps.cli.model import USER_ERRORS, load_labelled, prepare_machine
+from idm.apps.cli.model import load_labelled, prepare_machine
+from idm.apps.cli.options.measure import CompareOptions
 from idm.data.pairs import FrozenPairs
 from idm.data.sources import FaceSource
 from idm.degradation.steps import Resize
@@ -34,7 +34,9 @@ from idm.evaluation.sets import BICUBIC, DEGRADED, ORIGINAL, REAL, STRANGER, Set
 from idm.evaluation.statistics import INTERVAL
 from idm.evaluation.tables import render_breakdown, render_comparison
 from idm.io.atomic import write_csv, write_json, write_text
-from idm.io.images import image_grid, write_image
+from idm.io.errors import InvalidInput
+from idm.io.grid import image_grid
+from idm.io.images import write_image
 from idm.io.machine import provenance
 from idm.restorers.idm import IDM
 from idm.restorers.load import Loaded
@@ -62,72 +64,66 @@ class Run:
     shown: list[dict[str, np.ndarray]]
 
 
-def compare_command(arguments: argparse.Namespace) -> int:
+def compare_command(options: CompareOptions) -> int:
     """``idm compare``: 0 if every restorer was measured on every face."""
-    try:
-        _check(arguments)
-        task = _prepare(arguments)
-        splits = check_splits(arguments.data, arguments.training_data)
-        if arguments.processes > 1:
-            _share_out(arguments)
-        run = _measure(arguments, task)
-        loaded, metrics, about = task.loaded, task.metrics, task.about
-        restorers = {label: one.metadata for label, one in loaded.items()}
-        result = {
-            "num_images": len(run.faces),
-            "rows": table_rows(run.faces, run.sets, restorers),
-            "differences": differences(run.faces, list(loaded)),
-            "breakdown": breakdown(run.faces, face_tags(arguments.data)),
-            "missing": metrics.missing,
-            "protocol": {name: METRICS[name].protocol for name in (*metrics.each, *metrics.together)},
-            "interval": INTERVAL,
-            "splits": splits,
-            "processes": arguments.processes,
-            **about,
-            **provenance(),
-        }
-        _write(arguments, run, result)
-    except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    _check(options)
+    task = _prepare(options)
+    splits = check_splits(options.data, options.training_data)
+    if options.processes > 1:
+        _share_out(options)
+    run = _measure(options, task)
+    loaded, metrics, about = task.loaded, task.metrics, task.about
+    restorers = {label: one.metadata for label, one in loaded.items()}
+    result = {
+        "num_images": len(run.faces),
+        "rows": table_rows(run.faces, run.sets, restorers),
+        "differences": differences(run.faces, list(loaded)),
+        "breakdown": breakdown(run.faces, face_tags(options.data)),
+        "missing": metrics.missing,
+        "protocol": {name: METRICS[name].protocol for name in (*metrics.each, *metrics.together)},
+        "interval": INTERVAL,
+        "splits": splits,
+        "processes": options.processes,
+        **about,
+        **provenance(),
+    }
+    _write(options, run, result)
     return 0
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    check_output(arguments.output)
+def _check(options: CompareOptions) -> None:
+    check_output(options.output)
     for name in ("samples", "processes"):
-        if getattr(arguments, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(arguments, name)}")
+        if getattr(options, name) < 1:
+            raise InvalidInput(f"--{name} must be at least 1, got {getattr(options, name)}")
 
 
-def _prepare(arguments: argparse.Namespace) -> Task:
+def _prepare(options: CompareOptions) -> Task:
     """Load what a comparison needs."""
     taken = (DEGRADED, BICUBIC, STRANGER, REAL, ORIGINAL)
-    loaded = load_labelled(arguments.restorers, prepare_machine(arguments), taken)
+    loaded = load_labelled(options.restorers, prepare_machine(options), taken)
     smallest = min(one.restorer.image_size for one in loaded.values())
-    size = smallest if arguments.size is None else arguments.size
-    source = build_faces(arguments, size)
+    size = smallest if options.size is None else options.size
+    source = build_faces(options, size)
     about = {
-        "data": arguments.data,
-        "preset": arguments.preset,
-        "seed": arguments.seed,
+        "data": options.data,
+        "preset": options.preset,
+        "seed": options.seed,
         "size": size,
-        "batch_size": arguments.batch_size,
-        "samples": arguments.samples,
+        "batch_size": options.batch_size,
+        "samples": options.samples,
     }
-    return Task(loaded, build_measures(arguments.metrics, size), source, about)
+    return Task(loaded, build_measures(options.metrics, size), source, about)
 
 
-def _share_out(arguments: argparse.Namespace) -> None:
+def _share_out(options: CompareOptions) -> None:
     """Have processes restore and measure their shares of the faces; what they kept is then found by this one.
 
     Raises:
         ChildProcessError: one of them failed; it has said why.
     """
     context = multiprocessing.get_context("spawn")
-    workers = [
-        context.Process(target=_work, args=(arguments, rank), daemon=True) for rank in range(arguments.processes)
-    ]
+    workers = [context.Process(target=_work, args=(options, rank), daemon=True) for rank in range(options.processes)]
     try:
         for worker in workers:
             worker.start()
@@ -140,13 +136,13 @@ def _share_out(arguments: argparse.Namespace) -> None:
         raise ChildProcessError("a process of the comparison failed; the same command resumes it")
 
 
-def _work(arguments: argparse.Namespace, rank: int) -> None:
+def _work(options: CompareOptions, rank: int) -> None:
     """One process's share; each has a GPU of its own if there are several."""
-    if arguments.device in (None, "cuda") and torch.cuda.device_count() > 1:
-        arguments.device = f"cuda:{rank % torch.cuda.device_count()}"
-    task = _prepare(arguments)  # with as many threads as one process has: they change the last bits
+    if options.device in (None, "cuda") and torch.cuda.device_count() > 1:
+        options = replace(options, device=f"cuda:{rank % torch.cuda.device_count()}")
+    task = _prepare(options)  # with as many threads as one process has: they change the last bits
     for _ in tqdm(
-        _compare(arguments, task, (rank, arguments.processes)),
+        _compare(options, task, (rank, options.processes)),
         unit="face",
         position=rank,
         leave=False,
@@ -155,58 +151,58 @@ def _work(arguments: argparse.Namespace, rank: int) -> None:
         pass
 
 
-def _compare(arguments: argparse.Namespace, task: Task, share: tuple[int, int] = (0, 1)) -> Iterator[Comparison]:
+def _compare(options: CompareOptions, task: Task, share: tuple[int, int] = (0, 1)) -> Iterator[Comparison]:
     """Every face of a share by every restorer, beside the reference rows; resumes what an earlier run kept."""
-    recipe, seed = build_preset(arguments.preset), arguments.seed
+    recipe, seed = build_preset(options.preset), options.seed
     commit = provenance()["commit"]
     known = {label: one.metadata for label, one in task.loaded.items()}
     kept = {
         label: KeptFaces(
-            arguments.output / KEPT, {"label": label, "commit": commit, **known.get(label, {}), **task.about}
+            options.output / KEPT, {"label": label, "commit": commit, **known.get(label, {}), **task.about}
         )
         for label in (DEGRADED, BICUBIC, STRANGER, *task.loaded)
     }
     metrics, source = task.metrics, task.source
-    with_identity = {"identity", "deg"} & metrics.each.keys() and len(source) > 1 and not arguments.no_stranger
+    with_identity = {"identity", "deg"} & metrics.each.keys() and len(source) > 1 and not options.no_stranger
     return compare(
         {label: one.restorer for label, one in task.loaded.items()},
         FrozenPairs(source, recipe, seed),
         FrozenPairs(source, recipe.change(Resize, interpolation="bicubic"), seed),
         metrics.each,
-        batch_size=arguments.batch_size,
+        batch_size=options.batch_size,
         seed=seed,
         strangers=nearest_others(source, metrics.networks.faces) if with_identity else None,
         kept=kept,
-        samples={label: arguments.samples for label, one in task.loaded.items() if isinstance(one.restorer, IDM)},
+        samples={label: options.samples for label, one in task.loaded.items() if isinstance(one.restorer, IDM)},
         share=share,
     )
 
 
-def _measure(arguments: argparse.Namespace, task: Task) -> Run:
+def _measure(options: CompareOptions, task: Task) -> Run:
     """Every face by every restorer, and the scores of whole sets."""
     source, metrics = task.source, task.metrics
     run = Run([], SetScores(metrics.together), [])
-    comparisons = _compare(arguments, task)
+    comparisons = _compare(options, task)
     for face in tqdm(comparisons, total=len(source), unit="face", disable=not sys.stderr.isatty()):
         run.faces.append(face.measured)
         run.sets.add({label: image for label, image in face.images.items() if label != STRANGER})
         if len(run.shown) < SHOWN:  # of thousands of faces the images would not fit in memory
             run.shown.append(face.images)
-    if arguments.real is not None and metrics.together:
-        others = open_faces(arguments.real, task.about["size"], len(source), arguments.seed + 1)
+    if options.real is not None and metrics.together:
+        others = open_faces(options.real, task.about["size"], len(source), options.seed + 1)
         for i in range(len(others)):
             run.sets.add({REAL: others[i].image})
     return run
 
 
-def _write(arguments: argparse.Namespace, run: Run, result: dict[str, Any]) -> None:
+def _write(options: CompareOptions, run: Run, result: dict[str, Any]) -> None:
     """comparison.json, table.md, scores.csv, differences.csv, grid.png, and the table on the screen; what was kept
     for resuming goes."""
-    output: Path = arguments.output
+    output: Path = options.output
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "comparison.json", result)
     table = render_comparison(result)
-    if arguments.breakdown:
+    if options.breakdown:
         table += render_breakdown(result)
     write_text(output / "table.md", table)
     first = run.faces[0]

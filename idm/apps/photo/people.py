@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from idm.io.errors import InvalidInput
 from idm.io.find import as_text, find_images
 
 
@@ -12,14 +13,14 @@ def name_photos(inputs: Sequence[Path]) -> dict[str, Path]:
 
     Raises:
         ImageError: a path does not exist, or a folder holds no image.
-        ValueError: two photographs have one name.
+        InvalidInput: two photographs have one name.
     """
     photos: dict[str, Path] = {}
     for given in inputs:
         for path in find_images([given]):
             name = as_text(path.relative_to(given.parent).as_posix())
             if name in photos and photos[name] != path:
-                raise ValueError(f"{path}: has the name {name}, as {photos[name]}; rename one of their folders")
+                raise InvalidInput(f"{path}: has the name {name}, as {photos[name]}; rename one of their folders")
             photos[name] = path
     return photos
 
@@ -47,11 +48,15 @@ def read_people(people: str) -> dict[str, str]:
     """The persons by file name, where ``people`` is a file.
 
     Raises:
-        ValueError: a line is not a file name and a person.
+        InvalidInput: it is not a text file, or a line is not a file name and a person.
     """
     if people in ("auto", "folders", "none"):
         return {}
-    lines = [line.split() for line in Path(people).read_text().splitlines() if line.strip()]
+    try:
+        text = Path(people).read_text()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{people}: is not a text file ({error})") from None
+    lines = [line.split() for line in text.splitlines() if line.strip()]
     if wrong := [line for line in lines if len(line) != 2]:
-        raise ValueError(f"{people}: {' '.join(wrong[0])!r} is not a file name and a person")
+        raise InvalidInput(f"{people}: {' '.join(wrong[0])!r} is not a file name and a person")
     return dict(lines)

@@ -23,6 +23,7 @@ from idm.data.sources import FolderFaces
 from idm.faces.detect import Detector
 from idm.faces.template import ffhq_landmarks
 from idm.io.atomic import write_json, write_text
+from idm.io.errors import InvalidInput
 from idm.io.find import as_text
 from idm.io.images import ImageError, write_image
 from idm.io.ranges import from_uint8, to_uint8
@@ -37,7 +38,7 @@ _THUMBNAIL = 16
 Reader = Callable[[str, Path], list[AlbumFace]]  # (name, path) -> faces; ImageError for what cannot be read
 
 
-class PrepareError(ValueError):
+class PrepareError(InvalidInput):
     """The data set cannot be prepared; the message says why."""
 
 

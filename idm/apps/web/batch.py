@@ -16,6 +16,7 @@ from idm.apps.web.request import RestoreRequest
 from idm.apps.web.session import CancelledError, save
 from idm.apps.web.work import Work
 from idm.apps.web.workers import OnProgress
+from idm.io.errors import InvalidInput
 
 _PROGRESS = gr.Progress()
 
@@ -33,7 +34,7 @@ class Batch:
         paths = [Path(file) for file in files or []]
         with self.work.on(None, request.session_hash, progress, "Restoring") as on_progress:
             if not paths:
-                raise ValueError("choose photographs first")
+                raise InvalidInput("choose photographs first")
             wanted = self.work.page_service.request(named(values, "all"))
             folder = self.work.new_folder()
             entries: dict[str, dict[str, Any]] = {}

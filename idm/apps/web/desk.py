@@ -13,6 +13,7 @@ import numpy as np
 from idm.apps.photo.face import Face
 from idm.apps.web.request import RestoreRequest
 from idm.faces.detect import DetectedFace
+from idm.io.errors import InvalidInput
 
 MAX_VARIANTS = 8  # of each face
 REJECTED = "it was rejected"
@@ -61,7 +62,7 @@ class Desk:
         """
         variants = self._variants(number)
         if position is not None and position not in range(len(variants)):
-            raise ValueError(f"face {number} has no variant {position}; it has {len(variants)}")
+            raise InvalidInput(f"face {number} has no variant {position}; it has {len(variants)}")
         return replace(self, choice={**self.choice, number: position})
 
     def check_room(self, number: int) -> None:
@@ -71,7 +72,7 @@ class Desk:
             ValueError: no such face, or it has ``MAX_VARIANTS``.
         """
         if len(self._variants(number)) >= MAX_VARIANTS:
-            raise ValueError(f"face {number} has {MAX_VARIANTS} variants, which is the most that are kept")
+            raise InvalidInput(f"face {number} has {MAX_VARIANTS} variants, which is the most that are kept")
 
     def with_variant(self, number: int, variant: Variant) -> "Desk":
         """The desk with one more variant of a face, which is in use."""
@@ -80,7 +81,7 @@ class Desk:
 
     def _variants(self, number: int) -> tuple[Variant, ...]:
         if number not in self.variants:
-            raise ValueError(f"there is no restored face {number}")
+            raise InvalidInput(f"there is no restored face {number}")
         return self.variants[number]
 
     @property
@@ -130,6 +131,6 @@ class Desks:
         """
         with self._lock:
             if name not in self._kept:
-                raise ValueError("this result is no longer kept; restore the photograph again")
+                raise InvalidInput("this result is no longer kept; restore the photograph again")
             self._kept.move_to_end(name)
             return self._kept[name]

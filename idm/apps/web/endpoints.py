@@ -10,6 +10,7 @@ import gradio as gr
 from idm.apps.web.session import choose, save
 from idm.apps.web.work import Work, told_to_the_user
 from idm.faces.geometry import implausibility
+from idm.io.errors import InvalidInput
 
 _PROGRESS = gr.Progress()
 _NO_PHOTOGRAPH = "upload a photograph first, and name it"
@@ -27,7 +28,7 @@ class Endpoints:
         path = Path(file) if file else None
         with told_to_the_user(path):
             if path is None:
-                raise ValueError(_NO_PHOTOGRAPH)
+                raise InvalidInput(_NO_PHOTOGRAPH)
             with self.work.page_service.memory_for(path):
                 found = self.work.page_service.find(self.work.page_service.read(path))
         chosen = choose(found)
@@ -57,7 +58,7 @@ class Endpoints:
         path, service = Path(file) if file else None, self.work.page_service
         with self.work.on(path, request.session_hash, progress, "Restoring") as on_progress:
             if path is None:
-                raise ValueError(_NO_PHOTOGRAPH)
+                raise InvalidInput(_NO_PHOTOGRAPH)
             wanted = service.request(settings or {})
             with service.memory_for(path, wanted.settings.upscale):
                 done = service.restore(service.read(path, wanted.settings.upscale), wanted, on_progress)

@@ -25,7 +25,7 @@ _GET = re.compile(
     r"|/gradio_api/(info|app_id|startup-events|upload_progress|queue/data|heartbeat/\w+|call/\w+/\w+)/?"
     r"|/gradio_api/file=(?!\w+:).+"
 )
-_POST = re.compile(r"/gradio_api/(upload|queue/join|cancel|reset|call/(find|restore))/?")
+_POST = re.compile(r"/gradio_api/(upload|queue/join|cancel|reset|call/(find_v1|restore_v1))/?")
 
 _HEADERS = {
     # Whatever the page wanted to load from elsewhere, the browser would refuse.

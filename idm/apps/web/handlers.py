@@ -15,6 +15,7 @@ from idm.apps.web.session import PageService, RestoreResult, choose, save
 from idm.apps.web.work import Work, told_to_the_user
 from idm.faces.detect import DetectedFace
 from idm.faces.turns import Turn
+from idm.io.errors import InvalidInput
 
 # The settings that the page has a control for, in the order in which handlers take their values.
 SETTINGS = (
@@ -129,7 +130,7 @@ class Handlers:
         what = f"Restoring {len(faces)} face{'s' * (len(faces) != 1)}"
         with self.work.on(path, request.session_hash, progress, what) as on_progress:
             if path is None:
-                raise ValueError("choose a photograph first")
+                raise InvalidInput("choose a photograph first")
             wanted = self.page_service.request(named(values, faces))
             with self.page_service.memory_for(path, wanted.settings.upscale):
                 photo = self.page_service.read(path, wanted.settings.upscale)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from idm.apps.photo.settings import PhotoSettings
+from idm.io.errors import InvalidInput
 
 MAX_SEED = 2**32 - 1
 MAX_SAMPLES = 8
@@ -42,7 +43,7 @@ def refuse_unknown(values: Mapping[str, Any]) -> None:
     there_are = (*MODEL_OPTIONS, *PHOTO_OPTIONS)
     unknown = [name for name in values if name not in there_are]
     if unknown:
-        raise ValueError(f"there is no setting {', '.join(unknown)}; there are {', '.join(there_are)}")
+        raise InvalidInput(f"there is no setting {', '.join(unknown)}; there are {', '.join(there_are)}")
 
 
 def photo_settings(values: Mapping[str, Any], pick: Literal["identity", "median"]) -> PhotoSettings:
@@ -57,11 +58,11 @@ def photo_settings(values: Mapping[str, Any], pick: Literal["identity", "median"
     except ValidationError as error:
         problem = error.errors()[0]
         place = f"{problem['loc'][0]}: " if problem["loc"] else ""
-        raise ValueError(f"{place}{problem['msg'].removeprefix('Value error, ')}") from None
+        raise InvalidInput(f"{place}{problem['msg'].removeprefix('Value error, ')}") from None
     if not 0 <= settings.seed <= MAX_SEED:
-        raise ValueError(f"the seed must lie in 0..{MAX_SEED}, got {settings.seed}")
+        raise InvalidInput(f"the seed must lie in 0..{MAX_SEED}, got {settings.seed}")
     if settings.samples > MAX_SAMPLES:
-        raise ValueError(f"at most {MAX_SAMPLES} samples of each face are drawn, got {settings.samples}")
+        raise InvalidInput(f"at most {MAX_SAMPLES} samples of each face are drawn, got {settings.samples}")
     if not settings.faces:
-        raise ValueError("choose at least one face")
+        raise InvalidInput("choose at least one face")
     return settings

@@ -24,6 +24,7 @@ from idm.apps.web.workers import Chained, Count, OneAtATime, OnProgress, Watched
 from idm.faces.detect import DetectedFace, Detector, choose_faces
 from idm.faces.recognition import IdentityNet
 from idm.faces.turns import Turn, detect_faces
+from idm.io.errors import InvalidInput
 from idm.io.images import ImageError
 from idm.io.memory import Budget, default_budget, release_freed_memory
 from idm.io.photos import KEPT_SUFFIXES, Photo, bytes_for, read_photo, write_photo
@@ -45,7 +46,7 @@ class RestoreResult:
         return self.request.settings.upscale
 
 
-class CancelledError(ValueError):
+class CancelledError(InvalidInput):
     """The user has cancelled the request."""
 
 
@@ -128,13 +129,13 @@ class PageService:
         refuse_unknown(values)
         label = values.get("restorer", next(iter(self.restorers)))
         if label not in self.restorers:
-            raise ValueError(f"there is no restorer {label!r}; there are {', '.join(self.restorers)}")
+            raise InvalidInput(f"there is no restorer {label!r}; there are {', '.join(self.restorers)}")
         defaults, most = self.defaults(label), self.most_steps(label)
         steps, fidelity = values.get("steps", defaults.num_steps), values.get("fidelity", defaults.fidelity)
         if not (isinstance(steps, int | float) and 1 <= steps <= most and steps == int(steps)):
-            raise ValueError(f"the number of steps must lie in 1..{most}, got {steps}")
+            raise InvalidInput(f"the number of steps must lie in 1..{most}, got {steps}")
         if not (isinstance(fidelity, int | float) and 0 <= fidelity <= 1):
-            raise ValueError(f"fidelity must lie in 0..1, got {fidelity}")
+            raise InvalidInput(f"fidelity must lie in 0..1, got {fidelity}")
         settings = photo_settings(values, pick="median" if self.identity is None else "identity")
         return RestoreRequest(label, settings, int(steps), float(fidelity))
 
@@ -157,7 +158,7 @@ class PageService:
         """
         height, width = self._size(photo, request)
         if height * width > self.max_pixels:
-            raise ValueError(
+            raise InvalidInput(
                 f"the result would have {height * width / 1e6:.0f} megapixels, more than the "
                 f"{self.max_pixels / 1e6:g} allowed; enlarge less"
             )

@@ -12,6 +12,7 @@ import gradio as gr
 
 from idm.apps.web.session import CancelledError, PageService
 from idm.apps.web.workers import OnProgress
+from idm.io.errors import InvalidInput, UserError
 
 
 @contextmanager
@@ -19,7 +20,7 @@ def told_to_the_user(path: Path | None = None) -> Iterator[None]:
     """Show a user's mistake as a message on the page. It names the file without its path on the server."""
     try:
         yield
-    except (ValueError, TypeError, OverflowError) as error:  # the latter two of values that no control of the page has
+    except (UserError, ValueError, TypeError, OverflowError) as error:  # the last two of values that no control has
         message = str(error) if path is None else str(error).replace(str(path), path.name)
         raise gr.Error(html.escape(message), duration=None, title="", print_exception=False) from None
 
@@ -55,7 +56,7 @@ class Work:
             ValueError: the results take ``max_results_bytes``.
         """
         if sum(path.stat().st_size for path in self.results.glob("*/*")) > self.max_results_bytes:
-            raise ValueError("there is no space for more results; old ones are removed within an hour")
+            raise InvalidInput("there is no space for more results; old ones are removed within an hour")
 
     def new_folder(self) -> Path:
         """A folder for results, whose name cannot be guessed."""
