@@ -41,7 +41,7 @@ def update(
 
 
 @torch.no_grad()
-def average(ema: EMAModel, parameters: Iterable[nn.Parameter], step: int, updated: Bool[Tensor, ""]) -> None:
+def average(ema: EMAModel, parameters: Iterable[Tensor], step: int, updated: Bool[Tensor, ""]) -> None:
     """``ema.step`` after optimiser step ``step`` (from 0), whose decay warms up with the steps; nothing is averaged in
     where the update was left out."""
     ema.optimization_step = step + 1

@@ -91,6 +91,7 @@ def _adapt(arguments: argparse.Namespace) -> None:
         learning_rate=arguments.learning_rate,
         batch_size=arguments.batch_size,
         preset=arguments.preset,
+        lora_rank=arguments.lora_rank,
         seed=arguments.seed,
     )
     config = with_steps(config, arguments.steps, arguments.minutes)
@@ -111,6 +112,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--minutes must be positive, got {arguments.minutes:g}")
     if arguments.steps is not None and arguments.steps < 1:
         raise ValueError(f"--steps must be at least 1, got {arguments.steps}")
+    if arguments.lora_rank is not None and arguments.lora_rank < 1:
+        raise ValueError(f"--lora-rank must be at least 1, got {arguments.lora_rank}")
     if arguments.seed < 0:
         raise ValueError(f"--seed must be 0 or above, got {arguments.seed}")
     if not arguments.learning_rate > 0:
