@@ -19,6 +19,7 @@ from idm.models.layers import (
     NoiseLevelEmbedding,
     ResidualBlock,
     Upsample,
+    depth_to_space,
     zero_init,
 )
 
@@ -173,7 +174,7 @@ class Denoiser(nn.Module):
             h = self._run(self.decoder[i], h, embedding)
 
         h = F.silu(self.norm_out(h))
-        pixels = F.pixel_shuffle(self.conv_out(h), self.config.patch_size)
+        pixels = depth_to_space(self.conv_out(h), self.config.patch_size)
         if self.refine is not None:
             pixels = pixels + self.refine(h, patches, pixels)
         output = pixels[..., :height, :width].float()
@@ -234,7 +235,7 @@ class Refinement(nn.Module):
             patches: of x_d, where there is one, and of x_t, as the encoder is given them.
             pixels: what the patches gave.
         """
-        seen = F.pixel_shuffle(torch.cat([self.features(h), patches], dim=1), self.patch_size)
+        seen = depth_to_space(torch.cat([self.features(h), patches], dim=1), self.patch_size)
         h = torch.cat([seen, pixels], dim=1).contiguous(memory_format=torch.channels_last)
         h = F.silu(self.conv(F.silu(self.conv_in(h))))
         if self.blurring is None:
