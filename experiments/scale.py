@@ -67,9 +67,9 @@ Several GPUs count as one times their number: communication and waiting for data
 |---|---|---|{bars}
 {rows}
 """
-ASSUMED = f"""**No GPU was measured.** The hours assume that a GPU reaches {SHARE:.0%} of {PEAK_TFLOPS} TFLOP/s
-(H100, dense bfloat16). They are inversely proportional to that share. `benchmarks/gpu.py` measures the throughput, and `--measured`
-then replaces the assumption. A training step counts three forward passes, four with gradient checkpointing."""
+ASSUMED = f"""**No GPU was measured.** The hours assume that a GPU reaches {SHARE:.0%} of {PEAK_TFLOPS} TFLOP/s (H100, dense bfloat16). They are
+inversely proportional to that share. `benchmarks/gpu.py` measures the throughput, and `--measured` then replaces the
+assumption. A training step counts three forward passes, four with gradient checkpointing."""  # noqa: E501
 
 CLEANING_TEXT = """
 ## A cleaning on {num_processes} processes, without networks
