@@ -49,7 +49,9 @@ def merged_weights(network: nn.Module) -> dict[str, Tensor]:
     for name, parameter in network.named_parameters():
         if name.endswith(_ORIGINAL):
             layer = name.removesuffix(_ORIGINAL)
-            merged[f"{layer}.weight"] = network.get_submodule(layer).weight
+            weight = network.get_submodule(layer).weight
+            assert isinstance(weight, Tensor)
+            merged[f"{layer}.weight"] = weight
         elif ".parametrizations." not in name:
             merged[name] = parameter
     return merged
