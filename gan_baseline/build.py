@@ -15,11 +15,10 @@ from gan_baseline.restorer import find_gfpgan
 from gan_baseline.schema import CheckpointPriorConfig, GANConfig, TrainedPriorConfig
 from gan_baseline.stylegan2 import StyleGAN2Generator
 from gan_baseline.weights import load_gfpgan
-from idm.config.assembly.data import build_source
 from idm.config.assembly.run import build_run
 from idm.config.load import ConfigError
-from idm.config.schema import AssetsConfig, FolderConfig, HuggingFaceConfig, SyntheticConfig
-from idm.data.sources import FolderFaces
+from idm.config.schema import HuggingFaceConfig
+from idm.data.sources import FolderFaces, StreamedFaces
 from idm.faces.components import ComponentDiscriminators
 from idm.faces.features import (
     Embedding,
@@ -74,18 +73,14 @@ def check_landmarks(config: GANConfig) -> None:
     losses, source = config.losses, config.data.source
     if not (losses.component_adversarial or losses.component_style):
         return
-    match source:
-        case SyntheticConfig():
-            return
-        case HuggingFaceConfig():
-            known, remedy = source.landmarks_column is not None, "name their column, data.source.landmarks_column"
-        case FolderConfig() | AssetsConfig():
-            faces = build_source(source, config.data.image_size, config.seed)
-            assert isinstance(faces, FolderFaces)
-            known = faces.has_landmarks
-            remedy = f"put metadata.jsonl with landmarks, or FFHQ's ffhq-dataset-v2.json, into {faces.folder}"
-        case _:
-            assert_never(source)
+    if isinstance(source, HuggingFaceConfig):
+        known, remedy = source.landmarks_column is not None, "name their column, data.source.landmarks_column"
+    else:
+        faces = source.build(config.data.image_size, config.seed)
+        assert not isinstance(faces, StreamedFaces)
+        known = faces.has_landmarks if isinstance(faces, FolderFaces) else faces[0].landmarks is not None
+        folder = faces.folder if isinstance(faces, FolderFaces) else "their folder"
+        remedy = f"put metadata.jsonl with landmarks, or FFHQ's ffhq-dataset-v2.json, into {folder}"
     if not known:
         raise ConfigError(
             "losses.component_adversarial, component_style: the faces of data.source have no landmarks, so there are "

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from diffusers.training_utils import EMAModel
 from jaxtyping import Float
 from torch import Tensor
 
@@ -24,8 +23,8 @@ from idm.data.pairs import Batch
 from idm.faces.components import known_boxes
 from idm.faces.features import Embedding, FeatureMaps, feature_l1
 from idm.io.ranges import from_uint8, to_diffusion
+from idm.training.ema import EMA
 from idm.training.learner import seed_of
-from idm.training.updates import average
 
 Images = Float[Tensor, "b 3 s s"]
 
@@ -45,7 +44,7 @@ class Weights:
 
 
 class AdversarialIteration:
-    """Trains a GFP-GAN; a :class:`~idm.training.learner.Learner`.
+    """Trains a GFP-GAN; a :class:`~idm.training.protocol.Learner`.
 
     Args:
         adversary, components: the discriminators; None where no loss wants them.
@@ -84,7 +83,7 @@ class AdversarialIteration:
         self.model, self.optimizer = accelerator.prepare(
             generator, adam.optimizer(generator, factors(generator) if equalised else None)
         )
-        self.ema = EMAModel(self._parameters(), decay=ema_decay, foreach=True)
+        self.ema = EMA(self._parameters(), ema_decay)
         self.skipped = torch.zeros((), device=accelerator.device)
 
     # -------------------------------------------------------------------------------------------- one step
@@ -101,7 +100,7 @@ class AdversarialIteration:
                     values[name].append(value.detach())
                 norms = [player.adam.step(self.accelerator, player.model, player.optimizer) for player in players]
         updated = torch.stack([torch.isfinite(norm) for norm in norms if norm is not None])
-        average(self.ema, self._parameters(), step, updated[0])
+        self.ema.update(self._parameters(), step, updated[0])
         self.skipped = (~updated.all()).float()
         return {name: torch.stack(each).mean() for name, each in values.items()}
 
@@ -180,7 +179,7 @@ class AdversarialIteration:
     # -------------------------------------------------------------------------------------------- its result
 
     def restorer(self) -> GFPGANRestorer:
-        self._publish()
+        self.ema.publish(self.published.parameters())
         return GFPGANRestorer(self.published)
 
     def tensors(self) -> list[Tensor]:
@@ -190,20 +189,14 @@ class AdversarialIteration:
 
     def save(self, folder: Path) -> None:
         self.accelerator.save_state(str(folder), safe_serialization=True)
-        self._publish()
+        self.ema.publish(self.published.parameters())
         if self.accelerator.is_main_process:
             save_gfpgan(self.published, folder / MODEL)
 
     def load(self, folder: Path) -> None:
         self.accelerator.load_state(str(folder))
         self.published.load_state_dict(load_gfpgan(folder / MODEL).state_dict())
-        for shadow, averaged in zip(self.ema.shadow_params, self.published.parameters(), strict=True):
-            shadow.copy_(averaged)
-
-    def _publish(self) -> None:
-        """Copy the averaged weights into the model that is validated and saved."""
-        for published, averaged in zip(self.published.parameters(), self.ema.shadow_params, strict=True):
-            published.copy_(averaged)
+        self.ema.restore(self.published.parameters())
 
     def _parameters(self) -> list[torch.nn.Parameter]:
         return list(self.accelerator.unwrap_model(self.model).parameters())

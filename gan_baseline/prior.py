@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from diffusers.training_utils import EMAModel
 from jaxtyping import Float, Int64
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -21,8 +20,8 @@ from idm.data.pairs import Batch
 from idm.io.ranges import from_uint8, to_diffusion
 from idm.io.run_folder import damage, list_checkpoints
 from idm.io.weights import WeightsError, fill, read_weights
+from idm.training.ema import EMA
 from idm.training.learner import seed_of
-from idm.training.updates import average
 
 PRIOR = "prior.safetensors"
 
@@ -47,7 +46,7 @@ class MixingPrior(nn.Module):
 
 
 class PriorIteration:
-    """Trains the prior; a :class:`~idm.training.learner.Trainable`.
+    """Trains the prior; a :class:`~idm.training.protocol.Trainable`.
 
     Args:
         mixing: share of images whose codes come from two z.
@@ -76,7 +75,7 @@ class PriorIteration:
         self.model, self.optimizer = accelerator.prepare(
             prior, adam.optimizer(prior, factors(prior) if equalised else slow)
         )
-        self.ema = EMAModel(self._parameters(), decay=ema_decay, foreach=True)
+        self.ema = EMA(self._parameters(), ema_decay)
         self.skipped = torch.zeros((), device=accelerator.device)
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
@@ -98,7 +97,7 @@ class PriorIteration:
                 ]
             rows.append({"loss": loss.detach()} | {name: value.detach() for name, value in (own | accuracies).items()})
         updated = torch.stack([torch.isfinite(norm) for norm in norms if norm is not None])
-        average(self.ema, self._parameters(), step, updated[0])
+        self.ema.update(self._parameters(), step, updated[0])
         self.skipped = (~updated.all()).float()
         return {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}
 
@@ -120,16 +119,14 @@ class PriorIteration:
 
     def save(self, folder: Path) -> None:
         self.accelerator.save_state(str(folder), safe_serialization=True)
+        self.ema.publish(self.published.parameters())
         if self.accelerator.is_main_process:
-            for published, averaged in zip(self.published.parameters(), self.ema.shadow_params, strict=True):
-                published.copy_(averaged)
             save_file(self.published.state_dict(), folder / PRIOR)
 
     def load(self, folder: Path) -> None:
         self.accelerator.load_state(str(folder))
         load_prior(self.published, folder / PRIOR)
-        for shadow, averaged in zip(self.ema.shadow_params, self.published.parameters(), strict=True):
-            shadow.copy_(averaged)
+        self.ema.restore(self.published.parameters())
 
     def _parameters(self) -> list[torch.nn.Parameter]:
         return list(self.accelerator.unwrap_model(self.model).parameters())

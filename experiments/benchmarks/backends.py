@@ -20,10 +20,9 @@ from rounds import Turn, speedup, start, take_turns, write_result
 from table import backends_table
 from torch import Tensor
 
-from idm.config.assembly.data import assets_folder
 from idm.config.assembly.intrinsic import build_denoiser, build_idm
 from idm.data.pairs import FrozenPairs
-from idm.data.sources import FolderFaces, Part, SyntheticFaces
+from idm.data.sources import FolderFaces, Part, SyntheticFaces, assets_folder
 from idm.degradation import GFPGAN
 from idm.evaluation.metrics import psnr
 from idm.io.machine import keep_freed_memory, provenance, quieten_libraries, share_cores

@@ -20,9 +20,8 @@ import torch
 from networks import FACES64, FACES128, Case
 from rounds import Turn, start, take_turns, write_result
 
-from idm.config.assembly.data import assets_folder
 from idm.config.assembly.intrinsic import build_denoiser, build_idm
-from idm.data.sources import FolderFaces, Part
+from idm.data.sources import FolderFaces, Part, assets_folder
 from idm.extrinsic.clean import Cleaning, Settings
 from idm.extrinsic.gate import Gate
 from idm.faces.recognition import load_identity

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from idm.config.assembly.data import assets_folder, evenly
-from idm.data.sources import FolderFaces, Part
+from idm.config.assembly.data import evenly
+from idm.data.sources import FolderFaces, Part, assets_folder
 from idm.evaluation.statistics import mean_and_interval
 from idm.extrinsic.manifest import read_manifest
 from idm.io.atomic import write_json

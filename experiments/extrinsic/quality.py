@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from spoil import Spoiling, spoil
 
-from idm.config.assembly.data import assets_folder
-from idm.data.sources import FolderFaces
+from idm.data.sources import FolderFaces, assets_folder
 from idm.extrinsic.quality import Quality, measure
 from idm.io.atomic import write_json
 from idm.io.machine import provenance

@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from spoil import write_spoiled
 
-from idm.config.assembly.data import assets_folder, build_recipe, evenly
+from idm.config.assembly.data import build_recipe, evenly
 from idm.config.load import load_config
 from idm.config.schema import IDMConfig
 from idm.data.pairs import FrozenPairs
-from idm.data.sources import FolderFaces, Part
+from idm.data.sources import FolderFaces, Part, assets_folder
 from idm.evaluation.engine import evaluate
 from idm.evaluation.metrics import build_metric
 from idm.extrinsic.manifest import SUMMARY, read_manifest

@@ -12,8 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from idm.config.assembly.data import assets_folder
-from idm.data.sources import FaceSource, FolderFaces
+from idm.data.sources import FaceSource, FolderFaces, assets_folder
 from idm.degradation import kernels, operations
 from idm.io.images import write_image
 from idm.io.ranges import from_uint8, to_uint8

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 
 from idm.apps.photo.harm import _qualities, change_share, judge
-from idm.config.assembly.data import assets_folder
 from idm.data.pairs import FrozenPairs, collate
-from idm.data.sources import FolderFaces
+from idm.data.sources import FolderFaces, assets_folder
 from idm.degradation import PRESETS
 from idm.evaluation.pixels import psnr
 from idm.faces.colour import match_colour

@@ -20,8 +20,7 @@ import torch
 
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
-from idm.config.assembly.data import assets_folder
-from idm.data.sources import FolderFaces
+from idm.data.sources import FolderFaces, assets_folder
 from idm.degradation import PRESETS, degrade
 from idm.evaluation.metrics import psnr, ssim
 from idm.faces.detect import load_detector

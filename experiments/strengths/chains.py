@@ -21,9 +21,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from run import SEED, STRENGTHS, embed, laplacian_variance, restore
 
-from idm.config.assembly.data import assets_folder
 from idm.data.pairs import FrozenPairs, Pair
-from idm.data.sources import FolderFaces, Part
+from idm.data.sources import FolderFaces, Part, assets_folder
 from idm.diffusion.chain import Chain, SamplerName
 from idm.evaluation.metrics import build_metric, psnr, ssim
 from idm.faces.recognition import cosine, load_identity

@@ -18,9 +18,8 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from idm.config.assembly.data import assets_folder
 from idm.data.pairs import FrozenPairs, Pair
-from idm.data.sources import FolderFaces, Part
+from idm.data.sources import FolderFaces, Part, assets_folder
 from idm.degradation import PRESETS, Recipe
 from idm.evaluation.metrics import psnr, ssim
 from idm.faces.recognition import cosine, load_identity

@@ -12,12 +12,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from idm.config.schema import RunConfig
+from idm.io.errors import InvalidInput
 
 Schema = TypeVar("Schema", bound=BaseModel)
 Config = TypeVar("Config", bound=RunConfig)
 
 
-class ConfigError(ValueError):
+class ConfigError(InvalidInput):
     """What is wrong with a configuration: all faults, one a line."""
 
 
@@ -57,6 +58,8 @@ def load_config(path: Path, schema: type[Config], overrides: Sequence[str] = ())
         raw = yaml.load(path.read_text(), Loader=_Loader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not a text file ({error})") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not YAML: {error}") from None
     if not isinstance(raw, dict):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from idm.data.sources import Face, FaceSource
+from idm.io.errors import InvalidInput
 
 Share = Callable[[int], float]
 """Share of P_X* at an optimiser step."""
@@ -21,7 +22,7 @@ class Pool:
 
     def __init__(self, old: FaceSource, new: FaceSource, share: Share, batch_size: int, seed: int) -> None:
         if len(old) != len(new):
-            raise ValueError(f"P_X has {len(old)} faces but P_X* {len(new)}")
+            raise InvalidInput(f"P_X has {len(old)} faces but P_X* {len(new)}")
         self.old, self.new, self.share, self.batch_size, self.seed = old, new, share, batch_size, seed
 
     def __len__(self) -> int:

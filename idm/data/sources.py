@@ -1,6 +1,7 @@
 """P_X: where faces come from. Every source gives the same thing: square RGB faces of one size, by index."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from jaxtyping import Float32, UInt8
 
 from idm.data.synthetic import check_size, synthetic_face
 from idm.faces.template import five_of_68
+from idm.io.errors import InvalidInput
 from idm.io.find import find_images
 from idm.io.images import ImageError, Picture, decode_image, read_image, resize_image
 
@@ -47,6 +49,21 @@ class FaceSource(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Face: ...
+
+
+def assets_folder() -> Path:
+    """The folder named by the environment variable IDM_ASSETS.
+
+    Raises:
+        InvalidInput: it is not set.
+    """
+    named = os.environ.get("IDM_ASSETS")
+    if not named:
+        raise InvalidInput(
+            "data.source.name=assets: the environment variable IDM_ASSETS is not set; it names a folder with "
+            "faces256/train, faces256/val and faces256/test (aligned faces and metadata.jsonl)"
+        )
+    return Path(named)
 
 
 class SyntheticFaces:
@@ -196,7 +213,7 @@ class OnOriginals:
 
     def __init__(self, cleaned: FaceSource, originals: FaceSource) -> None:
         if len(cleaned) != len(originals):
-            raise ValueError(f"{len(cleaned)} cleaned faces, but {len(originals)} originals")
+            raise InvalidInput(f"{len(cleaned)} cleaned faces, but {len(originals)} originals")
         self.cleaned, self.originals = cleaned, originals
 
     def __len__(self) -> int:
@@ -257,7 +274,7 @@ def _points(values: Any) -> Landmarks | Points68:
     if points.shape in ((10,), (136,)):
         points = points.reshape(-1, 2)
     if points.shape not in ((5, 2), (68, 2)):
-        raise ValueError(f"expected 5 or 68 points (x, y), got numbers of shape {points.shape}")
+        raise InvalidInput(f"expected 5 or 68 points (x, y), got numbers of shape {points.shape}")
     return points
 
 

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from idm.io.errors import InvalidInput
+
 MIN_SIZE, MAX_SIZE = 16, 1024
 _DOMAIN = 0x5FACE  # keeps these random numbers apart from others that are drawn from the same seed
 _ORIGIN = np.array([256.5, 240.6])
@@ -41,7 +43,7 @@ class SyntheticFace:
 def check_size(size: int) -> None:
     """Raises ValueError for a size outside 16 to 1024 pixels."""
     if not MIN_SIZE <= size <= MAX_SIZE:
-        raise ValueError(f"size must be from {MIN_SIZE} to {MAX_SIZE} pixels, got {size}")
+        raise InvalidInput(f"size must be from {MIN_SIZE} to {MAX_SIZE} pixels, got {size}")
 
 
 def synthetic_face(seed: int, index: int, size: int) -> SyntheticFace:
@@ -54,7 +56,7 @@ def synthetic_face(seed: int, index: int, size: int) -> SyntheticFace:
     """
     check_size(size)
     if seed < 0 or index < 0:
-        raise ValueError(f"seed and index must not be negative, got {seed} and {index}")
+        raise InvalidInput(f"seed and index must not be negative, got {seed} and {index}")
     person = Person(np.random.default_rng(np.random.SeedSequence([_DOMAIN, seed, index])))
     times = 1 if size >= 512 else max(2, -(-128 // size))  # small pictures are painted larger and averaged
     canvas = Canvas(person, size * times)

@@ -13,6 +13,7 @@ from idm.data.sources import FaceSource, Part
 from idm.degradation import Recipe
 from idm.evaluation.engine import evaluate
 from idm.evaluation.metric import PairMetric
+from idm.io.errors import InvalidInput
 from idm.restorers.protocol import Restorer
 
 DRAWS = 4
@@ -77,7 +78,7 @@ def student_interval(values: Sequence[float]) -> tuple[float, float, float]:
         ValueError: fewer than two values.
     """
     if len(values) < 2:
-        raise ValueError(f"an interval needs at least two values, got {len(values)}")
+        raise InvalidInput(f"an interval needs at least two values, got {len(values)}")
     mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
     half = float(stdtrit(len(values) - 1, 0.975)) * deviation / sqrt(len(values))
     return mean, mean - half, mean + half

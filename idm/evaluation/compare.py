@@ -82,7 +82,7 @@ def compare(
     The restorers take turns batch by batch, so that their seconds were measured under the same conditions.
 
     Args:
-        bicubic: the same pairs, degraded with ``enlarge="bicubic"``.
+        bicubic: the same pairs, brought back to size by bicubic interpolation.
         strangers: for each pair the index of another, whose clean face is measured as if it were a restored one.
         kept: by restorer, faces of an earlier run that was stopped; those of this run are added.
     """

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from idm.io.errors import InvalidInput
 from idm.io.find import find_images
 from idm.io.images import ImageError, read_image
 
@@ -99,7 +100,7 @@ def check_face_set(name: str, folder: Path) -> Iterator[str]:
         ValueError: no set has this name.
     """
     if name not in FACE_SETS:
-        raise ValueError(f"{name!r} is not a known set; known: {', '.join(FACE_SETS)}")
+        raise InvalidInput(f"{name!r} is not a known set; known: {', '.join(FACE_SETS)}")
     known = FACE_SETS[name]
     stems: dict[str, set[str]] = {}
     for part in ("lq", "hq") if known.paired else (".",):

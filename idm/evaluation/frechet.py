@@ -7,6 +7,8 @@ compared with FID's.
 import numpy as np
 from jaxtyping import Float
 
+from idm.io.errors import InvalidInput
+
 NAME = "Frechet distance of MobileFaceNet features"
 
 
@@ -21,7 +23,7 @@ def frechet_distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -
         ValueError: fewer than two rows, or values that are not finite.
     """
     if min(len(a), len(b)) < 2 or not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("a Frechet distance needs at least two finite rows on each side")
+        raise InvalidInput("a Frechet distance needs at least two finite rows on each side")
     a, b = a.astype(np.float64), b.astype(np.float64)
     root = _square_root(np.cov(a, rowvar=False))
     # Tr (S_a S_b)^(1/2) = Tr (R S_b R)^(1/2) with R = S_a^(1/2), which is symmetric
@@ -42,7 +44,7 @@ def kernel_distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) ->
         ValueError: fewer than two rows, or values that are not finite.
     """
     if min(len(a), len(b)) < 2 or not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("a kernel distance needs at least two finite rows on each side")
+        raise InvalidInput("a kernel distance needs at least two finite rows on each side")
     a, b = a.astype(np.float64), b.astype(np.float64)
 
     def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 
 from idm.data.sources import FaceSource
 from idm.evaluation.metric import FaceEmbeddings, Image01, Metric, Networks, PairMetric, check_images
+from idm.io.errors import InvalidInput
 from idm.io.ranges import from_uint8
 
 _FEATURES = (
@@ -44,7 +45,7 @@ def nearest_others(source: FaceSource, faces: FaceEmbeddings) -> list[int]:
         ValueError: there is only one face.
     """
     if len(source) < 2:
-        raise ValueError("a stranger needs at least two faces")
+        raise InvalidInput("a stranger needs at least two faces")
     features = np.stack([faces(from_uint8(source[i].image)) for i in range(len(source))])
     similarity = features @ features.T
     np.fill_diagonal(similarity, -np.inf)

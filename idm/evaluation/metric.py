@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from idm.io.errors import InvalidInput
+
 if TYPE_CHECKING:
     from idm.evaluation.inception import Inception
     from idm.faces.recognition import IdentityNet
@@ -80,7 +82,7 @@ class FaceEmbeddings:
 
         height, width, _ = image.shape
         if height != width:
-            raise ValueError(f"identity wants square aligned faces, got {height} x {width}")
+            raise InvalidInput(f"identity wants square aligned faces, got {height} x {width}")
         key = hashlib.blake2b(image.tobytes()).digest()
         if key not in self._known:
             [self._known[key]] = self.network.embed([image], [ffhq_landmarks(height)])
@@ -125,11 +127,11 @@ class Metric:
 def check_images(restored: Image01, hq: Image01, smallest: int = 1) -> None:
     """Refuse images of different shapes, too small ones, and values outside [0, 1]."""
     if restored.shape != hq.shape:
-        raise ValueError(f"images to compare differ in shape: {restored.shape} and {hq.shape}")
+        raise InvalidInput(f"images to compare differ in shape: {restored.shape} and {hq.shape}")
     height, width, _ = restored.shape
     if min(height, width) < smallest:
-        raise ValueError(f"image of {height} x {width} is too small: each side needs {smallest} pixels")
+        raise InvalidInput(f"image of {height} x {width} is too small: each side needs {smallest} pixels")
     for image in (restored, hq):
         low, high = float(image.min()), float(image.max())
         if not (low >= -1e-6 and high <= 1 + 1e-6):  # false for NaN too
-            raise ValueError(f"values must lie in [0, 1], got {low:g}..{high:g}")
+            raise InvalidInput(f"values must lie in [0, 1], got {low:g}..{high:g}")

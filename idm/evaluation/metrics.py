@@ -12,16 +12,13 @@ from pathlib import Path
 from idm.evaluation import identity, perceptual, pixels, sets
 from idm.evaluation.metric import Metric, Networks, PairMetric, SetMetric
 from idm.evaluation.pixels import psnr, psnr_y, ssim
+from idm.io.errors import InvalidInput, MissingPackage
 
 __all__ = ["METRICS", "Metrics", "MissingPackage", "build_metric", "build_metrics", "gap", "psnr", "psnr_y", "ssim"]
 
 METRICS: dict[str, Metric] = {
     metric.name: metric for metric in (*pixels.METRICS, *perceptual.METRICS, *identity.METRICS, *sets.METRICS)
 }
-
-
-class MissingPackage(ImportError):
-    """A metric needs a package of the extra ``[metrics]``; the message says how to install it."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,9 @@ def build_metrics(
     """
     rows = [_row(name) for name in names]
     if all(row.kind == "set" for row in rows):
-        raise ValueError(f"{', '.join(names)} looks at all faces together only; add one of single faces, such as psnr")
+        raise InvalidInput(
+            f"{', '.join(names)} looks at all faces together only; add one of single faces, such as psnr"
+        )
     built = Metrics({}, {}, {}, Networks(weights_dir, device))
     errors: list[str] = []
     for row in rows:
@@ -114,5 +113,5 @@ def _build(row: Metric, networks: Networks) -> PairMetric | SetMetric:
 
 def _row(name: str) -> Metric:
     if name not in METRICS:
-        raise ValueError(f"{name!r} is unknown; known: {', '.join(METRICS)}")
+        raise InvalidInput(f"{name!r} is unknown; known: {', '.join(METRICS)}")
     return METRICS[name]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from idm.evaluation.metric import Image01, Metric, Networks, PairMetric, check_images
+from idm.io.errors import InvalidInput
 from idm.io.weights import find_weights, missing_weights
 
 
@@ -56,13 +57,13 @@ def build_niqe(networks: Networks) -> PairMetric:
     def niqe(restored: Image01, hq: Image01 | None = None) -> float:
         check_images(restored, restored, smallest=96)
         if max(restored.shape) < 192:
-            raise ValueError("NIQE needs two blocks of 96 x 96: one has no covariance")
+            raise InvalidInput("NIQE needs two blocks of 96 x 96: one has no covariance")
         try:
             value = network(rearrange(torch.from_numpy(restored), "h w c -> 1 c h w")).item()
         except torch.linalg.LinAlgError:
             value = math.nan
         if not math.isfinite(value):
-            raise ValueError("NIQE is not defined for an image without texture")
+            raise InvalidInput("NIQE is not defined for an image without texture")
         return value
 
     return niqe

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from idm.evaluation.metric import Image01, Metric, PairMetric, check_images
+from idm.io.errors import InvalidInput
 
 _EQUAL = (
     "an image equal to its original counts as one that differs by one 8-bit level in one value, the smallest "
@@ -88,7 +89,7 @@ def sharpness(restored: Image01, hq: Image01) -> float:
     check_images(restored, hq, smallest=3)
     blurred, original = (cv2.Laplacian(image.astype(np.float64) @ _LUMA, cv2.CV_64F).var() for image in (restored, hq))
     if original == 0:
-        raise ValueError("sharpness is not defined for an original without texture")
+        raise InvalidInput("sharpness is not defined for an original without texture")
     return float(blurred / original)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from idm.evaluation.metrics import METRICS
 from idm.evaluation.tables import DIFFERENCES, Table, comparison_table, differences_table, interval_note, notes
+from idm.io.errors import InvalidInput
 
 # Of the first that was measured: how likely the faces look, against PSNR, how near they are.
 PERCEPTION = ("lpips", "dists", "fid", "kid", "niqe", "musiq", "topiq_nr-face", "kernel", "frechet", "deg", "sharpness")
@@ -21,7 +22,7 @@ NUM_BINS = 24
 Point = tuple[str, float, float]  # label, x, y
 
 
-class ReportError(ValueError):
+class ReportError(InvalidInput):
     """A folder holds no comparison; the message begins with its path."""
 
 

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.special import ndtr, stdtrit
 
+from idm.io.errors import InvalidInput
+
 INTERVAL = "Mean and studentised bootstrap 95 % interval, from ten faces on"
 FEWEST = 10  # values that give an interval: of fewer the spread of a resample is too often near 0
 
@@ -31,7 +33,7 @@ def mean_and_interval(
     """
     x = np.asarray(values, np.float64)
     if x.size == 0 or not np.isfinite(x).all():
-        raise ValueError(f"need at least one value, all of them finite, got {x.size} values")
+        raise InvalidInput(f"need at least one value, all of them finite, got {x.size} values")
     mean, spread = float(x.mean()), float(x.std())
     if x.size > 1 and np.ptp(x) == 0:
         return mean, mean, mean

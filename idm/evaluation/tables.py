@@ -14,6 +14,7 @@ import yaml
 
 from idm.evaluation.metrics import METRICS
 from idm.evaluation.sets import REAL, STRANGER
+from idm.io.errors import InvalidInput
 
 Table = tuple[list[str], list[list[str]]]  # header, rows
 DIFFERENCES = "Paired differences over the same faces; an interval without 0 supports a difference."
@@ -174,10 +175,10 @@ def _cell(value: dict[str, float | None] | None) -> str:
 def _require_one_protocol(results: list[dict[str, Any]], names: list[str]) -> None:
     for key in ("data", "num_images", "seed", "interval"):
         if len({json.dumps(result.get(key)) for result in results}) > 1:
-            raise ValueError(f"the rows differ in {key!r}: numbers of different data stand in one column")
+            raise InvalidInput(f"the rows differ in {key!r}: numbers of different data stand in one column")
     for name in names:
         if len({result["protocol"][name] for result in results}) > 1:
-            raise ValueError(f"the rows were measured by different protocols of {name}")
+            raise InvalidInput(f"the rows were measured by different protocols of {name}")
 
 
 def _provenance(results: list[dict[str, Any]]) -> list[str]:

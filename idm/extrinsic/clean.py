@@ -7,7 +7,6 @@ another.
 """
 
 import hashlib
-import json
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -41,7 +40,7 @@ from idm.extrinsic.shards import (
 )
 from idm.faces.recognition import IdentityNet, cosine
 from idm.faces.template import ffhq_landmarks
-from idm.io.atomic import write_json
+from idm.io.atomic import read_json, write_json
 from idm.io.find import as_text
 from idm.io.images import ImageError
 from idm.io.machine import num_usable_cores
@@ -114,7 +113,7 @@ class Cleaning:
         if not path.exists() and others:
             raise CleanError(f"{others[0]}: does not belong to this job; choose another output folder")
         if path.exists():
-            before, now = _flat(json.loads(path.read_text())), _flat(self.about)
+            before, now = _flat(read_json(path)), _flat(self.about)
             changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
             if changed:
                 raise CleanError(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from idm.extrinsic.quality import Quality
+from idm.io.errors import InvalidInput
 
 Reason = Literal["no gate", "better", "identity", "softer", "noisier", "blockier", "no better"]
 
@@ -50,7 +51,7 @@ def decide(gate: Gate | None, before: Quality, after: Quality, identity: float |
         return Decision(True, "no gate")
     if gate.min_identity is not None:
         if identity is None:
-            raise ValueError("the gate's min_identity needs a measured identity")
+            raise InvalidInput("the gate's min_identity needs a measured identity")
         if not identity >= gate.min_identity:
             return Decision(False, "identity")
     sharper = (after.sharpness - before.sharpness) / max(before.sharpness, 1e-6)  # a blank picture has none

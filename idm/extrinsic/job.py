@@ -1,6 +1,5 @@
 """A cleaning job over all processes: who makes which shard, the progress of the whole, and the end."""
 
-import json
 import sys
 import time
 from typing import Any, Protocol, runtime_checkable
@@ -10,6 +9,7 @@ from tqdm import tqdm
 from idm.extrinsic.clean import Cleaning
 from idm.extrinsic.manifest import SUMMARY, finish
 from idm.extrinsic.shards import is_finished
+from idm.io.atomic import read_json
 
 POLL_SECONDS = 1.0
 
@@ -55,7 +55,7 @@ def run_job(job: Cleaning, state: Processes) -> dict[str, Any]:
     if state.is_main_process and not summary.exists():
         finish(job.output, job.paths, job.about)
     state.wait_for_everyone()
-    return json.loads(summary.read_text())
+    return read_json(summary)
 
 
 class Progress:

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from idm.io.errors import InvalidInput
+
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _DX = np.array([[-0.5, 0, 0.5]], np.float32)
 # Immerkaer, Fast Noise Variance Estimation (1996), eq. 3: blind to constants and slopes; unit response to white noise.
@@ -42,7 +44,7 @@ def measure(image: UInt8[np.ndarray, "s s 3"]) -> Quality:
         ValueError: a side is below 24 pixels.
     """
     if min(image.shape[:2]) < _MIN_SIDE:
-        raise ValueError(f"quality needs sides of {_MIN_SIDE} pixels, got {image.shape[0]} x {image.shape[1]}")
+        raise InvalidInput(f"quality needs sides of {_MIN_SIDE} pixels, got {image.shape[0]} x {image.shape[1]}")
     rgb = image.astype(np.float32)
     luma = rgb @ _LUMA
     slope = _slopes(cv2.GaussianBlur(luma, (0, 0), 1.0))

@@ -1,7 +1,6 @@
 """What a cleaning job did, for the eye: sheets of faces before and after, and a page around them."""
 
 import html
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,8 +8,9 @@ import numpy as np
 
 from idm.extrinsic.manifest import SUMMARY, read_manifest
 from idm.extrinsic.shards import Entry
-from idm.io.atomic import write_text
-from idm.io.images import image_grid, write_image
+from idm.io.atomic import read_json, write_text
+from idm.io.grid import image_grid
+from idm.io.images import write_image
 
 Pictures = Callable[[Sequence[Entry]], list[tuple[np.ndarray, np.ndarray]]]
 """Gives (x, x*) of each entry."""
@@ -32,7 +32,7 @@ def write_report(output: Path, pictures: Pictures, num_shown: int = 12, seed: in
         write_image(folder / name, image_grid([list(pair) for pair in pictures(entries)], ["x", "x* = f(x)"]))
         sections.append(_section(title, name, entries))
     page = folder / "index.html"
-    write_text(page, _page(json.loads((output / SUMMARY).read_text()), sections))
+    write_text(page, _page(read_json(output / SUMMARY), sections))
     return page
 
 

@@ -23,12 +23,13 @@ from PIL import Image
 
 from idm.data.sources import HuggingFaceFaces, Landmarks
 from idm.io.atomic import CheckpointError, sha256, sync, write_json
+from idm.io.errors import UserError
 from idm.io.machine import num_usable_cores
 
 DATA, RECORDS = "data", "records"
 
 
-class CleanError(RuntimeError):
+class CleanError(UserError, RuntimeError):
     """A cleaning job cannot go on or begin; the message says why and what to do."""
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from idm.faces.template import ffhq_landmarks
+from idm.io.errors import InvalidInput
 from idm.models.critics import FacialComponentDiscriminator
 
 # Side of the crops of a 512 px face (GFPGAN, gfpgan_model.py); of other faces in proportion.
@@ -45,7 +46,7 @@ def component_boxes(landmarks: Float[Tensor, "b n 2"], image_size: int) -> dict[
             least = _LEAST_HALF_512 * image_size / 512
             return {name: _box_of_points(landmarks[:, a:b], f, least) for name, (a, b, f) in _POINTS_68.items()}
         case number:
-            raise ValueError(f"eyes and mouth are found from 5 or 68 landmarks, not from {number}")
+            raise InvalidInput(f"eyes and mouth are found from 5 or 68 landmarks, not from {number}")
 
 
 def _boxes_of_five(landmarks: Float[Tensor, "b 5 2"]) -> dict[str, Box]:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Float64, Integer
 
 from idm.faces.align import to_unit
 from idm.faces.geometry import implausibility
+from idm.io.errors import InvalidInput
 from idm.io.weights import find_weights
 
 if TYPE_CHECKING:
@@ -142,9 +143,9 @@ def load_detector(
         ValueError: the file holds something else, ``max_side`` is below 64, or ``min_score`` outside (0, 1).
     """
     if max_side < _LEAST_SIDE:
-        raise ValueError(f"the detector's copy must have at least {_LEAST_SIDE} pixels per side, got {max_side}")
+        raise InvalidInput(f"the detector's copy must have at least {_LEAST_SIDE} pixels per side, got {max_side}")
     if min_score is not None and not 0 < min_score < 1:
-        raise ValueError(f"the least score of a face must lie in (0, 1), got {min_score}")
+        raise InvalidInput(f"the least score of a face must lie in (0, 1), got {min_score}")
     chosen = choose_detector(name, weights)
     if chosen == "builtin":
         from idm.faces.detector.search import load_builtin
@@ -167,7 +168,7 @@ def _load_retinaface(name: str, weights: Path | None, device: str) -> _Network:
         state = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
     except Exception as error:  # torch.load raises whatever a broken file runs it into
-        raise ValueError(f"{path}: does not hold the weights of {name} ({_first_line(error)})") from error
+        raise InvalidInput(f"{path}: does not hold the weights of {name} ({_first_line(error)})") from error
     return network.eval().requires_grad_(False)
 
 
@@ -193,5 +194,5 @@ def choose_faces(
     unknown = sorted(set(which) - set(range(len(faces))))
     if unknown:
         there = f"0..{len(faces) - 1}" if faces else "none"
-        raise ValueError(f"there is no face {', '.join(map(str, unknown))}; the faces found are {there}")
+        raise InvalidInput(f"there is no face {', '.join(map(str, unknown))}; the faces found are {there}")
     return sorted(set(which))

@@ -27,7 +27,7 @@ def unlikeness(landmarks: Float[np.ndarray, "5 2"]) -> float:
 
 
 def tilt_of(landmarks: Float[np.ndarray, "5 2"]) -> float:
-    """By how many degrees a face is turned clockwise from upright, in (-180, 180]; 180 where nothing can be said."""
+    """The clockwise rotation of a face from upright in degrees, in (-180, 180]; 180 if its landmarks do not tell."""
     try:
         to_template = umeyama(landmarks, _TEMPLATE)
     except ValueError:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from idm.faces.align import warp
 from idm.faces.mobilefacenet import FEATURES, HEIGHT, WIDTH, MobileFaceNet, fold_norms
 from idm.faces.template import umeyama
+from idm.io.errors import InvalidInput
 from idm.io.weights import find_weights
 
 WEIGHTS = "mobilefacenet_casia.safetensors"
@@ -73,7 +74,7 @@ class IdentityNet:
             ValueError: as many landmarks as images are needed, or a face cannot be aligned.
         """
         if len(images) != len(landmarks):
-            raise ValueError(f"got {len(images)} images but landmarks of {len(landmarks)} faces")
+            raise InvalidInput(f"got {len(images)} images but landmarks of {len(landmarks)} faces")
         crops = [align_for_identity(*face) for face in zip(images, landmarks, strict=True)]
         starts = range(0, len(crops), self.batch_size)
         batches = [torch.from_numpy(np.stack(crops[i : i + self.batch_size])) for i in starts]
@@ -111,7 +112,7 @@ def load_identity(
     try:
         network.load_state_dict(load_file(path), strict=True)
     except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{path}: does not hold the weights of MobileFaceNet ({error})") from error
+        raise InvalidInput(f"{path}: does not hold the weights of MobileFaceNet ({error})") from error
     fold_norms(network.eval().requires_grad_(False))
     network = network.to(device, dtype).to(memory_format=torch.channels_last)
     return IdentityNet(network, device, mirrored=mirrored, dtype=dtype)
@@ -125,5 +126,5 @@ def cosine(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "n d"]) -> Float[np
     """
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     if not (np.isfinite(norms).all() and (norms > 0).all()):
-        raise ValueError("cosine needs finite vectors other than zero")
+        raise InvalidInput("cosine needs finite vectors other than zero")
     return np.clip((a * b).sum(axis=1) / norms, -1, 1)

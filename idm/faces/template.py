@@ -3,6 +3,8 @@
 import numpy as np
 from jaxtyping import Float, Float64
 
+from idm.io.errors import InvalidInput
+
 # FFHQ's five-point template at 512 x 512 as used by facexlib and GFP-GAN, in pixel indices (x, y):
 # left eye, right eye, nose, left and right mouth corner, left and right as seen in the image.
 _FFHQ_512 = (
@@ -23,7 +25,7 @@ def ffhq_landmarks(size: int) -> Float64[np.ndarray, "5 2"]:
         ValueError: ``size`` is below 1.
     """
     if size < 1:
-        raise ValueError(f"size must be at least 1 pixel, got {size}")
+        raise InvalidInput(f"size must be at least 1 pixel, got {size}")
     return (np.array(_FFHQ_512) + 0.5) * (size / 512) - 0.5
 
 
@@ -47,14 +49,14 @@ def umeyama(src: Float[np.ndarray, "n 2"], dst: Float[np.ndarray, "n 2"]) -> Flo
     """
     src, dst = src.astype(np.float64), dst.astype(np.float64)
     if not (np.isfinite(src).all() and np.isfinite(dst).all()):
-        raise ValueError("landmarks must be finite numbers")
+        raise InvalidInput("landmarks must be finite numbers")
     mu_src, mu_dst = src.mean(axis=0), dst.mean(axis=0)  # eq. 34, 35
     x, y = src - mu_src, dst - mu_dst
     covariance = y.T @ x / len(src)  # eq. 38
     u, d, vt = np.linalg.svd(covariance)
     s = np.array([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])  # eq. 43
     if (d * s).sum() < 1e-12:
-        raise ValueError("landmarks coincide or are mirrored: no similarity maps them onto each other")
+        raise InvalidInput("landmarks coincide or are mirrored: no similarity maps them onto each other")
     rotation = u @ np.diag(s) @ vt  # eq. 40
     scale = (d * s).sum() / (x**2).sum(axis=1).mean()  # eq. 42, with the variance of eq. 36
     translation = mu_dst - scale * rotation @ mu_src  # eq. 41

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from idm.io.errors import InvalidInput
+
 # What a clip becomes. AVI holds no times of frames; Matroska holds whatever AVI does.
 RESULTS = {".mp4": ".mp4", ".mov": ".mov", ".mkv": ".mkv", ".webm": ".webm", ".avi": ".mkv"}
 
@@ -28,9 +30,9 @@ class Encoding:
 
     def __post_init__(self) -> None:
         if self.crf is not None and self.codec == "ffv1":
-            raise ValueError("ffv1 is lossless and has no crf")
+            raise InvalidInput("ffv1 is lossless and has no crf")
         if self.crf is not None and not 0 <= self.crf <= 51:
-            raise ValueError(f"crf must lie in 0..51, got {self.crf}")
+            raise InvalidInput(f"crf must lie in 0..51, got {self.crf}")
 
     def options(self) -> dict[str, str]:
         """As FFmpeg takes them."""

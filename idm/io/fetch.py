@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idm.io.atomic import sync
+from idm.io.errors import UserError
 from idm.io.weights import WeightsError, WeightsFile, convert, flaw
 
 ATTEMPTS = 5  # in a row that bring no new byte, until a download is given up
@@ -20,7 +21,7 @@ _PASSING = (408, 429)  # refusals that may be over a moment later
 OnBytes = Callable[[int, int | None], None]
 
 
-class FetchError(OSError):
+class FetchError(UserError, OSError):
     """A file could not be had; the message begins with its address."""
 
 

@@ -7,7 +7,7 @@ grey, colour profiles, size bounds, and one clear :class:`ImageError` for whatev
 import io
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,8 +16,9 @@ from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFile, ImageFont, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin
 
+from idm.io.errors import InvalidInput
 from idm.io.memory import photo_bytes, told
 from idm.io.metadata import STRIPPED, orientation_of, turned, without_metadata
 
@@ -41,7 +42,7 @@ PngImagePlugin.MAX_TEXT_CHUNK = 16 << 20  # so that colour profiles of more than
 T = TypeVar("T")
 
 
-class ImageError(ValueError):
+class ImageError(InvalidInput):
     """A picture cannot be found, read or written. The message is "<path>: <what is wrong>; <what to do>"."""
 
 
@@ -332,7 +333,7 @@ def write_whole(path: Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-# --- resizing and grids -------------------------------------------------------------------------------
+# --- resizing -----------------------------------------------------------------------------------------
 
 
 def resize_image(rgb: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
@@ -346,50 +347,5 @@ def resize_image(rgb: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt
     """
     height, width = size
     if height < 1 or width < 1:
-        raise ValueError(f"size must be at least 1 x 1, got {height} x {width}")
+        raise InvalidInput(f"size must be at least 1 x 1, got {height} x {width}")
     return np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def image_grid(
-    rows: Sequence[Sequence[UInt8[np.ndarray, "_ _ 3"]]], labels: Sequence[str]
-) -> UInt8[np.ndarray, "_ _ 3"]:
-    """A labelled table of pictures on white, such as degraded | restored | original, one row per face.
-
-    All pictures have one size and are copied pixel by pixel; ``labels`` stand above the columns.
-
-    Raises:
-        ValueError: no pictures, a row of another length than ``labels``, or pictures of several sizes.
-    """
-    if not rows or not labels:
-        raise ValueError("a grid needs at least one row and one column")
-    if any(len(row) != len(labels) for row in rows):
-        raise ValueError(f"every row needs {len(labels)} pictures, got {[len(row) for row in rows]}")
-    sizes = {picture.shape[:2] for row in rows for picture in row}
-    if len(sizes) != 1:
-        raise ValueError(f"all pictures of a grid need one size, got {sorted(sizes)}: use resize_image")
-    ((height, width),) = sizes
-
-    gap = max(3, width // 48)
-    margin = 2 * gap
-    font = _label_font(labels, width)
-    top = margin + round(1.8 * font.size)
-    grid_width = 2 * margin + len(labels) * (width + gap) - gap
-    grid_height = top + len(rows) * (height + gap) - gap + margin
-    canvas = Image.new("RGB", (grid_width, grid_height), "white")
-    draw = ImageDraw.Draw(canvas)
-    for column, label in enumerate(labels):
-        left = margin + column * (width + gap)
-        draw.text((left + width / 2, (margin + top) / 2), label, fill=(64, 64, 64), font=font, anchor="mm")
-        for row, pictures in enumerate(rows):
-            canvas.paste(Image.fromarray(pictures[column]), (left, top + row * (height + gap)))
-    return np.array(canvas)
-
-
-def _label_font(labels: Sequence[str], width: int) -> ImageFont.FreeTypeFont:
-    """PIL's built-in font, about a fourteenth of a picture high, smaller if a label would not fit."""
-    for size in range(min(max(width // 14, 10), 32), 5, -1):
-        font = ImageFont.load_default(size)
-        if max(font.getlength(label) for label in labels) <= width:
-            break
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    return font

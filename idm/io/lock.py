@@ -13,13 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+from idm.io.errors import UserError
+
 RUN_LOCK = ".lock"
 LOCK = ".idm.lock"
 
 _held: dict[Path, IO[str]] = {}
 
 
-class FolderInUse(RuntimeError):
+class FolderInUse(UserError, RuntimeError):
     """Another process, or another job of this one, holds the folder; the message begins with its path."""
 
 

@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from idm.io.errors import InvalidInput
 
-class WeightsError(ValueError):
+
+class WeightsError(InvalidInput):
     """Weights cannot be read or written; the message begins with their path."""
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from idm.diffusion.process import Image, SignalLevel
+from idm.io.errors import InvalidInput
 from idm.models.unet import Denoiser
 from idm.restorers.export import ExportError, Graph, Run, check, require, run_by_onnxruntime, write_onnx
 
@@ -56,7 +57,7 @@ class ExportedDenoiser:
         height, width = x_t.shape[-2:]
         size = self._denoiser.config.image_size
         if (height, width) != (size, size):
-            raise ValueError(
+            raise InvalidInput(
                 f"{self.backend} runs faces of {size} x {size} px, got {height} x {width}: torch runs other sizes"
             )
         inputs = {"x_d": x_d, "x_t": x_t, "embedding": self._denoiser.embed_gamma(gamma)}

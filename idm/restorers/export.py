@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from idm.io.errors import InvalidInput
+
 OPSET = 18  # what PyTorch writes without converting; of December 2022
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}  # of the output's largest value; ours
 
@@ -19,7 +21,7 @@ Run = Callable[[dict[str, np.ndarray]], np.ndarray]
 """Runs a graph: arrays by the names of its inputs -> its one output."""
 
 
-class ExportError(ValueError):
+class ExportError(InvalidInput):
     """A network cannot be exported, or its graph cannot be used; the message says why."""
 
 

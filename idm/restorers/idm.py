@@ -14,6 +14,7 @@ from idm.diffusion.chain import SCHEDULERS, Chain, scheduler_settings, signal_le
 from idm.diffusion.process import Image, Prediction
 from idm.diffusion.samplers import sample
 from idm.diffusion.schedule import to_betas
+from idm.io.errors import InvalidInput
 from idm.io.ranges import from_diffusion, to_diffusion
 from idm.models.unet import Denoiser
 from idm.restorers.export import Graph
@@ -92,7 +93,7 @@ class IDM:
             ValueError: the denoiser is conditional, a model of restoration and not of faces.
         """
         if self.denoiser.config.conditional:
-            raise ValueError("generate() needs an unconditional denoiser (denoiser.conditional: false)")
+            raise InvalidInput("generate() needs an unconditional denoiser (denoiser.conditional: false)")
         nothing = torch.zeros(len(seeds), 3, self.image_size, self.image_size)
         return self.sample(nothing, generators_of(seeds), self.chain.changed(fidelity=0.0))
 

@@ -18,6 +18,7 @@ from idm.diffusion.chain import Chain, Start, sampler_of, signal_levels
 from idm.diffusion.process import Image
 from idm.diffusion.schedule import from_betas
 from idm.diffusion.schedulers import build_scheduler
+from idm.io.errors import InvalidInput
 from idm.io.ranges import to_uint8
 from idm.models.unet import Denoiser
 from idm.restorers.idm import IDM
@@ -118,7 +119,9 @@ class IDMPipeline(DiffusionPipeline):
     def _gammas(self) -> Float[Tensor, " T1"]:
         config = self.scheduler.config
         if config.prediction_type != "sample" or config.trained_betas is None:
-            raise ValueError("the scheduler must have trained_betas and prediction_type 'sample': make it from_config")
+            raise InvalidInput(
+                "the scheduler must have trained_betas and prediction_type 'sample': make it from_config"
+            )
         return from_betas(torch.tensor(config.trained_betas, dtype=torch.float64))
 
     @property
@@ -215,7 +218,7 @@ class IDMPipeline(DiffusionPipeline):
         lq = _to_tensor(image)
         size, (height, width) = self.image_size, lq.shape[-2:]
         if (height, width) != (size, size):
-            raise ValueError(
+            raise InvalidInput(
                 f"this model restores aligned faces of {size} x {size} px, got {height} x {width}: resize them first"
             )
         if generator is None:
@@ -254,7 +257,7 @@ def _to_type(restored: Float[Tensor, "b 3 h w"], output_type: str) -> list[PILIm
             return [rearrange(face, "c h w -> h w c").cpu().numpy() for face in restored]
         case "pil":
             return [PILImage.fromarray(to_uint8(rearrange(x, "c h w -> h w c").cpu().numpy())) for x in restored]
-    raise ValueError(f"output_type must be 'pil', 'np' or 'pt', got {output_type!r}")
+    raise InvalidInput(f"output_type must be 'pil', 'np' or 'pt', got {output_type!r}")
 
 
 def _to_tensor(image: ImageInput | Sequence[ImageInput]) -> Float[Tensor, "b 3 h w"]:
@@ -264,10 +267,10 @@ def _to_tensor(image: ImageInput | Sequence[ImageInput]) -> Float[Tensor, "b 3 h
     else:
         images = [image] if isinstance(image, ImageInput) else list(image)
     if not images:
-        raise ValueError("there is no face to restore")
+        raise InvalidInput("there is no face to restore")
     faces = [_one_to_tensor(face) for face in images]
     if len({face.shape for face in faces}) != 1:
-        raise ValueError(f"faces must have one size, got {sorted({tuple(face.shape[1:]) for face in faces})}")
+        raise InvalidInput(f"faces must have one size, got {sorted({tuple(face.shape[1:]) for face in faces})}")
     return torch.stack(faces)
 
 
@@ -276,7 +279,7 @@ def _one_to_tensor(image: ImageInput) -> Float[Tensor, "3 h w"]:
         return _in_range(image)
     array = np.asarray(image.convert("RGB") if isinstance(image, PILImage.Image) else image)
     if array.ndim != 3 or array.shape[2] != 3:
-        raise ValueError(f"expected an h w 3 image, got shape {array.shape}")
+        raise InvalidInput(f"expected an h w 3 image, got shape {array.shape}")
     if array.dtype == np.uint8:
         array = array.astype(np.float32) / 255
     return _in_range(rearrange(torch.from_numpy(array), "h w c -> c h w"))
@@ -284,7 +287,7 @@ def _one_to_tensor(image: ImageInput) -> Float[Tensor, "3 h w"]:
 
 def _in_range(image: Tensor) -> Float[Tensor, "3 h w"]:
     if image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(f"expected a 3 h w or b 3 h w tensor, got shape {tuple(image.shape)}")
+        raise InvalidInput(f"expected a 3 h w or b 3 h w tensor, got shape {tuple(image.shape)}")
     if not image.is_floating_point() or not (image.min() >= 0 and image.max() <= 1):  # false for NaN too
-        raise ValueError(f"expected floats in [0, 1], got {image.dtype} in {image.min()}..{image.max()}")
+        raise InvalidInput(f"expected floats in [0, 1], got {image.dtype} in {image.min()}..{image.max()}")
     return image.float()

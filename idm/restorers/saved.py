@@ -18,6 +18,7 @@ from idm.diffusion.chain import SCHEDULERS, Chain, sampler_of, scheduler_setting
 from idm.diffusion.process import Prediction
 from idm.diffusion.schedule import from_betas, to_betas
 from idm.io.atomic import CheckpointError
+from idm.io.errors import InvalidInput
 from idm.io.run_folder import best_checkpoint, damage, list_checkpoints
 from idm.io.weights import difference
 from idm.models.unet import Architecture, Denoiser
@@ -33,7 +34,7 @@ DEFAULT = BUNDLED["idm-faces-256"]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-class ModelError(ValueError):
+class ModelError(InvalidInput):
     """A model cannot be loaded; the message begins with its path."""
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
+from idm.io.errors import InvalidInput
 from idm.io.ranges import from_diffusion, to_diffusion
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _UNSCALED = ("GFPGAN", "CodeFormer")
 
 
-class ThirdPartyModelError(ValueError):
+class ThirdPartyModelError(InvalidInput):
     """A weights file cannot be used; the message begins with its path."""
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from idm.config.load import ConfigError, load_config
+from idm.config.load import load_config
 from idm.config.schema import RunConfig
+from idm.io.errors import UserError
 from idm.training.stop import follow_launcher
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -35,24 +36,16 @@ def launch(description: str, schema: type[Config], build: Callable[[Config], Fit
     arguments = parser.parse_intermixed_args()
     try:
         config = load_config(arguments.config, schema, arguments.overrides)
-    except ConfigError as error:
+
+        from idm.io.machine import quieten_libraries
+
+        quieten_libraries()
+        run = build(config)
+        run.fit()
+    except (UserError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
-
-    from idm.io.machine import quieten_libraries
-
-    quieten_libraries()
+    run.report()
 
     from accelerate import PartialState
 
-    from idm.extrinsic.shards import CleanError
-    from idm.io.atomic import CheckpointError
-    from idm.io.images import ImageError
-    from idm.training.loop import TrainingError
-
-    try:
-        run = build(config)
-        run.fit()
-    except (ConfigError, ImageError, CheckpointError, TrainingError, CleanError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    run.report()
     PartialState().destroy_process_group()

@@ -4,16 +4,14 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
 from jaxtyping import Float, UInt8
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from idm.data.pairs import Batch
 from idm.diffusion.objective import own_estimates, training_loss
@@ -25,57 +23,10 @@ from idm.io.ranges import to_diffusion
 from idm.models.lora import merged_weights
 from idm.models.unet import Denoiser
 from idm.restorers.idm import IDM
-from idm.restorers.protocol import Restorer
 from idm.restorers.saved import save_idm
 from idm.training.adversarial import Adversary
-from idm.training.updates import average, update
-
-
-@runtime_checkable
-class Trainable(Protocol):
-    """What a training run trains. The run knows steps, data, time and files; the trainable knows the method.
-
-    Attributes:
-        optimizer: of the network that is published, whose learning rate is logged.
-        skipped: 1 if an update of the last step was left out, since a gradient was not finite; else 0.
-    """
-
-    optimizer: AcceleratedOptimizer
-    skipped: Float[Tensor, ""]
-
-    def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
-        """Optimiser step number ``step`` (from 0); takes as many micro-batches as it accumulates.
-
-        Gives what :meth:`idm.training.log.Window.add` takes, "loss" among it, on the device: nothing waits for it.
-        """
-        ...
-
-    def tensors(self) -> list[Tensor]:
-        """All weights that are trained, and their averages: none is ever saved that is not finite."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write the complete state, on all processes, and on the main one the publishable model."""
-        ...
-
-    def load(self, folder: Path) -> None:
-        """Go back to a saved state."""
-        ...
-
-
-@runtime_checkable
-class Learner(Trainable, Protocol):
-    """A trainable whose model restores faces, so that the run can validate it.
-
-    Attributes:
-        model_name: of the publishable model, a file or folder, within a checkpoint.
-    """
-
-    model_name: str
-
-    def restorer(self) -> Restorer:
-        """The model as it would be published now."""
-        ...
+from idm.training.ema import EMA
+from idm.training.updates import update
 
 
 @dataclass(frozen=True)
@@ -125,7 +76,7 @@ Judged = list[tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b 3 s s"]]]
 
 
 class IntrinsicIteration:
-    """Trains a denoiser; a :class:`Learner`.
+    """Trains a denoiser; a :class:`~idm.training.protocol.Learner`.
 
     Args:
         denoiser: may have adapters (:mod:`idm.models.lora`); what needs no gradient is not trained.
@@ -171,9 +122,7 @@ class IntrinsicIteration:
             adversary.prepare(accelerator)
         published = Denoiser(**asdict(denoiser.config)).to(accelerator.device)
         self.pipeline = make_pipeline(published.requires_grad_(False))
-        from diffusers.training_utils import EMAModel  # seconds to import, for what trains only
-
-        self.ema = EMAModel(self._parameters(), decay=optimisation.ema_decay, foreach=True)
+        self.ema = EMA(self._parameters(), optimisation.ema_decay)
         self.skipped = torch.zeros((), device=accelerator.device)
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
@@ -194,7 +143,7 @@ class IntrinsicIteration:
             losses.append(loss.detach())
         assert grad_norm is not None
         updated = torch.isfinite(grad_norm)
-        average(self.ema, self._parameters(), step, updated)
+        self.ema.update(self._parameters(), step, updated)
         by_level = {name: torch.stack([each[name] for each in levels]).sum(dim=0) for name in levels[0]}
         self.skipped = (~updated).float()
         return {"loss": torch.stack(losses).mean(), "grad_norm": grad_norm, **by_level, **critic}
@@ -288,18 +237,12 @@ class IntrinsicIteration:
     def load(self, folder: Path) -> None:
         self.accelerator.load_state(str(folder))
         weights = load_file(folder / self.model_name / "denoiser" / "diffusion_pytorch_model.safetensors")
-        for shadow, name in zip(self.ema.shadow_params, self._names(), strict=True):
-            whole = weights[name]
-            if isinstance(shadow, DTensor):
-                whole = distribute_tensor(whole.to(shadow.device), shadow.device_mesh, shadow.placements)
-            shadow.copy_(whole)
+        self.pipeline.denoiser.float().load_state_dict(weights)
+        self.ema.restore(self.pipeline.denoiser.parameters())
 
     def _publish(self) -> None:
-        """Copy the averaged weights into the publishable pipeline, in float32; on all processes, where sharded
-        weights are gathered."""
-        self.pipeline.denoiser.float()
-        for published, averaged in zip(self.pipeline.denoiser.parameters(), self.ema.shadow_params, strict=True):
-            published.copy_(averaged.full_tensor() if isinstance(averaged, DTensor) else averaged)
+        """Copy the averaged weights into the publishable pipeline, in float32; on all processes."""
+        self.ema.publish(self.pipeline.denoiser.float().parameters())
 
     def _parameters(self) -> list[Tensor]:
         """The weights as they would be published without an average: adapters are merged."""

@@ -20,10 +20,12 @@ from tqdm import tqdm
 from idm.data.pairs import Batch
 from idm.io import run_folder
 from idm.io.atomic import CheckpointError, write_json
-from idm.io.images import image_grid, write_image
+from idm.io.errors import UserError
+from idm.io.grid import image_grid
+from idm.io.images import write_image
 from idm.io.machine import provenance
-from idm.training.learner import Learner, Trainable
 from idm.training.log import Window, append_row, read_log, record_settings, write_rows
+from idm.training.protocol import Learner, Trainable
 from idm.training.recovery import mark_best_anew, set_damaged_aside
 from idm.training.stop import StopSignals
 from idm.training.updates import all_finite
@@ -35,7 +37,7 @@ STOP_EVERY = 8
 """Steps from one time at which several processes ask one another whether to stop, to the next."""
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError, RuntimeError):
     """Training cannot go on; the message says why and what to do."""
 
 

@@ -1,4 +1,4 @@
-"""One update of weights and of their average, left out where a gradient is not finite.
+"""One update of weights, left out where a gradient is not finite.
 
 Everything is decided on the device: a step never waits for a number to reach the processor.
 """
@@ -9,8 +9,7 @@ from collections.abc import Iterable
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from diffusers.training_utils import EMAModel
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -38,17 +37,6 @@ def update(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return norm
-
-
-@torch.no_grad()
-def average(ema: EMAModel, parameters: Iterable[Tensor], step: int, updated: Bool[Tensor, ""]) -> None:
-    """``ema.step`` after optimiser step ``step`` (from 0), whose decay warms up with the steps; nothing is averaged in
-    where the update was left out."""
-    ema.optimization_step = step + 1
-    weight = torch.where(updated, 1 - ema.get_decay(step + 1), 0.0)
-    difference = torch._foreach_sub(list(parameters), ema.shadow_params)
-    torch._foreach_mul_(difference, weight)
-    torch._foreach_add_(ema.shadow_params, difference)
 
 
 @torch.no_grad()

@@ -15,6 +15,8 @@ from PIL import ExifTags, Image
 
 from idm.apps.cli import main as cli
 from idm.apps.cli.model import load
+from idm.apps.cli.options.restore import RestoreOptions
+from idm.apps.cli.options.shared import read
 from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
 from idm.io.photos import Photo, read_photo, write_photo
@@ -196,7 +198,8 @@ def test_a_preview_restores_nothing_and_numbers_the_faces(model, astronaut, tmp_
 @pytest.mark.parametrize(("fidelity", "strength"), [(0, 1), (0.25, 0.75), (0.5, 0.5), (0.97, 0.1), (1, 0.1)])
 def test_fidelity_is_the_share_of_the_chain_that_is_not_run_from_the_degraded_face(model, fidelity, strength) -> None:
     options = ["restore", "a.png", "-o", "out", "--model", str(model), "--steps", "10", "--fidelity", str(fidelity)]
-    chain = load(cli.build_parser().parse_args(options)).restorer.chain
+    asked = read(RestoreOptions, cli.build_parser().parse_args(options))
+    chain = load(asked, asked.fidelity).restorer.chain
     assert chain.start_from == ("degraded" if fidelity else "noise")
     assert chain.strength == pytest.approx(strength)
 

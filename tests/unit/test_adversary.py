@@ -116,7 +116,26 @@ def below_the_start(batch: Batch) -> torch.Tensor:
     return refined
 
 
+def moved(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """By 0 or 1 pixel, as the critic with patches of 2 pixels sees them."""
+    rows, columns = torch.randint(2, (2,), generator=generator)
+    images = torch.cat([images[:, :, 16 - rows :], images[:, :, : 16 - rows]], dim=2)
+    return torch.cat([images[..., 16 - columns :], images[..., : 16 - columns]], dim=3)
+
+
 # The critic
+
+
+def test_the_critic_sees_a_face_at_every_place_within_a_patch(learner):
+    adversary = learner().adversary
+    image = torch.zeros(1, 3, 16, 16)
+    image[..., 5, 9] = 1
+    places = set()
+    for seed in range(40):
+        seen = adversary._seen(image, torch.Generator().manual_seed(seed))
+        assert seen.sum() == 3
+        places.add(tuple(seen[0, 0].nonzero()[0].tolist()))
+    assert places == {(5, 9), (5, 10), (6, 9), (6, 10)}
 
 
 def test_the_critic_judges_the_samples_below_the_start_and_the_denoisers_estimates_of_them(learner):
@@ -143,7 +162,8 @@ def test_a_step_of_the_critic_is_adams_on_the_hinge_loss_and_now_and_then_r1(lea
     ((real, fake),) = judged
     critic = copy.deepcopy(trained.adversary.critic)
     adam = torch.optim.Adam(critic.parameters(), lr=1e-2, betas=(0.5, 0.99))
-    loss = hinge_critic(critic(real), critic(fake))
+    generator = trained._augmentation(next(batches()), "critic")
+    loss = hinge_critic(critic(moved(real, generator)), critic(moved(fake, generator)))
     penalty = 3 * 1.0 / 2 * r1(lambda images: critic(images).mean(dim=(1, 2, 3)), real)
     (loss + penalty if step == 0 else loss).backward()
     adam.step()
@@ -219,7 +239,8 @@ def test_the_adversarial_gradient_is_that_of_the_weighted_mean_logit(learner):
     trained.loss(batch, judged=judged)
     ((_, fake),) = judged
     fake.requires_grad_(True)
-    (wanted,) = torch.autograd.grad(-0.5 * trained.adversary.critic(fake).mean(), fake)
+    seen = moved(fake, trained._augmentation(batch, "denoiser"))
+    (wanted,) = torch.autograd.grad(-0.5 * trained.adversary.critic(seen).mean(), fake)
     found = gradient_at_the_estimate(trained, batch)[refined] - pixels[refined]
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-6)
 

@@ -25,7 +25,8 @@ from idm.faces.features import MobileFaceNetEmbedding, MobileFaceNetMaps
 from idm.faces.mobilefacenet import MobileFaceNet
 from idm.faces.template import ffhq_landmarks
 from idm.models.critics import StyleGAN2Discriminator
-from idm.training.learner import Learner, seed_of
+from idm.training.learner import seed_of
+from idm.training.protocol import Learner
 
 SIZE = 32  # the least at which eyes pass the component discriminators
 SEED = 3

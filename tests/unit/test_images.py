@@ -12,10 +12,10 @@ from PIL import Image, ImageCms
 
 from idm.io import images
 from idm.io.find import find_images
+from idm.io.grid import image_grid
 from idm.io.images import (
     ImageError,
     decode_image,
-    image_grid,
     read_image,
     resize_image,
     write_image,

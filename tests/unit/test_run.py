@@ -19,9 +19,9 @@ from idm.degradation import GFPGAN
 from idm.evaluation.pixels import psnr
 from idm.io.atomic import CheckpointError
 from idm.training import validation
-from idm.training.learner import Trainable
 from idm.training.log import Window, read_log, record_settings
 from idm.training.loop import MOST_SKIPPED, Run, Settings, TrainingError
+from idm.training.protocol import Trainable
 from idm.training.validation import Judged, Validation
 
 

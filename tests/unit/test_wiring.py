@@ -20,7 +20,6 @@ from safetensors.torch import save_file
 
 from idm.config.assembly import extrinsic as rounds
 from idm.config.assembly import intrinsic
-from idm.config.assembly.data import build_source
 from idm.config.assembly.intrinsic import build_idm, build_intrinsic
 from idm.config.load import load_config
 from idm.config.schema import ChainConfig, IDMConfig
@@ -476,7 +475,7 @@ def test_a_field_of_a_source_changes_the_source(field, both, monkeypatch, folder
     monkeypatch.setattr(
         datasets, "load_dataset", lambda *a, streaming, **k: asked.append((a, k)) or stored(columns, streaming)
     )
-    before, after = (described(build_source(config.data.source, 16, config.seed)) for config in both(SOURCES[field]))
+    before, after = (described(config.data.source.build(16, config.seed)) for config in both(SOURCES[field]))
     assert before != after or (len(asked) == 2 and asked[0] != asked[1])
 
 

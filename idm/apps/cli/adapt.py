@@ -1,7 +1,5 @@
 """``idm adapt``: fine-tune a model to one's own photographs, and keep it only if held-out ones come out better."""
 
-import argparse
-import json
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -9,25 +7,26 @@ from pathlib import Path
 from shutil import copyfile, copytree, rmtree
 from typing import Any
 
-from idm.apps.cli.model import USER_ERRORS, find_restorer
+from idm.apps.cli.model import find_restorer
+from idm.apps.cli.options.models import AdaptOptions
 from idm.apps.photo.album import aligned_faces, photo_faces
 from idm.apps.photo.collect import ABOUT, HELD_OUT, TRAIN, collect, told, write_collection
 from idm.config.assembly.adapt import AdaptConfig, adapt_config, build_adaptation, with_steps
 from idm.config.assembly.data import build_recipe
 from idm.data.sources import FolderFaces
-from idm.degradation import PRESETS
+from idm.degradation import PRESETS, PresetName
 from idm.evaluation.before_after import DRAWS, Verdict, judge, scores_by_face
 from idm.evaluation.metrics import build_metrics
 from idm.faces.detect import load_detector
-from idm.io.atomic import write_json, write_text
+from idm.io.atomic import read_json, write_json, write_text
+from idm.io.errors import InvalidInput
 from idm.io.find import as_text, find_images
-from idm.io.lock import FolderInUse, locked
+from idm.io.lock import locked
 from idm.io.machine import best_device, inference_dtype, provenance
 from idm.io.run_folder import list_checkpoints, sha256
 from idm.restorers.idm import IDM
 from idm.restorers.load import describe
 from idm.restorers.saved import find_model, load_idm
-from idm.training.loop import TrainingError
 
 RESULT = "adapt.json"
 _PARTS = ("denoiser", "scheduler")
@@ -63,63 +62,65 @@ class Faces:
         return self.folder / TRAIN, self.folder / HELD_OUT
 
 
-def adapt_command(arguments: argparse.Namespace) -> int:
+def adapt_command(options: AdaptOptions) -> int:
     """``idm adapt``: 0 if the result was measured, whether or not it helped."""
-    try:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        with locked(arguments.output):
-            _adapt(arguments)
-    except (*USER_ERRORS, TrainingError, FolderInUse) as error:
-        print(as_text(f"error: {error}"), file=sys.stderr)
-        return 1
+    options.output.mkdir(parents=True, exist_ok=True)
+    with locked(options.output):
+        _adapt(options)
     return 0
 
 
-def _adapt(arguments: argparse.Namespace) -> None:
-    _check(arguments)
-    given = _load(find_model(find_restorer(arguments.model)))
+def _adapt(options: AdaptOptions) -> None:
+    preset = _preset(options.preset)
+    _check(options)
+    given = _load(find_model(find_restorer(options.model)))
     if not given.denoiser.config.conditional:
-        raise ValueError(f"{arguments.model}: makes faces of noise and restores none; it cannot be adapted")
-    faces = _find_faces(arguments, given.image_size)
+        raise InvalidInput(f"{options.model}: makes faces of noise and restores none; it cannot be adapted")
+    faces = _find_faces(options, given.image_size)
     print(_counted(faces), flush=True)
     config = adapt_config(
-        arguments.output / "run",
+        options.output / "run",
         given,
         faces.sides,
         sha256(faces.folder / ABOUT),
         num_held_out=faces.about["held_out"],
-        learning_rate=arguments.learning_rate,
-        batch_size=arguments.batch_size,
-        preset=arguments.preset,
-        lora_rank=arguments.lora_rank,
-        seed=arguments.seed,
+        learning_rate=options.learning_rate,
+        batch_size=options.batch_size,
+        preset=preset,
+        lora_rank=options.lora_rank,
+        seed=options.seed,
     )
-    config = with_steps(config, arguments.steps, arguments.minutes)
+    config = with_steps(config, options.steps, options.minutes)
     loss = "pixels and features" if config.features else "pixels alone, for MobileFaceNet's weights are missing"
     print(f"training {config.train.num_steps} steps of {config.train.batch_size} faces; loss of {loss}", flush=True)
     build_adaptation(config).fit()
     adapted = _load(list_checkpoints(config.output_dir / "checkpoints")[-1] / "pipeline")
     verdict = _measure(config, faces, given, adapted)
-    _publish(adapted if verdict.helped else given, arguments.output, _card(config, faces, verdict))
-    write_json(arguments.output / RESULT, _record(config, faces, given, verdict))
-    print(_summary(verdict, arguments.output))
+    _publish(adapted if verdict.helped else given, options.output, _card(config, faces, verdict))
+    write_json(options.output / RESULT, _record(config, faces, given, verdict))
+    print(_summary(verdict, options.output))
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    if arguments.preset not in PRESETS:
-        raise ValueError(f"--preset: {arguments.preset!r} is unknown; known: {', '.join(PRESETS)}")
-    if not 0 < arguments.minutes < 1e5:
-        raise ValueError(f"--minutes must be positive, got {arguments.minutes:g}")
-    if arguments.steps is not None and arguments.steps < 1:
-        raise ValueError(f"--steps must be at least 1, got {arguments.steps}")
-    if arguments.lora_rank is not None and arguments.lora_rank < 1:
-        raise ValueError(f"--lora-rank must be at least 1, got {arguments.lora_rank}")
-    if arguments.seed < 0:
-        raise ValueError(f"--seed must be 0 or above, got {arguments.seed}")
-    if not arguments.learning_rate > 0:
-        raise ValueError(f"--learning-rate must be positive, got {arguments.learning_rate:g}")
-    if arguments.batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1, got {arguments.batch_size}")
+def _preset(name: str) -> PresetName:
+    for known in PRESETS:
+        if known == name:
+            return known
+    raise InvalidInput(f"--preset: {name!r} is unknown; known: {', '.join(PRESETS)}")
+
+
+def _check(options: AdaptOptions) -> None:
+    if not 0 < options.minutes < 1e5:
+        raise InvalidInput(f"--minutes must be positive, got {options.minutes:g}")
+    if options.steps is not None and options.steps < 1:
+        raise InvalidInput(f"--steps must be at least 1, got {options.steps}")
+    if options.lora_rank is not None and options.lora_rank < 1:
+        raise InvalidInput(f"--lora-rank must be at least 1, got {options.lora_rank}")
+    if options.seed < 0:
+        raise InvalidInput(f"--seed must be 0 or above, got {options.seed}")
+    if not options.learning_rate > 0:
+        raise InvalidInput(f"--learning-rate must be positive, got {options.learning_rate:g}")
+    if options.batch_size < 1:
+        raise InvalidInput(f"--batch-size must be at least 1, got {options.batch_size}")
 
 
 def _load(folder: Path) -> IDM:
@@ -130,39 +131,39 @@ def _load(folder: Path) -> IDM:
 # ------------------------------------------------------------------------------------------------ faces
 
 
-def _find_faces(arguments: argparse.Namespace, size: int) -> Faces:
+def _find_faces(options: AdaptOptions, size: int) -> Faces:
     """The faces of the photographs; those that an earlier start of the same command found, if there was one.
 
     Raises:
         ValueError: the folder holds faces of other photographs, or there are too few good ones.
     """
-    paths = find_images(arguments.input)
+    paths = find_images(options.input)
     asked = {
         "photographs": [[as_text(path.name), path.stat().st_size] for path in paths],
-        "aligned": arguments.aligned,
+        "aligned": options.aligned,
         "image_size": size,
-        "min_sharpness": arguments.min_sharpness,
+        "min_sharpness": options.min_sharpness,
     }
-    folder = (arguments.output / "faces").resolve()
+    folder = (options.output / "faces").resolve()
     if folder.exists():
-        about = json.loads((folder / ABOUT).read_text())
+        about = read_json(folder / ABOUT)
         if asked != {key: about.get(key) for key in asked}:
-            raise ValueError(
-                f"{arguments.output}: holds faces of other photographs, or of another model's size; choose another "
+            raise InvalidInput(
+                f"{options.output}: holds faces of other photographs, or of another model's size; choose another "
                 "output folder, or delete that one to start anew"
             )
         return Faces(folder, about)
     unreadable: dict[Path, str] = {}
-    if arguments.aligned:
+    if options.aligned:
         photographs = aligned_faces(paths, size, unreadable)
     else:
-        detector = load_detector(weights=arguments.weights_dir, device=str(best_device()))
+        detector = load_detector(weights=options.weights_dir, device=str(best_device()))
         photographs = photo_faces(paths, detector, size, 0.0, unreadable)
-    collection = collect(photographs, arguments.min_sharpness)
+    collection = collect(photographs, options.min_sharpness)
     for path, why in unreadable.items():
         print(as_text(f"warning: {why if str(path) in why else f'{path}: {why}'}"), file=sys.stderr)
     write_collection(collection, folder, {**asked, "unreadable": [as_text(str(path)) for path in unreadable]})
-    return Faces(folder, json.loads((folder / ABOUT).read_text()))
+    return Faces(folder, read_json(folder / ABOUT))
 
 
 def _counted(faces: Faces) -> str:

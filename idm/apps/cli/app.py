@@ -1,63 +1,60 @@
 """``idm app``."""
 
-import argparse
 import importlib.util
 import sys
 
-from idm.apps.cli.model import BUILTIN_NOTE, IDENTITY_NOTE, USER_ERRORS, choose_device, load_labelled, prepare_machine
+from idm.apps.cli.model import BUILTIN_NOTE, IDENTITY_NOTE, choose_device, load_labelled, prepare_machine
+from idm.apps.cli.options.app import AppOptions
 from idm.apps.web.session import PageService
 from idm.faces.detect import load_detector
 from idm.faces.recognition import IdentityNet, load_identity
+from idm.io.errors import InvalidInput
 
 
-def app_command(arguments: argparse.Namespace) -> int:
+def app_command(options: AppOptions) -> int:
     """``idm app``: 0 when the user ended it, 1 if it could not start."""
     if importlib.util.find_spec("gradio") is None:
         print("error: the page needs gradio: pip install 'idm-face-restoration[app]'", file=sys.stderr)
         return 1
     from idm.apps.web.server import Service, describe, served, wait
 
-    try:
-        service = Service(
-            arguments.host,
-            arguments.port,
-            arguments.max_mb,
-            arguments.queue_size,
-            arguments.user_mb,
-            arguments.total_mb,
-            tuple(arguments.allow_host),
-        )
-        page_service = _page_service(arguments)
-        with served(page_service, service) as address:
-            print(describe(service, address, list(page_service.restorers)), flush=True)
-            wait()
-    except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    service = Service(
+        options.host,
+        options.port,
+        options.max_mb,
+        options.queue_size,
+        options.user_mb,
+        options.total_mb,
+        tuple(options.allow_host),
+    )
+    page_service = _page_service(options)
+    with served(page_service, service) as address:
+        print(describe(service, address, list(page_service.restorers)), flush=True)
+        wait()
     return 0
 
 
-def _page_service(arguments: argparse.Namespace) -> PageService:
-    if not arguments.max_megapixels > 0:
-        raise ValueError(f"--max-megapixels must be positive, got {arguments.max_megapixels:g}")
-    device = str(choose_device(arguments.device))
-    detector = load_detector(weights=arguments.weights_dir, device=device)
+def _page_service(options: AppOptions) -> PageService:
+    if not options.max_megapixels > 0:
+        raise InvalidInput(f"--max-megapixels must be positive, got {options.max_megapixels:g}")
+    device = str(choose_device(options.device))
+    detector = load_detector(weights=options.weights_dir, device=device)
     if detector.name == "builtin":
         print(BUILTIN_NOTE, file=sys.stderr)
-    identity = _identity(arguments, device)
-    restorers = load_labelled(arguments.model, prepare_machine(arguments))
+    identity = _identity(options, device)
+    restorers = load_labelled(options.model, prepare_machine(options))
     return PageService(
         {label: loaded.restorer for label, loaded in restorers.items()},
         detector,
         identity,
-        round(arguments.max_megapixels * 1e6),
-        arguments.max_memory,
+        round(options.max_megapixels * 1e6),
+        options.max_memory,
     )
 
 
-def _identity(arguments: argparse.Namespace, device: str) -> IdentityNet | None:
+def _identity(options: AppOptions, device: str) -> IdentityNet | None:
     try:
-        return load_identity(arguments.weights_dir, device)
+        return load_identity(options.weights_dir, device)
     except FileNotFoundError:
         print(IDENTITY_NOTE, file=sys.stderr)
         return None

@@ -1,8 +1,6 @@
 """``idm clean``: restore a whole data set behind the gate."""
 
-import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,8 @@ import numpy as np
 import yaml
 from pydantic import BaseModel
 
-from idm.apps.cli.model import USER_ERRORS
-from idm.config.assembly.data import build_source, evenly
+from idm.apps.cli.options.models import CleanOptions
+from idm.config.assembly.data import evenly
 from idm.config.assembly.extrinsic import build_cleaning, build_state
 from idm.config.load import ConfigError, apply_override, load_config, validate
 from idm.config.schema import CleaningConfig, IDMConfig, SourceConfig
@@ -20,7 +18,8 @@ from idm.data.sources import FaceSource, Part, StreamedFaces
 from idm.extrinsic.clean import Cleaning
 from idm.extrinsic.job import run_job
 from idm.extrinsic.report import write_report
-from idm.extrinsic.shards import CleanError, Entry, read_images
+from idm.extrinsic.shards import Entry, read_images
+from idm.io.errors import InvalidInput
 from idm.io.images import decode_image
 from idm.io.machine import keep_freed_memory, share_cores
 from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
@@ -31,44 +30,36 @@ class _Source(BaseModel):
     source: SourceConfig
 
 
-def clean_command(arguments: argparse.Namespace) -> int:
+def clean_command(options: CleanOptions) -> int:
     """``idm clean``: 0 if the set is clean, unreadable faces being listed."""
-    try:
-        return _clean(arguments)
-    except (*USER_ERRORS, CleanError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-
-
-def _clean(arguments: argparse.Namespace) -> int:
     keep_freed_memory()
     state = build_state()
     if state.device.type == "cpu":
         share_cores(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     raw: dict[str, Any] = {}
-    for setting in arguments.settings:
+    for setting in options.settings:
         apply_override(raw, setting)
     config = validate(CleaningConfig, raw, "idm clean")
-    if arguments.seed < 0:
-        raise ValueError(f"--seed: must be 0 or above, got {arguments.seed}")
-    model = find_model(arguments.model)
+    if options.seed < 0:
+        raise InvalidInput(f"--seed: must be 0 or above, got {options.seed}")
+    model = find_model(options.model)
     size = read_architecture(model / "denoiser").image_size
-    described = parse_source(arguments.data)
-    source = build_source(described, size, arguments.seed)
-    if arguments.report and isinstance(source, StreamedFaces):
-        raise ValueError("--report: the faces of a stream cannot be read again; use a source that can be indexed")
-    about = {**described.model_dump(mode="json"), "num_images": arguments.num_images}
-    if arguments.num_images is not None:
-        source = _part(source, arguments.num_images)
-    job = build_cleaning(source, about, model, arguments.output, config, arguments.seed)
+    described = parse_source(options.data)
+    source = described.build(size, options.seed)
+    if options.report and isinstance(source, StreamedFaces):
+        raise InvalidInput("--report: the faces of a stream cannot be read again; use a source that can be indexed")
+    about = {**described.model_dump(mode="json"), "num_images": options.num_images}
+    if options.num_images is not None:
+        source = _part(source, options.num_images)
+    job = build_cleaning(source, about, model, options.output, config, options.seed)
     summary = run_job(job, state)
     if not state.is_main_process:
         return 0
-    if arguments.report:
-        print(f"report: {write_report(arguments.output, lambda entries: _pictures(job, entries))}")
+    if options.report:
+        print(f"report: {write_report(options.output, lambda entries: _pictures(job, entries))}")
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary["reasons"].items())
     print(f"{summary['num_faces']} faces: {summary['accepted']} exchanged ({reasons})")
-    print(f"{summary['unreadable']} unreadable, {summary['duplicates']} duplicates -> {arguments.output}")
+    print(f"{summary['unreadable']} unreadable, {summary['duplicates']} duplicates -> {options.output}")
     return 0
 
 
@@ -98,9 +89,9 @@ def parse_source(text: str) -> SourceConfig:
 
 def _part(source: FaceSource | StreamedFaces, num_images: int) -> FaceSource:
     if isinstance(source, StreamedFaces):
-        raise ValueError("--num-images: a stream has its own num_faces")
+        raise InvalidInput("--num-images: a stream has its own num_faces")
     if not 1 <= num_images <= len(source):
-        raise ValueError(f"--num-images: {num_images} of the {len(source)} faces there are")
+        raise InvalidInput(f"--num-images: {num_images} of the {len(source)} faces there are")
     return Part(source, evenly(len(source), num_images))
 
 

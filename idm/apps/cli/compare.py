@@ -1,6 +1,5 @@
 """``idm compare``."""
 
-import argparse
 import shutil
 import sys
 from collections.abc import Mapping
@@ -20,7 +19,8 @@ from idm.apps.cli.faces import (
     face_tags,
     open_faces,
 )
-from idm.apps.cli.model import USER_ERRORS, load_labelled, prepare_machine
+from idm.apps.cli.model import load_labelled, prepare_machine
+from idm.apps.cli.options.measure import CompareOptions
 from idm.data.pairs import FrozenPairs
 from idm.data.sources import FaceSource
 from idm.degradation.steps import Resize
@@ -32,7 +32,8 @@ from idm.evaluation.sets import BICUBIC, DEGRADED, ORIGINAL, REAL, STRANGER, Set
 from idm.evaluation.statistics import INTERVAL
 from idm.evaluation.tables import render_breakdown, render_comparison
 from idm.io.atomic import write_csv, write_json, write_text
-from idm.io.images import image_grid, write_image
+from idm.io.grid import image_grid
+from idm.io.images import write_image
 from idm.io.machine import provenance
 from idm.restorers.load import Loaded
 
@@ -49,66 +50,62 @@ class Run:
     shown: list[dict[str, np.ndarray]]
 
 
-def compare_command(arguments: argparse.Namespace) -> int:
+def compare_command(options: CompareOptions) -> int:
     """``idm compare``: 0 if every restorer was measured on every face."""
     taken = (DEGRADED, BICUBIC, STRANGER, REAL, ORIGINAL)
-    try:
-        check_output(arguments.output)
-        loaded = load_labelled(arguments.restorers, prepare_machine(arguments), taken)
-        smallest = min(one.restorer.image_size for one in loaded.values())
-        size = smallest if arguments.size is None else arguments.size
-        source = build_faces(arguments, size)
-        metrics = build_measures(arguments.metrics, size)
-        about = {
-            "data": arguments.data,
-            "preset": arguments.preset,
-            "seed": arguments.seed,
-            "size": size,
-            "batch_size": arguments.batch_size,
-        }
-        splits = check_splits(arguments.data)
-        run = _measure(arguments, loaded, metrics, source, about)
-        restorers = {label: one.metadata for label, one in loaded.items()}
-        result = {
-            "num_images": len(run.faces),
-            "rows": table_rows(run.faces, run.sets, restorers),
-            "differences": differences(run.faces, list(loaded)),
-            "breakdown": breakdown(run.faces, face_tags(arguments.data)),
-            "missing": metrics.missing,
-            "protocol": {name: METRICS[name].protocol for name in (*metrics.each, *metrics.together)},
-            "interval": INTERVAL,
-            "splits": splits,
-            **about,
-            **provenance(),
-        }
-        _write(arguments, run, result)
-    except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    check_output(options.output)
+    loaded = load_labelled(options.restorers, prepare_machine(options), taken)
+    smallest = min(one.restorer.image_size for one in loaded.values())
+    size = smallest if options.size is None else options.size
+    source = build_faces(options, size)
+    metrics = build_measures(options.metrics, size)
+    about = {
+        "data": options.data,
+        "preset": options.preset,
+        "seed": options.seed,
+        "size": size,
+        "batch_size": options.batch_size,
+    }
+    splits = check_splits(options.data)
+    run = _measure(options, loaded, metrics, source, about)
+    restorers = {label: one.metadata for label, one in loaded.items()}
+    result = {
+        "num_images": len(run.faces),
+        "rows": table_rows(run.faces, run.sets, restorers),
+        "differences": differences(run.faces, list(loaded)),
+        "breakdown": breakdown(run.faces, face_tags(options.data)),
+        "missing": metrics.missing,
+        "protocol": {name: METRICS[name].protocol for name in (*metrics.each, *metrics.together)},
+        "interval": INTERVAL,
+        "splits": splits,
+        **about,
+        **provenance(),
+    }
+    _write(options, run, result)
     return 0
 
 
 def _measure(
-    arguments: argparse.Namespace,
+    options: CompareOptions,
     loaded: Mapping[str, Loaded],
     metrics: Metrics,
     source: FaceSource,
     about: Mapping[str, Any],
 ) -> Run:
     """Every face by every restorer, beside the reference rows; resumes what an earlier run kept."""
-    recipe, seed = build_preset(arguments.preset), arguments.seed
+    recipe, seed = build_preset(options.preset), options.seed
     commit = provenance()["commit"]
     kept = {
-        label: KeptFaces(arguments.output / KEPT, {"label": label, "commit": commit, **one.metadata, **about})
+        label: KeptFaces(options.output / KEPT, {"label": label, "commit": commit, **one.metadata, **about})
         for label, one in loaded.items()
     }
-    with_identity = {"identity", "deg"} & metrics.each.keys() and len(source) > 1 and not arguments.no_stranger
+    with_identity = {"identity", "deg"} & metrics.each.keys() and len(source) > 1 and not options.no_stranger
     comparisons = compare(
         {label: one.restorer for label, one in loaded.items()},
         FrozenPairs(source, recipe, seed),
         FrozenPairs(source, recipe.change(Resize, interpolation="bicubic"), seed),
         metrics.each,
-        batch_size=arguments.batch_size,
+        batch_size=options.batch_size,
         seed=seed,
         strangers=nearest_others(source, metrics.networks.faces) if with_identity else None,
         kept=kept,
@@ -119,21 +116,21 @@ def _measure(
         run.sets.add({label: image for label, image in face.images.items() if label != STRANGER})
         if len(run.shown) < SHOWN:  # of thousands of faces the images would not fit in memory
             run.shown.append(face.images)
-    if arguments.real is not None and metrics.together:
-        others = open_faces(arguments.real, about["size"], len(source), seed + 1)
+    if options.real is not None and metrics.together:
+        others = open_faces(options.real, about["size"], len(source), seed + 1)
         for i in range(len(others)):
             run.sets.add({REAL: others[i].image})
     return run
 
 
-def _write(arguments: argparse.Namespace, run: Run, result: dict[str, Any]) -> None:
+def _write(options: CompareOptions, run: Run, result: dict[str, Any]) -> None:
     """comparison.json, table.md, scores.csv, differences.csv, grid.png, and the table on the screen; what was kept
     for resuming goes."""
-    output: Path = arguments.output
+    output: Path = options.output
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "comparison.json", result)
     table = render_comparison(result)
-    if arguments.breakdown:
+    if options.breakdown:
         table += render_breakdown(result)
     write_text(output / "table.md", table)
     first = run.faces[0].scores

@@ -1,6 +1,5 @@
 """``idm evaluate``."""
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,43 +8,42 @@ import numpy as np
 from tqdm import tqdm
 
 from idm.apps.cli.faces import build_faces, build_measures, build_preset, check_output
-from idm.apps.cli.model import USER_ERRORS, load
+from idm.apps.cli.model import load
+from idm.apps.cli.options.measure import EvaluateOptions
 from idm.data.pairs import FrozenPairs
 from idm.evaluation.engine import Scores, evaluate, score, summarise
 from idm.evaluation.metrics import METRICS, Metrics
 from idm.evaluation.sets import ORIGINAL, SetScores
 from idm.evaluation.statistics import INTERVAL, summarise_column
 from idm.io.atomic import write_csv, write_json
+from idm.io.errors import UserError
 from idm.io.find import find_images
-from idm.io.images import ImageError, image_grid, read_image, write_image
+from idm.io.grid import image_grid
+from idm.io.images import ImageError, read_image, write_image
 from idm.io.machine import provenance
 
 SHOWN = 8
 
 
-def evaluate_command(arguments: argparse.Namespace) -> int:
+def evaluate_command(options: EvaluateOptions) -> int:
     """``idm evaluate``: 0 if everything was measured."""
-    try:
-        check_output(arguments.output)
-        return _compare_folders(arguments) if arguments.pairs else _evaluate_model(arguments)
-    except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    check_output(options.output)
+    return _compare_folders(options) if options.pairs else _evaluate_model(options)
 
 
-def _evaluate_model(arguments: argparse.Namespace) -> int:
-    loaded = load(arguments)
-    metrics = build_measures(arguments.metrics, loaded.restorer.image_size)
+def _evaluate_model(options: EvaluateOptions) -> int:
+    loaded = load(options)
+    metrics = build_measures(options.metrics, loaded.restorer.image_size)
     sets = SetScores(metrics.together)
-    faces = build_faces(arguments, loaded.restorer.image_size)
-    pairs = FrozenPairs(faces, build_preset(arguments.preset), arguments.seed)
+    faces = build_faces(options, loaded.restorer.image_size)
+    pairs = FrozenPairs(faces, build_preset(options.preset), options.seed)
     rows = evaluate(
         loaded.restorer,
         pairs,
         metrics.each,
         indices=range(len(pairs)),
-        batch_size=arguments.batch_size,
-        seed=arguments.seed,
+        batch_size=options.batch_size,
+        seed=options.seed,
     )
     scores, seconds = [], []
     shown: list[dict[str, np.ndarray]] = []
@@ -61,21 +59,22 @@ def _evaluate_model(arguments: argparse.Namespace) -> int:
         for name, value in sets.of(column).items():
             summary.setdefault(name, {})[column] = value
     about = {
-        "data": arguments.data,
-        "preset": arguments.preset,
-        "seed": arguments.seed,
+        "data": options.data,
+        "preset": options.preset,
+        "seed": options.seed,
         "model": loaded.metadata,
         "seconds_per_image": sum(seconds) / len(seconds),
     }
-    _write_results(arguments.output, scores, summary, metrics, about)
-    write_image(arguments.output / "grid.png", image_grid([list(images.values()) for images in shown], list(shown[0])))
+    _write_results(options.output, scores, summary, metrics, about)
+    write_image(options.output / "grid.png", image_grid([list(images.values()) for images in shown], list(shown[0])))
     return 0
 
 
-def _compare_folders(arguments: argparse.Namespace) -> int:
+def _compare_folders(options: EvaluateOptions) -> int:
     """Measure the images of one folder against those of the same relative name, whatever their suffix, in another."""
-    restored, hq = arguments.pairs
-    metrics = build_measures(arguments.metrics, None)
+    assert options.pairs is not None
+    restored, hq = options.pairs
+    metrics = build_measures(options.metrics, None)
     sets = SetScores(metrics.together)
     originals = {path.relative_to(hq).with_suffix(""): path for path in find_images([hq])}
     scores, num_failed = [], 0
@@ -86,7 +85,7 @@ def _compare_folders(arguments: argparse.Namespace) -> int:
                 raise ImageError(f"{path}: has no counterpart in {hq}")
             image, original = read_image(path).rgb, read_image(originals[name]).rgb
             values = score(image, original, metrics.each)
-        except (ImageError, ValueError) as error:
+        except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             num_failed += 1
         else:
@@ -97,7 +96,7 @@ def _compare_folders(arguments: argparse.Namespace) -> int:
     columns = {name: summarise_column([row["restored"][name] for _, row in scores]) for name in metrics.each}
     summary = {name: {"restored": value} for name, value in (columns | sets.of("restored")).items()}
     about = {"restored": str(restored), "hq": str(hq), "failed": num_failed}
-    _write_results(arguments.output, scores, summary, metrics, about)
+    _write_results(options.output, scores, summary, metrics, about)
     return 1 if num_failed else 0
 
 

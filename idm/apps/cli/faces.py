@@ -1,26 +1,29 @@
 """The clean faces, the degradation and the measures that a command line asks for."""
 
-import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from idm.config.assembly.data import assets_folder, evenly
-from idm.data.sources import FaceSource, FolderFaces, Part, SyntheticFaces
+from idm.apps.cli.options.measure import MeasureOptions
+from idm.config.assembly.data import evenly
+from idm.data.sources import FaceSource, FolderFaces, Part, SyntheticFaces, assets_folder
 from idm.degradation import GFPGAN, PRESETS, Recipe
 from idm.evaluation.metrics import METRICS, Metrics, build_metrics
 from idm.evaluation.splits import shared_faces
+from idm.io.errors import InvalidInput
 from idm.io.find import find_images
 
 ASSETS = "assets:"
 
 
-def build_faces(arguments: argparse.Namespace, size: int) -> FaceSource:
+def build_faces(options: MeasureOptions, size: int) -> FaceSource:
     """The faces named by ``--data``, as many as ``--num-images``."""
-    wanted = arguments.num_images
+    wanted = options.num_images
     if wanted is not None and wanted < 1:
-        raise ValueError(f"--num-images must be at least 1, got {wanted}")
-    return open_faces(arguments.data, size, wanted, arguments.seed)
+        raise InvalidInput(f"--num-images must be at least 1, got {wanted}")
+    if not 0 <= options.seed < 2**63:
+        raise InvalidInput(f"--seed must lie in 0..2^63 - 1, got {options.seed}")
+    return open_faces(options.data, size, wanted, options.seed)
 
 
 def open_faces(data: str, size: int, wanted: int | None, seed: int) -> FaceSource:
@@ -29,7 +32,7 @@ def open_faces(data: str, size: int, wanted: int | None, seed: int) -> FaceSourc
         return SyntheticFaces(wanted or 64, seed, size)
     source = FolderFaces(data_folder(data), size)
     if wanted is not None and wanted > len(source):
-        raise ValueError(f"--num-images: {wanted} of the {len(source)} faces there are")
+        raise InvalidInput(f"--num-images: {wanted} of the {len(source)} faces there are")
     return Part(source, evenly(len(source), wanted)) if wanted else source
 
 
@@ -60,7 +63,7 @@ def check_splits(data: str) -> dict[str, int] | None:
     if not train.is_dir():
         return None
     if shared := shared_faces(train, evaluated):
-        raise ValueError(
+        raise InvalidInput(
             f"{data}: {len(shared)} of its faces stand in {ASSETS}train, too, byte for byte; first {shared[0][1]}"
         )
     return {"train": len(find_images([train])), "evaluated": len(find_images([evaluated])), "shared": 0}
@@ -70,7 +73,7 @@ def build_preset(preset: str) -> Recipe:
     """The degradation named by ``--preset``."""
     recipes = {"clean": replace(GFPGAN, clean_probability=1.0)} | {str(name): PRESETS[name] for name in PRESETS}
     if preset not in recipes:
-        raise ValueError(f"--preset: {preset!r} is unknown; known: {', '.join(recipes)}")
+        raise InvalidInput(f"--preset: {preset!r} is unknown; known: {', '.join(recipes)}")
     return recipes[preset]
 
 
@@ -83,8 +86,8 @@ def build_measures(names: str, size: int | None) -> Metrics:
     """
     try:
         metrics = build_metrics(names.split(","), size)
-    except ValueError as error:
-        raise ValueError(f"--metrics: {error}") from None
+    except InvalidInput as error:
+        raise InvalidInput(f"--metrics: {error}") from None
     for name, reason in metrics.missing.items():
         print(f"warning: {name} is not measured: {reason}", file=sys.stderr)
     return metrics

@@ -1,19 +1,19 @@
-"""The restorer that a command line asks for, and the errors that are the user's to mend."""
+"""The restorer that a command line asks for, and the machine that it runs on."""
 
-import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from idm.io.atomic import CheckpointError
+from idm.apps.cli.options.shared import MachineOptions, ModelOptions
+from idm.io.errors import InvalidInput
 from idm.io.machine import best_device, inference_dtype, keep_freed_memory, share_cores
 from idm.io.weights import find_weights
 from idm.restorers.idm import IDM
 from idm.restorers.load import Loaded, describe, load_restorer
-
-USER_ERRORS = (OSError, ValueError, CheckpointError, ImportError)  # models, images and configurations: ValueErrors
 
 # What a machine without weights of others is told, once.
 BUILTIN_NOTE = (
@@ -25,31 +25,40 @@ IDENTITY_NOTE = "note: identities are not measured; `idm weights fetch` brings M
 NAMED = {"gfpgan": "GFPGANv1.4.pth", "codeformer": "codeformer.pth", "restoreformer": "RestoreFormer.pth"}
 
 
-def load(arguments: argparse.Namespace) -> Loaded:
+def load(options: ModelOptions, fidelity: float | None = None) -> Loaded:
     """The restorer named by ``--model``, with the settings of its chain and its backend if it is an IDM."""
-    path, backend = find_restorer(arguments.model), arguments.backend
-    device, dtype = prepare_machine(arguments) if backend == "torch" else _prepare_cpu(arguments)
+    path, backend = find_restorer(options.model), options.backend
+    device, dtype = prepare_machine(options) if backend == "torch" else _prepare_cpu(options)
     loaded = load_restorer(path, device, dtype if backend == "torch" else torch.float32)
     asked = {
-        "sampler": arguments.sampler,
-        "num_steps": arguments.steps,
-        "start_from": arguments.start_from,
-        "strength": arguments.strength,
-        "spacing": arguments.spacing,
-        "fidelity": getattr(arguments, "fidelity", None),  # of idm restore alone
+        "sampler": options.sampler,
+        "num_steps": options.steps,
+        "start_from": options.start_from,
+        "strength": options.strength,
+        "spacing": options.spacing,
+        "fidelity": fidelity,
     }
     if not isinstance(loaded.restorer, IDM):
         if any(value is not None for value in asked.values()):
-            raise ValueError(f"{path}: has no sampling chain; --sampler, --steps, --fidelity and the like are for IDM")
+            raise InvalidInput(
+                f"{path}: has no sampling chain; --sampler, --steps, --fidelity and the like are for IDM"
+            )
         if backend != "torch":
-            raise ValueError(f"{path}: runs with torch only; --backend {backend} is for IDM")
+            raise InvalidInput(f"{path}: runs with torch only; --backend {backend} is for IDM")
         return loaded
     idm = loaded.restorer
     own = idm.chain.num_steps
-    idm.chain = idm.chain.changed(**asked)
-    _warn_of_steps(arguments.steps, own)
+    _change_chain(idm, **asked)
+    _warn_of_steps(options.steps, own)
     idm.use_backend(backend, dtype)
     return Loaded(idm, describe(idm))
+
+
+def _change_chain(idm: IDM, **changes: Any) -> None:
+    try:
+        idm.chain = idm.chain.changed(**changes)
+    except ValueError as error:
+        raise InvalidInput(str(error)) from None
 
 
 def _warn_of_steps(num_steps: int | None, own: int) -> None:
@@ -84,9 +93,9 @@ def load_labelled(
     for one in given:
         label, equals, path = one.partition("=")
         if label in (*loaded, *taken, ""):
-            raise ValueError(f"{one!r}: every restorer needs a label of its own, as in gfpgan=runs/gan_faces64")
+            raise InvalidInput(f"{one!r}: every restorer needs a label of its own, as in gfpgan=runs/gan_faces64")
         if not path and (equals or _split_steps(label)[0] not in ("idm", *NAMED)):
-            raise ValueError(
+            raise InvalidInput(
                 f"{one!r}: give label and path, as in gfpgan=runs/gan_faces64, or one of idm, {', '.join(NAMED)}"
             )
         loaded[label] = _load_with_steps(path if equals else label, machine)
@@ -101,8 +110,8 @@ def _load_with_steps(name: str, machine: tuple[torch.device, torch.dtype]) -> Lo
     if steps is None:
         return loaded
     if not isinstance(loaded.restorer, IDM):
-        raise ValueError(f"{name}@{steps}: has no sampling chain; @STEPS is for IDM")
-    loaded.restorer.chain = loaded.restorer.chain.changed(num_steps=steps)
+        raise InvalidInput(f"{name}@{steps}: has no sampling chain; @STEPS is for IDM")
+    _change_chain(loaded.restorer, num_steps=steps)
     return Loaded(loaded.restorer, describe(loaded.restorer))
 
 
@@ -114,23 +123,23 @@ def _split_steps(name: str) -> tuple[str, int | None]:
     return name, None
 
 
-def prepare_machine(arguments: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
+def prepare_machine(options: MachineOptions) -> tuple[torch.device, torch.dtype]:
     """The device and precision that the command line asks for; memory and cores set up for them."""
     keep_freed_memory()
-    device = choose_device(arguments.device)
+    device = choose_device(options.device)
     if device.type == "cpu":
         share_cores(1)
-    if arguments.batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1, got {arguments.batch_size}")
-    return device, {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": inference_dtype(device)}[arguments.precision]
+    if options.batch_size < 1:
+        raise InvalidInput(f"--batch-size must be at least 1, got {options.batch_size}")
+    return device, {"fp32": torch.float32, "bf16": torch.bfloat16, "auto": inference_dtype(device)}[options.precision]
 
 
-def _prepare_cpu(arguments: argparse.Namespace) -> tuple[torch.device, torch.dtype]:
+def _prepare_cpu(options: ModelOptions) -> tuple[torch.device, torch.dtype]:
     """The same for a backend that computes on the CPU only, ONNX Runtime there in float32 only."""
-    if arguments.device not in (None, "cpu"):
-        raise ValueError(f"--backend {arguments.backend} computes on the CPU, not on --device {arguments.device}")
-    device, dtype = prepare_machine(argparse.Namespace(**{**vars(arguments), "device": "cpu"}))
-    automatic = arguments.precision == "auto" and arguments.backend == "onnxruntime"
+    if options.device not in (None, "cpu"):
+        raise InvalidInput(f"--backend {options.backend} computes on the CPU, not on --device {options.device}")
+    device, dtype = prepare_machine(replace(options, device="cpu"))
+    automatic = options.precision == "auto" and options.backend == "onnxruntime"
     return device, torch.float32 if automatic else dtype
 
 
@@ -140,4 +149,4 @@ def choose_device(name: str | None) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except RuntimeError as error:
-        raise ValueError(f"--device: {name!r} cannot be used here ({str(error).splitlines()[0]})") from None
+        raise InvalidInput(f"--device: {name!r} cannot be used here ({str(error).splitlines()[0]})") from None

@@ -1,19 +1,13 @@
 """``idm report``."""
 
-import argparse
-import sys
-
-from idm.evaluation.report import ReportError, read_result, render_page
-from idm.io.atomic import CheckpointError, write_text
+from idm.apps.cli.options.measure import ReportOptions
+from idm.evaluation.report import read_result, render_page
+from idm.io.atomic import write_text
 
 
-def report_command(arguments: argparse.Namespace) -> int:
+def report_command(options: ReportOptions) -> int:
     """``idm report``: 0 if the page was written."""
-    try:
-        results = [read_result(folder, arguments.images) for folder in arguments.results]
-        write_text(arguments.output, render_page(results))
-    except (ReportError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(arguments.output)
+    results = [read_result(folder, options.images) for folder in options.results]
+    write_text(options.output, render_page(results))
+    print(options.output)
     return 0

@@ -1,6 +1,5 @@
 """``idm restore``."""
 
-import argparse
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from idm.apps.cli.model import BUILTIN_NOTE, IDENTITY_NOTE, USER_ERRORS, choose_device, load
+from idm.apps.cli.model import BUILTIN_NOTE, IDENTITY_NOTE, choose_device, load
+from idm.apps.cli.options.restore import RestoreOptions
 from idm.apps.photo.files import restore_files, restore_photos
 from idm.apps.photo.job import Progress, Report
 from idm.apps.photo.reference import Reference
@@ -18,6 +18,7 @@ from idm.apps.photo.upscale import Bicubic, load_upscaler
 from idm.faces.detect import LEAST_FACE, MAX_SIDE, choose_detector, load_detector
 from idm.faces.recognition import IdentityNet, load_identity
 from idm.io.encoding import Encoding
+from idm.io.errors import InvalidInput
 from idm.io.find import as_text
 from idm.io.images import HEIF_SUFFIXES
 from idm.restorers.protocol import Restorer
@@ -32,39 +33,33 @@ _PHOTO_OPTIONS = (
 _TOLD = {"no face": "without a face", "not chosen": "with no face chosen", "kept": "kept as given"}
 
 
-def restore_command(arguments: argparse.Namespace) -> int:
+def restore_command(options: RestoreOptions) -> int:
     """``idm restore``: 0 if every file was restored."""
-    bar = tqdm(unit="face" if arguments.aligned else "photo", disable=not sys.stderr.isatty())
-    try:
-        loaded = load(arguments)
+    with tqdm(unit="face" if options.aligned else "photo", disable=not sys.stderr.isatty()) as bar:
+        loaded = load(options, options.fidelity)
         about: dict[str, Any] = {"restorer": loaded.metadata}
-        restore = _restore_aligned if arguments.aligned else _restore_photos
-        report = restore(arguments, loaded.restorer, about, _progress(bar))
-    except USER_ERRORS as error:
-        print(as_text(f"error: {error}"), file=sys.stderr)
-        return 1
-    finally:
-        bar.close()
-    print(as_text(_summary(report, arguments)))
+        restore = _restore_aligned if options.aligned else _restore_photos
+        report = restore(options, loaded.restorer, about, _progress(bar))
+    print(as_text(_summary(report, options)))
     return 1 if report.failed else 0
 
 
-def _summary(report: Report, arguments: argparse.Namespace) -> str:
+def _summary(report: Report, options: RestoreOptions) -> str:
     """What became of the files and of the faces in them, and what the user may want to do about it."""
-    done = "previewed" if arguments.preview else "restored"
+    done = "previewed" if options.preview else "restored"
     counts = [f"{report.states[done]} {done}"]
     counts += [f"{report.states[state]} {told}" for state, told in _TOLD.items() if report.states[state]]
     counts += [f"{len(report.skipped)} already there"] if report.skipped else []
     counts += [f"{len(report.failed)} failed"]
-    lines = [f"{', '.join(counts)} -> {arguments.output}"]
+    lines = [f"{', '.join(counts)} -> {options.output}"]
     if report.faces:
         kept = f", {report.faces['kept']} kept as given" if report.faces["kept"] else ""
         kept += f", {report.faces['left alone']} too small or no plausible face" if report.faces["left alone"] else ""
-        told = arguments.output / "status.json"
+        told = options.output / "status.json"
         lines.append(f"faces: {report.faces['restored']} restored{kept}; see {told} for each of them")
-    side = arguments.detect_side or MAX_SIDE
+    side = options.detect_side or MAX_SIDE
     if report.longest_side >= 2 * side:
-        detector = choose_detector(arguments.detector or "auto", arguments.weights_dir)
+        detector = choose_detector(options.detector or "auto", options.weights_dir)
         least = LEAST_FACE[detector] * report.longest_side / side
         lines.append(
             f"note: pictures of up to {report.longest_side} px were searched in copies of {side} px, where faces below "
@@ -94,83 +89,79 @@ def _progress(bar: tqdm) -> Progress:
     return Progress(on_start, on_file, on_frames)
 
 
-def _restore_aligned(
-    arguments: argparse.Namespace, restorer: Restorer, about: dict[str, Any], progress: Progress
-) -> Report:
-    given = [name for name in _PHOTO_OPTIONS if getattr(arguments, name) is not None]
-    if given or arguments.preview:
+def _restore_aligned(options: RestoreOptions, restorer: Restorer, about: dict[str, Any], progress: Progress) -> Report:
+    given = [name for name in _PHOTO_OPTIONS if getattr(options, name) is not None]
+    if given or options.preview:
         option = (given or ["preview"])[0].replace("_", "-")
-        raise ValueError(f"--{option} is for photographs; it does nothing with --aligned")
+        raise InvalidInput(f"--{option} is for photographs; it does nothing with --aligned")
     return restore_files(
         restorer,
-        arguments.input,
-        arguments.output,
-        seed=arguments.seed,
-        batch_size=arguments.batch_size,
-        output_size=arguments.output_size or "model",
+        options.input,
+        options.output,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        output_size=options.output_size or "model",
         about=about,
-        skip_existing=arguments.skip_existing,
-        overwrite=arguments.overwrite,
-        max_memory=arguments.max_memory,
+        skip_existing=options.skip_existing,
+        overwrite=options.overwrite,
+        max_memory=options.max_memory,
         progress=progress,
     )
 
 
-def _restore_photos(
-    arguments: argparse.Namespace, restorer: Restorer, about: dict[str, Any], progress: Progress
-) -> Report:
-    if arguments.output_size is not None:
-        raise ValueError("--output-size is for aligned faces (--aligned); photographs have --upscale")
-    settings = _settings(arguments)
-    encoding = Encoding(arguments.video_codec, arguments.crf)
-    device = str(choose_device(arguments.device))
+def _restore_photos(options: RestoreOptions, restorer: Restorer, about: dict[str, Any], progress: Progress) -> Report:
+    if options.output_size is not None:
+        raise InvalidInput("--output-size is for aligned faces (--aligned); photographs have --upscale")
+    settings = _settings(options)
+    encoding = Encoding(options.video_codec, options.crf)
+    device = str(choose_device(options.device))
     detector = load_detector(
-        arguments.detector or "auto",
-        arguments.weights_dir,
+        options.detector or "auto",
+        options.weights_dir,
         device,
-        max_side=MAX_SIDE if arguments.detect_side is None else arguments.detect_side,
-        min_score=arguments.min_score,
+        max_side=MAX_SIDE if options.detect_side is None else options.detect_side,
+        min_score=options.min_score,
     )
-    if arguments.detector is None and detector.name == "builtin":
+    if options.detector is None and detector.name == "builtin":
         print(BUILTIN_NOTE, file=sys.stderr)
-    identity = _identity(arguments, settings, device)
-    upscaler = load_upscaler(arguments.background, device) if arguments.background else Bicubic()
+    identity = _identity(options, settings, device)
+    upscaler = load_upscaler(options.background, device) if options.background else Bicubic()
     about["identity"] = "MobileFaceNet" if identity else "not measured: its weights are missing (idm weights)"
-    about["background"] = str(arguments.background or "bicubic")
+    about["background"] = str(options.background or "bicubic")
     about["detector"] = [detector.name, detector.min_score, detector.max_side]
     parts = PhotoRestorer(restorer, detector, identity, upscaler)
     if reference := parts.reference(settings):
-        print(as_text(_told_of(reference, arguments.reference)), file=sys.stderr)
+        print(as_text(_told_of(reference, options.reference)), file=sys.stderr)
     return restore_photos(
         parts,
-        arguments.input,
-        arguments.output,
+        options.input,
+        options.output,
         settings,
         about=about,
-        file_format=arguments.format or "same",
+        file_format=options.format or "same",
         encoding=encoding,
-        preview=arguments.preview,
-        skip_existing=arguments.skip_existing,
-        overwrite=arguments.overwrite,
-        max_memory=arguments.max_memory,
+        preview=options.preview,
+        skip_existing=options.skip_existing,
+        overwrite=options.overwrite,
+        max_memory=options.max_memory,
         progress=progress,
     )
 
 
-def _told_of(reference: Reference, album: str) -> str:
+def _told_of(reference: Reference, album: str | None) -> str:
     left_out = f"; {len(reference.left_out)} photographs do not show one face" if reference.left_out else ""
     return f"note: identity is compared with {reference.num_faces} faces of {album}{left_out}"
 
 
-def _settings(arguments: argparse.Namespace) -> PhotoSettings:
-    asked = {field.name: getattr(arguments, field.name) for field in fields(PhotoSettings)}
+def _settings(options: RestoreOptions) -> PhotoSettings:
+    asked = {field.name: getattr(options, field.name) for field in fields(PhotoSettings)}
     return PhotoSettings(**{name: value for name, value in asked.items() if value is not None})
 
 
-def _identity(arguments: argparse.Namespace, settings: PhotoSettings, device: str) -> IdentityNet | None:
+def _identity(options: RestoreOptions, settings: PhotoSettings, device: str) -> IdentityNet | None:
     """The identity network; None, and said so, where it is missing and no setting needs it."""
     try:
-        return load_identity(arguments.weights_dir, device)
+        return load_identity(options.weights_dir, device)
     except FileNotFoundError:
         if settings.needs_identity:
             raise

@@ -1,12 +1,12 @@
 """``idm weights`` and ``idm weights fetch``."""
 
-import argparse
 import sys
 from pathlib import Path
 
 from tqdm import tqdm
 
-from idm.apps.cli.model import USER_ERRORS
+from idm.apps.cli.options.models import WeightsOptions
+from idm.io.errors import InvalidInput
 from idm.io.fetch import fetch
 from idm.io.weights import KNOWN, WeightsFile, flaw, look_up, weights_folders
 
@@ -17,18 +17,14 @@ _FOLDERS = ("facexlib", "pyiqa")
 _DEFAULT = ("detection_mobilenet0.25_Final.pth", "mobilefacenet_casia.safetensors")
 
 
-def weights_command(arguments: argparse.Namespace) -> int:
+def weights_command(options: WeightsOptions) -> int:
     """``idm weights``: 0 unless a file that is there is not the one we know. ``idm weights fetch``: 0 if all files
     that were asked for are there now."""
-    folders = weights_folders(arguments.weights_dir)
-    if arguments.action is None:
+    folders = weights_folders(options.weights_dir)
+    if options.action is None:
         return _list(folders)
-    try:
-        names = [_full_name(name) for name in arguments.names] or list(_DEFAULT)
-        return max([_fetch(name, folders, arguments.yes) for name in dict.fromkeys(names)])
-    except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    names = [_full_name(name) for name in options.names] or list(_DEFAULT)
+    return max([_fetch(name, folders, options.yes) for name in dict.fromkeys(names)])
 
 
 def _list(folders: list[Path]) -> int:
@@ -64,7 +60,9 @@ def _full_name(text: str) -> str:
     """
     found = [text] if text in KNOWN else [name for name in KNOWN if text.lower() in name.lower()]
     if len(found) != 1:
-        raise ValueError(f"{text}: {'is part of several' if found else 'no'} known files: {', '.join(found or KNOWN)}")
+        raise InvalidInput(
+            f"{text}: {'is part of several' if found else 'no'} known files: {', '.join(found or KNOWN)}"
+        )
     return found[0]
 
 
@@ -105,5 +103,5 @@ def _agrees() -> bool:
         ValueError: there is none.
     """
     if not sys.stdin.isatty():
-        raise ValueError("there is no terminal to ask for your agreement; --yes states that you accept the licence")
+        raise InvalidInput("there is no terminal to ask for your agreement; --yes states that you accept the licence")
     return input("Download it on these terms? [y/N] ").strip().lower() in ("y", "yes")

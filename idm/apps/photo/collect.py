@@ -15,6 +15,7 @@ from jaxtyping import Float32
 from idm.apps.photo.album import AlbumFace
 from idm.extrinsic.quality import measure
 from idm.io.atomic import write_json, write_text
+from idm.io.errors import InvalidInput
 from idm.io.images import write_image
 from idm.io.ranges import to_uint8
 
@@ -31,7 +32,7 @@ SAME = 0.03  # mean difference of thumbnails below which two faces come from one
 _THUMBNAIL = 16
 
 
-class TooFewFaces(ValueError):
+class TooFewFaces(InvalidInput):
     """There are not enough good faces to adapt a model to."""
 
 

@@ -20,6 +20,7 @@ from idm.faces.grain import remove_grain
 from idm.faces.paste import Patch, paste_faces
 from idm.faces.recognition import IdentityNet
 from idm.faces.turns import detect_faces
+from idm.io.errors import InvalidInput
 from idm.io.photos import Photo, looks_grey
 from idm.io.ranges import hwc_to_chw, to_uint8
 from idm.restorers.protocol import Restorer
@@ -79,7 +80,7 @@ class PhotoRestorer:
 
     def _require_identity(self, settings: PhotoSettings) -> None:
         if settings.needs_identity and self.identity is None:
-            raise ValueError("identity (reference, min_identity, pick='identity') needs the identity network")
+            raise InvalidInput("identity (reference, min_identity, pick='identity') needs the identity network")
 
     def restore(self, photo: Photo, settings: PhotoSettings) -> RestoredPhoto:
         """Restore the chosen faces of a photograph and put them back; a face that fails is reported, not pasted.

@@ -5,6 +5,7 @@ from typing import Literal
 
 from idm.faces.colour import ColorFix
 from idm.faces.turns import Turn
+from idm.io.errors import InvalidInput
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,13 @@ class PhotoSettings:
 
     def __post_init__(self) -> None:
         if not 1 <= self.upscale <= 16:
-            raise ValueError(f"upscale must lie in 1..16, got {self.upscale}")
+            raise InvalidInput(f"upscale must lie in 1..16, got {self.upscale}")
         if self.samples < 1 or self.batch_size < 1:
-            raise ValueError(f"samples and batch size must be at least 1, got {self.samples} and {self.batch_size}")
+            raise InvalidInput(f"samples and batch size must be at least 1, got {self.samples} and {self.batch_size}")
         if self.min_identity is not None and not -1 <= self.min_identity <= 1:
-            raise ValueError(f"min_identity is a cosine in [-1, 1], got {self.min_identity}")
+            raise InvalidInput(f"min_identity is a cosine in [-1, 1], got {self.min_identity}")
         if self.uncertainty and self.samples < 2:
-            raise ValueError("an uncertainty map needs at least 2 samples")
+            raise InvalidInput("an uncertainty map needs at least 2 samples")
 
     @property
     def needs_identity(self) -> bool:

@@ -26,6 +26,7 @@ from idm.faces.detect import DetectedFace
 from idm.faces.track import REACH, Tracker
 from idm.faces.turns import detect_faces
 from idm.io.encoding import Encoding
+from idm.io.errors import InvalidInput
 from idm.io.images import write_whole
 from idm.io.memory import default_budget
 from idm.io.video import av
@@ -127,7 +128,7 @@ def restore_clip(
         ValueError: a setting that is for photographs only.
     """
     if settings.uncertainty:
-        raise ValueError(f"{source}: uncertainty maps are for photographs")
+        raise InvalidInput(f"{source}: uncertainty maps are for photographs")
     codec = find_encoder(encoding, target.suffix)
     with Clip(source) as clip:
         options = encoding.options() | encoder_options(clip, codec, settings.upscale)

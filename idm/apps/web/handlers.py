@@ -15,6 +15,7 @@ from PIL import Image
 from idm.apps.web import theme
 from idm.apps.web.session import CancelledError, PageService, RestoreRequest, choose, save
 from idm.faces.detect import DetectedFace
+from idm.io.errors import InvalidInput
 
 MAX_SEED = 2**32 - 1
 
@@ -109,11 +110,11 @@ class Handlers:
         path = Path(file or "")
         with told_to_the_user(path), self._until_cancelled(request.session_hash) as is_cancelled:
             if file is None:
-                raise ValueError("choose a photograph first")
+                raise InvalidInput("choose a photograph first")
             if sum(path.stat().st_size for path in self.results.glob("*/*")) > self.max_results_bytes:
-                raise ValueError("there is no space for more results; old ones are removed within an hour")
+                raise InvalidInput("there is no space for more results; old ones are removed within an hour")
             if seed is None:
-                raise ValueError("the seed must be a whole number")
+                raise InvalidInput("the seed must be a whole number")
             wanted = RestoreRequest(
                 restorer, tuple(faces), int(steps), float(fidelity), int(seed), float(upscale), int(samples)
             )

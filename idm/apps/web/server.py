@@ -18,6 +18,7 @@ from starlette.middleware import Middleware
 
 from idm.apps.web.guard import Guard, Hosts, Quota
 from idm.apps.web.session import PageService
+from idm.io.errors import InvalidInput
 from idm.io.lock import LOCK, FolderInUse, locked
 
 if TYPE_CHECKING:
@@ -45,11 +46,11 @@ class Service:
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
-            raise ValueError(f"--port must lie in 1..65535, got {self.port}")
+            raise InvalidInput(f"--port must lie in 1..65535, got {self.port}")
         if not self.max_mb > 0 or self.queue_size < 1:
-            raise ValueError(f"--max-mb and --queue-size must be positive, got {self.max_mb:g} and {self.queue_size}")
+            raise InvalidInput(f"--max-mb and --queue-size must be positive, got {self.max_mb:g} and {self.queue_size}")
         if not self.max_mb <= self.user_mb <= self.total_mb:
-            raise ValueError(
+            raise InvalidInput(
                 f"--max-mb, --user-mb and --total-mb must rise, got {self.max_mb:g}, {self.user_mb:g} and "
                 f"{self.total_mb:g}"
             )

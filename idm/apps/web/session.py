@@ -22,6 +22,7 @@ from idm.diffusion.chain import Chain
 from idm.faces.detect import DetectedFace, Detector, choose_faces
 from idm.faces.recognition import IdentityNet
 from idm.faces.turns import detect_faces
+from idm.io.errors import InvalidInput
 from idm.io.images import ImageError
 from idm.io.memory import Budget, default_budget, release_freed_memory
 from idm.io.photos import KEPT_SUFFIXES, Photo, bytes_for, read_photo, write_photo
@@ -54,7 +55,7 @@ class RestoreResult:
     result: RestoredPhoto
 
 
-class CancelledError(ValueError):
+class CancelledError(InvalidInput):
     """The user has cancelled the request."""
 
 
@@ -130,11 +131,11 @@ class PageService:
                 result beyond the limit.
         """
         if request.restorer not in self.restorers:
-            raise ValueError(f"there is no restorer {request.restorer!r}; there are {', '.join(self.restorers)}")
+            raise InvalidInput(f"there is no restorer {request.restorer!r}; there are {', '.join(self.restorers)}")
         if not request.faces:
-            raise ValueError("choose at least one face")
+            raise InvalidInput("choose at least one face")
         if request.num_steps < 1:
-            raise ValueError(f"the number of steps must be at least 1, got {request.num_steps}")
+            raise InvalidInput(f"the number of steps must be at least 1, got {request.num_steps}")
         settings = PhotoSettings(
             upscale=request.upscale,
             faces=request.faces,
@@ -146,7 +147,7 @@ class PageService:
         height, width = photo.pixels.shape[:2]
         size = (round(height * request.upscale), round(width * request.upscale))
         if size[0] * size[1] > self.max_pixels:
-            raise ValueError(
+            raise InvalidInput(
                 f"the result would have {size[0] * size[1] / 1e6:.0f} megapixels, more than the "
                 f"{self.max_pixels / 1e6:g} allowed; enlarge less"
             )

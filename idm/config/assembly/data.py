@@ -1,30 +1,12 @@
 """Faces and degradations."""
 
-import os
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 from idm.config.load import ConfigError
-from idm.config.schema import (
-    AssetsConfig,
-    DegradationConfig,
-    FolderConfig,
-    HuggingFaceConfig,
-    RunConfig,
-    SourceConfig,
-    SyntheticConfig,
-)
+from idm.config.schema import DegradationConfig, RunConfig
 from idm.data.cache import Cached
-from idm.data.sources import (
-    FaceSource,
-    FolderFaces,
-    HuggingFaceFaces,
-    Part,
-    StreamedFaces,
-    SyntheticFaces,
-    balanced,
-)
+from idm.data.sources import FaceSource, FolderFaces, Part, StreamedFaces, balanced
 from idm.degradation import PRESETS, Mixture, Recipe
 from idm.degradation.steps import Blur, Downscale, GaussianNoise, Jpeg, Step
 
@@ -73,53 +55,16 @@ def build_mixture(config: DegradationConfig) -> Recipe | Mixture:
         raise ConfigError(f"degradation.mixture: {error}") from None
 
 
-def assets_folder() -> Path:
-    """The folder named by IDM_ASSETS."""
-    named = os.environ.get("IDM_ASSETS")
-    if not named:
-        raise ConfigError(
-            "data.source.name=assets: the environment variable IDM_ASSETS is not set; it names a folder with "
-            "faces256/train, faces256/val and faces256/test (aligned faces and metadata.jsonl)"
-        )
-    return Path(named)
-
-
-def build_source(config: SourceConfig, size: int, seed: int) -> FaceSource | StreamedFaces:
-    match config:
-        case SyntheticConfig():
-            return SyntheticFaces(config.num_faces, config.seed, size)
-        case FolderConfig():
-            return FolderFaces(config.path, size)
-        case AssetsConfig():
-            return FolderFaces(assets_folder() / "faces256" / config.split, size)
-        case HuggingFaceConfig():
-            return _build_hugging_face(config, size, seed)
-        case _:
-            assert_never(config)
-
-
-def _build_hugging_face(config: HuggingFaceConfig, size: int, seed: int) -> FaceSource | StreamedFaces:
-    import datasets
-
-    dataset = datasets.load_dataset(
-        config.path, data_files=config.data_files, split=config.split, streaming=config.streaming
-    )
-    if config.streaming:
-        assert config.num_faces is not None  # checked with the configuration
-        return StreamedFaces(dataset, config.num_faces, config.image_column, config.landmarks_column, size, seed)
-    return HuggingFaceFaces(dataset, config.image_column, config.landmarks_column, size, config.id_column)
-
-
 def build_data(config: RunConfig) -> tuple[FaceSource | StreamedFaces, FaceSource]:
     """(faces to train on, faces to validate on); without a source of their own the latter are held out."""
     data, num_val = config.data, config.validation.num_images
-    train = build_source(data.source, data.image_size, config.seed)
+    train = data.source.build(data.image_size, config.seed)
     if data.balance_groups:
         if not isinstance(train, FolderFaces):
             raise ConfigError("data.balance_groups: needs a folder of faces, whose metadata.jsonl names groups")
         train = balanced(_cached(train, data.image_size) if data.cache else train, train)
     if data.val_source is not None:
-        val = build_source(data.val_source, data.image_size, config.seed)
+        val = data.val_source.build(data.image_size, config.seed)
         assert not isinstance(val, StreamedFaces)
         if len(val) < num_val:
             raise ConfigError(f"validation.num_images: {num_val}, but data.val_source holds {len(val)}")

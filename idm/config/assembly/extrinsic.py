@@ -16,6 +16,7 @@ from tqdm import tqdm
 from idm.config.assembly.data import build_data
 from idm.config.assembly.intrinsic import build_learner
 from idm.config.assembly.run import TrainingFaces, build_run, claim_folder
+from idm.config.load import ConfigError
 from idm.config.schema import CleaningConfig, IDMConfig
 from idm.data.cache import Cached
 from idm.data.mixing import Pool, constant, linear
@@ -53,7 +54,10 @@ def build_cleaning(
     dtype = inference_dtype(device)
     idm = load_idm(model, device, dtype)
     if config.sampler is not None:
-        idm.chain = config.sampler.build()
+        try:
+            idm.chain = config.sampler.build()
+        except ValueError as error:
+            raise ConfigError(f"sampler: {error}") from None
     gate = None if config.gate is None else Gate(**config.gate.model_dump())
     compared = gate is not None and gate.min_identity is not None
     return Cleaning(

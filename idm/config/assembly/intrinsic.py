@@ -45,15 +45,19 @@ def build_intrinsic(config: IDMConfig) -> Run:
 
 
 def build_gammas(config: ScheduleConfig) -> Float[Tensor, " T1"]:
-    match config:
-        case LinearConfig():
-            return schedule.linear(config.beta_start, config.beta_end, config.num_steps)
-        case CosineConfig():
-            return schedule.cosine(config.num_steps, config.offset)
-        case LogSigmaConfig():
-            return schedule.log_sigma(config.sigma_min, config.sigma_max, config.start_sigma, config.num_steps)
-        case _:
-            assert_never(config)
+    """The levels of a schedule; ConfigError where its numbers contradict each other."""
+    try:
+        match config:
+            case LinearConfig():
+                return schedule.linear(config.beta_start, config.beta_end, config.num_steps)
+            case CosineConfig():
+                return schedule.cosine(config.num_steps, config.offset)
+            case LogSigmaConfig():
+                return schedule.log_sigma(config.sigma_min, config.sigma_max, config.start_sigma, config.num_steps)
+            case _:
+                assert_never(config)
+    except ValueError as error:
+        raise ConfigError(f"schedule: {error}") from None
 
 
 def build_noise_levels(config: NoiseLevelsConfig) -> NoiseLevels:
@@ -147,13 +151,12 @@ def build_denoiser(config: IDMConfig) -> Denoiser:
 
 
 def build_idm(config: IDMConfig, denoiser: Denoiser) -> IDM:
-    """The denoiser with its schedule and its chain.
-
-    Raises:
-        ValueError: the schedule does not have the chain's levels.
-    """
+    """The denoiser with its schedule and its chain; ConfigError if the schedule does not have the chain's levels."""
     gammas = build_gammas(config.schedule)
-    return IDM(denoiser, gammas, prediction=config.objective.prediction, chain=config.sampler.build())
+    try:
+        return IDM(denoiser, gammas, prediction=config.objective.prediction, chain=config.sampler.build())
+    except ValueError as error:
+        raise ConfigError(f"sampler: {error}") from None
 
 
 def build_optimisation(train: IDMTrainConfig) -> Optimisation:

@@ -22,8 +22,8 @@ from idm.evaluation.metrics import MissingPackage, build_metric
 from idm.io.atomic import write_text
 from idm.io.lock import FolderInUse, lock_folder
 from idm.io.machine import computes_in_bf16, keep_freed_memory, set_gpu_arithmetic, share_cores
-from idm.training.learner import Trainable
 from idm.training.loop import Run, Settings
+from idm.training.protocol import Trainable
 from idm.training.validation import Validation
 
 
@@ -63,7 +63,7 @@ def build_run(
     Args:
         build_learner: makes what is trained, once processes and precision are known.
         data: faces to train on and to validate on, instead of those that ``config.data`` names.
-        validates: whether that is a :class:`~idm.training.learner.Learner`, which restores the held-out faces.
+        validates: whether that is a :class:`~idm.training.protocol.Learner`, which restores the held-out faces.
 
     Raises:
         ConfigError: what can only be known with the data and the processes at hand.

@@ -1,6 +1,8 @@
 """Video files. Needs PyAV (the extra ``video``), and so is imported only where there is a clip."""
 
+from idm.io.errors import MissingPackage
+
 try:
     import av as av
 except ImportError as error:
-    raise ImportError('videos need PyAV: pip install "idm-face-restoration[video]"') from error
+    raise MissingPackage('videos need PyAV: pip install "idm-face-restoration[video]"') from error

@@ -20,6 +20,7 @@ from einops import reduce
 from jaxtyping import Bool, Integer, Shaped
 
 from idm.io.encoding import Codec, Encoding
+from idm.io.errors import InvalidInput
 from idm.io.video.read import EXACT, Clip, Frame, quarters, reason, rgb_format, video_error
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -37,7 +38,7 @@ def find_encoder(encoding: Encoding, suffix: str) -> Codec:
     codec: Codec = encoding.codec or ("libvpx-vp9" if suffix.lower() == ".webm" else "libx264")
     with av.open(io.BytesIO(), "w", format=CONTAINERS[suffix.lower()]) as container:
         if codec not in container.supported_codecs:
-            raise ValueError(f"a {suffix[1:]} file cannot hold what {codec} encodes; choose another --video-codec")
+            raise InvalidInput(f"a {suffix[1:]} file cannot hold what {codec} encodes; choose another --video-codec")
     return codec
 
 

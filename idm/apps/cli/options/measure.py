@@ -1,0 +1,145 @@
+"""The options of ``idm evaluate``, ``compare``, ``report`` and ``data``."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from idm.apps.cli.options.shared import MachineOptions, ModelOptions, add_machine, add_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions:
+    """The faces, the degradation and the metrics of a measurement."""
+
+    data: str
+    preset: str
+    metrics: str
+    num_images: int | None
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(MeasureOptions, ModelOptions):
+    """``idm evaluate``; ``pairs`` are two folders to compare instead of a model to measure."""
+
+    pairs: list[Path] | None
+    output: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(MeasureOptions, MachineOptions):
+    """``idm compare``; ``size`` None is that of the smallest restorer."""
+
+    restorers: list[str]
+    size: int | None
+    output: Path
+    real: str | None
+    no_stranger: bool
+    breakdown: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """``idm report``."""
+
+    results: list[Path]
+    output: Path
+    images: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """``idm data check``."""
+
+    name: str
+    path: Path
+
+
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pairs",
+        nargs=2,
+        type=Path,
+        metavar=("RESTORED", "HQ"),
+        help="measure the images of one folder against those of another",
+    )
+    _add_measuring(parser)
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="folder for metrics.json, scores.csv, grid.png"
+    )
+    add_model(parser)
+
+
+def add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "restorers",
+        nargs="+",
+        metavar="LABEL=PATH",
+        help="a restorer as for idm restore --restorer, with a label for the table; named restorers need no label; "
+        "@STEPS sets the sampling steps of an IDM, as in idm@1 idm@4",
+    )
+    _add_measuring(parser)
+    parser.add_argument("--size", type=int, help="side of the faces in pixels (default: that of the smallest restorer)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help="folder for table.md, comparison.json, scores.csv, differences.csv, grid.png; the same command resumes an "
+        "interrupted comparison",
+    )
+    parser.add_argument(
+        "--real", metavar="DATA", help="other real faces, given as for --data, for a reference row of the set metrics"
+    )
+    parser.add_argument(
+        "--no-stranger",
+        action="store_true",
+        help="leave out the row of strangers (the most similar other face of each)",
+    )
+    parser.add_argument(
+        "--breakdown", action="store_true", help="also write tables by source, group and strength of degradation"
+    )
+    add_machine(parser)
+
+
+def _add_measuring(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", default="synthetic", help="folder of clean aligned faces, assets:SPLIT, or synthetic (default)"
+    )
+    parser.add_argument("--preset", default="gfpgan", help="degradation preset, or clean for none (default gfpgan)")
+    parser.add_argument(
+        "--metrics",
+        default="psnr,ssim",
+        metavar="NAMES",
+        help="names separated by commas (default psnr,ssim); see --list-metrics",
+    )
+    parser.add_argument("--list-metrics", action=_ListMetrics, help="print all metrics with their protocols and exit")
+    parser.add_argument("--num-images", type=int, help="number of faces (default: all, or 64 synthetic ones)")
+    parser.add_argument("--seed", type=int, default=1234, help="seed of the degradations and the noise (default 1234)")
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="output folders of idm compare")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="the page, such as report.html"
+    )
+    parser.add_argument("--images", action="store_true", help="also show the faces of each grid.png")
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    check = parser.add_subparsers(dest="action", required=True, metavar="ACTION").add_parser(
+        "check", help="count and decode the images of a test set (see docs/test_sets.md)"
+    )
+    check.add_argument("name", help="name of the set, such as celeba-test or lfw-test")
+    check.add_argument("path", type=Path, help="folder of the set")
+
+
+class _ListMetrics(argparse.Action):
+    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from idm.apps.cli.faces import list_metrics
+
+        print(list_metrics())
+        parser.exit()

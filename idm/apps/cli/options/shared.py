@@ -1,0 +1,88 @@
+"""Options that several commands share: what the command line says, as typed, frozen values."""
+
+import argparse
+from dataclasses import dataclass, fields
+from typing import Literal, TypeVar
+
+from idm.diffusion.chain import SAMPLER_NAMES, SPACINGS
+
+Options = TypeVar("Options")
+
+
+def read(kind: type[Options], parsed: argparse.Namespace) -> Options:
+    """The options of a command, from a parsed command line."""
+    return kind(**{field.name: getattr(parsed, field.name) for field in fields(kind)})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineOptions:
+    """Where and in what precision a command computes."""
+
+    batch_size: int
+    device: str | None
+    precision: Literal["auto", "fp32", "bf16"]
+
+
+def add_machine(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--batch-size", type=int, default=8, help="faces per batch (default 8)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best available)")
+    parser.add_argument(
+        "--precision",
+        choices=["auto", "fp32", "bf16"],
+        default="auto",
+        help="default: bf16 if the device is fast at it",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(MachineOptions):
+    """A restorer and, if it is an IDM, its chain; None is the model's own."""
+
+    model: str | None
+    sampler: str | None
+    steps: int | None
+    spacing: str | None
+    start_from: Literal["noise", "degraded"] | None
+    strength: float | None
+    backend: Literal["torch", "onnxruntime", "openvino"]
+
+
+def add_model(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--model",
+        "--restorer",
+        help="training run, saved model, weights file, or a name: idm (the default, bundled), gfpgan, codeformer, "
+        "restoreformer (their published weights, see idm weights)",
+    )
+    parser.add_argument("--sampler", choices=SAMPLER_NAMES, help="default: the model's")
+    parser.add_argument("--steps", type=int, help="sampling steps of the whole chain (default: the model's)")
+    spacings = [name for name in SPACINGS if name != "levels"]  # explicit ones are part of a model
+    parser.add_argument("--spacing", choices=spacings, help="spacing of the noise levels (default: the model's)")
+    parser.add_argument("--start-from", choices=["noise", "degraded"], help="where the chain starts")
+    parser.add_argument(
+        "--strength", type=float, help="share of the chain to run with --start-from degraded, in (0, 1]"
+    )
+    parser.add_argument(
+        "--backend",
+        choices=["torch", "onnxruntime", "openvino"],
+        default="torch",
+        help="inference backend of an IDM; onnxruntime and openvino run on the CPU (default torch)",
+    )
+    add_machine(parser)
+
+
+def add_memory(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--max-memory",
+        type=_gigabytes,
+        metavar="GB",
+        help="memory for pictures, besides the model; files that need more are rejected before they are decoded "
+        "(default: half of the machine's memory, at most 4)",
+    )
+
+
+def _gigabytes(text: str) -> int:
+    number = float(text)
+    if not 0 < number < 1e6:
+        raise argparse.ArgumentTypeError(f"must be a number of gigabytes above 0, got {text}")
+    return round(number * 1e9)

@@ -1,0 +1,168 @@
+"""Faces and how they are degraded."""
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from idm.config.schema.section import Count, Section, Share
+from idm.degradation import AnyStep, PresetName
+from idm.io.errors import InvalidInput
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a wrong setting is told at once
+    from idm.data.sources import FaceSource, StreamedFaces
+
+
+def _rising(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] > limits[1]:
+        raise ValueError(f"the range [{limits[0]}, {limits[1]}] ends before it begins")
+    return limits
+
+
+Length = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+Quality = tuple[Annotated[float, Field(ge=1, le=100)], Annotated[float, Field(ge=1, le=100)]]
+Factor = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+class Source(Section):
+    """Where faces come from: the settings of a class of :mod:`idm.data.sources`."""
+
+    @abstractmethod
+    def build(self, size: int, seed: int) -> "FaceSource | StreamedFaces":
+        """The source, whose faces have ``size`` pixels per side; ``seed`` orders the faces of a stream.
+
+        Raises:
+            InvalidInput: there are no such faces.
+        """
+
+
+class SyntheticConfig(Source):
+    """Procedural faces: no files needed."""
+
+    name: Literal["synthetic"] = "synthetic"
+    num_faces: Count = 4096
+    """How many faces there are."""
+    seed: int = 0
+    """Another seed gives other faces."""
+
+    def build(self, size: int, seed: int) -> "FaceSource":
+        from idm.data.sources import SyntheticFaces
+
+        return SyntheticFaces(self.num_faces, self.seed, size)
+
+
+class FolderConfig(Source):
+    """A folder of aligned face images, searched recursively; ``metadata.jsonl`` or FFHQ's own
+    ``ffhq-dataset-v2.json`` may give landmarks."""
+
+    name: Literal["folder"] = "folder"
+    path: Path
+    """The folder."""
+
+    def build(self, size: int, seed: int) -> "FaceSource":
+        from idm.data.sources import FolderFaces
+
+        return FolderFaces(self.path, size)
+
+
+class HuggingFaceConfig(Source):
+    """Anything ``datasets.load_dataset`` reads: a hub id, or "parquet", "arrow", "webdataset", "imagefolder"
+    with ``data_files``."""
+
+    name: Literal["huggingface"] = "huggingface"
+    path: str
+    """First argument of `load_dataset`."""
+    data_files: str | list[str] | None = None
+    """File or files, globs included, for a format name as `path`."""
+    split: str = "train"
+    """Split of the data set."""
+    image_column: str = "image"
+    """Column of images."""
+    landmarks_column: str | None = None
+    """Column of five (x, y) points in pixels of the image: left eye, right eye, nose, left and right mouth corner
+    as seen in the image."""
+    id_column: str | None = None
+    """Names of the faces; without it their numbers stand for them."""
+    streaming: bool = False
+    """Read without storing; needs ``num_faces``, the faces that make an epoch."""
+    num_faces: Count | None = None
+    """Number of faces in an epoch; required with `streaming`, and only allowed there."""
+
+    def build(self, size: int, seed: int) -> "FaceSource | StreamedFaces":
+        import datasets
+
+        from idm.data.sources import HuggingFaceFaces, StreamedFaces
+
+        try:
+            dataset = datasets.load_dataset(
+                self.path, data_files=self.data_files, split=self.split, streaming=self.streaming
+            )
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            raise InvalidInput(f"data.source: {error}") from None
+        if self.streaming:
+            assert self.num_faces is not None  # checked with the configuration
+            return StreamedFaces(dataset, self.num_faces, self.image_column, self.landmarks_column, size, seed)
+        return HuggingFaceFaces(dataset, self.image_column, self.landmarks_column, size, self.id_column)
+
+
+class AssetsConfig(Source):
+    """The aligned faces under the folder named by the environment variable IDM_ASSETS."""
+
+    name: Literal["assets"] = "assets"
+    split: Literal["train", "val", "test"] = "train"
+    """Folder below `faces256`."""
+
+    def build(self, size: int, seed: int) -> "FaceSource":
+        from idm.data.sources import FolderFaces, assets_folder
+
+        return FolderFaces(assets_folder() / "faces256" / self.split, size)
+
+
+SourceConfig = Annotated[SyntheticConfig | FolderConfig | HuggingFaceConfig | AssetsConfig, Field(discriminator="name")]
+
+
+class DataConfig(Section):
+    source: SourceConfig
+    """P_X: the faces to train on. Without ``val_source`` the last ``validation.num_images`` are held out of it."""
+    val_source: SourceConfig | None = None
+    """The faces to validate on."""
+    image_size: Annotated[int, Field(ge=16)]
+    """Side in pixels to which the aligned faces are resized."""
+    flip_probability: Share = 0.5
+    """Share of training faces that are mirrored."""
+    max_shift: Annotated[int, Field(ge=0)] = 0
+    """Faces are moved by up to so many whole pixels each way, so that no pixel always has the same place in a patch."""
+    grey_probability: Share = 0.0
+    """Share of faces that are grey, degraded and clean: a black-and-white portrait must stay one."""
+    balance_groups: bool = False
+    """Faces of rare groups (``group`` in ``metadata.jsonl``) come up to three times in an epoch."""
+    cache: bool = True
+    """Keep decoded, resized faces in memory (image_size^2 * 3 bytes each). The workers of a process share them."""
+    num_workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that prepare batches; 0 prepares them in the training process."""
+
+
+class DegradationConfig(Section):
+    """A published preset, and what to change in it. Lengths are in pixels of a 512 px face."""
+
+    preset: PresetName = "gfpgan"
+    """Published recipe; see `idm.degradation.presets`."""
+    clean_probability: Share = 0.03
+    """Share of faces that stay undegraded: a clean face must come back clean."""
+    skip_probability: Share = 0.0
+    """Blur, downscaling, noise and JPEG are left out, each with this probability."""
+    bicubic_probability: Share = 0.0
+    """Share of faces that are brought back to size by bicubic instead of bilinear interpolation."""
+    mixture: dict[PresetName, Share] = {}
+    """Shares of the training faces that are degraded by other presets; the rest is degraded by ``preset``."""
+    steps: list[Annotated[AnyStep, Field(discriminator="name")]] | None = None
+    """Steps in place of the preset's."""
+    blur_sigma: Annotated[Length, AfterValidator(_rising)] | None = None
+    """Range of the sigma of Gaussian blur, in place of the preset's; likewise below."""
+    down: Annotated[Factor, AfterValidator(_rising)] | None = None
+    """Range of the factor by which the face is shrunk; below 1 enlarges."""
+    noise_sigma: Annotated[Length, AfterValidator(_rising)] | None = None
+    """Gaussian noise, range of sigma, in units of 1/255."""
+    jpeg_quality: Annotated[Quality, AfterValidator(_rising)] | None = None
+    """Range of the JPEG quality, within 1 to 100."""

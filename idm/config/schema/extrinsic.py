@@ -1,0 +1,78 @@
+"""The extrinsic iteration: cleaning, its gate, and rounds."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from idm.config.schema.method import ChainConfig
+from idm.config.schema.section import Count, Section, Share
+
+
+class GateConfig(Section):
+    """Arguments of :class:`idm.extrinsic.gate.Gate`, where they are described."""
+
+    min_identity: Annotated[float, Field(ge=-1, le=1)] | None = 0.6
+    max_sharpness_loss: Share = 0.01
+    max_noise_gain: Annotated[float, Field(ge=0)] = 0.3
+    max_blockiness_gain: Annotated[float, Field(ge=0)] = 0.15
+    min_sharpness_gain: Annotated[float, Field(ge=0)] = 0.02
+    min_noise_loss: Annotated[float, Field(ge=0)] = 0.5
+    min_blockiness_loss: Annotated[float, Field(ge=0)] = 0.05
+
+
+class AtOnceConfig(Section):
+    """P_X* takes the place of P_X."""
+
+    name: Literal["at_once"] = "at_once"
+
+
+class GradualConfig(Section):
+    """The pool of the round before is gradually replaced: the share of P_X* rises linearly from 0 to 1."""
+
+    name: Literal["gradual"] = "gradual"
+    over: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the training after which nothing of the old pool is left."""
+
+
+class MixedConfig(Section):
+    """P_X* beside the originals."""
+
+    name: Literal["mixed"] = "mixed"
+    shares: Annotated[list[Share], Field(min_length=1)] = [0.5]
+    """Share of P_X* in rounds 1, 2, ...; the last one holds for all further rounds."""
+
+
+ReplacementConfig = Annotated[AtOnceConfig | GradualConfig | MixedConfig, Field(discriminator="name")]
+
+
+class CleaningConfig(Section):
+    """How x* = f_theta(x) is drawn, judged and stored."""
+
+    sampler: ChainConfig | None = None
+    """How x* is drawn; without it as the model samples."""
+    samples: Count = 1
+    """How many x* are drawn for each face; the accepted one with the best identity counts."""
+    batch_size: Count = 16
+    """Faces restored at once."""
+    shard_size: Count = 256
+    """Faces of a file of the result; so many each process may have to restore again after a kill."""
+    image_format: Literal["png", "jpg"] = "png"
+    """Lossless PNG, or JPEG of quality 95 without chroma subsampling."""
+    gate: GateConfig | None = GateConfig()
+    """Which x* take the place of x; null: all of them, as document A writes it."""
+
+
+class ExtrinsicConfig(CleaningConfig):
+    """Train, clean the originals with what was trained, train on them anew: ``rounds`` times."""
+
+    rounds: Count = 1
+    """Number of cleanings, each followed by a training on the cleaned faces."""
+    init: Literal["scratch", "previous"] = "scratch"
+    """Where f_theta* starts: new weights, or those of the round before."""
+    condition_on: Literal["original", "cleaned"] = "original"
+    """What a later round degrades to get x_d: the originals x, so that only the targets differ ("the only difference
+    between learning f_theta and f_theta* is the target distribution", document A), or the cleaned faces x*."""
+    replacement: ReplacementConfig = AtOnceConfig()
+    """How P_X* replaces P_X."""
+    max_validation_loss: Annotated[float, Field(ge=0)] = 0.1
+    """How much worse a round may validate than the one before, in dB of PSNR; more ends the rounds."""

@@ -1,0 +1,141 @@
+"""The network, the noise levels, the loss and the sampler."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from idm.config.schema.section import Count, Section, Share
+from idm.diffusion.chain import Chain, SamplerName, Spacing, Start
+
+
+class DenoiserConfig(Section):
+    """Arguments of :class:`idm.models.unet.Denoiser`, where they are described."""
+
+    patch_size: Literal[1, 2, 4, 8] = 2
+    channels: Annotated[list[Count], Field(min_length=1)] = [64, 128, 256]
+    num_blocks: Annotated[list[Count], Field(min_length=1)] = [2, 2, 2]
+    attention_resolutions: list[Count] = [32, 16, 8]
+    head_dim: Count = 64
+    inject_degraded: bool = False
+    add_degraded: bool = True
+    refine_channels: Annotated[int, Field(ge=0)] = 0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    conditional: bool = True
+
+
+class LinearConfig(Section):
+    """SR3: beta from ``beta_start`` to ``beta_end`` in T = ``num_steps``."""
+
+    name: Literal["linear"] = "linear"
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    """The first beta."""
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 1e-2
+    """The last beta."""
+    num_steps: Count = 2000
+    """T, the number of noise levels."""
+
+
+class CosineConfig(Section):
+    """Nichol & Dhariwal's cosine schedule."""
+
+    name: Literal["cosine"] = "cosine"
+    num_steps: Count = 1000
+    """T, the number of noise levels."""
+    offset: Annotated[float, Field(gt=0)] = 0.008
+    """The offset s of their eq. 17."""
+
+
+class LogSigmaConfig(Section):
+    """Levels for chains of few steps, see :func:`idm.diffusion.schedule.log_sigma`."""
+
+    name: Literal["log_sigma"] = "log_sigma"
+    sigma_min: Annotated[float, Field(gt=0)] = 0.02
+    """Lowest noise level, as sigma = sqrt((1 - gamma) / gamma)."""
+    sigma_max: Annotated[float, Field(gt=0)] = 1.5
+    """Highest noise level below the start."""
+    start_sigma: Annotated[float, Field(gt=0)] = 100.0
+    """Where every chain starts."""
+    num_steps: Annotated[int, Field(ge=3)] = 64
+    """Number of levels, the start among them."""
+
+
+ScheduleConfig = Annotated[LinearConfig | CosineConfig | LogSigmaConfig, Field(discriminator="name")]
+
+
+class PiecewiseUniformConfig(Section):
+    """SR3: t uniform over the schedule, gamma uniform between neighbours."""
+
+    name: Literal["piecewise_uniform"] = "piecewise_uniform"
+
+
+class StartAndLogUniformConfig(Section):
+    """A share at the schedule's last level, where a chain starts; the rest log-uniform in sigma below it."""
+
+    name: Literal["start_and_log_uniform"] = "start_and_log_uniform"
+    start_share: Share = 0.5
+    """Share of the samples at the chain's start."""
+    own_estimates: Share = 0.0
+    """Share of the samples below the start whose x_t is made of the model's own estimate instead of x_0."""
+
+
+NoiseLevelsConfig = Annotated[PiecewiseUniformConfig | StartAndLogUniformConfig, Field(discriminator="name")]
+
+
+class FeatureLossConfig(Section):
+    """L1 between feature maps of the estimate of x_0 and of x_0, in a frozen network."""
+
+    network: Literal["mobilefacenet", "vgg19"] = "mobilefacenet"
+    """Frozen network whose maps are compared; its weights are files that the user provides."""
+    weight: Annotated[float, Field(gt=0)] = 0.1
+    """Weight of the sum over the maps beside the pixels' loss."""
+
+
+class AdversarialConfig(Section):
+    """A critic of patches, trained beside the denoiser."""
+
+    weight: Annotated[float, Field(gt=0)] = 0.006
+    """Weight of the hinge loss of the estimate of x_0."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    """Learning rate of the critic."""
+    r1_gamma: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of R1, the penalty of the critic's gradient at x_0."""
+    channels: Annotated[list[Count], Field(min_length=1)] = [96, 128, 192]
+    """Widths of the critic's levels."""
+    augment: bool = False
+    """DiffAugment before the critic, for small training sets and long runs."""
+    init_from: Path | None = None
+    """A run whose critic, in its newest checkpoint, is trained further; a new one is at chance for long."""
+
+
+class ObjectiveConfig(Section):
+    prediction: Literal["epsilon", "sample", "v"] = "sample"
+    """What f_theta gives: the noise, the clean face, or v."""
+    p: Literal[1, 2] = 1
+    """Exponent of the loss: 1 absolute, 2 squared difference."""
+    min_snr_clamp: Annotated[float, Field(gt=0)] | None = None
+    """Clamp of min-SNR weights (arXiv 2303.09556); null for equal weights."""
+    noise_levels: NoiseLevelsConfig = PiecewiseUniformConfig()
+    """The distribution of gamma in training."""
+    features: FeatureLossConfig | None = None
+    """A loss beyond pixels."""
+    adversarial: AdversarialConfig | None = None
+    """An adversarial loss, for the finish of a trained model."""
+
+
+class ChainConfig(Section):
+    """How faces are sampled, see :class:`idm.diffusion.chain.Chain`."""
+
+    name: SamplerName
+    """The sampler."""
+    num_steps: Count = 10
+    start_from: Start = "noise"
+    strength: Annotated[float, Field(gt=0, le=1)] = 1.0
+    eta: Share = 0.0
+    """Share of fresh noise, for ddim only."""
+    spacing: Spacing = "even"
+    levels: tuple[Annotated[float, Field(gt=0)], ...] = ()
+
+    def build(self) -> Chain:
+        """The chain, which checks itself: ValueError."""
+        return Chain(sampler=self.name, **self.model_dump(exclude={"name"}))

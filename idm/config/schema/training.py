@@ -1,0 +1,89 @@
+"""Optimisation, logging, checkpoints and validation."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from idm.config.schema.section import Count, Section, Share
+
+Tracker = Literal["tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio"]
+
+
+class TrainConfig(Section):
+    """What every training has, whatever it trains."""
+
+    num_steps: Annotated[int, Field(ge=0)]
+    """Optimiser steps."""
+    batch_size: Count
+    """Faces per optimiser step over all processes and accumulated micro-batches."""
+    accumulation: Count = 1
+    """Micro-batches per optimiser step in each process."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the average of the weights, which is what is validated and published. It rises to this value as (1 +
+    step) / (10 + step), with step counted from 0, and is 0 in the first step."""
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """"auto" is bf16 where the processor computes in it, else no."""
+    tf32: bool = True
+    """Multiply float32 matrices in TensorFloat-32, and convolve so, on a GPU that has it."""
+    cudnn_benchmark: bool = True
+    """Let cuDNN try its algorithms and take the fastest for each size. Two runs on a GPU may then differ a little."""
+    log_every: Count = 20
+    """Steps between lines of the log."""
+    checkpoint_every: Count = 500
+    """Steps between checkpoints."""
+    keep_checkpoints: Count = 2
+    """How many of the newest checkpoints stay, besides the best one."""
+    trackers: list[Tracker] = ["tensorboard"]
+    """Where metrics go besides the JSONL log, which is always written; each is a package of that name."""
+
+
+class LoRAConfig(Section):
+    """Low-rank adapters, see :mod:`idm.models.lora`."""
+
+    rank: Count = 8
+    """Rank of what is added to the weights of a layer."""
+    alpha: Annotated[float, Field(gt=0)] = 8.0
+    """What is added counts alpha / rank times."""
+
+
+class IDMTrainConfig(TrainConfig):
+    init_from: Path | None = None
+    """Weights to start from: a run, a saved pipeline or a bundled model by its name, such as idm-faces-128. A model of
+    half the patch size becomes one that sees the faces shrunk to half (:func:`idm.models.unet.double_patches`)."""
+    lora: LoRAConfig | None = None
+    """Train low-rank adapters only, beside the weights of ``init_from``. The published model has them merged."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """Peak learning rate of AdamW."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """Steps over which the learning rate rises from zero."""
+    decay: Literal["constant", "cosine"] = "cosine"
+    """Learning rate after the warm-up: constant, or a half cosine down to zero at ``num_steps``."""
+    betas: tuple[Share, Share] = (0.9, 0.99)
+    """AdamW's betas."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's weight decay."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients with a larger norm are scaled down to it."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    compile: bool = False
+    """Compile the network with `torch.compile`."""
+
+
+ValidationMetric = Literal["psnr", "ssim", "lpips", "identity", "frechet"]
+
+
+class ValidationConfig(Section):
+    every: Count = 500
+    """Steps between validations."""
+    num_images: Count = 64
+    """Faces to validate on."""
+    num_shown: Count = 8
+    """Faces in the before/after grid."""
+    seed: int = 1234
+    """Seed of the frozen degradations and of the sampler's noise."""
+    metrics: Annotated[list[ValidationMetric], Field(min_length=1)] = ["psnr", "ssim"]
+    """What the restored faces are measured by; identity, frechet and lpips need weights that the user provides."""
+    best: ValidationMetric = "psnr"
+    """The metric that decides which checkpoint is the best."""
