@@ -1,9 +1,9 @@
 # The commands of README.md and CONTRIBUTING.md by short names. Works in the active virtual environment.
 
-.PHONY: help install test lint types faults fuzz quickstart configuration pages site
+.PHONY: help install test lint types faults kills fuzz quickstart configuration pages site
 
 help:
-	@echo "make install | test | lint | types | faults | fuzz | quickstart | configuration | pages | site"
+	@echo "make install | test | lint | types | faults | kills | fuzz | quickstart | configuration | pages | site"
 
 install:
 	pip install -e ".[dev]"
@@ -21,6 +21,9 @@ types:
 
 faults:
 	python tests/faults.py
+
+kills:
+	python tests/kills.py
 
 fuzz:
 	python tests/fuzz.py

@@ -154,8 +154,8 @@ def _refused(error: Exception, source: Path, target: Path, frames: list[np.ndarr
 
 
 def concealed(data: bytes) -> bool:
-    """Whether a video is FFV1, whose damaged slices FFmpeg fills with pixels that it does not call corrupt. They were seen
-    to differ between a job and PyAV alone, so only the number and the size of such frames are compared."""
+    """Whether a video is FFV1, whose damaged slices FFmpeg fills with pixels that it does not call corrupt. They were
+    seen to differ between a job and PyAV alone, so only the number and the size of such frames are compared."""
     return b"V_FFV1" in data
 
 

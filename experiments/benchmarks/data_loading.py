@@ -21,8 +21,9 @@ from table import data_loading_table
 from training import BATCH_SIZE, prepare_ours
 
 from idm.config.assembly.data import build_recipe
+from idm.data.cache import Cached
 from idm.data.pairs import Pairing, Share, training_batches
-from idm.data.sources import Cached, FolderFaces, Part, assets_folder
+from idm.data.sources import FolderFaces, Part, assets_folder
 from idm.data.synthetic import synthetic_face
 from idm.io.images import write_image
 from idm.io.machine import keep_freed_memory, provenance, share_cores

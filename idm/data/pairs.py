@@ -4,12 +4,14 @@ A *position* counts the samples of a whole run. The face at a position, its mirr
 depend on (seed, position) only: not on the process, the worker, or how often the run was interrupted.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from einops import rearrange
@@ -208,14 +210,20 @@ def training_batches(
 ) -> Iterator[Batch]:
     """An endless iterator over one process's micro-batches, beginning with number ``first``."""
     dataset: Dataset[Any]
+    workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin, "worker_init_fn": _one_thread}
+    if num_workers and sys.platform == "linux":
+        workers["multiprocessing_context"] = "fork"  # so that they share a cache
     if isinstance(source, StreamedFaces):
         dataset = StreamedBatches(source, pairing, share, first)
-        return iter(DataLoader(dataset, batch_size=None, num_workers=num_workers, pin_memory=pin))
+        return iter(DataLoader(dataset, batch_size=None, **workers))
     positions = (list(share.positions(m)) for m in count(first))
     dataset = IndexedPairs(source, pairing)
-    return iter(
-        DataLoader(dataset, batch_sampler=positions, collate_fn=collate, num_workers=num_workers, pin_memory=pin)
-    )
+    return iter(DataLoader(dataset, batch_sampler=positions, collate_fn=collate, **workers))
+
+
+def _one_thread(worker: int) -> None:
+    """In each worker OpenCV would start as many threads as there are cores."""
+    cv2.setNumThreads(1)
 
 
 def collate(pairs: list[Pair]) -> Batch:

@@ -223,22 +223,6 @@ class OnOriginals:
         return replace(self.cleaned[index], original=self.originals[index].image)
 
 
-class Cached:
-    """Another source's faces, kept in memory once they were read (in each worker process its own)."""
-
-    def __init__(self, source: FaceSource) -> None:
-        self.source = source
-        self.faces: dict[int, Face] = {}
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> Face:
-        if index not in self.faces:
-            self.faces[index] = self.source[index]
-        return self.faces[index]
-
-
 def row_to_face(row: Mapping[str, Any], image_column: str, landmarks_column: str | None, size: int, key: str) -> Face:
     """Decode one row of a Hugging Face data set whose image column was left undecoded."""
     for column in filter(None, (image_column, landmarks_column)):

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from idm.data.cache import Cached
 from idm.data.sources import (
-    Cached,
     Face,
     FaceSource,
     FolderFaces,

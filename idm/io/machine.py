@@ -37,6 +37,12 @@ def share_cores(num_processes: int) -> None:
     torch.set_num_threads(max(1, num_usable_cores() // num_processes))
 
 
+def set_gpu_arithmetic(*, tf32: bool, cudnn_benchmark: bool) -> None:
+    """Whether float32 products may be TensorFloat-32, and whether cuDNN tries its algorithms; nothing on a CPU."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = cudnn_benchmark
+
+
 def num_usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

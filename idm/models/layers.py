@@ -41,7 +41,19 @@ class ChannelNorm(nn.LayerNorm):
     """LayerNorm over the channels of each pixel of a channels_last image."""
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return rearrange(super().forward(rearrange(x, "b c h w -> b h w c")), "b h w c -> b c h w")
+        return rearrange(layer_norm(self, rearrange(x, "b c h w -> b h w c")), "b h w c -> b c h w")
+
+
+def layer_norm(norm: nn.LayerNorm, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
+    """A layer's normalisation in the precision of ``x``; sums are float32 in any case.
+
+    Autocast would widen ``x`` to float32 on a GPU, and with it all that follows up to the next convolution.
+    """
+    if not (x.is_cuda and torch.is_autocast_enabled("cuda")):
+        return nn.LayerNorm.forward(norm, x)
+    weight, bias = (None if part is None else part.to(x.dtype) for part in (norm.weight, norm.bias))
+    with torch.autocast("cuda", enabled=False):
+        return F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
 
 
 class ResidualBlock(nn.Module):
@@ -96,7 +108,7 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         height, width = x.shape[-2:]
         tokens = rearrange(x, "b c h w -> b (h w) c")
-        qkv = self.qkv(self.norm(tokens))
+        qkv = self.qkv(layer_norm(self.norm, tokens))
         q, k, v = rearrange(qkv, "b n (three head d) -> three b head n d", three=3, head=self.num_heads)
         attended = rearrange(attend(q, k, v), "b head n d -> b n (head d)")
         return x + rearrange(self.proj(attended), "b (h w) c -> b c h w", h=height, w=width)
@@ -117,7 +129,15 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels_in, 4 * channels_out, 1)
 
     def forward(self, x: Float[Tensor, "b c_in h w"]) -> Float[Tensor, "b c_out h2 w2"]:
-        return F.pixel_shuffle(self.conv(x), 2)  # keeps channels_last, which a rearrange would not
+        return depth_to_space(self.conv(x), 2)
+
+
+def depth_to_space(x: Float[Tensor, "b c_in h w"], factor: int) -> Float[Tensor, "b c_out h2 w2"]:
+    """``F.pixel_shuffle`` of a channels_last image to a channels_last image; on a GPU it would give another layout."""
+    if x.device.type == "cpu":
+        return F.pixel_shuffle(x, factor)
+    pixels = rearrange(x, "b (c i j) h w -> b (h i) (w j) c", i=factor, j=factor)
+    return rearrange(pixels, "b h w c -> b c h w")
 
 
 def zero_init(layer: Layer) -> Layer:

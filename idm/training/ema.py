@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import torch
 from jaxtyping import Bool
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
@@ -19,7 +19,7 @@ class EMA:
         shadow_params: the averages, in the order of the parameters.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], decay: float) -> None:
+    def __init__(self, parameters: Iterable[Tensor], decay: float) -> None:
         self.decay = decay
         self.shadow_params = [parameter.detach().clone() for parameter in parameters]
 
@@ -28,7 +28,7 @@ class EMA:
         return min(self.decay, (1 + step) / (10 + step)) if step else 0.0
 
     @torch.no_grad()
-    def update(self, parameters: Iterable[nn.Parameter], step: int, updated: Bool[Tensor, ""]) -> None:
+    def update(self, parameters: Iterable[Tensor], step: int, updated: Bool[Tensor, ""]) -> None:
         """Average in the parameters after optimiser step ``step`` (from 0), unless the step left its update out.
 
         Args:

@@ -20,6 +20,7 @@ from idm.diffusion.schedule import piecewise_uniform, start_and_log_uniform
 from idm.faces.features import FeatureMaps, feature_l1
 from idm.io.machine import inference_dtype
 from idm.io.ranges import to_diffusion
+from idm.models.lora import merged_weights
 from idm.models.unet import Denoiser
 from idm.restorers.idm import IDM
 from idm.restorers.saved import save_idm
@@ -78,6 +79,7 @@ class IntrinsicIteration:
     """Trains a denoiser; a :class:`~idm.training.protocol.Learner`.
 
     Args:
+        denoiser: may have adapters (:mod:`idm.models.lora`); what needs no gradient is not trained.
         gammas: the noise schedule, see :mod:`idm.diffusion.schedule`.
         seed: from which, with a sample's position, its noise level and noise follow.
         features: frozen network of a feature loss of weight ``feature_weight``; None for pixels alone.
@@ -108,7 +110,7 @@ class IntrinsicIteration:
         self.noise_levels, self.features, self.feature_weight = noise_levels, features, feature_weight
         self.gammas, self.prediction, self.p, self.min_snr_clamp = gammas, prediction, p, min_snr_clamp
         optimizer = torch.optim.AdamW(
-            denoiser.parameters(),
+            [weight for weight in denoiser.parameters() if weight.requires_grad],
             lr=optimisation.learning_rate,
             betas=optimisation.betas,
             weight_decay=optimisation.weight_decay,
@@ -118,9 +120,9 @@ class IntrinsicIteration:
         self.adversary = adversary
         if adversary is not None:
             adversary.prepare(accelerator)
-        self.ema = EMA(self._parameters(), optimisation.ema_decay)
         published = Denoiser(**asdict(denoiser.config)).to(accelerator.device)
         self.pipeline = make_pipeline(published.requires_grad_(False))
+        self.ema = EMA(self._parameters(), optimisation.ema_decay)
         self.skipped = torch.zeros((), device=accelerator.device)
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
@@ -158,6 +160,7 @@ class IntrinsicIteration:
         x_0, x_d = self._to_diffusion(batch.hq), self._to_diffusion(batch.lq)
         eps, u = training_noise(self.seed, batch.positions, x_0)
         gamma = self.noise_levels.draw(self.gammas, u)
+        level = on_device(gamma, x_0.device)
         torch.manual_seed(seed_of(self.seed, batch.positions[0]))  # dropout takes no generator
         with self.accelerator.autocast():
             noised = None
@@ -170,13 +173,13 @@ class IntrinsicIteration:
                 x_0=x_0,
                 x_d=x_d,
                 eps=eps,
-                gamma=gamma,
+                gamma=level,
                 prediction=self.prediction,
                 p=self.p,
                 min_snr_clamp=self.min_snr_clamp,
                 noised=noised,
                 estimate_loss=self._estimate_loss(x_0, gamma, batch, judged),
-                report=None if levels is None else lambda losses: levels.append(by_noise_level(losses, gamma)),
+                report=None if levels is None else lambda losses: levels.append(by_noise_level(losses, level)),
             )
 
     def _estimate_loss(
@@ -188,9 +191,10 @@ class IntrinsicIteration:
         the mean of what x_d may show; so a chain goes from the mean to a likely face.
         """
         features, adversary = self.features, self.adversary
-        refined = (gamma > self.gammas[-1]).to(x_0.device)
         if features is None and adversary is None:
             return None
+        below = (gamma > self.gammas[-1]).nonzero()[:, 0]
+        refined = on_device(below, x_0.device)
 
         def loss(estimate: Float[Tensor, "b 3 s s"]) -> Float[Tensor, ""]:
             total = estimate.new_zeros(())
@@ -202,14 +206,14 @@ class IntrinsicIteration:
                 total = total + self.feature_weight * feature_l1(found, wanted, features.layer_weights)
             if adversary is not None and judged is not None:
                 judged.append((x_0[refined], estimate[refined].detach()))
-            if adversary is not None and refined.any():
+            if adversary is not None and len(below):
                 total = total + adversary.generator_loss(estimate[refined], self._augmentation(batch, "denoiser"))
             return total
 
         return loss
 
     def _to_diffusion(self, images: UInt8[Tensor, "b 3 s s"]) -> Float[Tensor, "b 3 s s"]:
-        return to_diffusion(images.to(self.accelerator.device).float() / 255)
+        return to_diffusion(images.to(self.accelerator.device, non_blocking=True).float() / 255)  # of pinned memory
 
     def _augmentation(self, batch: Batch, role: Literal["critic", "denoiser"]) -> torch.Generator:
         """The generator of the critic's augmentation, from (seed, position) alone."""
@@ -240,8 +244,13 @@ class IntrinsicIteration:
         """Copy the averaged weights into the publishable pipeline, in float32; on all processes."""
         self.ema.publish(self.pipeline.denoiser.float().parameters())
 
-    def _parameters(self) -> list[torch.nn.Parameter]:
-        return list(self.accelerator.unwrap_model(self.model).parameters())
+    def _parameters(self) -> list[Tensor]:
+        """The weights as they would be published without an average: adapters are merged."""
+        merged = merged_weights(self.accelerator.unwrap_model(self.model))
+        return [merged[name] for name in self._names()]
+
+    def _names(self) -> list[str]:
+        return [name for name, _ in self.pipeline.denoiser.named_parameters()]
 
 
 LEVELS = (0.1, 0.5, 2.0)
@@ -251,11 +260,16 @@ LEVELS = (0.1, 0.5, 2.0)
 def by_noise_level(losses: Float[Tensor, " b"], gamma: Float[Tensor, " b"]) -> dict[str, Float[Tensor, " 2"]]:
     """(sum, count) of the losses of the samples in each range of noise levels."""
     sigma = ((1 - gamma) / gamma).sqrt()
-    bins = torch.bucketize(sigma, torch.tensor(LEVELS, dtype=sigma.dtype, device=sigma.device))
-    member = torch.nn.functional.one_hot(bins, len(LEVELS) + 1).to(losses.device, losses.dtype)
+    bins = torch.stack([sigma > level for level in LEVELS]).sum(dim=0)
+    member = (bins[:, None] == torch.arange(len(LEVELS) + 1, device=bins.device)).to(losses.device, losses.dtype)
     totals = torch.stack([member.T * losses, member.T], dim=2).sum(dim=1)  # no product of matrices: autocast rounds it
     limits = [f"{limit:g}" for limit in (0.0, *LEVELS, math.inf)]
     return {f"loss_sigma_{low}_{high}": total for low, high, total in zip(limits, limits[1:], totals, strict=False)}
+
+
+def on_device(values: Tensor, device: torch.device) -> Tensor:
+    """What the CPU knows of a batch, beside its images: for a GPU by a copy that nothing waits for."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values
 
 
 def training_noise(
@@ -263,11 +277,11 @@ def training_noise(
 ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "3 b"]]:
     """eps ~ N(0, I) on the images' device, and three uniforms for the noise level, from (seed, position) alone."""
     eps, uniforms = torch.empty_like(like), []
+    generator, on_cpu = torch.Generator(like.device), torch.Generator()
     for i, position in enumerate(positions):
         number = seed_of(seed, position)
-        generator = torch.Generator(like.device).manual_seed(number)
-        eps[i] = torch.randn(like.shape[1:], generator=generator, device=like.device)
-        uniforms.append(torch.rand(3, generator=torch.Generator().manual_seed(number), dtype=torch.float64))
+        torch.randn(like.shape[1:], generator=generator.manual_seed(number), device=like.device, out=eps[i])
+        uniforms.append(torch.rand(3, generator=on_cpu.manual_seed(number), dtype=torch.float64))
     return eps, torch.stack(uniforms, dim=1)
 
 

@@ -18,7 +18,6 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from idm.data.pairs import Batch
-from idm.evaluation.engine import Row
 from idm.io import run_folder
 from idm.io.atomic import CheckpointError, write_json
 from idm.io.errors import UserError
@@ -30,7 +29,7 @@ from idm.training.protocol import Learner, Trainable
 from idm.training.recovery import mark_best_anew, published_step, set_damaged_aside
 from idm.training.stop import StopSignals
 from idm.training.updates import all_finite
-from idm.training.validation import Validation
+from idm.training.validation import Judged, Validation
 
 MOST_SKIPPED = 10
 """So many updates in a row may be left out, since gradients are not finite; more end the run."""
@@ -189,7 +188,7 @@ class Run:
         if self.validation is None:
             return
         assert isinstance(self.learner, Learner)
-        rows, summary = self.validation.run(self.learner.restorer(), self.accelerator)
+        rows, summary = self.validation.run(self.learner.restorer(), self.accelerator, self.settings.num_shown)
         values = {
             f"{name}_{column}": columns[column]["mean"]
             for name, columns in summary.items()
@@ -200,10 +199,11 @@ class Run:
             self._publish(self.validation, rows, summary)
         self.accelerator.wait_for_everyone()
 
-    def _publish(self, validation: Validation, rows: list[Row], summary: dict[str, Any]) -> None:
+    def _publish(self, validation: Validation, rows: list[Judged], summary: dict[str, Any]) -> None:
         folder = self.settings.folder
-        shown = [(row.pair.lq, row.restored, row.pair.hq) for row in rows[: self.settings.num_shown]]
-        grid = image_grid(shown, ["degraded", "restored", "original"])
+        grid = image_grid(
+            [row.pictures for row in rows if row.pictures is not None], ["degraded", "restored", "original"]
+        )
         write_image(folder / "before_after.png", grid)
         self._track_image(grid)
         validation.mark_if_best(self.checkpoints, self.step, summary[validation.best]["restored"]["mean"])

@@ -4,15 +4,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from idm.data.pairs import FrozenPairs
-from idm.evaluation.engine import Row, evaluate, summarise
+from idm.evaluation.engine import Row, Scores, evaluate, summarise
 from idm.evaluation.metric import PairMetric, SetMetric
 from idm.evaluation.metrics import METRICS
 from idm.io import run_folder
 from idm.restorers.protocol import Restorer
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What of a restored face the processes tell one another.
+
+    Attributes:
+        position: in the frozen pairs.
+        described: degraded, restored and original face as each set metric describes them.
+        pictures: the same, of a face that is shown; else None, for many pictures are much to send.
+    """
+
+    position: int
+    degraded_scores: Scores
+    restored_scores: Scores
+    described: dict[str, tuple[Any, Any, Any]]
+    pictures: tuple[np.ndarray, np.ndarray, np.ndarray] | None
 
 
 @dataclass(frozen=True)
@@ -32,13 +50,29 @@ class Validation:
     best: str
     seed: int
 
-    def run(self, restorer: Restorer, accelerator: Accelerator) -> tuple[list[Row], dict[str, Any]]:
-        """Restore the pairs on all processes: (all faces in their order, the summary of their scores)."""
+    def run(self, restorer: Restorer, accelerator: Accelerator, num_shown: int) -> tuple[list[Judged], dict[str, Any]]:
+        """Restore the pairs on all processes: (all faces in their order, the summary of their scores).
+
+        Args:
+            num_shown: how many of the first faces keep their pictures.
+        """
         mine = range(accelerator.process_index, len(self.pairs), accelerator.num_processes)
-        rows = list(evaluate(restorer, self.pairs, self.metrics, indices=mine, batch_size=16, seed=self.seed))
-        rows = sorted(gather_object(rows), key=lambda row: row.pair.position)
-        summary = summarise([(row.degraded_scores, row.restored_scores) for row in rows])
-        return rows, summary | {name: compare_sets(metric, rows) for name, metric in self.set_metrics.items()}
+        rows = evaluate(restorer, self.pairs, self.metrics, indices=mine, batch_size=16, seed=self.seed)
+        judged = [self._judge(row, shown=row.pair.position < num_shown) for row in rows]
+        judged = sorted(gather_object(judged), key=lambda each: each.position)
+        summary = summarise([(each.degraded_scores, each.restored_scores) for each in judged])
+        described = {name: [each.described[name] for each in judged] for name in self.set_metrics}
+        sets = {name: compare_sets(metric, described[name]) for name, metric in self.set_metrics.items()}
+        return judged, summary | sets
+
+    def _judge(self, row: Row, shown: bool) -> Judged:
+        pictures = (row.pair.lq, row.restored, row.pair.hq)
+        described: dict[str, tuple[Any, Any, Any]] = {}
+        for name, metric in self.set_metrics.items():
+            degraded, restored, original = map(metric.describe, pictures)
+            described[name] = (degraded, restored, original)
+        scores = row.degraded_scores, row.restored_scores
+        return Judged(row.pair.position, *scores, described, pictures if shown else None)
 
     def mark_if_best(self, checkpoints: Path, step: int, score: float | None) -> None:
         """Mark a step's checkpoint if it is there and no other one has scored better."""
@@ -50,12 +84,10 @@ class Validation:
             run_folder.mark_best(checkpoints, step, score, self.best)
 
 
-def compare_sets(metric: SetMetric, rows: list[Row]) -> dict[str, Any]:
-    """Columns as those of :func:`idm.evaluation.engine.summarise`, without intervals."""
-    originals, degraded, restored = (
-        [metric.describe(image) for image in images]
-        for images in ([row.pair.hq for row in rows], [row.pair.lq for row in rows], [row.restored for row in rows])
-    )
+def compare_sets(metric: SetMetric, described: list[tuple[Any, Any, Any]]) -> dict[str, Any]:
+    """Columns as those of :func:`idm.evaluation.engine.summarise`, without intervals, of (degraded, restored, original)
+    faces as the metric describes them."""
+    degraded, restored, originals = map(list, zip(*described, strict=True))
     before, after = metric.compare(degraded, originals), metric.compare(restored, originals)
     columns = {"degraded": before, "restored": after, "gain": after - before}
     return {name: {"mean": value, "low": None, "high": None} for name, value in columns.items()}

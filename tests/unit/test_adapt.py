@@ -195,6 +195,18 @@ def test_a_model_that_is_helped_is_published_with_its_own_chain_and_schedule(giv
     assert "holds adapted weights" in (output / "README.md").read_text()
 
 
+def test_adapters_help_too_and_are_merged(given, album, tmp_path, capsys) -> None:
+    output = tmp_path / "adapted"
+    command = ("-o", output, "--model", given, "--steps", 30, "--learning-rate", 3e-2, "--lora-rank", 2)
+    code, out, _ = adapt(capsys, album, *command)
+    assert code == 0
+    assert "adapting helped" in out
+    adapted, before = weights_of(output), weights_of(given)
+    assert adapted.keys() == before.keys()
+    for name, weight in before.items():
+        assert torch.equal(adapted[name], weight) == (weight.ndim == 1), name  # biases and norms stay
+
+
 def test_a_model_that_is_not_helped_is_kept_byte_by_byte(given, album, tmp_path, capsys) -> None:
     output = tmp_path / "adapted"
     code, out, _ = adapt(capsys, album, "-o", output, "--model", given, "--steps", 2, "--learning-rate", 1e-12)

@@ -354,6 +354,10 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 # Combinations
 
 IMPOSSIBLE = {
+    "adapters alone": (
+        ["train.lora={}"],
+        "train.lora: needs train.init_from, for adapters alone are too little to train a new network",
+    ),
     "levels": (
         ["denoiser.num_blocks=[1, 1]"],
         "denoiser.num_blocks: 2 levels, but denoiser.channels has 3",

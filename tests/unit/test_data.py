@@ -1,14 +1,17 @@
 """Sources of faces, and how faces become pairs."""
 
 import json
+import pickle
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from idm.data.cache import Cached, SharedFaces
 from idm.data.pairs import (
     FrozenPairs,
     IndexedPairs,
@@ -21,7 +24,6 @@ from idm.data.pairs import (
     training_batches,
 )
 from idm.data.sources import (
-    Cached,
     Face,
     FolderFaces,
     HuggingFaceFaces,
@@ -301,6 +303,59 @@ def test_workers_change_nothing_about_the_batches(num_workers: int) -> None:
         assert a.positions == b.positions
         assert torch.equal(a.lq, b.lq)
         assert torch.equal(a.landmarks, b.landmarks)
+
+
+class Counted:
+    """Faces that note in a file when they are read, and OpenCV's threads in their first pixel."""
+
+    def __init__(self, source: SyntheticFaces, path: Path) -> None:
+        self.source, self.path = source, path
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Face:
+        with self.path.open("a") as file:
+            file.write(f"{index}\n")
+        face = self.source[index]
+        face.image[0, 0] = cv2.getNumThreads()
+        return face
+
+
+def test_workers_share_a_cache_and_its_faces_are_those_of_the_source(tmp_path: Path) -> None:
+    plain = SyntheticFaces(12, seed=0, size=SIZE)
+    cached = Cached(Counted(plain, tmp_path / "read"), SIZE)
+    no_change = Pairing(GFPGAN, seed=3, flip_probability=0.0)
+    batches = training_batches(cached, no_change, Share(1), first=0, num_workers=2, pin=False)
+    for epoch in range(4):
+        for index, batch in zip(epoch_order(3, epoch, 12), islice(batches, 12), strict=True):
+            assert torch.equal(batch.hq[0, :, 0, 0], torch.ones(3, dtype=torch.uint8))  # of its OpenCV's threads
+            expected = collate([no_change(plain[int(index)], epoch, int(index), batch.positions[0])])
+            assert torch.equal(batch.hq[..., 1:, :], expected.hq[..., 1:, :])
+            assert torch.equal(batch.landmarks, expected.landmarks)
+    assert 12 <= len((tmp_path / "read").read_text().split()) <= 18  # both may read a face at once; each alone: 24
+
+
+def test_shared_faces_are_kept_whole_or_not_at_all() -> None:
+    source = SyntheticFaces(2, seed=0, size=SIZE)
+    points = np.arange(136, dtype=np.float32).reshape(68, 2)
+    face = replace(source[0], points=points, key="one")
+    shared = SharedFaces(3, SIZE)
+    assert shared.get(0) is None
+    shared[0] = face
+    shared[1] = replace(face, key="x" * SharedFaces.ABOUT)
+    shared[2] = replace(face, original=face.image)
+    kept = shared.get(0)
+    np.testing.assert_array_equal(kept.image, face.image)
+    np.testing.assert_array_equal(kept.landmarks, face.landmarks)
+    np.testing.assert_array_equal(kept.points, points)
+    assert kept.key == "one"
+    assert not kept.image.flags.writeable
+    assert shared.get(1) is None
+    assert shared.get(2) is None
+    shared[1] = replace(face, landmarks=None, points=None)
+    assert shared.get(1).landmarks is None
+    assert pickle.loads(pickle.dumps(shared)).get(0) is None  # a process of its own begins without
 
 
 def streamed(num_faces: int = 10) -> StreamedFaces:

@@ -2,12 +2,16 @@
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from idm.config.assembly.intrinsic import initial_weights
 from idm.diffusion.schedule import linear
@@ -19,6 +23,7 @@ from idm.models.layers import (
     ResidualBlock,
     Upsample,
     attend,
+    depth_to_space,
     zero_init,
 )
 from idm.models.unet import Denoiser, double_patches
@@ -193,6 +198,53 @@ def test_feature_maps_are_channels_last():
     denoiser(**inputs())
     assert len(seen) > 8
     assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
+
+
+@contextmanager
+def pretended_gpu() -> Iterator[None]:
+    """Tensors on a GPU that is not there: shapes, layouts and types follow as they would, and nothing is computed."""
+    with FakeTensorMode():
+        torch.set_autocast_enabled("cuda", True)
+        torch.set_autocast_dtype("cuda", torch.bfloat16)
+        try:
+            yield
+        finally:
+            torch.set_autocast_enabled("cuda", False)
+
+
+def like_cudnn(module: nn.Module, arguments: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+    """What cuDNN gives keeps channels_last; PyTorch without it assumes another layout."""
+    kept = arguments[0].is_contiguous(memory_format=torch.channels_last)
+    return output.contiguous(memory_format=torch.channels_last) if kept else output
+
+
+@pytest.mark.parametrize("change", [{"inject_degraded": True}, {"refine_channels": 8, "add_degraded": True}])
+def test_on_a_gpu_feature_maps_are_channels_last_and_bfloat16(change):
+    layouts, types = [], []
+    with pretended_gpu():
+        with torch.device("cuda"):
+            denoiser = Denoiser(**{**TINY, "channels": (8, 16, 24), "num_blocks": (1, 1, 1), **change})
+            ask = {"x_d": torch.empty(2, 3, 16, 16), "x_t": torch.empty(2, 3, 16, 16), "gamma": torch.empty(2)}
+        for module in denoiser.modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_pre_hook(lambda m, arguments: layouts.append(arguments[0]))
+                module.register_forward_hook(like_cudnn)
+            if isinstance(module, ChannelNorm | ResidualBlock | Attention | Upsample):
+                module.register_forward_hook(lambda m, arguments, output: types.append((type(m), output.dtype)))
+        denoiser(**ask)
+        assert len(layouts) > 12
+        assert all(x.is_contiguous(memory_format=torch.channels_last) for x in layouts)
+        assert {kind for kind, _ in types} == {ChannelNorm, ResidualBlock, Attention, Upsample}
+        assert {dtype for _, dtype in types} == {torch.bfloat16}
+
+
+def test_depth_to_space_on_a_gpu_moves_what_pixel_shuffle_moves():
+    x = torch.randn(2, 12, 3, 5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.Tensor, "device", SimpleNamespace(type="cuda"))
+        there = depth_to_space(x.contiguous(memory_format=torch.channels_last), 2)
+    assert torch.equal(there, F.pixel_shuffle(x, 2))
+    assert there.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_dropout_acts_in_training_only():

@@ -9,14 +9,17 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from idm.data.pairs import Batch
 from idm.diffusion.objective import training_loss
 from idm.diffusion.schedule import linear, piecewise_uniform
+from idm.models.lora import add_adapters, merged_weights
 from idm.models.unet import Denoiser
 from idm.restorers.idm import IDM
 from idm.restorers.saved import load_idm
 from idm.training.learner import IntrinsicIteration, Optimisation, by_noise_level, training_noise
+from idm.training.log import Window
 from idm.training.updates import all_finite
 
 TINY = {
@@ -99,6 +102,102 @@ def weights(model: torch.nn.Module) -> list[torch.Tensor]:
 def assert_same(ours: list[torch.Tensor], theirs: list[torch.Tensor], tolerance: float = 0.0) -> None:
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
+
+
+# What waits
+
+
+class Waits(TorchDispatchMode):
+    """Collects the operations for whose result the processor waits on a GPU."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "masked_select", "equal")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        if function.overloadpacket.__name__ in self.NAMES:
+            self.seen.append(str(function))
+        return function(*arguments, **(keywords or {}))
+
+
+def test_no_step_waits_for_a_number(learner):
+    ours, data = learner(accumulation=2, min_snr_clamp=5.0, prediction="v"), batches()
+    window = Window(torch.device("cpu"))
+    with Waits() as waits:
+        for step in range(3):
+            window.add(ours.train_step(step, data), ours.skipped)
+        assert waits.seen == []
+        ours.skipped.item()
+    assert len(waits.seen) == 1
+
+
+# Adapters
+
+
+def adapted_denoiser() -> Denoiser:
+    denoiser = fresh_denoiser(dropout=0.3)
+    for parameter in denoiser.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    add_adapters(denoiser, 2, 4.0, seed=1)
+    return denoiser
+
+
+def test_only_adapters_are_trained_and_the_published_model_has_them_merged(learner, tmp_path):
+    base = merged_weights(adapted_denoiser())
+    ours = learner(denoiser=adapted_denoiser())
+    network, data = ours.model, batches()
+    for step in range(3):
+        ours.train_step(step, data)
+    for name, parameter in network.named_parameters():
+        assert parameter.requires_grad == name.endswith((".down", ".up")), name
+    ours.save(tmp_path)
+    saved = load_idm(tmp_path / "pipeline", torch.device("cpu"), torch.float32)
+    assert_same(list(saved.denoiser.parameters()), ours.ema.shadow_params)
+    assert {name for name, _ in saved.denoiser.named_parameters()} == base.keys()
+    merged = merged_weights(network)
+    for name, weight in merged.items():
+        if weight.ndim > 1:
+            change = (weight - base[name]).flatten(1).double()
+            assert 0 < torch.linalg.matrix_rank(change, rtol=1e-4) <= 2, name
+        else:
+            assert torch.equal(weight, base[name])
+    plain = fresh_denoiser()
+    plain.load_state_dict(merged)
+    x = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        ask = {"x_d": x, "x_t": x.flip(0), "gamma": torch.tensor([0.3, 0.9])}
+        torch.testing.assert_close(network.eval()(**ask), plain.eval()(**ask))
+
+
+def test_the_average_with_adapters_is_that_of_the_merged_weights(learner):
+    ours, data = learner(denoiser=adapted_denoiser()), batches()
+    expected = merged_weights(ours.model)
+    for step in range(3):
+        ours.train_step(step, data)
+        decay = 0.0 if step == 0 else OPTIMISATION.ema_decay
+        expected = {
+            name: decay * expected[name] + (1 - decay) * new for name, new in merged_weights(ours.model).items()
+        }
+    names = [name for name, _ in fresh_denoiser().named_parameters()]
+    assert_same(ours.ema.shadow_params, [expected[name] for name in names], 1e-6)
+
+
+def test_adapters_are_saved_and_resumed_bit_for_bit(learner, tmp_path):
+    whole, data = learner(denoiser=adapted_denoiser()), batches()
+    for step in range(4):
+        whole.train_step(step, data)
+    half, data = learner(denoiser=adapted_denoiser()), batches()
+    for step in range(2):
+        half.train_step(step, data)
+    half.save(tmp_path)
+    again = learner(denoiser=adapted_denoiser())
+    again.load(tmp_path)
+    for step in range(2, 4):
+        again.train_step(step, data)
+    assert_same(weights(again.model), weights(whole.model))
+    assert_same(again.ema.shadow_params, whole.ema.shadow_params)
 
 
 # The learning rate

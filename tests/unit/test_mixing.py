@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from idm.data.cache import Cached
 from idm.data.mixing import Pool, constant, linear
 from idm.data.pairs import IndexedPairs, Pairing, epoch_order
-from idm.data.sources import Cached, Part, SyntheticFaces
+from idm.data.sources import Part, SyntheticFaces
 from idm.degradation import GFPGAN
 
 OLD, NEW = Cached(SyntheticFaces(10, 0, 32)), Cached(SyntheticFaces(10, 1, 32))

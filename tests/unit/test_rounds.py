@@ -10,8 +10,9 @@ import pytest
 from idm.config.assembly.extrinsic import build_cleaning, build_pool, build_rounds
 from idm.config.load import ConfigError, load_config
 from idm.config.schema import CleaningConfig, IDMConfig
+from idm.data.cache import Cached
 from idm.data.mixing import Pool
-from idm.data.sources import Cached, FolderFaces, Part, SyntheticFaces
+from idm.data.sources import FolderFaces, Part, SyntheticFaces
 from idm.extrinsic.rounds import Rounds, Stages
 from idm.extrinsic.shards import CleanedFace, Entry, shard_path, write_shard
 from idm.io.images import write_image

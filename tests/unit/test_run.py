@@ -5,9 +5,10 @@ import json
 import math
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -15,12 +16,16 @@ from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file, save_file
 
 from idm.data.pairs import Batch, FrozenPairs
+from idm.data.sources import SyntheticFaces
+from idm.degradation import GFPGAN
+from idm.evaluation.pixels import psnr
 from idm.io.atomic import CheckpointError
+from idm.training import validation
 from idm.training.log import Window, read_log, record_settings
 from idm.training.loop import MOST_SKIPPED, Run, Settings, TrainingError
 from idm.training.protocol import Trainable
 from idm.training.recovery import published_step
-from idm.training.validation import Validation
+from idm.training.validation import Judged, Validation
 
 
 class Counter:
@@ -251,6 +256,72 @@ def test_a_history_tells_what_is_no_more(tmp_path):
         record_settings(path, step, settings)
     rows = [{"step": 0, "settings": {"a": 1, "b": [2, 3]}}, {"step": 2, "settings": {"a": None, "b": [2, 4]}}]
     assert read_log(path) == rows
+
+
+# Validation
+
+
+class Brighter:
+    """Makes faces brighter."""
+
+    image_size = 16
+
+    def restore(self, lq: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+        return (lq + 0.1).clamp(0, 1)
+
+
+class OneOf(Accelerator):
+    """What a validation asks of one process of several."""
+
+    def __init__(self, rank: int, world: int) -> None:
+        self.rank, self.world = rank, world
+
+    @property
+    def process_index(self) -> int:
+        return self.rank
+
+    @property
+    def num_processes(self) -> int:
+        return self.world
+
+
+class Brightness:
+    """The difference of two sets' mean brightness."""
+
+    num_features = None
+
+    def describe(self, image: np.ndarray) -> float:
+        return float(image.mean())
+
+    def compare(self, restored: Sequence[float], originals: Sequence[float]) -> float:
+        return float(np.mean(restored) - np.mean(originals))
+
+
+def test_processes_tell_one_another_scores_and_the_pictures_that_are_shown_alone(monkeypatch):
+    pairs = FrozenPairs(SyntheticFaces(5, 0, 16), GFPGAN, 1)
+    check = Validation(pairs, {"psnr": psnr}, {"frechet": Brightness()}, "psnr", 0)
+    sent = {}
+
+    def of(rank: int, world: int) -> tuple[list[Judged], dict]:
+        return check.run(Brighter(), OneOf(rank, world), num_shown=2)
+
+    monkeypatch.setattr(validation, "gather_object", lambda judged: judged)
+    alone, summary = of(0, 1)
+    assert [each.position for each in alone] == [0, 1, 2, 3, 4]
+    assert [each.pictures is not None for each in alone] == [True, True, False, False, False]
+    for each, pair in zip(alone[:2], pairs, strict=False):
+        np.testing.assert_array_equal(each.pictures[0], pair.lq)
+        np.testing.assert_array_equal(each.pictures[2], pair.hq)
+    means = [[pair.lq.mean(), pair.hq.mean()] for pair in (pairs[i] for i in range(5))]
+    assert summary["frechet"]["degraded"]["mean"] == pytest.approx(np.subtract(*np.mean(means, axis=0)))
+    assert summary["frechet"]["gain"]["mean"] > 10
+    monkeypatch.setattr(validation, "gather_object", lambda judged: sent.setdefault(len(sent), judged))
+    of(1, 2)
+    of(0, 2)
+    monkeypatch.setattr(validation, "gather_object", lambda judged: [*sent[0], *sent[1]])
+    together, equal = of(0, 2)
+    assert [each.position for each in together] == [0, 1, 2, 3, 4]
+    assert equal == summary
 
 
 # The best

@@ -52,6 +52,7 @@ LOG_SIGMA = ["schedule.name=log_sigma"]
 START = ["objective.noise_levels.name=start_and_log_uniform"]
 FEATURES = ["objective.features={network: mobilefacenet, weight: 0.1}", "data.image_size=64"]
 ADVERSARIAL = "objective.adversarial={weight: 0.1, channels: [8, 8]}"
+LORA = ["train.lora={rank: 2}"]
 DEGRADED = ["sampler.start_from=degraded"]
 
 Case = tuple[list[str], list[str]]  # overrides of both configurations, and of the second one alone
@@ -138,7 +139,12 @@ CHANGES: dict[str, Case] = {
     "IDMTrainConfig.num_steps": alone("train.num_steps=9"),
     "IDMTrainConfig.ema_decay": alone("train.ema_decay=0.05"),
     "IDMTrainConfig.mixed_precision": alone("train.mixed_precision=bf16"),
+    "IDMTrainConfig.tf32": alone("train.tf32=false"),
+    "IDMTrainConfig.cudnn_benchmark": alone("train.cudnn_benchmark=false"),
     "IDMTrainConfig.init_from": alone("train.init_from=MODEL"),
+    "IDMTrainConfig.lora": (["train.init_from=MODEL"], LORA),
+    "LoRAConfig.rank": (["train.init_from=MODEL", *LORA], ["train.lora.rank=3"]),
+    "LoRAConfig.alpha": (["train.init_from=MODEL", *LORA], ["train.lora.alpha=16.0"]),
     "IDMTrainConfig.learning_rate": alone("train.learning_rate=0.02"),
     "IDMTrainConfig.warmup_steps": alone("train.warmup_steps=0"),
     "IDMTrainConfig.decay": (["train.warmup_steps=1"], ["train.decay=constant"]),
@@ -177,6 +183,10 @@ REACHES: dict[str, set[str]] = {
     "ObjectiveConfig.prediction": {"losses", "pipeline"},
     "ObjectiveConfig.adversarial": {"losses", "weights", "critic"},
     "AdversarialConfig.weight": {"losses", "weights"},
+    "IDMTrainConfig.tf32": {"GPU"},
+    "IDMTrainConfig.cudnn_benchmark": {"GPU"},
+    "IDMTrainConfig.lora": {"weights", "averages"},
+    "LoRAConfig.alpha": {"weights", "averages"},
     "AdversarialConfig.learning_rate": {"critic"},
     "AdversarialConfig.r1_gamma": {"critic"},
     "AdversarialConfig.channels": {"critic"},
@@ -382,6 +392,7 @@ def built(config: IDMConfig, steps: int = 2) -> dict[str, Any]:
         "averages": digest([shadow.clone() for shadow in learner.ema.shadow_params]),
         "rates": [learner.optimisation.learning_rate_at(step) for step in range(12)],
         "how": (learner.accelerator.gradient_accumulation_steps, denoiser.gradient_checkpointing, compiled(denoiser)),
+        "GPU": (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark),
         "pipeline": (learner.pipeline.prediction, learner.pipeline.chain),
         "published gammas": digest(learner.pipeline.gammas),
         "features": type(learner.features).__name__,
@@ -418,7 +429,14 @@ def compiled(denoiser: torch.nn.Module) -> bool:
     return denoiser._compiled_call_impl is not None
 
 
-NO_STEPS = ("IDMTrainConfig.compile", "IDMTrainConfig.log_every", "IDMTrainConfig.trackers", "ValidationConfig")
+NO_STEPS = (
+    "IDMTrainConfig.compile",
+    "IDMTrainConfig.tf32",
+    "IDMTrainConfig.cudnn_benchmark",
+    "IDMTrainConfig.log_every",
+    "IDMTrainConfig.trackers",
+    "ValidationConfig",
+)
 
 
 @pytest.mark.parametrize("field", CHANGES)

@@ -87,6 +87,7 @@ def _adapt(options: AdaptOptions) -> None:
         learning_rate=options.learning_rate,
         batch_size=options.batch_size,
         preset=preset,
+        lora_rank=options.lora_rank,
         seed=options.seed,
     )
     config = with_steps(config, options.steps, options.minutes)
@@ -112,6 +113,8 @@ def _check(options: AdaptOptions) -> None:
         raise InvalidInput(f"--minutes must be positive, got {options.minutes:g}")
     if options.steps is not None and options.steps < 1:
         raise InvalidInput(f"--steps must be at least 1, got {options.steps}")
+    if options.lora_rank is not None and options.lora_rank < 1:
+        raise InvalidInput(f"--lora-rank must be at least 1, got {options.lora_rank}")
     if options.seed < 0:
         raise InvalidInput(f"--seed must be 0 or above, got {options.seed}")
     if not options.learning_rate > 0:

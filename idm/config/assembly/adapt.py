@@ -18,6 +18,7 @@ from idm.config.schema import (
     FeatureLossConfig,
     FolderConfig,
     IDMTrainConfig,
+    LoRAConfig,
     RunConfig,
     Share,
     ValidationConfig,
@@ -25,6 +26,7 @@ from idm.config.schema import (
 from idm.degradation import PresetName
 from idm.faces.recognition import WEIGHTS as IDENTITY_WEIGHTS
 from idm.io.weights import find_weights
+from idm.models.lora import add_adapters
 from idm.restorers.idm import IDM
 from idm.restorers.saved import load_idm
 from idm.training.learner import IntrinsicIteration, NoiseLevels
@@ -58,6 +60,7 @@ def adapt_config(
     learning_rate: float,
     batch_size: int,
     preset: PresetName,
+    lora_rank: int | None,
     seed: int,
 ) -> AdaptConfig:
     """The settings of an adaptation, still without its number of steps.
@@ -67,6 +70,7 @@ def adapt_config(
 
     Args:
         faces: folders of aligned faces: to learn from, and held out.
+        lora_rank: train adapters of this rank instead of all weights.
     """
     assert model.origin is not None
     train, held_out = (FolderConfig(path=folder) for folder in faces)
@@ -85,6 +89,7 @@ def adapt_config(
         ),
         train=IDMTrainConfig(
             init_from=model.origin.folder,
+            lora=None if lora_rank is None else LoRAConfig(rank=lora_rank, alpha=float(lora_rank)),
             num_steps=1,
             batch_size=batch_size,
             learning_rate=learning_rate,
@@ -158,6 +163,8 @@ def build_adaptation(config: AdaptConfig) -> Run:
 
 def _build_learner(config: AdaptConfig, accelerator: Accelerator) -> IntrinsicIteration:
     model = load_idm(config.train.init_from, torch.device("cpu"), torch.float32)
+    if (lora := config.train.lora) is not None:
+        add_adapters(model.denoiser, lora.rank, lora.alpha, config.seed)
     features = None if config.features is None else build_features(config.features).to(accelerator.device)
     return IntrinsicIteration(
         model.denoiser,

@@ -5,7 +5,8 @@ from typing import Any
 
 from idm.config.load import ConfigError
 from idm.config.schema import DegradationConfig, RunConfig
-from idm.data.sources import Cached, FaceSource, FolderFaces, Part, StreamedFaces, balanced
+from idm.data.cache import Cached
+from idm.data.sources import FaceSource, FolderFaces, Part, StreamedFaces, balanced
 from idm.degradation import PRESETS, Mixture, Recipe
 from idm.degradation.steps import Blur, Downscale, GaussianNoise, Jpeg, Step
 
@@ -61,7 +62,7 @@ def build_data(config: RunConfig) -> tuple[FaceSource | StreamedFaces, FaceSourc
     if data.balance_groups:
         if not isinstance(train, FolderFaces):
             raise ConfigError("data.balance_groups: needs a folder of faces, whose metadata.jsonl names groups")
-        train = balanced(Cached(train) if data.cache else train, train)
+        train = balanced(_cached(train, data.image_size) if data.cache else train, train)
     if data.val_source is not None:
         val = data.val_source.build(data.image_size, config.seed)
         assert not isinstance(val, StreamedFaces)
@@ -77,9 +78,19 @@ def build_data(config: RunConfig) -> tuple[FaceSource | StreamedFaces, FaceSourc
         held_out = len(train) - num_val
         train, val = Part(train, range(held_out)), Part(train, range(held_out, len(train)))
     if data.cache:
-        val = Cached(val)
-        train = train if isinstance(train, StreamedFaces) or data.balance_groups else Cached(train)
+        val = _cached(val, data.image_size)
+        if not isinstance(train, StreamedFaces) and not data.balance_groups:
+            train = _cached(train, data.image_size)
     return train, val
+
+
+def _cached(source: FaceSource, size: int) -> Cached:
+    try:
+        return Cached(source, size)
+    except OSError as error:
+        raise ConfigError(
+            f"data.cache: {len(source)} faces of {size} px do not fit in memory ({error.strerror}); set it to false"
+        ) from None
 
 
 def evenly(total: int, wanted: int) -> list[int]:

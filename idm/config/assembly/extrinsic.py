@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
@@ -17,8 +18,9 @@ from idm.config.assembly.intrinsic import build_learner
 from idm.config.assembly.run import TrainingFaces, build_run, claim_folder
 from idm.config.load import ConfigError
 from idm.config.schema import CleaningConfig, IDMConfig
+from idm.data.cache import Cached
 from idm.data.mixing import Pool, constant, linear
-from idm.data.sources import Cached, FaceSource, FolderFaces, OnOriginals, Part, StreamedFaces
+from idm.data.sources import FaceSource, FolderFaces, OnOriginals, Part, StreamedFaces
 from idm.extrinsic.clean import Cleaning, Settings
 from idm.extrinsic.gate import Gate
 from idm.extrinsic.job import POLL_SECONDS, run_job
@@ -29,7 +31,7 @@ from idm.faces.recognition import WEIGHTS as IDENTITY_WEIGHTS
 from idm.faces.recognition import load_identity
 from idm.io.atomic import write_json
 from idm.io.images import ImageError
-from idm.io.machine import inference_dtype
+from idm.io.machine import inference_dtype, num_usable_cores
 from idm.io.weights import find_weights
 from idm.restorers.saved import find_model, load_idm, read_weights
 
@@ -99,18 +101,25 @@ def _readable(originals: FaceSource | StreamedFaces, folder: Path) -> FaceSource
         return originals
     path, state = folder / "unreadable.json", build_state()
     if state.is_main_process and not path.exists():
-        unreadable = {}
-        for index in tqdm(range(len(originals)), "looking for unreadable faces", mininterval=10, unit="face"):
-            try:
-                originals[index]
-            except ImageError as error:
-                unreadable[index] = str(error)
+        with ThreadPoolExecutor(num_usable_cores()) as threads:  # decoders release the interpreter's lock
+            faults = threads.map(partial(_fault, originals), range(len(originals)))
+            shown = tqdm(faults, "looking for unreadable faces", len(originals), mininterval=10, unit="face")
+            unreadable = {index: fault for index, fault in enumerate(shown) if fault is not None}
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, unreadable)
     while not path.exists():  # which may take longer than a barrier waits
         time.sleep(POLL_SECONDS)
     left_out = {int(index) for index in json.loads(path.read_text())}
     return Part(originals, [i for i in range(len(originals)) if i not in left_out]) if left_out else originals
+
+
+def _fault(source: FaceSource, index: int) -> str | None:
+    """Why a face cannot be read; None if it can."""
+    try:
+        source[index]
+    except ImageError as error:
+        return str(error)
+    return None
 
 
 def _train(
@@ -153,7 +162,7 @@ def build_pool(config: IDMConfig, originals: FaceSource | StreamedFaces, number:
     folder = config.output_dir / f"clean_{number - 1}"
     new: FaceSource = cleaned_faces(folder, config.data.image_size)
     if config.data.cache:
-        new = Cached(new)
+        new = Cached(new, config.data.image_size)
     if replacement.name == "at_once" and config.extrinsic.condition_on == "cleaned":
         return new
     assert not isinstance(originals, StreamedFaces)  # checked with the configuration

@@ -30,6 +30,7 @@ from idm.io.run_folder import list_checkpoints
 from idm.io.weights import WeightsError, difference
 from idm.io.weights import read_weights as read_weights_file
 from idm.models.critics import PatchCritic
+from idm.models.lora import add_adapters
 from idm.models.unet import Denoiser, double_patches
 from idm.restorers.idm import IDM
 from idm.restorers.saved import ModelError, find_model, read_architecture, read_weights
@@ -183,6 +184,8 @@ def build_learner(
         initial = initial_weights(train.init_from, denoiser)
     if initial is not None:
         denoiser.load_state_dict(initial)
+    if train.lora is not None:
+        add_adapters(denoiser, train.lora.rank, train.lora.alpha, config.seed)
     adversarial = config.objective.adversarial
     adversary = None if adversarial is None else build_adversary(adversarial, config.denoiser.patch_size)
     denoiser.gradient_checkpointing = train.gradient_checkpointing

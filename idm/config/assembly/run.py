@@ -21,7 +21,7 @@ from idm.evaluation.metric import PairMetric, SetMetric
 from idm.evaluation.metrics import MissingPackage, build_metric
 from idm.io.atomic import write_text
 from idm.io.lock import FolderInUse, lock_folder
-from idm.io.machine import computes_in_bf16, keep_freed_memory, share_cores
+from idm.io.machine import computes_in_bf16, keep_freed_memory, set_gpu_arithmetic, share_cores
 from idm.training.loop import Run, Settings
 from idm.training.protocol import Trainable
 from idm.training.validation import Validation
@@ -36,6 +36,7 @@ def build_accelerator(config: RunConfig) -> Accelerator:
     precision = config.train.mixed_precision
     if precision == "auto":
         precision = "bf16" if computes_in_bf16(PartialState(cpu=on_cpu).device) else "no"
+    set_gpu_arithmetic(tf32=config.train.tf32, cudnn_benchmark=config.train.cudnn_benchmark)
     return Accelerator(
         cpu=on_cpu,  # said aloud, or two processes on a CPU would not find one another
         mixed_precision=precision,
@@ -179,6 +180,7 @@ MAY_CHANGE = {
 
 FROM_HERE_ON = (
     *("num_steps", "accumulation", "mixed_precision", "gradient_checkpointing"),
+    *("tf32", "cudnn_benchmark"),
     *("learning_rate", "discriminator_learning_rate", "component_learning_rate"),
     *("max_grad_norm", "warmup_steps", "decay", "milestones", "decay_factor"),
 )

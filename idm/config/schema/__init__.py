@@ -44,6 +44,7 @@ from idm.config.schema.run import IDMConfig, RunConfig
 from idm.config.schema.section import Count, Section, Share
 from idm.config.schema.training import (
     IDMTrainConfig,
+    LoRAConfig,
     Tracker,
     TrainConfig,
     ValidationConfig,
@@ -72,6 +73,7 @@ __all__ = [
     "IDMTrainConfig",
     "Length",
     "LinearConfig",
+    "LoRAConfig",
     "LogSigmaConfig",
     "MixedConfig",
     "NoiseLevelsConfig",

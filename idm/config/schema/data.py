@@ -138,7 +138,7 @@ class DataConfig(Section):
     balance_groups: bool = False
     """Faces of rare groups (``group`` in ``metadata.jsonl``) come up to three times in an epoch."""
     cache: bool = True
-    """Keep decoded, resized faces in memory (image_size^2 * 3 bytes each)."""
+    """Keep decoded, resized faces in memory (image_size^2 * 3 bytes each). The workers of a process share them."""
     num_workers: Annotated[int, Field(ge=0)] = 0
     """Processes that prepare batches; 0 prepares them in the training process."""
 

@@ -98,6 +98,8 @@ class IDMConfig(RunConfig):
         for name in ("add_degraded", "inject_degraded"):
             if not net.conditional and getattr(net, name):
                 faults.append(f"denoiser.{name}: must be false without denoiser.conditional: there is no x_d")
+        if self.train.lora is not None and self.train.init_from is None:
+            faults.append("train.lora: needs train.init_from, for adapters alone are too little to train a new network")
         if self.schedule.name == "linear" and self.schedule.beta_start > self.schedule.beta_end:
             faults.append("schedule.beta_start: is above schedule.beta_end")
         return faults

@@ -24,6 +24,10 @@ class TrainConfig(Section):
     step) / (10 + step), with step counted from 0, and is 0 in the first step."""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """"auto" is bf16 where the processor computes in it, else no."""
+    tf32: bool = True
+    """Multiply float32 matrices in TensorFloat-32, and convolve so, on a GPU that has it."""
+    cudnn_benchmark: bool = True
+    """Let cuDNN try its algorithms and take the fastest for each size. Two runs on a GPU may then differ a little."""
     log_every: Count = 20
     """Steps between lines of the log."""
     checkpoint_every: Count = 500
@@ -34,10 +38,21 @@ class TrainConfig(Section):
     """Where metrics go besides the JSONL log, which is always written; each is a package of that name."""
 
 
+class LoRAConfig(Section):
+    """Low-rank adapters, see :mod:`idm.models.lora`."""
+
+    rank: Count = 8
+    """Rank of what is added to the weights of a layer."""
+    alpha: Annotated[float, Field(gt=0)] = 8.0
+    """What is added counts alpha / rank times."""
+
+
 class IDMTrainConfig(TrainConfig):
     init_from: Path | None = None
     """Weights to start from: a run, a saved pipeline or a bundled model by its name, such as idm-faces-128. A model of
     half the patch size becomes one that sees the faces shrunk to half (:func:`idm.models.unet.double_patches`)."""
+    lora: LoRAConfig | None = None
+    """Train low-rank adapters only, beside the weights of ``init_from``. The published model has them merged."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     """Peak learning rate of AdamW."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100

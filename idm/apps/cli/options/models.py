@@ -49,6 +49,7 @@ class AdaptOptions:
     learning_rate: float
     batch_size: int
     preset: str
+    lora_rank: int | None
     min_sharpness: float
     seed: int
     weights_dir: Path | None
@@ -117,6 +118,7 @@ def add_adapt(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-4, metavar="R", help="peak (default 1e-4)")
     parser.add_argument("--batch-size", type=int, default=8, help="faces of a step (default 8)")
     parser.add_argument("--preset", default="gfpgan", help="degradation of most faces (default gfpgan)")
+    parser.add_argument("--lora-rank", type=int, metavar="R", help="train low-rank adapters instead of all weights")
     parser.add_argument(
         "--min-sharpness",
         type=float,

@@ -1,0 +1,80 @@
+"""Faces that stay in memory once they were read."""
+
+import mmap
+import multiprocessing
+import pickle
+
+import numpy as np
+
+from idm.data.sources import Face, FaceSource
+
+
+class Cached:
+    """Another source's faces, kept in memory once they were read.
+
+    Args:
+        size: side of the faces. If it is given, the workers of a data loader share one memory, see
+            :class:`SharedFaces`; else each process keeps its own.
+
+    Raises:
+        OSError: there is not enough memory to share.
+    """
+
+    def __init__(self, source: FaceSource, size: int | None = None) -> None:
+        self.source = source
+        self.faces: dict[int, Face] | SharedFaces = {} if size is None else SharedFaces(len(source), size)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Face:
+        face = self.faces.get(index)
+        if face is None:
+            face = self.source[index]
+            self.faces[index] = face
+        return face
+
+
+class SharedFaces:
+    """A mapping from numbers to faces, in memory that processes share which are forked later.
+
+    What was never set takes no memory. A face of another size, or with a very long name, is not kept. A process that is
+    started in another way than by a fork has a memory of its own, empty at first.
+
+    Args:
+        number: of faces.
+        size: their side in pixels.
+    """
+
+    ABOUT = 2048  # bytes for all of a face but its pixels
+
+    def __init__(self, number: int, size: int) -> None:
+        self.number, self.size = number, size
+        self.memory = mmap.mmap(-1, max(1, number * (3 * size**2 + self.ABOUT)))
+        whole = np.frombuffer(self.memory, np.uint8)[: number * (3 * size**2 + self.ABOUT)]
+        pixels, about = np.split(whole, [number * 3 * size**2])
+        self.pixels, self.about = pixels.reshape(number, size, size, 3), about.reshape(number, self.ABOUT)
+        self.lock = multiprocessing.Lock()  # whoever sees that a face is there sees all of it
+
+    def __reduce__(self) -> tuple[type["SharedFaces"], tuple[int, int]]:
+        return SharedFaces, (self.number, self.size)
+
+    def get(self, index: int) -> Face | None:
+        """The face, whose pixels cannot be changed; None if it was not set."""
+        with self.lock:
+            length = int(self.about[index, :4].view(np.uint32)[0])
+        if length == 0:
+            return None
+        landmarks, key, points = pickle.loads(self.about[index, 4 : 4 + length].tobytes())
+        image = self.pixels[index]
+        image.flags.writeable = False
+        return Face(image, landmarks, key, points)
+
+    def __setitem__(self, index: int, face: Face) -> None:
+        about = pickle.dumps((face.landmarks, face.key, face.points))
+        if face.image.shape != self.pixels[index].shape or face.original is not None or len(about) > self.ABOUT - 4:
+            return
+        self.pixels[index] = face.image
+        self.about[index, 4 : 4 + len(about)] = np.frombuffer(about, np.uint8)
+        with self.lock:
+            self.about[index, :4].view(np.uint32)[0] = len(about)
