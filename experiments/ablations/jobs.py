@@ -11,7 +11,7 @@ from idm.config.schema import IDMConfig
 
 FOLDER = Path(__file__).parent
 BASE = FOLDER / "base.yaml"
-BASE_MINUTES = 10.0  # core-minutes of the base configuration, see configs/faces64.yaml
+BASE_MINUTES = 6.0  # core-minutes of the base configuration, see configs/quickstart.yaml
 SEEDS = (0, 1)
 
 

@@ -14,21 +14,24 @@ from pathlib import Path
 
 from jobs import BASE, Job, ablations, jobs
 
+from idm.apps.cli.main import build_parser
+from idm.apps.cli.main import run as run_idm
 from idm.io.atomic import write_json
 
 ROOT = Path(__file__).parents[2]
-METRICS = ("psnr", "ssim", "sharpness", "identity")
+METRICS = "psnr,ssim,sharpness,identity"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="ablations, by the names of their files (default all)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--budget", type=float, metavar="MINUTES", help="core-minutes of a training (default about 10)")
+    parser.add_argument("--budget", type=float, metavar="MINUTES", help="core-minutes of a training (default about 6)")
     parser.add_argument("--index", type=int, metavar="I", help="run training number I only, from 0")
     parser.add_argument("--list", action="store_true", help="print the trainings and stop")
     parser.add_argument("--data", default="assets:val", help="faces to test on, as of idm evaluate")
     parser.add_argument("--num-images", type=int, help="how many of them (default all)")
+    parser.add_argument("--metrics", default=METRICS, help=f"what is measured, as of idm evaluate (default {METRICS})")
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="settings of every training")
     arguments = parser.parse_args()
     if arguments.budget is not None and arguments.budget <= 0:
@@ -63,8 +66,9 @@ def run(job: Job, arguments: argparse.Namespace) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         measured = evaluate(folder, list(options), arguments)
         about = {"ablation": ablation, "arm": arm, "test": test, "seed": job.seed, "config": job.key}
-        training = json.loads((folder / "metrics.json").read_text())["training_seconds"]
-        about |= {"steps": job.num_steps, "budget": arguments.budget, "training_seconds": training}
+        training = json.loads((folder / "metrics.json").read_text())
+        about |= {"steps": job.num_steps, "budget": arguments.budget}
+        about |= {name: training[name] for name in ("training_seconds", "training_processor_seconds")}
         write_json(path, {**about, **measured})
 
 
@@ -84,9 +88,10 @@ def enumerate_tests(job: Job) -> list[tuple[int, tuple[str, str, str, tuple[str,
 def evaluate(folder: Path, options: list[str], arguments: argparse.Namespace) -> dict[str, object]:
     """What ``idm evaluate`` measures of a training on the same faces and degradations, with the scores of each face."""
     output = folder / "evaluation"
-    command = ["evaluate", f"--model={folder}", f"--data={arguments.data}", f"--metrics={','.join(METRICS)}"]
+    command = ["evaluate", f"--model={folder}", f"--data={arguments.data}", f"--metrics={arguments.metrics}"]
     number = [] if arguments.num_images is None else [f"--num-images={arguments.num_images}"]
-    subprocess.run([sys.executable, "-m", "idm", *command, *number, *options, "-o", str(output)], check=True)
+    if run_idm(build_parser().parse_args([*command, *number, *options, "-o", str(output)])) != 0:
+        sys.exit(1)  # the message is on the screen
     result = json.loads((output / "metrics.json").read_text())
     with (output / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
