@@ -8,7 +8,6 @@ table and the plot of them. ``--list`` prints the trainings with their numbers, 
 import argparse
 import csv
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,9 +15,12 @@ from jobs import BASE, Job, ablations, jobs
 
 from idm.apps.cli.main import build_parser
 from idm.apps.cli.main import run as run_idm
+from idm.config.assembly.intrinsic import build_intrinsic
+from idm.config.load import load_config
+from idm.config.schema import IDMConfig
 from idm.io.atomic import write_json
+from idm.io.machine import quieten_libraries
 
-ROOT = Path(__file__).parents[2]
 METRICS = "psnr,ssim,sharpness,identity"
 
 
@@ -46,6 +48,7 @@ def main() -> None:
         return
     if arguments.index is not None and not 0 <= arguments.index < len(todo):
         parser.error(f"--index must lie in 0..{len(todo) - 1}, got {arguments.index}")
+    quieten_libraries()
     for job in todo if arguments.index is None else [todo[arguments.index]]:
         run(job, arguments)
 
@@ -58,8 +61,7 @@ def run(job: Job, arguments: argparse.Namespace) -> None:
     if all(path.exists() for path in results.values()):
         return
     folder = arguments.output / "runs" / job.key
-    config = [f"--config={BASE}", f"output_dir={folder}", *job.overrides]
-    subprocess.run([sys.executable, str(ROOT / "train_idm.py"), *config], check=True)
+    build_intrinsic(load_config(BASE, IDMConfig, [f"output_dir={folder}", *job.overrides])).fit()
     for (ablation, arm, test, options), path in results.items():
         if path.exists():
             continue
