@@ -47,7 +47,7 @@ class Job:
 
 
 def ablations(names: list[str] | None = None) -> list[Ablation]:
-    """The ablations of this folder, or those of the given names.
+    """The ablations of this folder, or those of the given names, in their order.
 
     Raises:
         ValueError: there is none of a name.
@@ -56,7 +56,7 @@ def ablations(names: list[str] | None = None) -> list[Ablation]:
     unknown = [name for name in names or [] if name not in known]
     if unknown:
         raise ValueError(f"no ablation {', '.join(unknown)}; known: {', '.join(known)}")
-    return [_read(path) for name, path in known.items() if not names or name in names]
+    return [_read(known[name]) for name in dict.fromkeys(names or known)]
 
 
 def _read(path: Path) -> Ablation:

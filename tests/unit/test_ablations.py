@@ -65,6 +65,7 @@ def test_the_budget_scales_the_steps(modules) -> None:
     assert {job.num_steps for job in jobs(ablations(["loss"]), None, [])} == {600}
     assert {job.num_steps for job in jobs(ablations(["loss"]), 36, [])} == {3600}
     assert {job.num_steps for job in jobs(ablations(["loss"]), 0.01, [])} == {2}
+    assert [ablation.name for ablation in ablations(["size", "loss", "size"])] == ["size", "loss"]
     with pytest.raises(ValueError, match="no ablation beauty; known: attention"):
         ablations(["beauty"])
 
