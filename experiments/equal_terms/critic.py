@@ -7,7 +7,6 @@ the real and half of the restored faces right, and its loss is 2 ln 2 = 1.386.
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +19,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from gan_baseline.restorer import MODEL
+from idm.apps.cli.main import build_parser
+from idm.apps.cli.main import run as run_idm
 from idm.io.atomic import write_json
 from idm.io.machine import provenance
 from idm.io.run_folder import list_checkpoints
@@ -32,10 +33,11 @@ MEASURED = {"psnr": "PSNR (dB)", "sharpness": "sharpness / original's", "frechet
 
 def measure(model: Path, num_images: int) -> dict[str, float]:
     """Means of the restored faces."""
-    command = [sys.executable, "-m", "idm", "evaluate", f"--model={model}", "--data=assets:val"]
+    command = ["evaluate", f"--model={model}", "--data=assets:val", f"--metrics={','.join(MEASURED)}"]
     with tempfile.TemporaryDirectory() as folder:
-        what = [f"--metrics={','.join(MEASURED)}", f"--num-images={num_images}", f"--output={folder}/result"]
-        subprocess.run([*command, *what], check=True, stdout=subprocess.DEVNULL)
+        where = [f"--num-images={num_images}", f"--output={folder}/result"]
+        if run_idm(build_parser().parse_args([*command, *where])) != 0:
+            sys.exit(1)  # the message is on the screen
         found = json.loads(Path(folder, "result", "metrics.json").read_text())["metrics"]
     return {name: found[name]["restored"]["mean"] for name in MEASURED}
 
