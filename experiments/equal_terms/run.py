@@ -144,7 +144,8 @@ def scores(folder: Path) -> dict[str, np.ndarray]:
 
 
 def summarise(folder: Path, seeds: Sequence[int], size: int, data: str) -> dict[str, Any]:
-    """All seeds in one: means over faces and seeds, and differences of the same face, averaged over the seeds."""
+    """All seeds in one: means over faces and seeds, and differences of the same face, averaged over the seeds; the
+    commit is the one at which they were measured."""
     per_seed = [scores(folder / f"seed_{seed}" / "compare") for seed in seeds]
     compared = [json.loads((folder / f"seed_{seed}" / "compare" / "comparison.json").read_text()) for seed in seeds]
     result: dict[str, Any] = {"size": size, "data": data, "seeds": list(seeds), "arms": {}, "differences": {}}
@@ -162,7 +163,8 @@ def summarise(folder: Path, seeds: Sequence[int], size: int, data: str) -> dict[
         faces = np.mean([each[f"{name}_idm"] - each[f"{name}_gfpgan"] for each in per_seed], axis=0)
         by_seed = [float(np.mean(each[f"{name}_idm"] - each[f"{name}_gfpgan"])) for each in per_seed]
         result["differences"][name] = {**summarise_column(faces.tolist()), "by_seed": by_seed, "num_faces": len(faces)}
-    return {**result, **provenance()}
+    commits = sorted({each["commit"] for each in compared})
+    return {**result, **provenance(), "commit": ", ".join(commits)}
 
 
 COSTS = {
@@ -226,13 +228,14 @@ def main() -> None:
     num_steps = calibrate(folder, arguments.size, arguments.minutes, overrides)
     for seed in arguments.seeds:
         here = folder / f"seed_{seed}"
+        if (here / "compare" / "comparison.json").exists():
+            continue
         for label, arm in ARMS.items():
             train(arm, here / label, arguments.size, seed, num_steps[label], overrides[label])
-        if not (here / "compare" / "comparison.json").exists():
-            restorers = [f"{label}={here / label}" for label in ARMS]
-            few = [] if arguments.num_images is None else [f"--num-images={arguments.num_images}"]
-            wanted = f"--metrics={','.join(METRICS)},frechet"
-            run("-m", "idm", "compare", *restorers, f"--data={arguments.data}", wanted, "-o", here / "compare", *few)
+        restorers = [f"{label}={here / label}" for label in ARMS]
+        few = [] if arguments.num_images is None else [f"--num-images={arguments.num_images}"]
+        wanted = f"--metrics={','.join(METRICS)},frechet"
+        run("-m", "idm", "compare", *restorers, f"--data={arguments.data}", wanted, "-o", here / "compare", *few)
     result = summarise(folder, arguments.seeds, arguments.size, arguments.data)
     (folder / "results").mkdir(exist_ok=True)
     write_json(folder / "results" / "comparison.json", result)

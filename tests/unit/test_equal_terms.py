@@ -96,7 +96,7 @@ def write_comparison(folder: Path, psnr_idm: np.ndarray, psnr_gfpgan: np.ndarray
     lines = [",".join(["face", *map(str, values)]) for values in zip(*columns, strict=True)]
     (folder / "scores.csv").write_text("\n".join([",".join(header), *lines]) + "\n")
     rows = [{"label": label, "metrics": {"frechet": {"mean": values.mean() / 20}}} for label, values in scores.items()]
-    (folder / "comparison.json").write_text(json.dumps({"rows": rows}))
+    (folder / "comparison.json").write_text(json.dumps({"rows": rows, "commit": "abc"}))
 
 
 def test_the_table_pairs_the_same_faces_and_shows_each_seed(equal_terms, tmp_path: Path, monkeypatch) -> None:
@@ -120,6 +120,7 @@ def test_the_table_pairs_the_same_faces_and_shows_each_seed(equal_terms, tmp_pat
     assert f"{difference} ({found['by_seed'][0]:+.3f}, {found['by_seed'][1]:+.3f})" in table
     assert "| core-minutes of training | 1.000 (1.000 to 1.000) | 1.000 (1.000 to 1.000) |" in table
     assert "40 faces of `assets:test`, seeds 0, 1." in table
+    assert "Commit abc;" in table
 
 
 def test_the_critics_curve_is_drawn(tmp_path: Path) -> None:
