@@ -19,14 +19,15 @@ import numpy as np
 import torch
 
 from idm.config.assembly.data import assets_folder
-from idm.data.pairs import FrozenPairs, Pair, collate
+from idm.data.pairs import FrozenPairs, Pair
 from idm.data.sources import FolderFaces, Part
 from idm.degradation import PRESETS, Recipe
 from idm.evaluation.metrics import psnr, ssim
 from idm.faces.recognition import cosine, load_identity
 from idm.io.atomic import write_json
+from idm.io.images import resize_image
 from idm.io.machine import best_device, inference_dtype, keep_freed_memory, provenance
-from idm.io.ranges import chw_to_hwc, from_uint8, to_uint8
+from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
 from idm.restorers.load import load_restorer
 
 SEED = 2026
@@ -55,7 +56,7 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     for spec in arguments.restorers:
         result = measure(spec, chosen, rows)
-        name = Path(spec).name
+        name = Path(spec).name + ("" if arguments.image_size == 256 else f"_{arguments.image_size}px")
         result |= {"split": arguments.split, "num_faces": len(chosen), "image_size": arguments.image_size, "seed": SEED}
         write_json(arguments.output / f"{name}_{arguments.split}.json", result | provenance())
         show(spec, result)
@@ -106,10 +107,12 @@ def measure_strength(restorer, faces: Part, recipe: Recipe, rows: dict[str, dict
 
 
 def restore(restorer, batch: list[Pair], start: int) -> list[np.ndarray]:
-    lq = from_uint8(collate(batch).lq)
+    """Restored as ``idm restore`` does it: faces of another size than the model's are resized to it and back."""
+    size, own = batch[0].lq.shape[0], restorer.image_size
+    lq = torch.stack([hwc_to_chw(from_uint8(resize_image(pair.lq, (own, own)))) for pair in batch])
     with torch.inference_mode():
         restored = restorer.restore(lq, [SEED + start + i for i in range(len(batch))])
-    return [chw_to_hwc(face) for face in to_uint8(restored.cpu())]
+    return [resize_image(chw_to_hwc(face), (size, size)) for face in to_uint8(restored.cpu())]
 
 
 def embed(network, images: list[np.ndarray], batch: list[Pair]) -> np.ndarray:

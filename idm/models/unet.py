@@ -201,9 +201,11 @@ class Denoiser(nn.Module):
 
 
 class Refinement(nn.Module):
-    """What is added to the pixels of the patches: two convolutions over features, input and output pixel by pixel.
+    """What is added to the pixels of the patches: convolutions over features, input and output pixel by pixel.
 
-    The last convolution is zero at first, so that a trained denoiser to which it is added gives what it gave.
+    Where x_d is added to the output, its noise comes along, and the trunk has fewer channels than a patch has pixels to
+    subtract it again. So the refinement also says, pixel by pixel, how far x_d is replaced by a blurred x_d. The last
+    convolutions are zero at first: a trained denoiser to which a refinement is added gives what it gave.
     """
 
     FEATURES = 8
@@ -217,6 +219,8 @@ class Refinement(nn.Module):
         self.conv_in = nn.Conv2d(images * sizes.image_channels + self.FEATURES, width, 3, padding=1)
         self.conv = nn.Conv2d(width, width, 3, padding=1)
         self.conv_out = zero_init(nn.Conv2d(width, sizes.image_channels, 3, padding=1))
+        self.image_channels = sizes.image_channels
+        self.blurring = zero_init(nn.Conv2d(width, 1, 3, padding=1)) if sizes.add_degraded else None
 
     def forward(
         self,
@@ -232,8 +236,22 @@ class Refinement(nn.Module):
         """
         seen = F.pixel_shuffle(torch.cat([self.features(h), patches], dim=1), self.patch_size)
         h = torch.cat([seen, pixels], dim=1).contiguous(memory_format=torch.channels_last)
-        h = F.silu(self.conv_in(h))
-        return self.conv_out(F.silu(self.conv(h)))
+        h = F.silu(self.conv(F.silu(self.conv_in(h))))
+        if self.blurring is None:
+            return self.conv_out(h)
+        x_d = seen[:, self.FEATURES : self.FEATURES + self.image_channels].detach()
+        return self.conv_out(h) + self.blurring(h) * (blur(x_d) - x_d)
+
+
+def blur(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Convolve with [1, 2, 4, 6, 6, 6, 4, 2, 1] / 32 along both axes, numbers that bfloat16 has; nearest pixels around.
+
+    The standard deviation of the kernel is 1.9 pixels.
+    """
+    taps = torch.tensor([1, 2, 4, 6, 6, 6, 4, 2, 1], dtype=x.dtype, device=x.device) / 32
+    kernel = taps.expand(x.shape[1], 1, 1, -1)
+    x = F.pad(x, (4, 4, 4, 4), mode="replicate").contiguous(memory_format=torch.channels_last)
+    return F.conv2d(F.conv2d(x, kernel, groups=len(kernel)), kernel.transpose(2, 3), groups=len(kernel))
 
 
 def double_patches(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

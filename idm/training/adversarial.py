@@ -13,6 +13,9 @@ from idm.diffusion.adversarial import diff_augment, frozen, hinge_critic, hinge_
 from idm.models.critics import PatchCritic
 from idm.training.updates import update
 
+CRITIC_FILE = "model_1.safetensors"
+"""The critic in a checkpoint: accelerate's name for the second network of a run."""
+
 Images = Float[Tensor, "b 3 s s"]
 
 
@@ -37,6 +40,7 @@ class Adversary:
         augment: bool = False,
     ) -> None:
         self.critic: nn.Module = critic
+        self.patch_size = critic.patch_size
         self.optimizer = torch.optim.Adam(critic.parameters(), lr=learning_rate, betas=(0.5, 0.99), fused=True)
         self.weight, self.r1_gamma, self.r1_every, self.augment = weight, r1_gamma, r1_every, augment
 
@@ -91,4 +95,11 @@ class Adversary:
         return self.r1_every * self.r1_gamma / 2 * of_faces
 
     def _seen(self, images: Images, generator: torch.Generator) -> Images:
+        """What the critic sees: the images moved by less than a patch, round the border, and perhaps augmented.
+
+        The gradient of a critic has the pattern of its patches. If these always lie in the same place, the denoiser
+        learns the pattern: edges become dotted, one dot a patch.
+        """
+        rows, columns = torch.randint(self.patch_size, (2,), generator=generator).tolist()
+        images = torch.roll(images, (rows, columns), dims=(2, 3))
         return diff_augment(images, generator) if self.augment else images

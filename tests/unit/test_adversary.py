@@ -7,8 +7,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save, save_file
 
+from idm.config.assembly.intrinsic import critic_weights
+from idm.config.load import ConfigError
 from idm.data.pairs import Batch
 from idm.diffusion.adversarial import hinge_critic, r1
 from idm.diffusion.process import add_noise
@@ -17,7 +19,7 @@ from idm.io.ranges import to_diffusion
 from idm.models.critics import PatchCritic
 from idm.models.unet import Denoiser
 from idm.restorers.idm import IDM
-from idm.training.adversarial import Adversary
+from idm.training.adversarial import CRITIC_FILE, Adversary
 from idm.training.learner import IntrinsicIteration, NoiseLevels, Optimisation, training_noise
 from idm.training.updates import all_finite
 
@@ -114,7 +116,26 @@ def below_the_start(batch: Batch) -> torch.Tensor:
     return refined
 
 
+def moved(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """By 0 or 1 pixel, as the critic with patches of 2 pixels sees them."""
+    rows, columns = torch.randint(2, (2,), generator=generator)
+    images = torch.cat([images[:, :, 16 - rows :], images[:, :, : 16 - rows]], dim=2)
+    return torch.cat([images[..., 16 - columns :], images[..., : 16 - columns]], dim=3)
+
+
 # The critic
+
+
+def test_the_critic_sees_a_face_at_every_place_within_a_patch(learner):
+    adversary = learner().adversary
+    image = torch.zeros(1, 3, 16, 16)
+    image[..., 5, 9] = 1
+    places = set()
+    for seed in range(40):
+        seen = adversary._seen(image, torch.Generator().manual_seed(seed))
+        assert seen.sum() == 3
+        places.add(tuple(seen[0, 0].nonzero()[0].tolist()))
+    assert places == {(5, 9), (5, 10), (6, 9), (6, 10)}
 
 
 def test_the_critic_judges_the_samples_below_the_start_and_the_denoisers_estimates_of_them(learner):
@@ -141,7 +162,8 @@ def test_a_step_of_the_critic_is_adams_on_the_hinge_loss_and_now_and_then_r1(lea
     ((real, fake),) = judged
     critic = copy.deepcopy(trained.adversary.critic)
     adam = torch.optim.Adam(critic.parameters(), lr=1e-2, betas=(0.5, 0.99))
-    loss = hinge_critic(critic(real), critic(fake))
+    generator = trained._augmentation(next(batches()), "critic")
+    loss = hinge_critic(critic(moved(real, generator)), critic(moved(fake, generator)))
     penalty = 3 * 1.0 / 2 * r1(lambda images: critic(images).mean(dim=(1, 2, 3)), real)
     (loss + penalty if step == 0 else loss).backward()
     adam.step()
@@ -217,7 +239,8 @@ def test_the_adversarial_gradient_is_that_of_the_weighted_mean_logit(learner):
     trained.loss(batch, judged=judged)
     ((_, fake),) = judged
     fake.requires_grad_(True)
-    (wanted,) = torch.autograd.grad(-0.5 * trained.adversary.critic(fake).mean(), fake)
+    seen = moved(fake, trained._augmentation(batch, "denoiser"))
+    (wanted,) = torch.autograd.grad(-0.5 * trained.adversary.critic(seen).mean(), fake)
     found = gradient_at_the_estimate(trained, batch)[refined] - pixels[refined]
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-6)
 
@@ -233,7 +256,7 @@ def test_four_steps_equal_two_steps_saving_loading_and_two_steps(learner, tmp_pa
     for step in range(2):
         broken.train_step(step, source)
     broken.save(tmp_path)
-    saved = load_file(tmp_path / "model_1.safetensors")
+    saved = load_file(tmp_path / CRITIC_FILE)
     critic = broken.adversary.critic.state_dict()
     assert saved.keys() == critic.keys()
     assert all(torch.equal(saved[name], weight) for name, weight in critic.items())
@@ -256,3 +279,30 @@ def test_a_critic_that_is_not_finite_is_told(learner):
     with torch.no_grad():
         next(trained.adversary.critic.parameters()).view(-1)[0] = torch.nan
     assert not all_finite(trained.tensors())
+
+
+@pytest.mark.parametrize(
+    ("files", "fault"),
+    [
+        ({}, "this run has no checkpoint yet"),
+        ({"step_00000002/progress.json": b"{}"}, "model_1.safetensors: is not a complete weights file"),
+        ({f"step_00000002/{CRITIC_FILE}": save({"other": torch.zeros(1)})}, "is another network than the critic"),
+    ],
+)
+def test_a_run_without_a_fitting_critic_is_refused(tmp_path, files, fault):
+    for name, content in files.items():
+        path = tmp_path / "checkpoints" / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"^objective.adversarial.init_from: .*{fault}"):
+        critic_weights(tmp_path, PatchCritic(patch_size=2, channels=(8, 8)))
+
+
+def test_the_critic_of_the_newest_checkpoint_is_continued(tmp_path):
+    for step in (3, 20):
+        critic = PatchCritic(patch_size=2, channels=(8, 8))
+        folder = tmp_path / "checkpoints" / f"step_{step:08d}"
+        folder.mkdir(parents=True)
+        save_file(critic.state_dict(), folder / CRITIC_FILE)
+    found = critic_weights(tmp_path, PatchCritic(patch_size=2, channels=(8, 8)))
+    assert all(torch.equal(found[name], weight) for name, weight in critic.state_dict().items())

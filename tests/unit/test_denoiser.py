@@ -242,6 +242,7 @@ def test_doubled_patches_see_the_image_shrunk_to_half(inject):
 def test_an_added_refinement_changes_nothing_before_it_is_trained():
     plain = randomised(Denoiser(**TINY))
     refined = Denoiser(**TINY, refine_channels=8)
+    assert refined.refine.blurring is None
     missing = refined.load_state_dict(plain.state_dict(), strict=False).missing_keys
     assert missing
     assert {name.split(".")[0] for name in missing} == {"refine"}
@@ -250,18 +251,29 @@ def test_an_added_refinement_changes_nothing_before_it_is_trained():
 
 @pytest.mark.parametrize("side", [16, 13])
 def test_the_refinement_sees_every_image_at_its_own_pixels(side):
-    """With all weights of the trunk at zero only x_d and x_t remain: a changed pixel reaches three pixels around it."""
-    refined = Denoiser(**TINY, refine_channels=8)
+    """With all weights of the trunk at zero only x_d and x_t remain: a changed pixel reaches three pixels around it by
+    the convolutions, and four by the blur of x_d."""
+    refined = Denoiser(**TINY, refine_channels=8, add_degraded=True)
     randomised(refined.refine)
     nn.init.zeros_(refined.refine.features.weight)
     before = inputs(side)
-    for name in ("x_d", "x_t"):
+    for name, reach in (("x_d", 4), ("x_t", 3)):
         changed = before[name].clone()
         changed[:, :, 6, 7] += 1
         difference = (refined(**{**before, name: changed}) - refined(**before)).abs().amax(dim=(0, 1))
         rows, columns = difference.nonzero(as_tuple=True)
-        assert (rows.min(), rows.max()) == (3, 9)
-        assert (columns.min(), columns.max()) == (4, 10)
+        assert (rows.min(), rows.max()) == (6 - reach, 6 + reach)
+        assert (columns.min(), columns.max()) == (7 - reach, 7 + reach)
+
+
+def test_the_refinement_can_replace_a_noisy_input_by_a_blurred_one():
+    refined = Denoiser(**TINY, refine_channels=8, add_degraded=True)
+    nn.init.ones_(refined.refine.blurring.bias)
+    x_d = inputs()["x_d"]
+    kernel = torch.tensor([1.0, 2, 4, 6, 6, 6, 4, 2, 1]) / 32
+    weight = torch.outer(kernel, kernel).expand(3, 1, 9, 9)
+    wanted = F.conv2d(F.pad(x_d, (4, 4, 4, 4), mode="replicate"), weight, groups=3)
+    torch.testing.assert_close(refined(**inputs()), wanted)
 
 
 def test_training_starts_from_a_model_without_a_refinement(tmp_path):

@@ -16,6 +16,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from pydantic import BaseModel
+from safetensors.torch import save_file
 
 from idm.config.assembly import extrinsic as rounds
 from idm.config.assembly import intrinsic
@@ -29,8 +30,10 @@ from idm.extrinsic.gate import decide
 from idm.extrinsic.quality import Quality
 from idm.faces.features import MobileFaceNetMaps, load_mobilefacenet
 from idm.io.images import write_image
+from idm.models.critics import PatchCritic
 from idm.models.unet import Denoiser
 from idm.restorers.saved import WEIGHTS, save_idm
+from idm.training.adversarial import CRITIC_FILE
 
 BASE = """
 output_dir: OUT
@@ -129,6 +132,7 @@ CHANGES: dict[str, Case] = {
     "AdversarialConfig.r1_gamma": ([ADVERSARIAL], ["objective.adversarial.r1_gamma=9.0"]),
     "AdversarialConfig.channels": ([ADVERSARIAL], ["objective.adversarial.channels=[8, 16]"]),
     "AdversarialConfig.augment": ([ADVERSARIAL], ["objective.adversarial.augment=true"]),
+    "AdversarialConfig.init_from": ([ADVERSARIAL], ["objective.adversarial.init_from=CRITIC"]),
     "DegradationConfig.steps": alone("degradation.steps=[]"),
     "IDMTrainConfig.batch_size": alone("train.batch_size=8"),
     "IDMTrainConfig.accumulation": alone("train.accumulation=2"),
@@ -178,6 +182,7 @@ REACHES: dict[str, set[str]] = {
     "AdversarialConfig.r1_gamma": {"critic"},
     "AdversarialConfig.channels": {"critic"},
     "AdversarialConfig.augment": {"losses", "critic"},
+    "AdversarialConfig.init_from": {"losses", "critic"},
     **{f"ChainConfig.{name}": {"pipeline"} for name in ChainConfig.model_fields},
     "IDMTrainConfig.num_steps": {"rates", "settings"},
     "IDMTrainConfig.ema_decay": {"averages"},
@@ -300,8 +305,8 @@ def drawn_once() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, str]:
-    """Faces in two groups, other faces, and a saved model."""
-    faces, others, model = (tmp_path_factory.mktemp(name) for name in ("faces", "others", "model"))
+    """Faces in two groups, other faces, a saved model, and a run with a critic."""
+    faces, others, model, run = (tmp_path_factory.mktemp(name) for name in ("faces", "others", "model", "run"))
     for folder, number in ((faces, 8), (others, 3)):
         source = SyntheticFaces(number, 5, 16)
         for index in range(number):
@@ -312,7 +317,11 @@ def folders(tmp_path_factory) -> dict[str, str]:
     torch.manual_seed(77)
     net = config.denoiser.model_dump()
     save_idm(build_idm(config, Denoiser(image_size=16, **net)), model)
-    return {"FACES": str(faces), "OTHERS": str(others), "MODEL": str(model)}
+    checkpoint = run / "checkpoints" / "step_00000001"
+    checkpoint.mkdir(parents=True)
+    critic = PatchCritic(patch_size=config.denoiser.patch_size, channels=[8, 8])
+    save_file(critic.state_dict(), checkpoint / CRITIC_FILE)
+    return {"FACES": str(faces), "OTHERS": str(others), "MODEL": str(model), "CRITIC": str(run)}
 
 
 def load(path: Path, overrides: list[str], folders: dict[str, str]) -> IDMConfig:

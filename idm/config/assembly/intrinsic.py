@@ -26,12 +26,14 @@ from idm.config.schema import (
 )
 from idm.diffusion import schedule
 from idm.faces.features import FeatureMaps, MobileFaceNetMaps, load_mobilefacenet, load_vgg19
+from idm.io.run_folder import list_checkpoints
 from idm.io.weights import WeightsError, difference
+from idm.io.weights import read_weights as read_weights_file
 from idm.models.critics import PatchCritic
 from idm.models.unet import Denoiser, double_patches
 from idm.restorers.idm import IDM
 from idm.restorers.saved import ModelError, find_model, read_architecture, read_weights
-from idm.training.adversarial import Adversary
+from idm.training.adversarial import CRITIC_FILE, Adversary
 from idm.training.learner import IntrinsicIteration, NoiseLevels, Optimisation
 from idm.training.loop import Run
 
@@ -65,7 +67,28 @@ def build_noise_levels(config: NoiseLevelsConfig) -> NoiseLevels:
 
 def build_adversary(config: AdversarialConfig, patch_size: int) -> Adversary:
     critic = PatchCritic(patch_size=patch_size, channels=config.channels)
+    if config.init_from is not None:
+        critic.load_state_dict(critic_weights(config.init_from, critic))
     return Adversary(critic, **config.model_dump(include={"weight", "learning_rate", "r1_gamma", "augment"}))
+
+
+def critic_weights(run: Path, critic: PatchCritic) -> dict[str, Tensor]:
+    """The weights of the critic in a run's newest checkpoint.
+
+    Raises:
+        ConfigError: the run has no checkpoint or no critic, or its critic has another architecture.
+    """
+    try:
+        checkpoints = list_checkpoints(run / "checkpoints")
+        if not checkpoints:
+            raise ConfigError(f"objective.adversarial.init_from: {run}: this run has no checkpoint yet")
+        path = checkpoints[-1] / CRITIC_FILE
+        weights = dict(read_weights_file(path))
+    except WeightsError as error:
+        raise ConfigError(f"objective.adversarial.init_from: {error}") from None
+    if found := difference(critic, weights):
+        raise ConfigError(f"objective.adversarial.init_from: {path} is another network than the critic: {found}")
+    return weights
 
 
 def build_features(config: FeatureLossConfig) -> FeatureMaps:
@@ -98,8 +121,8 @@ def initial_weights(path: Path, denoiser: Denoiser) -> dict[str, Tensor]:
         raise ConfigError(f"train.init_from: {error}") from None
     if denoiser.config.patch_size == 2 * saved.patch_size:
         weights = double_patches(weights)
-    if denoiser.refine is not None and not saved.refine_channels:
-        weights |= {f"refine.{name}": weight for name, weight in denoiser.refine.state_dict().items()}
+    if denoiser.refine is not None:
+        weights = {f"refine.{name}": weight for name, weight in denoiser.refine.state_dict().items()} | dict(weights)
     if found := difference(denoiser, weights):
         raise ConfigError(f"train.init_from: {path} has another architecture than denoiser: {found}")
     return weights
