@@ -11,7 +11,7 @@ from idm.config.schema import IDMConfig
 
 FOLDER = Path(__file__).parent
 BASE = FOLDER / "base.yaml"
-BASE_MINUTES = 10.0  # core-minutes of the base configuration, see configs/faces64.yaml
+BASE_MINUTES = 6.0  # core-minutes of the base configuration, see configs/quickstart.yaml
 SEEDS = (0, 1)
 
 
@@ -47,7 +47,7 @@ class Job:
 
 
 def ablations(names: list[str] | None = None) -> list[Ablation]:
-    """The ablations of this folder, or those of the given names.
+    """The ablations of this folder, or those of the given names, in their order.
 
     Raises:
         ValueError: there is none of a name.
@@ -56,7 +56,7 @@ def ablations(names: list[str] | None = None) -> list[Ablation]:
     unknown = [name for name in names or [] if name not in known]
     if unknown:
         raise ValueError(f"no ablation {', '.join(unknown)}; known: {', '.join(known)}")
-    return [_read(path) for name, path in known.items() if not names or name in names]
+    return [_read(known[name]) for name in dict.fromkeys(names or known)]
 
 
 def _read(path: Path) -> Ablation:

@@ -8,27 +8,32 @@ table and the plot of them. ``--list`` prints the trainings with their numbers, 
 import argparse
 import csv
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 from jobs import BASE, Job, ablations, jobs
 
+from idm.apps.cli.main import build_parser
+from idm.apps.cli.main import run as run_idm
+from idm.config.assembly.intrinsic import build_intrinsic
+from idm.config.load import load_config
+from idm.config.schema import IDMConfig
 from idm.io.atomic import write_json
+from idm.io.machine import quieten_libraries
 
-ROOT = Path(__file__).parents[2]
-METRICS = ("psnr", "ssim", "sharpness", "identity")
+METRICS = "psnr,ssim,sharpness,identity"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="ablations, by the names of their files (default all)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--budget", type=float, metavar="MINUTES", help="core-minutes of a training (default about 10)")
+    parser.add_argument("--budget", type=float, metavar="MINUTES", help="core-minutes of a training (default about 6)")
     parser.add_argument("--index", type=int, metavar="I", help="run training number I only, from 0")
     parser.add_argument("--list", action="store_true", help="print the trainings and stop")
     parser.add_argument("--data", default="assets:val", help="faces to test on, as of idm evaluate")
     parser.add_argument("--num-images", type=int, help="how many of them (default all)")
+    parser.add_argument("--metrics", default=METRICS, help=f"what is measured, as of idm evaluate (default {METRICS})")
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="settings of every training")
     arguments = parser.parse_args()
     if arguments.budget is not None and arguments.budget <= 0:
@@ -43,6 +48,7 @@ def main() -> None:
         return
     if arguments.index is not None and not 0 <= arguments.index < len(todo):
         parser.error(f"--index must lie in 0..{len(todo) - 1}, got {arguments.index}")
+    quieten_libraries()
     for job in todo if arguments.index is None else [todo[arguments.index]]:
         run(job, arguments)
 
@@ -55,16 +61,16 @@ def run(job: Job, arguments: argparse.Namespace) -> None:
     if all(path.exists() for path in results.values()):
         return
     folder = arguments.output / "runs" / job.key
-    config = [f"--config={BASE}", f"output_dir={folder}", *job.overrides]
-    subprocess.run([sys.executable, str(ROOT / "train_idm.py"), *config], check=True)
+    build_intrinsic(load_config(BASE, IDMConfig, [f"output_dir={folder}", *job.overrides])).fit()
     for (ablation, arm, test, options), path in results.items():
         if path.exists():
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         measured = evaluate(folder, list(options), arguments)
         about = {"ablation": ablation, "arm": arm, "test": test, "seed": job.seed, "config": job.key}
-        training = json.loads((folder / "metrics.json").read_text())["training_seconds"]
-        about |= {"steps": job.num_steps, "budget": arguments.budget, "training_seconds": training}
+        training = json.loads((folder / "metrics.json").read_text())
+        about |= {"steps": job.num_steps, "budget": arguments.budget}
+        about |= {name: training[name] for name in ("training_seconds", "training_processor_seconds")}
         write_json(path, {**about, **measured})
 
 
@@ -84,9 +90,10 @@ def enumerate_tests(job: Job) -> list[tuple[int, tuple[str, str, str, tuple[str,
 def evaluate(folder: Path, options: list[str], arguments: argparse.Namespace) -> dict[str, object]:
     """What ``idm evaluate`` measures of a training on the same faces and degradations, with the scores of each face."""
     output = folder / "evaluation"
-    command = ["evaluate", f"--model={folder}", f"--data={arguments.data}", f"--metrics={','.join(METRICS)}"]
+    command = ["evaluate", f"--model={folder}", f"--data={arguments.data}", f"--metrics={arguments.metrics}"]
     number = [] if arguments.num_images is None else [f"--num-images={arguments.num_images}"]
-    subprocess.run([sys.executable, "-m", "idm", *command, *number, *options, "-o", str(output)], check=True)
+    if run_idm(build_parser().parse_args([*command, *number, *options, "-o", str(output)])) != 0:
+        sys.exit(1)  # the message is on the screen
     result = json.loads((output / "metrics.json").read_text())
     with (output / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

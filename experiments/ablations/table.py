@@ -1,8 +1,9 @@
 """Table and plot of ablations: ``python experiments/ablations/table.py FOLDER``.
 
-It makes ``FOLDER/ablations.md`` and ``FOLDER/ablations.png`` of what ``run.py`` left in ``FOLDER/results``. Each row is
+It makes ``FOLDER/ablations.md``, ``.png`` and ``.json`` of what ``run.py`` left in ``FOLDER/results``. Each row is
 compared with the first one of its ablation, face by face, after the mean over seeds; the interval is over faces, and
-the difference of each seed stands beside it.
+the difference of each seed stands beside it. The JSON holds the same numbers, and of every training its configuration's
+hash, seed, steps, time, commit and machine, without the scores of the single faces.
 """
 
 import argparse
@@ -16,10 +17,12 @@ from jobs import ablations
 
 from idm.evaluation.metrics import METRICS
 from idm.evaluation.statistics import mean_and_interval
-from idm.io.atomic import write_text
+from idm.io.atomic import write_json, write_text
 
 Key = tuple[str, str, str]  # ablation, arm, test
 Results = dict[Key, list[dict[str, Any]]]  # one for each seed
+TRAINING = ("config", "seed", "training_seconds", "training_processor_seconds")
+SHARED = ("steps", "budget", "num_images", "data", "preset", "commit", "machine")
 Difference = tuple[float, float | None, float | None]
 
 
@@ -61,8 +64,8 @@ def render(rows: Results) -> str:
         for key in found:
             cells = [_cells(rows[key], first, name, key == keys[0]) for name in metrics]
             lines.append(f"| {', '.join(filter(None, key[1:]))} | {len(rows[key])} | {' | '.join(cells)} |")
-        steps, seconds = first[0]["steps"], np.mean([result["training_seconds"] for result in first])
-        about = f"{steps} steps, {seconds:.0f} s a training on {first[0]['machine']['processor']}"
+        steps, seconds = first[0]["steps"], np.mean([result["training_processor_seconds"] for result in first])
+        about = f"{steps} steps, {seconds:.0f} processor seconds a training on {first[0]['machine']['processor']}"
         faces = f"{first[0]['num_images']} faces of `{first[0]['data']}`, commit {first[0]['commit'][:12]}"
         left = [", ".join(filter(None, key[1:])) for key in keys if key not in found]
         faces += f". Not finished: {'; '.join(left)}" if left else ""
@@ -72,6 +75,24 @@ def render(rows: Results) -> str:
         "the mean over seeds, and in brackets what each seed says. An interval with 0 in it is a null result.\n"
     )
     return "\n".join(parts)
+
+
+def summary(rows: Results) -> list[dict[str, Any]]:
+    """Every row of the table in numbers, with the provenance of its trainings."""
+    found = []
+    for ablation in ablations():
+        keys = [(ablation.name, arm, test) for arm in ablation.arms for test in ablation.tests]
+        for key in finished(keys, rows):
+            row, first = rows[key], rows[keys[0]]
+            metrics = {}
+            for name in first[0]["scores"]:
+                (mean, low, high), seeds = difference(row, first, name)
+                by_seed = [float(np.mean(result["scores"][name])) for result in row]
+                metrics[name] = {"by_seed": by_seed, "difference": mean, "low": low, "high": high, "differences": seeds}
+            trainings = [{name: result[name] for name in TRAINING} for result in row]
+            about = {"ablation": key[0], "arm": key[1], "test": key[2], "metrics": metrics, "trainings": trainings}
+            found.append(about | {name: row[0][name] for name in SHARED})
+    return found
 
 
 def _cells(row: list[dict[str, Any]], first: list[dict[str, Any]], metric: str, is_first: bool) -> str:
@@ -114,6 +135,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     rows = read(folder)
     write_text(folder / "ablations.md", render(rows))
+    write_json(folder / "ablations.json", summary(rows))
     plot(rows, folder / "ablations.png")
     print(folder / "ablations.md")
 

@@ -3,10 +3,11 @@
 ``python experiments/equal_terms/run.py -o FOLDER [--size 64] [--minutes 10] [--seeds 0 1 2]``; started again it goes
 on.
 
-Both see the same faces, degradations and feature loss, and train for the same core-minutes. First a few steps of each
-are timed; from then on the number of steps of each is fixed (``calibration.json``). For each seed both are trained and
-measured on the faces of ``--data`` with the same frozen degradations. ``FOLDER/results`` holds ``comparison.json`` and
-``table.md``, with differences of the same faces.
+Both see the same faces, degradations and feature loss, and train for the same core-minutes of processor time, which
+hardly depends on what else the machine does. First a few steps of each are timed; from then on the number of steps of
+each is fixed (``calibration.json``). For each seed both are trained and measured on the faces of ``--data`` with the
+same frozen degradations. ``FOLDER/results`` holds ``comparison.json`` and ``table.md``, with differences of the same
+faces.
 """
 
 import argparse
@@ -14,7 +15,8 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +27,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from idm.evaluation.engine import summarise_column
 from idm.io.atomic import write_json, write_text
-from idm.io.machine import provenance
+from idm.io.machine import inference_dtype, provenance
 from idm.restorers.load import load_restorer
 
 ROOT = Path(__file__).parents[2]
-METRICS = ("psnr", "ssim", "identity")
-TIMED = (5, 15)
-"""Steps between which the clock of a calibration runs."""
+METRICS = ("psnr", "ssim", "sharpness", "identity")
+TIMED = (4, 36)
+"""Steps between which the clock of a calibration runs: two periods of GFP-GAN's R1."""
+NUM_CHECKPOINTS = 8
+"""Checkpoints that a training leaves, evenly spaced; ``critic.py`` measures GFP-GAN's."""
+GFPGAN_SETTINGS = ["losses.perceptual_network=mobilefacenet", "losses.perceptual=0.1", "losses.style=0"]
 
 
 @dataclass(frozen=True)
@@ -40,29 +45,30 @@ class Arm:
 
     Attributes:
         command: what trains it, after the interpreter.
-        config: its configuration, with the side of the faces left open.
+        folder, config: of its configuration, with the side of the faces left open.
         network: the attribute of its restorer that is evaluated.
     """
 
     command: tuple[str, ...]
+    folder: Path
     config: str
     network: str
 
     def settings(self, num_steps: int) -> list[str]:
-        """What all runs share, the feature loss above all, and what follows from the number of steps."""
-        common = [f"train.num_steps={num_steps}", "train.trackers=[]", f"validation.every={num_steps}"]
-        common += [f"train.checkpoint_every={max(1, num_steps // 8)}"]
+        """What all runs share, the feature loss of IDM's configuration, and what follows from the number of steps."""
+        every = max(1, num_steps // NUM_CHECKPOINTS)
+        common = [f"train.num_steps={num_steps}", "train.log_every=10", "train.trackers=[]"]
+        common += [f"validation.every={num_steps}", f"train.checkpoint_every={every}"]
+        common += [f"train.keep_checkpoints={NUM_CHECKPOINTS + 1}"]
         if self.network == "denoiser":
-            features = "objective.features={network: mobilefacenet, weight: 0.1}"
-            return [*common, features, f"train.warmup_steps={num_steps // 6}"]
+            return [*common, f"train.warmup_steps={num_steps // 6}"]
         milestones = [max(1, round(share * num_steps)) for share in (0.65, 0.85)]
-        losses = ["losses.perceptual_network=mobilefacenet", "losses.perceptual=0.1", "losses.style=0"]
-        return [*common, *losses, f"train.milestones={sorted(set(milestones))}"]
+        return [*common, *GFPGAN_SETTINGS, f"train.milestones={sorted(set(milestones))}"]
 
 
 ARMS = {
-    "idm": Arm((str(ROOT / "train_idm.py"),), "faces{size}.yaml", "denoiser"),
-    "gfpgan": Arm(("-m", "gan_baseline.train"), "gan_faces{size}.yaml", "generator"),
+    "idm": Arm((str(ROOT / "train_idm.py"),), ROOT / "experiments" / "equal_terms", "idm{size}.yaml", "denoiser"),
+    "gfpgan": Arm(("-m", "gan_baseline.train"), ROOT / "configs", "gan_faces{size}.yaml", "generator"),
 }
 
 
@@ -73,7 +79,7 @@ def run(*arguments: object) -> None:
 
 def train(arm: Arm, output: Path, size: int, seed: int, num_steps: int, overrides: Sequence[str]) -> None:
     """Train to the end; a finished run is left as it is."""
-    config = ROOT / "configs" / arm.config.format(size=size)
+    config = arm.folder / arm.config.format(size=size)
     fixed = [f"output_dir={output}", f"seed={seed}"]
     run(*arm.command, f"--config={config}", *fixed, *arm.settings(num_steps), *overrides)
 
@@ -83,9 +89,9 @@ def log(run_folder: Path) -> list[dict[str, Any]]:
 
 
 def core_minutes(run_folder: Path) -> float:
-    """Of a training, a stage zero included: its clock, which stands still while it validates, times the threads."""
-    clocks = [log(folder)[-1]["seconds"] for folder in (run_folder, run_folder / "prior") if folder.is_dir()]
-    return sum(clocks) * torch.get_num_threads() / 60
+    """Processor time of a training, a stage zero included, without its validations."""
+    folders = [folder for folder in (run_folder, run_folder / "prior") if folder.is_dir()]
+    return sum(max(row.get("processor_seconds", 0) for row in log(folder)) for folder in folders) / 60
 
 
 def calibrate(folder: Path, size: int, minutes: float, overrides: dict[str, list[str]]) -> dict[str, int]:
@@ -102,16 +108,18 @@ def calibrate(folder: Path, size: int, minutes: float, overrides: dict[str, list
     for label, arm in ARMS.items():
         here = folder / "calibration" / label
         train(arm, here, size, 0, last, [*few, *overrides[label]])
-        clock = {row["step"]: row["seconds"] for row in log(here)}
+        clock = {row["step"]: row["processor_seconds"] for row in log(here) if "processor_seconds" in row}
         seconds[label] = (clock[last] - clock[first]) / (last - first)
-    num_steps = {label: int(60 * minutes / torch.get_num_threads() / each) for label, each in seconds.items()}
-    write_json(kept, {"core_minutes": minutes, "seconds_per_step": seconds, "num_steps": num_steps, **provenance()})
+    num_steps = {label: int(60 * minutes / each) for label, each in seconds.items()}
+    found = {"core_minutes": minutes, "processor_seconds_per_step": seconds, "num_steps": num_steps}
+    write_json(kept, found | provenance())
     return num_steps
 
 
 def cost(arm: Arm, model: Path) -> dict[str, float]:
-    """Evaluations of the network and GFLOP for one face, and parameters."""
-    restorer = load_restorer(model, torch.device("cpu"), torch.float32).restorer
+    """Evaluations of the network and GFLOP for one face, its processor seconds in a batch of 8, and parameters."""
+    device = torch.device("cpu")
+    restorer = load_restorer(model, device, inference_dtype(device)).restorer
     network: torch.nn.Module = getattr(restorer, arm.network)
     calls: list[None] = []
     hook = network.register_forward_hook(lambda *_: calls.append(None))
@@ -119,7 +127,13 @@ def cost(arm: Arm, model: Path) -> dict[str, float]:
         restorer.restore(torch.rand(1, 3, restorer.image_size, restorer.image_size), [0])
     hook.remove()
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return {"evaluations": len(calls), "gflop": counter.get_total_flops() / 1e9, "parameters": parameters}
+    seconds = []
+    for _ in range(5):
+        begin = time.process_time()
+        restorer.restore(torch.rand(8, 3, restorer.image_size, restorer.image_size), range(8))
+        seconds.append((time.process_time() - begin) / 8)
+    gflop = counter.get_total_flops() / 1e9
+    return {"evaluations": len(calls), "gflop": gflop, "processor_seconds": min(seconds), "parameters": parameters}
 
 
 def scores(folder: Path) -> dict[str, np.ndarray]:
@@ -130,7 +144,8 @@ def scores(folder: Path) -> dict[str, np.ndarray]:
 
 
 def summarise(folder: Path, seeds: Sequence[int], size: int, data: str) -> dict[str, Any]:
-    """All seeds in one: means over faces and seeds, and differences of the same face, averaged over the seeds."""
+    """All seeds in one: means over faces and seeds, and differences of the same face, averaged over the seeds; the
+    commit is the one at which they were measured."""
     per_seed = [scores(folder / f"seed_{seed}" / "compare") for seed in seeds]
     compared = [json.loads((folder / f"seed_{seed}" / "compare" / "comparison.json").read_text()) for seed in seeds]
     result: dict[str, Any] = {"size": size, "data": data, "seeds": list(seeds), "arms": {}, "differences": {}}
@@ -140,7 +155,6 @@ def summarise(folder: Path, seeds: Sequence[int], size: int, data: str) -> dict[
         result["arms"][label] = {
             "metrics": {name: [float(np.mean(each[f"{name}_{label}"])) for each in per_seed] for name in METRICS}
             | {"frechet": [row["metrics"]["frechet"]["mean"] for row in rows]},
-            "seconds_per_image": float(np.median([row["seconds_per_image"] for row in rows])),
             "core_minutes": [core_minutes(each) for each in runs],
             "steps": log(runs[0])[-1]["step"],
             **cost(arm, runs[0]),
@@ -149,7 +163,8 @@ def summarise(folder: Path, seeds: Sequence[int], size: int, data: str) -> dict[
         faces = np.mean([each[f"{name}_idm"] - each[f"{name}_gfpgan"] for each in per_seed], axis=0)
         by_seed = [float(np.mean(each[f"{name}_idm"] - each[f"{name}_gfpgan"])) for each in per_seed]
         result["differences"][name] = {**summarise_column(faces.tolist()), "by_seed": by_seed, "num_faces": len(faces)}
-    return {**result, **provenance()}
+    commits = sorted({each["commit"] for each in compared})
+    return {**result, **provenance(), "commit": ", ".join(commits)}
 
 
 COSTS = {
@@ -157,32 +172,43 @@ COSTS = {
     "evaluations": ("network evaluations per face", "d"),
     "gflop": ("GFLOP per face", ".2f"),
     "parameters": ("parameters", ",d"),
-    "seconds_per_image": ("seconds per face", ".3f"),
+    "processor_seconds": ("processor seconds per face", ".4f"),
 }
 
 NOTE = """{num_faces} faces of `{data}`, seeds {seeds}. Cells: mean over faces and seeds (least and greatest seed).
-Differences: of the same face, averaged over the seeds, with a bootstrap 95 % interval over the faces. The feature loss
-of both looks through the network that measures identity."""
+Differences: of the same face, averaged over the seeds, with a bootstrap 95 % interval over the faces, and in brackets
+of each seed. The feature loss of both looks through the network that measures identity and the Frechet distance.
+Sharpness: variance of the Laplacian over that of the original. Commit {commit}; {processor}."""
 
 
 def render(result: dict[str, Any]) -> str:
     """The comparison as Markdown."""
     arms, differences = list(result["arms"].values()), result["differences"]
     rows = [["", "IDM", "GFP-GAN", "IDM - GFP-GAN"], ["---"] * 4]
-    for name in (*METRICS, "frechet"):
-        found = differences.get(name)
-        difference = f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]" if found else ""
-        rows.append([name, *(_mean(arm["metrics"][name]) for arm in arms), difference])
+    for name in METRICS:
+        rows.append([name, *(_mean(arm["metrics"][name]) for arm in arms), _difference(differences[name])])
+    frechet = [arm["metrics"]["frechet"] for arm in arms]
+    rows.append(["frechet", *map(_mean, frechet), _seeds(np.subtract(*frechet))])
     rows.append(["core-minutes of training", *(_mean(arm["core_minutes"]) for arm in arms), ""])
     rows += [[title, *(format(arm[name], form) for arm in arms), ""] for name, (title, form) in COSTS.items()]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     about = {"num_faces": differences["psnr"]["num_faces"], "data": result["data"]}
+    about |= {"commit": result["commit"][:12], "processor": result["machine"]["processor"]}
     note = NOTE.format(**about, seeds=", ".join(map(str, result["seeds"])))
     return f"# IDM and GFP-GAN at {result['size']} px on equal terms\n\n{table}\n\n{note}\n"
 
 
 def _mean(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def _difference(found: dict[str, Any]) -> str:
+    interval = "" if found["low"] is None else f" [{found['low']:+.3f}, {found['high']:+.3f}]"
+    return f"{found['mean']:+.3f}{interval} {_seeds(found['by_seed'])}"
+
+
+def _seeds(values: Iterable[float]) -> str:
+    return f"({', '.join(f'{value:+.3f}' for value in values)})"
 
 
 def main() -> None:
@@ -202,14 +228,16 @@ def main() -> None:
     num_steps = calibrate(folder, arguments.size, arguments.minutes, overrides)
     for seed in arguments.seeds:
         here = folder / f"seed_{seed}"
+        if (here / "compare" / "comparison.json").exists():
+            continue
         for label, arm in ARMS.items():
             train(arm, here / label, arguments.size, seed, num_steps[label], overrides[label])
-        if not (here / "compare" / "comparison.json").exists():
-            restorers = [f"{label}={here / label}" for label in ARMS]
-            few = [] if arguments.num_images is None else [f"--num-images={arguments.num_images}"]
-            wanted = f"--metrics={','.join(METRICS)},frechet"
-            run("-m", "idm", "compare", *restorers, f"--data={arguments.data}", wanted, "-o", here / "compare", *few)
+        restorers = [f"{label}={here / label}" for label in ARMS]
+        few = [] if arguments.num_images is None else [f"--num-images={arguments.num_images}"]
+        wanted = f"--metrics={','.join(METRICS)},frechet"
+        run("-m", "idm", "compare", *restorers, f"--data={arguments.data}", wanted, "-o", here / "compare", *few)
     result = summarise(folder, arguments.seeds, arguments.size, arguments.data)
+    (folder / "results").mkdir(exist_ok=True)
     write_json(folder / "results" / "comparison.json", result)
     write_text(folder / "results" / "table.md", render(result))
     print(render(result))

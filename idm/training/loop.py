@@ -83,7 +83,7 @@ class Run:
         self.checkpoints = settings.folder / "checkpoints"
         self.log_path = settings.folder / "log.jsonl"
         self.step = 0
-        self.seconds = 0.0
+        self.seconds = self.processor_seconds = 0.0
         self.window = Window(accelerator.device)
 
     # ------------------------------------------------------------------------------------------ the run
@@ -141,14 +141,16 @@ class Run:
         self._tick()
 
     def _tick(self) -> None:
-        self.clock = time.perf_counter()
+        self.clock, self.processor_clock = time.perf_counter(), time.process_time()
 
     def _tock(self) -> None:
-        """Add the time since the last tick to the run's training seconds."""
-        now = time.perf_counter()
-        self.seconds += now - self.clock
-        self.window.seconds += now - self.clock
-        self.clock = now
+        """Add the time since the last tick to the run's training seconds, and what all threads of this process computed
+        in it to its processor seconds, which a busy machine does not stretch."""
+        seconds = time.perf_counter() - self.clock
+        self.processor_seconds += time.process_time() - self.processor_clock
+        self._tick()
+        self.seconds += seconds
+        self.window.seconds += seconds
 
     # ------------------------------------------------------------------------------------------ the log
 
@@ -163,7 +165,8 @@ class Run:
         loss = f"{values['loss']:.4f}" if "loss" in values else "not finite"
         self.bar.set_postfix(loss=loss, img_s=f"{values['images_per_second']:.1f}", refresh=False)
         counts = {"skipped_updates": float(skipped)} if skipped else {}
-        self._log({"step": self.step, "seconds": round(self.seconds, 3), **counts, **values})
+        clocks = {"seconds": round(self.seconds, 3), "processor_seconds": round(self.processor_seconds, 3)}
+        self._log({"step": self.step, **clocks, **counts, **values})
 
     def _require_updates(self) -> None:
         longest = int(self.window.longest.item())
@@ -211,6 +214,7 @@ class Run:
             "step": self.step,
             "num_images": len(rows),
             "training_seconds": round(self.seconds, 1),
+            "training_processor_seconds": round(self.processor_seconds, 1),
             "metrics": summary,
             **provenance(),
         }
@@ -247,6 +251,7 @@ class Run:
             progress = {
                 "step": self.step,
                 "seconds": self.seconds,
+                "processor_seconds": self.processor_seconds,
                 "num_processes": self.accelerator.num_processes,
                 **self.window.state(),
             }
@@ -289,6 +294,7 @@ class Run:
                 "checkpoint before it"
             ) from error
         self.step, self.seconds = progress["step"], progress["seconds"]
+        self.processor_seconds = progress.get("processor_seconds", self.seconds)  # older checkpoints lack it
         self.window.load(progress)
         self.accelerator.print(f"resuming from {checkpoint}")
 

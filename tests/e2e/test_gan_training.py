@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
-TIMES = {"seconds", "images_per_second"}
+TIMES = {"seconds", "processor_seconds", "images_per_second"}
 LAST = "checkpoints/step_00000006"
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
-TIMES = {"seconds", "images_per_second"}
+TIMES = {"seconds", "processor_seconds", "images_per_second"}
 
 
 def command(folder: Path, *overrides: str) -> list[str]:

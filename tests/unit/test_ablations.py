@@ -63,14 +63,17 @@ def test_a_result_has_one_file_whichever_ablations_are_asked_for(modules) -> Non
 def test_the_budget_scales_the_steps(modules) -> None:
     jobs, ablations = modules["jobs"].jobs, modules["jobs"].ablations
     assert {job.num_steps for job in jobs(ablations(["loss"]), None, [])} == {600}
-    assert {job.num_steps for job in jobs(ablations(["loss"]), 60, [])} == {3600}
+    assert {job.num_steps for job in jobs(ablations(["loss"]), 36, [])} == {3600}
     assert {job.num_steps for job in jobs(ablations(["loss"]), 0.01, [])} == {2}
+    assert [ablation.name for ablation in ablations(["size", "loss", "size"])] == ["size", "loss"]
     with pytest.raises(ValueError, match="no ablation beauty; known: attention"):
         ablations(["beauty"])
 
 
 def result(arm: str, seed: int, psnr: np.ndarray) -> dict:
-    about = {"ablation": "prediction", "arm": arm, "test": "", "seed": seed, "steps": 5, "training_seconds": 1.0}
+    about = {"ablation": "prediction", "arm": arm, "test": "", "seed": seed, "steps": 5}
+    about |= {"training_seconds": 2.0, "training_processor_seconds": 1.0}
+    about |= {"config": f"{arm}{seed}", "budget": 1.0, "preset": "gfpgan"}
     machine = {"machine": {"processor": "p"}, "num_images": len(psnr), "data": "faces", "commit": "0" * 40}
     return {**about, **machine, "scores": {"psnr": psnr.tolist()}}
 
@@ -89,7 +92,12 @@ def test_a_row_is_compared_with_the_first_face_by_face_and_seed_by_seed(modules,
     assert np.mean(seeds) == pytest.approx(mean)
     text = table.render(rows)
     assert "| v | 2 |" in text
+    assert "5 steps, 1 processor seconds a training on p" in text
     assert f"{mean:+.3g} [{low:+.3g}, {high:+.3g}]" in text
+    base, other = table.summary(rows)
+    assert base["metrics"]["psnr"]["difference"] == 0
+    assert (other["arm"], other["metrics"]["psnr"]["low"], other["metrics"]["psnr"]["differences"]) == ("v", low, seeds)
+    assert [training["config"] for training in other["trainings"]] == ["v0", "v1"]
     table.plot(rows, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000
     rows["prediction", "v", ""].pop()

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -96,6 +97,27 @@ def test_a_signal_that_comes_while_a_run_resumes_stops_it_after_one_step_which_i
         run(Signalled())
     assert stopped.value.code == 128 + signal.SIGTERM
     assert saved(tmp_path) == ["step_00000002", "step_00000003"]
+
+
+def test_processor_seconds_leave_out_waiting_and_go_on_after_a_resume(run, tmp_path):
+    class Waiting(Counter):
+        def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, torch.Tensor]:
+            time.sleep(0.2)
+            return super().train_step(step, batches)
+
+    def clocks(num_steps: int) -> tuple[float, float]:
+        run(Waiting(), num_steps=num_steps)
+        row = read_log(tmp_path / "log.jsonl")[-1]
+        return row["seconds"], row["processor_seconds"]
+
+    seconds, computed = clocks(3)
+    assert seconds > 0.6
+    assert 0 < computed < seconds - 0.5
+    progress = tmp_path / "checkpoints" / "step_00000003" / "progress.json"
+    assert json.loads(progress.read_text())["processor_seconds"] > 0
+    later, computed_later = clocks(6)
+    assert later > seconds + 0.6
+    assert computed < computed_later < later - 1.1
 
 
 # Damage
