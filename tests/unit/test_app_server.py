@@ -29,6 +29,8 @@ import httpx
 
 from idm.apps.cli import main as cli
 from idm.apps.cli.app import _page_service
+from idm.apps.cli.options.app import AppOptions
+from idm.apps.cli.options.shared import read
 from idm.apps.photo.face import FaceReport
 from idm.apps.photo.restorer import RestoredPhoto
 from idm.apps.web import views
@@ -493,7 +495,7 @@ def test_without_weights_of_others_the_page_has_the_builtin_detector_and_says_so
 ) -> None:
     monkeypatch.setenv("IDM_HOME", str(tmp_path))
     monkeypatch.delenv("IDM_ASSETS", raising=False)
-    page_service = _page_service(cli.build_parser().parse_args(["app"]))
+    page_service = _page_service(read(AppOptions, cli.build_parser().parse_args(["app"])))
     assert page_service.identity is None
     assert page_service.find(Photo(np.zeros((64, 64, 3), np.uint8))) == []
     notes = capsys.readouterr().err.splitlines()

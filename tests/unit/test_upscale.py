@@ -67,14 +67,15 @@ def test_the_same_size_by_bicubic_is_a_copy() -> None:
 
 @pytest.fixture
 def compact(tmp_path: Path) -> Path:
-    """SRVGGNetCompact with weights of zero: it adds nothing to the repeated pixels, which is known to be its base."""
+    """SRVGGNetCompact whose last convolution is zero: it adds nothing to the repeated pixels, which is its base."""
     spandrel = pytest.importorskip("spandrel")
     from spandrel.architectures.Compact.__arch.SRVGG import SRVGGNetCompact
 
     assert spandrel
     network = SRVGGNetCompact(num_in_ch=3, num_out_ch=3, num_feat=8, num_conv=2, upscale=2, act_type="prelu")
-    state = {key: torch.zeros_like(value) for key, value in network.state_dict().items()}
-    torch.save({"params_ema": state}, tmp_path / "zero.pth")
+    torch.nn.init.zeros_(network.body[-1].weight)
+    torch.nn.init.zeros_(network.body[-1].bias)
+    torch.save({"params_ema": network.state_dict()}, tmp_path / "zero.pth")
     return tmp_path / "zero.pth"
 
 
