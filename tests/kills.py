@@ -31,7 +31,7 @@ TINY = (
 )
 KILLS = ("TERM", "INT", "HUP", "KILL of the launcher", "KILL of a trainer", "KILL of everything")
 EXACT = ("model.safetensors", "optimizer.bin", "pipeline/denoiser/diffusion_pytorch_model.safetensors")
-TIMES = {"seconds", "images_per_second"}
+TIMES = {"seconds", "processor_seconds", "images_per_second"}
 MARK = "IDM_KILLS_RUN"
 PATIENCE = 300.0  # seconds until a start that hangs, or a process that stays, counts as a fault
 
