@@ -13,7 +13,7 @@ import torch
 from idm.degradation import GFPGAN, degradation_rng, degrade
 from idm.evaluation.metrics import psnr
 from idm.faces.template import ffhq_landmarks, umeyama
-from idm.io.images import read_image, write_image
+from idm.io.images import read_image, resize_image, write_image
 from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
 from idm.restorers.saved import BUNDLED, DEFAULT, find_model, load_idm
 
@@ -38,15 +38,16 @@ def test_its_weights_stay_below_forty_mebibytes_and_have_a_card() -> None:
         assert "hmdghoul/generated-faces" in (folder / "README.md").read_text()
 
 
-@pytest.mark.parametrize(("name", "least"), [("idm-faces-128", 1.0), ("idm-faces-256", 0.25)])
+@pytest.mark.parametrize(("name", "least"), [("idm-faces-128", 1.0), ("idm-faces-256", 0.5)])
 def test_it_restores_a_face_it_never_saw_by_some_decibels(name: str, least: float) -> None:
-    """The face has some 100 pixels in the photograph: at 256 px its original is enlarged and soft, and what is sharper
-    than that counts against the model."""
+    """At 128 px: the face has some 100 pixels in the photograph, and a larger original would be enlarged and soft."""
     model = load_idm(Path(name), torch.device("cpu"), torch.float32)
-    hq = from_uint8(astronaut(model.image_size))
+    hq = from_uint8(astronaut(128))
     lq = [degrade(hq, GFPGAN, degradation_rng(0, 0, index)) for index in range(16)]
-    restored = model.restore(torch.stack([hwc_to_chw(image) for image in lq]), list(range(16)))
-    gains = [psnr(from_uint8(chw_to_hwc(x)), hq) - psnr(y, hq) for x, y in zip(to_uint8(restored), lq, strict=True)]
+    size = (model.image_size, model.image_size)
+    given = torch.stack([hwc_to_chw(from_uint8(resize_image(to_uint8(image), size))) for image in lq])
+    restored = [resize_image(chw_to_hwc(x), (128, 128)) for x in to_uint8(model.restore(given, list(range(16))))]
+    gains = [psnr(from_uint8(x), hq) - psnr(y, hq) for x, y in zip(restored, lq, strict=True)]
     assert np.mean(gains) > least
 
 
