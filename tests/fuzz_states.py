@@ -1,6 +1,6 @@
-"""Damage what runs, jobs and models keep on the disk, one file at a time, and go on. The oracle: the result is that of
-undamaged files, or one clear error says which file or folder it is. A model without checksums beside it may instead
-load as exactly the numbers that its file now holds.
+"""Damage one file of a training run, a job or a model at a time, and resume. The oracle: the result equals that of
+undamaged files, or one error names the damaged file or folder. A model without a checksum may instead load exactly the
+numbers that its damaged file holds.
 
 A bounded, seeded part runs in tests/unit/test_fuzz.py; `python tests/fuzz.py` runs all.
 """
@@ -60,18 +60,18 @@ GAN = "gan.safetensors"
 
 @dataclass(frozen=True)
 class State:
-    """A folder that some work left, and what goes on from it.
+    """A folder with the files of interrupted work, and the function that resumes it.
 
     Attributes:
         prepare: writes the folder.
-        go_on: works on in a copy of it, and gives the result as bytes or arrays.
-        hurt: pattern of the files that may be damaged.
-        as_held: gives the result that the damaged file itself states, where nothing can show that it is another.
+        resume: resumes in a copy of the folder and returns the result as bytes or arrays.
+        hurt: glob pattern of the files that may be damaged.
+        as_held: returns the contents of the damaged file, for files without a checksum.
     """
 
     name: str
     prepare: Callable[[Path], object]
-    go_on: Callable[[Path], Any]
+    resume: Callable[[Path], Any]
     hurt: str = "**/*"
     as_held: Callable[[Path], Any] | None = None
 
@@ -195,7 +195,7 @@ def _pictures(folder: Path) -> Path:
 
 
 def restore_video(folder: Path, restorer: Dims | None = None) -> bytes:
-    """Restore a video, or go on with it; the frames."""
+    """Restore a video, or resume it, and return the frames."""
     folder.mkdir(exist_ok=True)
     target, parts = folder / "clip.mkv", PhotoRestorer(restorer or Dims(), Moves())
     restore_clip(parts, _video(folder), target, SETTINGS, Encoding("ffv1"), about={}, segment_frames=4)
@@ -230,7 +230,7 @@ class Alone:
 
 
 def clean(folder: Path) -> dict[str, bytes]:
-    """Clean five faces, or go on with it; the shards and the manifest."""
+    """Clean five faces, or resume, and return the shards and the manifest."""
     job = Cleaning(
         FolderFaces(_pictures(folder), 32),
         Dims(),
@@ -292,7 +292,7 @@ def outcome(state: State, left: Path, wanted: Any, rng: np.random.Generator) -> 
     where = path.relative_to(folder)
     try:
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            found = state.go_on(folder)
+            found = state.resume(folder)
     except ERRORS as error:
         if not str(error).startswith(str(folder)):
             raise UnexplainedError(f"{state.name}, {where}: does not name the file: {error}") from error
@@ -323,6 +323,6 @@ def run(num_cases: int, seed: int) -> Counter[str]:
             with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
                 state.prepare(left)
                 shutil.copytree(left, whole)
-                wanted = state.go_on(whole)
+                wanted = state.resume(whole)
             counts += count_outcomes(int(share), 100 * seed + number, partial(outcome, state, left, wanted))
     return counts

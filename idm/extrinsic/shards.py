@@ -30,7 +30,7 @@ DATA, RECORDS = "data", "records"
 
 
 class CleanError(UserError, RuntimeError):
-    """A cleaning job cannot go on or begin; the message says why and what to do."""
+    """A cleaning job cannot start or resume; the message says why and what to do."""
 
 
 @dataclass(frozen=True)

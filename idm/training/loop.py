@@ -38,7 +38,7 @@ STOP_EVERY = 8
 
 
 class TrainingError(UserError, RuntimeError):
-    """Training cannot go on; the message says why and what to do."""
+    """Training cannot continue; the message says why and what to do."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 
 from idm.apps.cli.main import build_parser
 from idm.apps.cli.options.app import AppOptions
-from idm.apps.cli.options.measure import CompareOptions, DataOptions, EvaluateOptions, ReportOptions
+from idm.apps.cli.options.measure import CompareOptions, DataOptions, EvaluateOptions, PrepareOptions, ReportOptions
 from idm.apps.cli.options.models import AdaptOptions, CleanOptions, ExportOptions, WeightsOptions
 from idm.apps.cli.options.restore import RestoreOptions
 from idm.apps.cli.options.shared import read
@@ -19,6 +19,7 @@ COMMANDS = {
     "compare idm -o out": CompareOptions,
     "report results -o page.html": ReportOptions,
     "data check lfw-test faces": DataOptions,
+    "data prepare a -o out": PrepareOptions,
     "weights": WeightsOptions,
     "weights fetch": WeightsOptions,
     "export -o out": ExportOptions,
@@ -37,7 +38,7 @@ def test_every_command_is_here() -> None:
 @pytest.mark.parametrize(("line", "kind"), COMMANDS.items(), ids=COMMANDS)
 def test_the_options_are_what_the_parser_reads(line: str, kind: type) -> None:
     parsed = build_parser().parse_args(line.split())
-    unnamed = {"command", "version", "list_metrics"} | ({"action"} if kind is DataOptions else set())
+    unnamed = {"command", "version", "list_metrics"} | ({"action"} if kind in (DataOptions, PrepareOptions) else set())
     assert {field.name for field in fields(kind)} == vars(parsed).keys() - unnamed
     options = read(kind, parsed)
     assert all(getattr(options, name) == value for name, value in vars(parsed).items() if name not in unnamed)

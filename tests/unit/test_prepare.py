@@ -95,6 +95,25 @@ def test_a_killed_preparation_resumes_to_the_same_bytes(tmp_path: Path, monkeypa
     assert files(tmp_path / "whole") == files(tmp_path / "resumed")
 
 
+def test_a_damaged_journal_is_an_error_that_names_it(tmp_path: Path, monkeypatch, capsys) -> None:
+    arguments = (fill(tmp_path / "lfw", people=3), "--aligned", "--size", 32, "-o", tmp_path / "set")
+    align = prepare._align
+
+    def killed(number, *others):
+        if number == 2:
+            raise KeyboardInterrupt
+        return align(number, *others)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(prepare, "_align", killed)
+        run(*arguments)
+    journal = tmp_path / "set" / ".work" / "journal.jsonl"
+    settings, first, second = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join([settings, first[: len(first) // 2] + "\n", second]))
+    assert run(*arguments) == 1
+    assert f"{journal}: is damaged" in capsys.readouterr().err
+
+
 def test_a_kill_while_the_parts_are_written_costs_nothing(tmp_path: Path, monkeypatch) -> None:
     arguments = (fill(tmp_path / "lfw", people=3), "--aligned", "--size", 32, "--val", 0.3, "--test", 0)
     assert run(*arguments, "-o", tmp_path / "whole" / "set") == 0

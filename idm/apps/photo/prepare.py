@@ -178,7 +178,10 @@ def _read_journal(work: Path, settings: Settings) -> list[dict[str, Any]]:
     if not lines[-1].endswith("\n"):
         lines.pop()
         write_text(path, "".join(lines))
-    first, *rows = map(json.loads, lines)
+    try:
+        first, *rows = map(json.loads, lines)
+    except ValueError as error:
+        raise PrepareError(f"{path}: is damaged ({error}); delete {work} and start again") from None
     if first != head:
         raise PrepareError(f"{work.parent}: was begun with other settings; use those, or another output folder")
     return rows

@@ -152,7 +152,7 @@ def seconds_per_step(config: AdaptConfig) -> float:
 
 
 def build_adaptation(config: AdaptConfig) -> Run:
-    """The run, ready to fit; it goes on where its folder's checkpoint is.
+    """The run, ready to fit; it resumes from the checkpoint in its folder.
 
     Raises:
         ConfigError: as :func:`~idm.config.assembly.run.build_run`.

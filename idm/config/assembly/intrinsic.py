@@ -126,8 +126,8 @@ def initial_weights(path: Path, denoiser: Denoiser) -> dict[str, Tensor]:
         raise ConfigError(f"train.init_from: {error}") from None
     if denoiser.config.patch_size == 2 * saved.patch_size:
         weights = double_patches(weights)
-    if denoiser.refine is not None:
-        weights = {f"refine.{name}": weight for name, weight in denoiser.refine.state_dict().items()} | dict(weights)
+    if denoiser.refine is not None and not saved.refine_channels:
+        weights = {**weights, **{f"refine.{name}": weight for name, weight in denoiser.refine.state_dict().items()}}
     if found := difference(denoiser, weights):
         raise ConfigError(f"train.init_from: {path} has another architecture than denoiser: {found}")
     return weights
