@@ -104,9 +104,10 @@ def test_a_damaged_journal_is_an_error_that_names_it(tmp_path: Path, monkeypatch
             raise KeyboardInterrupt
         return align(number, *others)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(prepare, "_align", killed)
-        run(*arguments)
+        with pytest.raises(KeyboardInterrupt):
+            run(*arguments)
     journal = tmp_path / "set" / ".work" / "journal.jsonl"
     settings, first, second = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join([settings, first[: len(first) // 2] + "\n", second]))
