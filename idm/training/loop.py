@@ -29,7 +29,7 @@ from idm.training.protocol import Learner, Trainable
 from idm.training.recovery import mark_best_anew, published_step, set_damaged_aside
 from idm.training.stop import StopSignals
 from idm.training.updates import all_finite
-from idm.training.validation import Judged, Validation
+from idm.training.validation import ScoredFace, Validation
 
 MOST_SKIPPED = 10
 """So many updates in a row may be left out, since gradients are not finite; more end the run."""
@@ -202,7 +202,7 @@ class Run:
             self._publish(self.validation, rows, summary)
         self.accelerator.wait_for_everyone()
 
-    def _publish(self, validation: Validation, rows: list[Judged], summary: dict[str, Any]) -> None:
+    def _publish(self, validation: Validation, rows: list[ScoredFace], summary: dict[str, Any]) -> None:
         folder = self.settings.folder
         grid = image_grid(
             [row.pictures for row in rows if row.pictures is not None], ["degraded", "restored", "original"]

@@ -17,13 +17,13 @@ from idm.restorers.protocol import Restorer
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What of a restored face the processes tell one another.
+class ScoredFace:
+    """The scores of a restored face, and what else the processes exchange about it.
 
     Attributes:
         position: in the frozen pairs.
         described: degraded, restored and original face as each set metric describes them.
-        pictures: the same, of a face that is shown; else None, for many pictures are much to send.
+        pictures: the same, of a face that is shown; otherwise None, since pictures are large.
     """
 
     position: int
@@ -50,7 +50,9 @@ class Validation:
     best: str
     seed: int
 
-    def run(self, restorer: Restorer, accelerator: Accelerator, num_shown: int) -> tuple[list[Judged], dict[str, Any]]:
+    def run(
+        self, restorer: Restorer, accelerator: Accelerator, num_shown: int
+    ) -> tuple[list[ScoredFace], dict[str, Any]]:
         """Restore the pairs on all processes: (all faces in their order, the summary of their scores).
 
         Args:
@@ -58,21 +60,21 @@ class Validation:
         """
         mine = range(accelerator.process_index, len(self.pairs), accelerator.num_processes)
         rows = evaluate(restorer, self.pairs, self.metrics, indices=mine, batch_size=16, seed=self.seed)
-        judged = [self._judge(row, shown=row.pair.position < num_shown) for row in rows]
+        judged = [self._score(row, shown=row.pair.position < num_shown) for row in rows]
         judged = sorted(gather_object(judged), key=lambda each: each.position)
         summary = summarise([(each.degraded_scores, each.restored_scores) for each in judged])
         described = {name: [each.described[name] for each in judged] for name in self.set_metrics}
         sets = {name: compare_sets(metric, described[name]) for name, metric in self.set_metrics.items()}
         return judged, summary | sets
 
-    def _judge(self, row: Row, shown: bool) -> Judged:
+    def _score(self, row: Row, shown: bool) -> ScoredFace:
         pictures = (row.pair.lq, row.restored, row.pair.hq)
         described: dict[str, tuple[Any, Any, Any]] = {}
         for name, metric in self.set_metrics.items():
             degraded, restored, original = map(metric.describe, pictures)
             described[name] = (degraded, restored, original)
         scores = row.degraded_scores, row.restored_scores
-        return Judged(row.pair.position, *scores, described, pictures if shown else None)
+        return ScoredFace(row.pair.position, *scores, described, pictures if shown else None)
 
     def mark_if_best(self, checkpoints: Path, step: int, score: float | None) -> None:
         """Mark a step's checkpoint if it is there and no other one has scored better."""

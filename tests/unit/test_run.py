@@ -26,7 +26,7 @@ from idm.training.log import Window, read_log, record_settings
 from idm.training.loop import MOST_SKIPPED, Run, Settings, TrainingError
 from idm.training.protocol import Trainable
 from idm.training.recovery import published_step
-from idm.training.validation import Judged, Validation
+from idm.training.validation import ScoredFace, Validation
 
 
 class Counter:
@@ -324,7 +324,7 @@ def test_processes_tell_one_another_scores_and_the_pictures_that_are_shown_alone
     check = Validation(pairs, {"psnr": psnr}, {"frechet": Brightness()}, "psnr", 0)
     sent = {}
 
-    def of(rank: int, world: int) -> tuple[list[Judged], dict]:
+    def of(rank: int, world: int) -> tuple[list[ScoredFace], dict]:
         return check.run(Brighter(), OneOf(rank, world), num_shown=2)
 
     monkeypatch.setattr(validation, "gather_object", lambda judged: judged)
