@@ -90,8 +90,7 @@ def to_photo(image: Image.Image, path: Path | None = None) -> Photo:
         ImageError: several pages or frames, or floating-point grey outside [0, 1].
     """
     name = str(path or "the image")
-    _check_one_page(image, name)
-    lost: list[str] = []
+    lost = _check_one_page(image, name)
     is_grey = image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
     if image.mode.startswith("I") or image.mode == "F":
         pixels, alpha = _deep_grey(image, name)
@@ -99,7 +98,7 @@ def to_photo(image: Image.Image, path: Path | None = None) -> Photo:
         is_grey = deep_is_grey
         deep = _deep_colour(path, image)
         pixels, alpha = _shallow(image) if deep is None else deep
-        lost = ["8 of 16 bits"] if deep is None else []
+        lost += ["8 of 16 bits"] if deep is None else []
     else:
         pixels, alpha = _shallow(image)
     about = read_metadata(image, is_grey)
@@ -108,19 +107,32 @@ def to_photo(image: Image.Image, path: Path | None = None) -> Photo:
     return Photo(pixels, alpha, is_grey, *kept)
 
 
-def _check_one_page(image: Image.Image, name: str) -> None:
+def _check_one_page(image: Image.Image, name: str) -> list[str]:
     """Refuse animations and files of several pages: of them one alone would be restored. A TIFF's smaller copies of a
-    page and the second picture in a phone's JPEG (depth, brightness) are no pages."""
-    num_frames = getattr(image, "n_frames", 1)
-    if image.format not in _PAGED or num_frames == 1:
-        return
-    if image.format == "TIFF":
-        frames = ImageSequence.Iterator(image)
-        num_frames = sum(not frame.tag_v2.get(_SUBFILE, 0) & 1 for frame in frames)  # type: ignore[attr-defined]
-        image.seek(0)
+    page and the second picture in a phone's JPEG (depth, brightness) are no pages.
+
+    Returns:
+        What is lost: further pages that cannot be read.
+    """
+    if image.format not in _PAGED:
+        return []
+    num_frames, lost = _num_pages(image) if image.format == "TIFF" else (getattr(image, "n_frames", 1), [])
     if num_frames > 1:
         what = "pages" if image.format == "TIFF" else "frames"
         raise image_error(name, f"has {num_frames} {what}, and a photograph has one", "save each as a file of its own")
+    return lost
+
+
+def _num_pages(image: Image.Image) -> tuple[int, list[str]]:
+    """The pages of a TIFF that can be read, and what is lost of the others."""
+    number, lost = 0, []
+    try:
+        for frame in ImageSequence.Iterator(image):
+            number += not frame.tag_v2.get(_SUBFILE, 0) & 1  # type: ignore[attr-defined]
+    except Exception as error:  # on broken data PIL's readers raise whatever their parsing runs into
+        lost = [f"a further page ({error})"]
+    image.seek(0)
+    return number, lost
 
 
 def _shallow(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:

@@ -313,6 +313,18 @@ def test_a_smaller_copy_in_a_tiff_and_a_phones_second_picture_are_no_pages(tmp_p
     assert read_photo(tmp_path / "a.jpg").pixels.shape == (40, 40, 3)
 
 
+def test_a_further_page_that_cannot_be_read_costs_nothing_and_is_reported(tmp_path: Path) -> None:
+    page, second = (Image.fromarray(RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)) for _ in range(2))
+    page.save(tmp_path / "a.tif", save_all=True, append_images=[second])
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    width = data.rindex(bytes([0, 1]), 0, data.rindex(bytes([1, 1, 4, 0])))  # tags 256 and 257 of the second page
+    data[width : width + 2] = b"\xff\xff"
+    (tmp_path / "a.tif").write_bytes(data)
+    photo = read_photo(tmp_path / "a.tif")
+    np.testing.assert_array_equal(photo.pixels, np.asarray(page))
+    assert photo.dropped == ("a further page (Missing dimensions)",)
+
+
 def test_heic_is_read_with_its_extra_and_names_it_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "head.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
     monkeypatch.setattr("idm.io.images._HAS_HEIF", False)
