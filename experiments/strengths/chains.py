@@ -31,7 +31,7 @@ from idm.io.machine import best_device, inference_dtype, keep_freed_memory, prov
 from idm.io.ranges import from_uint8
 from idm.restorers.load import load_restorer
 
-STEPS = (1, 2, 4, 8, 16, 50)
+STEPS = (1, 2, 3, 4, 8, 16, 50)
 FIDELITIES = (0.0, 0.25, 0.5, 0.75)
 METRICS = {
     "psnr": "PSNR (dB)",
