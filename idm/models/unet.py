@@ -41,6 +41,7 @@ class Architecture:
         add_degraded: the output is x_d + network instead of network; for prediction of x_0 only (our choice).
         refine_channels: width of two convolutions over single pixels that refine what the patches gave; 0 is none.
             Without them the pixels of a patch do not see the next patch, and flat dark regions show its grid.
+        refine_blocks: residual blocks of the refinement at half the image's resolution, three times as wide.
         dropout: dropout inside the residual blocks.
         conditional: without it the input is x_t alone, for a model of faces instead of their restoration.
 
@@ -57,6 +58,7 @@ class Architecture:
     inject_degraded: bool = False
     add_degraded: bool = False
     refine_channels: int = 0
+    refine_blocks: int = 0
     dropout: float = 0.0
     image_channels: int = 3
     conditional: bool = True
@@ -70,6 +72,10 @@ class Architecture:
             )
         if self.image_size % self.patch_size:
             raise ValueError(f"patch_size {self.patch_size} does not divide image_size {self.image_size}")
+        if self.refine_blocks and not self.refine_channels:
+            raise ValueError("refine_blocks are part of a refinement: they need refine_channels")
+        if self.refine_blocks and self.patch_size % 2:
+            raise ValueError(f"refine_blocks halve the pixels of a patch: patch_size {self.patch_size} must be even")
 
 
 class Denoiser(nn.Module):
@@ -118,7 +124,7 @@ class Denoiser(nn.Module):
         )
         self.norm_out = ChannelNorm(channels[0])
         self.conv_out = zero_init(nn.Conv2d(channels[0], patch_channels, 3, padding=1))
-        self.refine = Refinement(config) if config.refine_channels else None
+        self.refine = Refinement(config, embedding_dim) if config.refine_channels else None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -176,7 +182,7 @@ class Denoiser(nn.Module):
         h = F.silu(self.norm_out(h))
         pixels = depth_to_space(self.conv_out(h), self.config.patch_size)
         if self.refine is not None:
-            pixels = pixels + self.refine(h, patches, pixels)
+            pixels = pixels + self.refine(h, patches, pixels, embedding)
         output = pixels[..., :height, :width].float()
         return x_d.float() + output if self.config.add_degraded else output
 
@@ -205,19 +211,21 @@ class Refinement(nn.Module):
     """What is added to the pixels of the patches: convolutions over features, input and output pixel by pixel.
 
     Where x_d is added to the output, its noise comes along, and the trunk has fewer channels than a patch has pixels to
-    subtract it again. So the refinement also says, pixel by pixel, how far x_d is replaced by a blurred x_d. The last
-    convolutions are zero at first: a trained denoiser to which a refinement is added gives what it gave.
+    subtract it again. So the refinement also says, pixel by pixel, how far x_d is replaced by a blurred x_d. With
+    ``refine_blocks`` a level of half the resolution lies between the first convolution and the second. The last
+    convolutions of all parts are zero at first: a trained denoiser to which they are added gives what it gave.
     """
 
     FEATURES = 8
 
-    def __init__(self, sizes: Architecture) -> None:
+    def __init__(self, sizes: Architecture, embedding_dim: int) -> None:
         super().__init__()
         self.patch_size = sizes.patch_size
         images = 3 if sizes.conditional else 2  # x_d, x_t, and the pixels so far
         width = sizes.refine_channels
         self.features = nn.Conv2d(sizes.channels[0], self.FEATURES * sizes.patch_size**2, 3, padding=1)
         self.conv_in = nn.Conv2d(images * sizes.image_channels + self.FEATURES, width, 3, padding=1)
+        self.level = HalfResolution(sizes, embedding_dim) if sizes.refine_blocks else None
         self.conv = nn.Conv2d(width, width, 3, padding=1)
         self.conv_out = zero_init(nn.Conv2d(width, sizes.image_channels, 3, padding=1))
         self.image_channels = sizes.image_channels
@@ -228,20 +236,57 @@ class Refinement(nn.Module):
         h: Float[Tensor, "b channels hp wp"],
         patches: Float[Tensor, "b cp hp wp"],
         pixels: Float[Tensor, "b c h w"],
+        embedding: Float[Tensor, "b dim"],
     ) -> Float[Tensor, "b c height width"]:
         """
         Args:
             h: the decoder's last features.
             patches: of x_d, where there is one, and of x_t, as the encoder is given them.
             pixels: what the patches gave.
+            embedding: of gamma.
         """
+        features = h
         seen = depth_to_space(torch.cat([self.features(h), patches], dim=1), self.patch_size)
         h = torch.cat([seen, pixels], dim=1).contiguous(memory_format=torch.channels_last)
-        h = F.silu(self.conv(F.silu(self.conv_in(h))))
+        h = F.silu(self.conv_in(h))
+        if self.level is not None:
+            h = h + self.level(h, features, embedding)
+        h = F.silu(self.conv(h))
         if self.blurring is None:
             return self.conv_out(h)
         x_d = seen[:, self.FEATURES : self.FEATURES + self.image_channels].detach()
         return self.conv_out(h) + self.blurring(h) * (blur(x_d) - x_d)
+
+
+class HalfResolution(nn.Module):
+    """The level of a :class:`Refinement` between the patches and the pixels: residual blocks at half the resolution."""
+
+    def __init__(self, sizes: Architecture, embedding_dim: int) -> None:
+        super().__init__()
+        width = 3 * sizes.refine_channels
+        self.factor = sizes.patch_size // 2
+        self.down = Downsample(sizes.refine_channels, width)
+        self.features = nn.Conv2d(sizes.channels[0], width * self.factor**2, 1)
+        self.blocks = nn.ModuleList(ResidualBlock(width, embedding_dim, 0.0) for _ in range(sizes.refine_blocks))
+        self.up = Upsample(width, sizes.refine_channels)
+        zero_init(self.up.conv)
+
+    def forward(
+        self,
+        h: Float[Tensor, "b width h w"],
+        features: Float[Tensor, "b channels hp wp"],
+        embedding: Float[Tensor, "b dim"],
+    ) -> Float[Tensor, "b width h w"]:
+        """
+        Args:
+            h: the refinement's features, pixel by pixel.
+            features: the decoder's last.
+            embedding: of gamma.
+        """
+        h = self.down(h) + depth_to_space(self.features(features), self.factor)
+        for block in self.blocks:
+            h = block(h, embedding)
+        return self.up(h)
 
 
 def blur(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -117,7 +117,7 @@ def save_idm(model: IDM, folder: Path) -> None:
         card.write_text(model_card(model))
 
 
-ADDED_LATER = {"conditional", "refine_channels"}
+ADDED_LATER = {"conditional", "refine_channels", "refine_blocks"}
 """Sizes that older files do not have: their models have the default."""
 
 

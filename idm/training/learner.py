@@ -17,6 +17,7 @@ from idm.data.pairs import Batch
 from idm.diffusion.objective import own_estimates, training_loss
 from idm.diffusion.process import Prediction
 from idm.diffusion.schedule import piecewise_uniform, start_and_log_uniform
+from idm.diffusion.ssim import ssim
 from idm.faces.features import FeatureMaps, feature_l1
 from idm.io.machine import inference_dtype
 from idm.io.ranges import to_diffusion
@@ -82,6 +83,7 @@ class IntrinsicIteration:
         denoiser: may have adapters (:mod:`idm.models.lora`); what needs no gradient is not trained.
         gammas: the noise schedule, see :mod:`idm.diffusion.schedule`.
         seed: from which, with a sample's position, its noise level and noise follow.
+        ssim_weight: of 1 - SSIM of the estimate of x_0.
         features: frozen network of a feature loss of weight ``feature_weight``; None for pixels alone.
         adversary: a critic that is trained beside the denoiser.
         make_pipeline: makes the publishable pipeline around a denoiser.
@@ -102,12 +104,14 @@ class IntrinsicIteration:
         seed: int,
         make_pipeline: Callable[[Denoiser], IDM],
         noise_levels: NoiseLevels = NoiseLevels(),
+        ssim_weight: float = 0.0,
         features: FeatureMaps | None = None,
         feature_weight: float = 0.0,
         adversary: Adversary | None = None,
     ) -> None:
         self.accelerator, self.optimisation, self.seed = accelerator, optimisation, seed
-        self.noise_levels, self.features, self.feature_weight = noise_levels, features, feature_weight
+        self.noise_levels, self.ssim_weight = noise_levels, ssim_weight
+        self.features, self.feature_weight = features, feature_weight
         self.gammas, self.prediction, self.p, self.min_snr_clamp = gammas, prediction, p, min_snr_clamp
         optimizer = torch.optim.AdamW(
             [weight for weight in denoiser.parameters() if weight.requires_grad],
@@ -185,19 +189,22 @@ class IntrinsicIteration:
     def _estimate_loss(
         self, x_0: Tensor, gamma: Tensor, batch: Batch, judged: Judged | None
     ) -> Callable[[Tensor], Float[Tensor, ""]] | None:
-        """The losses of an estimate of x_0 beyond its pixels: features, in float32, and the critic's.
+        """The losses of an estimate of x_0 beyond its pixels: SSIM and features, in float32, and the critic's.
 
         The critic judges what is refined, below the chain's start. At the start, where x_t is noise, the estimate stays
         the mean of what x_d may show; so a chain goes from the mean to a likely face.
         """
-        features, adversary = self.features, self.adversary
-        if features is None and adversary is None:
+        ssim_weight, features, adversary = self.ssim_weight, self.features, self.adversary
+        if not ssim_weight and features is None and adversary is None:
             return None
         below = (gamma > self.gammas[-1]).nonzero()[:, 0]
         refined = on_device(below, x_0.device)
 
         def loss(estimate: Float[Tensor, "b 3 s s"]) -> Float[Tensor, ""]:
             total = estimate.new_zeros(())
+            if ssim_weight:
+                with torch.autocast(estimate.device.type, enabled=False):
+                    total = total + ssim_weight * (1 - ssim(estimate.float(), x_0)).mean()
             if features is not None:
                 with torch.autocast(estimate.device.type, enabled=False):
                     with torch.no_grad():

@@ -218,7 +218,9 @@ def like_cudnn(module: nn.Module, arguments: tuple[torch.Tensor], output: torch.
     return output.contiguous(memory_format=torch.channels_last) if kept else output
 
 
-@pytest.mark.parametrize("change", [{"inject_degraded": True}, {"refine_channels": 8, "add_degraded": True}])
+@pytest.mark.parametrize(
+    "change", [{"inject_degraded": True}, {"refine_channels": 8, "refine_blocks": 1, "add_degraded": True}]
+)
 def test_on_a_gpu_feature_maps_are_channels_last_and_bfloat16(change):
     layouts, types = [], []
     with pretended_gpu():
@@ -291,9 +293,10 @@ def test_doubled_patches_see_the_image_shrunk_to_half(inject):
 # Refinement
 
 
-def test_an_added_refinement_changes_nothing_before_it_is_trained():
+@pytest.mark.parametrize("num_blocks", [0, 1])
+def test_an_added_refinement_changes_nothing_before_it_is_trained(num_blocks):
     plain = randomised(Denoiser(**TINY))
-    refined = Denoiser(**TINY, refine_channels=8)
+    refined = Denoiser(**TINY, refine_channels=8, refine_blocks=num_blocks)
     assert refined.refine.blurring is None
     missing = refined.load_state_dict(plain.state_dict(), strict=False).missing_keys
     assert missing
@@ -328,10 +331,36 @@ def test_the_refinement_can_replace_a_noisy_input_by_a_blurred_one():
     torch.testing.assert_close(refined(**inputs()), wanted)
 
 
-def test_training_starts_from_a_model_without_a_refinement(tmp_path):
-    plain = randomised(Denoiser(**TINY))
+@pytest.mark.parametrize("patch_size", [2, 4])
+def test_the_half_resolution_level_sees_the_noise_level_and_the_features_in_their_places(patch_size):
+    refined = Denoiser(**{**TINY, "patch_size": patch_size}, refine_channels=8, refine_blocks=1)
+    level = randomised(refined.refine.level)
+    h, features, embedding = (
+        torch.randn(1, 8, 16, 16),
+        torch.randn(1, TINY["channels"][0], 16 // patch_size, 16 // patch_size),
+        torch.randn(1, 4 * TINY["channels"][0]),
+    )
+    before = level(h, features, embedding)
+    assert not torch.allclose(level(h, features, embedding + 1), before)
+    changed = features.clone()
+    changed[:, :, -1, -1] += 1
+    rows, columns = (level(h, changed, embedding) - before).abs().amax(dim=(0, 1)).nonzero(as_tuple=True)
+    reach = 2 * 2  # two 3 x 3 convolutions at half the resolution
+    assert rows.min() == columns.min() == 16 - patch_size - reach
+
+
+def test_a_half_resolution_level_needs_a_refinement_and_patches_that_can_be_halved():
+    with pytest.raises(ValueError, match="refine_channels"):
+        Denoiser(**TINY, refine_blocks=1)
+    with pytest.raises(ValueError, match="even"):
+        Denoiser(**{**TINY, "patch_size": 1}, refine_channels=8, refine_blocks=1)
+
+
+@pytest.mark.parametrize("saved", [{}, {"refine_channels": 8}])
+def test_training_starts_from_a_model_without_these_parts_of_a_refinement(tmp_path, saved):
+    plain = randomised(Denoiser(**TINY, **saved))
     save_idm(IDM(plain, linear(num_steps=50)), tmp_path)
-    refined = Denoiser(**TINY, refine_channels=8)
+    refined = Denoiser(**TINY, refine_channels=8, refine_blocks=1)
     weights = initial_weights(tmp_path, refined)
     refined.load_state_dict(weights)
     torch.testing.assert_close(refined(**inputs()), plain(**inputs()), rtol=0, atol=0)

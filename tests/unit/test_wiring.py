@@ -92,6 +92,10 @@ CHANGES: dict[str, Case] = {
     "DenoiserConfig.inject_degraded": alone("denoiser.inject_degraded=true"),
     "DenoiserConfig.add_degraded": alone("denoiser.add_degraded=true"),
     "DenoiserConfig.refine_channels": alone("denoiser.refine_channels=8"),
+    "DenoiserConfig.refine_blocks": (
+        ["denoiser.patch_size=2", "denoiser.refine_channels=8"],
+        ["denoiser.refine_blocks=1"],
+    ),
     "DenoiserConfig.dropout": alone("denoiser.dropout=0.9"),
     "DenoiserConfig.conditional": alone("denoiser.conditional=false"),
     "IDMConfig.schedule": alone("schedule.name=cosine"),
@@ -113,6 +117,7 @@ CHANGES: dict[str, Case] = {
         [*LOG_SIGMA, *START, "objective.noise_levels.start_share=0.0"],
         ["objective.noise_levels.own_estimates=1.0"],
     ),
+    "ObjectiveConfig.ssim_weight": alone("objective.ssim_weight=0.5"),
     "ObjectiveConfig.features": (["data.image_size=64"], FEATURES),
     "FeatureLossConfig.network": (FEATURES, ["objective.features.network=vgg19"]),
     "FeatureLossConfig.weight": (FEATURES, ["objective.features.weight=5"]),

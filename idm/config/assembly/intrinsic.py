@@ -113,7 +113,8 @@ def build_features(config: FeatureLossConfig) -> FeatureMaps:
 def initial_weights(path: Path, denoiser: Denoiser) -> dict[str, Tensor]:
     """The weights of a saved model for a denoiser, patches doubled where it has twice as large ones.
 
-    A refinement of pixels that only the denoiser has keeps its initial weights, which change nothing.
+    A refinement of pixels, or its level of half the resolution, that only the denoiser has keeps its initial weights,
+    which change nothing.
 
     Raises:
         ConfigError: the model cannot be loaded, or has another architecture.
@@ -126,8 +127,11 @@ def initial_weights(path: Path, denoiser: Denoiser) -> dict[str, Tensor]:
         raise ConfigError(f"train.init_from: {error}") from None
     if denoiser.config.patch_size == 2 * saved.patch_size:
         weights = double_patches(weights)
-    if denoiser.refine is not None and not saved.refine_channels:
-        weights = {**weights, **{f"refine.{name}": weight for name, weight in denoiser.refine.state_dict().items()}}
+    own = denoiser.state_dict()
+    if not saved.refine_channels:
+        weights = {**weights, **{name: own[name] for name in own if name.startswith("refine.")}}
+    elif not saved.refine_blocks:
+        weights = {**weights, **{name: own[name] for name in own if name.startswith("refine.level.")}}
     if found := difference(denoiser, weights):
         raise ConfigError(f"train.init_from: {path} has another architecture than denoiser: {found}")
     return weights
@@ -145,6 +149,7 @@ def build_denoiser(config: IDMConfig) -> Denoiser:
         inject_degraded=net.inject_degraded,
         add_degraded=net.add_degraded,
         refine_channels=net.refine_channels,
+        refine_blocks=net.refine_blocks,
         dropout=net.dropout,
         conditional=net.conditional,
     )
@@ -201,6 +206,7 @@ def build_learner(
         optimisation=build_optimisation(train),
         seed=config.seed,
         noise_levels=build_noise_levels(config.objective.noise_levels),
+        ssim_weight=config.objective.ssim_weight,
         features=features,
         adversary=adversary,
         feature_weight=0.0 if features_config is None else features_config.weight,

@@ -20,6 +20,7 @@ class DenoiserConfig(Section):
     inject_degraded: bool = False
     add_degraded: bool = True
     refine_channels: Annotated[int, Field(ge=0)] = 0
+    refine_blocks: Annotated[int, Field(ge=0)] = 0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     conditional: bool = True
 
@@ -117,6 +118,8 @@ class ObjectiveConfig(Section):
     """Clamp of min-SNR weights (arXiv 2303.09556); null for equal weights."""
     noise_levels: NoiseLevelsConfig = PiecewiseUniformConfig()
     """The distribution of gamma in training."""
+    ssim_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of 1 - SSIM of the estimate of x_0 (arXiv 1511.08861)."""
     features: FeatureLossConfig | None = None
     """A loss beyond pixels."""
     adversarial: AdversarialConfig | None = None
