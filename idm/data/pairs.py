@@ -6,6 +6,7 @@ depend on (seed, position) only: not on the process, the worker, or how often th
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
@@ -209,21 +210,33 @@ def training_batches(
     pin: bool,
 ) -> Iterator[Batch]:
     """An endless iterator over one process's micro-batches, beginning with number ``first``."""
-    dataset: Dataset[Any]
+    loader: DataLoader[Any]
     workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin, "worker_init_fn": _one_thread}
     if num_workers and sys.platform == "linux":
         workers["multiprocessing_context"] = "fork"  # so that they share a cache
     if isinstance(source, StreamedFaces):
-        dataset = StreamedBatches(source, pairing, share, first)
-        return iter(DataLoader(dataset, batch_size=None, **workers))
-    positions = (list(share.positions(m)) for m in count(first))
-    dataset = IndexedPairs(source, pairing)
-    return iter(DataLoader(dataset, batch_sampler=positions, collate_fn=collate, **workers))
+        loader = DataLoader(StreamedBatches(source, pairing, share, first), batch_size=None, **workers)
+    else:
+        positions = (list(share.positions(m)) for m in count(first))
+        loader = DataLoader(IndexedPairs(source, pairing), batch_sampler=positions, collate_fn=collate, **workers)
+    with _without_opencv_threads():
+        return iter(loader)  # starts the workers
 
 
 def _one_thread(worker: int) -> None:
     """In each worker OpenCV would start as many threads as there are cores."""
     cv2.setNumThreads(1)
+
+
+@contextmanager
+def _without_opencv_threads() -> Iterator[None]:
+    """Within, OpenCV has no threads: a forked process that inherits its pool waits forever for threads it lacks."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def collate(pairs: list[Pair]) -> Batch:

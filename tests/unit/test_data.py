@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import time
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -303,6 +304,19 @@ def test_workers_change_nothing_about_the_batches(num_workers: int) -> None:
         assert a.positions == b.positions
         assert torch.equal(a.lq, b.lq)
         assert torch.equal(a.landmarks, b.landmarks)
+
+
+@pytest.mark.timeout(60)
+def test_workers_start_beside_the_threads_of_opencv() -> None:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        cv2.resize(np.zeros((2048, 2048, 3), np.uint8), (1000, 1000), interpolation=cv2.INTER_CUBIC)
+        time.sleep(0.5)  # until its thread sleeps, too
+        next(training_batches(SyntheticFaces(2, 0, SIZE), PAIRING, Share(1), first=0, num_workers=1, pin=False))
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)
 
 
 class Counted:
