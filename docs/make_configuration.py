@@ -25,8 +25,8 @@ from gan_baseline.gfpgan import GFPGAN
 from idm.config import schema
 from idm.diffusion.chain import Chain
 from idm.extrinsic.gate import Gate
+from idm.models.architecture import Architecture
 from idm.models.critics import StyleGAN2Discriminator
-from idm.models.unet import Architecture
 
 TARGET = Path(__file__).with_name("configuration.md")
 

@@ -1,8 +1,7 @@
 """The denoiser f_theta(x_d, x_t, gamma): a U-Net with attention at its low-resolution levels."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from idm.models.architecture import Architecture
 from idm.models.layers import (
     Attention,
     ChannelNorm,
@@ -22,60 +22,7 @@ from idm.models.layers import (
     depth_to_space,
     zero_init,
 )
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """The sizes of a :class:`Denoiser`, as its ``config.json`` holds them.
-
-    Args:
-        image_size: side of the square images in pixels for which attention levels are laid out. Other sizes
-            run too: they are padded to a multiple of ``patch_size * 2**(levels - 1)`` and cropped back.
-        patch_size: side of the patch that becomes one position of the first feature map.
-        channels: width of each level, highest resolution first.
-        num_blocks: residual blocks of each level, in the encoder and again in the decoder.
-        attention_resolutions: feature-map sides that get an attention layer.
-        head_dim: width of an attention head; must divide the width of every level with attention.
-        inject_degraded: also add x_d, pooled to size, at the start of every encoder level ("injecting
-            low-quality images at different layers of the model": Ding et al., CVPR 2024, section 2, of IDM).
-        add_degraded: the output is x_d + network instead of network; for prediction of x_0 only (our choice).
-        refine_channels: width of two convolutions over single pixels that refine what the patches gave; 0 is none.
-            Without them the pixels of a patch do not see the next patch, and flat dark regions show its grid.
-        refine_blocks: residual blocks of the refinement at half the image's resolution, three times as wide.
-        dropout: dropout inside the residual blocks.
-        conditional: without it the input is x_t alone, for a model of faces instead of their restoration.
-
-    Raises:
-        ValueError: sizes that contradict each other.
-    """
-
-    image_size: int = 64
-    patch_size: int = 2
-    channels: Sequence[int] = (64, 128, 256)
-    num_blocks: Sequence[int] = (2, 2, 2)
-    attention_resolutions: Sequence[int] = (32, 16, 8)
-    head_dim: int = 64
-    inject_degraded: bool = False
-    add_degraded: bool = False
-    refine_channels: int = 0
-    refine_blocks: int = 0
-    dropout: float = 0.0
-    image_channels: int = 3
-    conditional: bool = True
-
-    def __post_init__(self) -> None:
-        if (self.inject_degraded or self.add_degraded) and not self.conditional:
-            raise ValueError("inject_degraded and add_degraded need a conditional denoiser: without it there is no x_d")
-        if len(self.channels) != len(self.num_blocks) or not self.channels:
-            raise ValueError(
-                f"channels {list(self.channels)} and num_blocks {list(self.num_blocks)} differ in length or are empty"
-            )
-        if self.image_size % self.patch_size:
-            raise ValueError(f"patch_size {self.patch_size} does not divide image_size {self.image_size}")
-        if self.refine_blocks and not self.refine_channels:
-            raise ValueError("refine_blocks are part of a refinement: they need refine_channels")
-        if self.refine_blocks and self.patch_size % 2:
-            raise ValueError(f"refine_blocks halve the pixels of a patch: patch_size {self.patch_size} must be even")
+from idm.models.refinement import Refinement
 
 
 class Denoiser(nn.Module):
@@ -205,100 +152,6 @@ class Denoiser(nn.Module):
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, *arguments, use_reentrant=False)
         return block(*arguments)
-
-
-class Refinement(nn.Module):
-    """What is added to the pixels of the patches: convolutions over features, input and output pixel by pixel.
-
-    Where x_d is added to the output, its noise comes along, and the trunk has fewer channels than a patch has pixels to
-    subtract it again. So the refinement also says, pixel by pixel, how far x_d is replaced by a blurred x_d. With
-    ``refine_blocks`` a level of half the resolution lies between the first convolution and the second. The last
-    convolutions of all parts are zero at first: a trained denoiser to which they are added gives what it gave.
-    """
-
-    FEATURES = 8
-
-    def __init__(self, sizes: Architecture, embedding_dim: int) -> None:
-        super().__init__()
-        self.patch_size = sizes.patch_size
-        images = 3 if sizes.conditional else 2  # x_d, x_t, and the pixels so far
-        width = sizes.refine_channels
-        self.features = nn.Conv2d(sizes.channels[0], self.FEATURES * sizes.patch_size**2, 3, padding=1)
-        self.conv_in = nn.Conv2d(images * sizes.image_channels + self.FEATURES, width, 3, padding=1)
-        self.level = HalfResolution(sizes, embedding_dim) if sizes.refine_blocks else None
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
-        self.conv_out = zero_init(nn.Conv2d(width, sizes.image_channels, 3, padding=1))
-        self.image_channels = sizes.image_channels
-        self.blurring = zero_init(nn.Conv2d(width, 1, 3, padding=1)) if sizes.add_degraded else None
-
-    def forward(
-        self,
-        h: Float[Tensor, "b channels hp wp"],
-        patches: Float[Tensor, "b cp hp wp"],
-        pixels: Float[Tensor, "b c h w"],
-        embedding: Float[Tensor, "b dim"],
-    ) -> Float[Tensor, "b c height width"]:
-        """
-        Args:
-            h: the decoder's last features.
-            patches: of x_d, where there is one, and of x_t, as the encoder is given them.
-            pixels: what the patches gave.
-            embedding: of gamma.
-        """
-        features = h
-        seen = depth_to_space(torch.cat([self.features(h), patches], dim=1), self.patch_size)
-        h = torch.cat([seen, pixels], dim=1).contiguous(memory_format=torch.channels_last)
-        h = F.silu(self.conv_in(h))
-        if self.level is not None:
-            h = h + self.level(h, features, embedding)
-        h = F.silu(self.conv(h))
-        if self.blurring is None:
-            return self.conv_out(h)
-        x_d = seen[:, self.FEATURES : self.FEATURES + self.image_channels].detach()
-        return self.conv_out(h) + self.blurring(h) * (blur(x_d) - x_d)
-
-
-class HalfResolution(nn.Module):
-    """The level of a :class:`Refinement` between the patches and the pixels: residual blocks at half the resolution."""
-
-    def __init__(self, sizes: Architecture, embedding_dim: int) -> None:
-        super().__init__()
-        width = 3 * sizes.refine_channels
-        self.factor = sizes.patch_size // 2
-        self.down = Downsample(sizes.refine_channels, width)
-        self.features = nn.Conv2d(sizes.channels[0], width * self.factor**2, 1)
-        self.blocks = nn.ModuleList(ResidualBlock(width, embedding_dim, 0.0) for _ in range(sizes.refine_blocks))
-        self.up = Upsample(width, sizes.refine_channels)
-        zero_init(self.up.conv)
-
-    def forward(
-        self,
-        h: Float[Tensor, "b width h w"],
-        features: Float[Tensor, "b channels hp wp"],
-        embedding: Float[Tensor, "b dim"],
-    ) -> Float[Tensor, "b width h w"]:
-        """
-        Args:
-            h: the refinement's features, pixel by pixel.
-            features: the decoder's last.
-            embedding: of gamma.
-        """
-        h = self.down(h) + depth_to_space(self.features(features), self.factor)
-        for block in self.blocks:
-            h = block(h, embedding)
-        return self.up(h)
-
-
-def blur(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """Convolve with [1, 2, 4, 6, 6, 6, 4, 2, 1] / 32 along both axes, numbers that bfloat16 has; nearest pixels around.
-
-    The standard deviation of the kernel is 1.9 pixels.
-    """
-    distance = (torch.arange(9, dtype=x.dtype, device=x.device) - 4).abs()
-    taps = (8 - 2 * distance).clamp(1, 6) / 32  # made where x is: a GPU would wait for a list of numbers
-    kernel = taps.expand(x.shape[1], 1, 1, -1)
-    x = F.pad(x, (4, 4, 4, 4), mode="replicate").contiguous(memory_format=torch.channels_last)
-    return F.conv2d(F.conv2d(x, kernel, groups=len(kernel)), kernel.transpose(2, 3), groups=len(kernel))
 
 
 def double_patches(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -21,7 +21,8 @@ from idm.io.atomic import CheckpointError
 from idm.io.errors import InvalidInput
 from idm.io.run_folder import best_checkpoint, damage, list_checkpoints
 from idm.io.weights import difference
-from idm.models.unet import Architecture, Denoiser
+from idm.models.architecture import Architecture
+from idm.models.unet import Denoiser
 from idm.restorers.card import model_card
 from idm.restorers.idm import IDM, Origin
 

@@ -16,7 +16,7 @@ from idm.degradation import PRESETS
 from idm.degradation.further_steps import MotionBlur
 from idm.degradation.steps import Blur, Downscale, Jpeg, Resize
 from idm.diffusion.chain import SAMPLER_NAMES, Chain
-from idm.models.unet import Architecture
+from idm.models.architecture import Architecture
 from idm.training.learner import Optimisation
 
 CONFIGS = [

@@ -1,0 +1,58 @@
+"""The sizes of the denoiser."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The sizes of a :class:`Denoiser`, as its ``config.json`` holds them.
+
+    Args:
+        image_size: side of the square images in pixels for which attention levels are laid out. Other sizes
+            run too: they are padded to a multiple of ``patch_size * 2**(levels - 1)`` and cropped back.
+        patch_size: side of the patch that becomes one position of the first feature map.
+        channels: width of each level, highest resolution first.
+        num_blocks: residual blocks of each level, in the encoder and again in the decoder.
+        attention_resolutions: feature-map sides that get an attention layer.
+        head_dim: width of an attention head; must divide the width of every level with attention.
+        inject_degraded: also add x_d, pooled to size, at the start of every encoder level ("injecting
+            low-quality images at different layers of the model": Ding et al., CVPR 2024, section 2, of IDM).
+        add_degraded: the output is x_d + network instead of network; for prediction of x_0 only (our choice).
+        refine_channels: width of two convolutions over single pixels that refine what the patches gave; 0 is none.
+            Without them the pixels of a patch do not see the next patch, and flat dark regions show its grid.
+        refine_blocks: residual blocks of the refinement at half the image's resolution, three times as wide.
+        dropout: dropout inside the residual blocks.
+        conditional: without it the input is x_t alone, for a model of faces instead of their restoration.
+
+    Raises:
+        ValueError: sizes that contradict each other.
+    """
+
+    image_size: int = 64
+    patch_size: int = 2
+    channels: Sequence[int] = (64, 128, 256)
+    num_blocks: Sequence[int] = (2, 2, 2)
+    attention_resolutions: Sequence[int] = (32, 16, 8)
+    head_dim: int = 64
+    inject_degraded: bool = False
+    add_degraded: bool = False
+    refine_channels: int = 0
+    refine_blocks: int = 0
+    dropout: float = 0.0
+    image_channels: int = 3
+    conditional: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.inject_degraded or self.add_degraded) and not self.conditional:
+            raise ValueError("inject_degraded and add_degraded need a conditional denoiser: without it there is no x_d")
+        if len(self.channels) != len(self.num_blocks) or not self.channels:
+            raise ValueError(
+                f"channels {list(self.channels)} and num_blocks {list(self.num_blocks)} differ in length or are empty"
+            )
+        if self.image_size % self.patch_size:
+            raise ValueError(f"patch_size {self.patch_size} does not divide image_size {self.image_size}")
+        if self.refine_blocks and not self.refine_channels:
+            raise ValueError("refine_blocks are part of a refinement: they need refine_channels")
+        if self.refine_blocks and self.patch_size % 2:
+            raise ValueError(f"refine_blocks halve the pixels of a patch: patch_size {self.patch_size} must be even")

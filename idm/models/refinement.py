@@ -1,0 +1,103 @@
+"""The end of the denoiser: from patches to pixels."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from idm.models.architecture import Architecture
+from idm.models.layers import Downsample, ResidualBlock, Upsample, depth_to_space, zero_init
+
+
+class Refinement(nn.Module):
+    """What is added to the pixels of the patches: convolutions over features, input and output pixel by pixel.
+
+    Where x_d is added to the output, its noise comes along, and the trunk has fewer channels than a patch has pixels to
+    subtract it again. So the refinement also says, pixel by pixel, how far x_d is replaced by a blurred x_d. With
+    ``refine_blocks`` a level of half the resolution lies between the first convolution and the second. The last
+    convolutions of all parts are zero at first: a trained denoiser to which they are added gives what it gave.
+    """
+
+    FEATURES = 8
+
+    def __init__(self, sizes: Architecture, embedding_dim: int) -> None:
+        super().__init__()
+        self.patch_size = sizes.patch_size
+        images = 3 if sizes.conditional else 2  # x_d, x_t, and the pixels so far
+        width = sizes.refine_channels
+        self.features = nn.Conv2d(sizes.channels[0], self.FEATURES * sizes.patch_size**2, 3, padding=1)
+        self.conv_in = nn.Conv2d(images * sizes.image_channels + self.FEATURES, width, 3, padding=1)
+        self.level = HalfResolution(sizes, embedding_dim) if sizes.refine_blocks else None
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_out = zero_init(nn.Conv2d(width, sizes.image_channels, 3, padding=1))
+        self.image_channels = sizes.image_channels
+        self.blurring = zero_init(nn.Conv2d(width, 1, 3, padding=1)) if sizes.add_degraded else None
+
+    def forward(
+        self,
+        h: Float[Tensor, "b channels hp wp"],
+        patches: Float[Tensor, "b cp hp wp"],
+        pixels: Float[Tensor, "b c h w"],
+        embedding: Float[Tensor, "b dim"],
+    ) -> Float[Tensor, "b c height width"]:
+        """
+        Args:
+            h: the decoder's last features.
+            patches: of x_d, where there is one, and of x_t, as the encoder is given them.
+            pixels: what the patches gave.
+            embedding: of gamma.
+        """
+        features = h
+        seen = depth_to_space(torch.cat([self.features(h), patches], dim=1), self.patch_size)
+        h = torch.cat([seen, pixels], dim=1).contiguous(memory_format=torch.channels_last)
+        h = F.silu(self.conv_in(h))
+        if self.level is not None:
+            h = h + self.level(h, features, embedding)
+        h = F.silu(self.conv(h))
+        if self.blurring is None:
+            return self.conv_out(h)
+        x_d = seen[:, self.FEATURES : self.FEATURES + self.image_channels].detach()
+        return self.conv_out(h) + self.blurring(h) * (blur(x_d) - x_d)
+
+
+class HalfResolution(nn.Module):
+    """The level of a :class:`Refinement` between the patches and the pixels: residual blocks at half the resolution."""
+
+    def __init__(self, sizes: Architecture, embedding_dim: int) -> None:
+        super().__init__()
+        width = 3 * sizes.refine_channels
+        self.factor = sizes.patch_size // 2
+        self.down = Downsample(sizes.refine_channels, width)
+        self.features = nn.Conv2d(sizes.channels[0], width * self.factor**2, 1)
+        self.blocks = nn.ModuleList(ResidualBlock(width, embedding_dim, 0.0) for _ in range(sizes.refine_blocks))
+        self.up = Upsample(width, sizes.refine_channels)
+        zero_init(self.up.conv)
+
+    def forward(
+        self,
+        h: Float[Tensor, "b width h w"],
+        features: Float[Tensor, "b channels hp wp"],
+        embedding: Float[Tensor, "b dim"],
+    ) -> Float[Tensor, "b width h w"]:
+        """
+        Args:
+            h: the refinement's features, pixel by pixel.
+            features: the decoder's last.
+            embedding: of gamma.
+        """
+        h = self.down(h) + depth_to_space(self.features(features), self.factor)
+        for block in self.blocks:
+            h = block(h, embedding)
+        return self.up(h)
+
+
+def blur(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Convolve with [1, 2, 4, 6, 6, 6, 4, 2, 1] / 32 along both axes, numbers that bfloat16 has; nearest pixels around.
+
+    The standard deviation of the kernel is 1.9 pixels.
+    """
+    distance = (torch.arange(9, dtype=x.dtype, device=x.device) - 4).abs()
+    taps = (8 - 2 * distance).clamp(1, 6) / 32  # made where x is: a GPU would wait for a list of numbers
+    kernel = taps.expand(x.shape[1], 1, 1, -1)
+    x = F.pad(x, (4, 4, 4, 4), mode="replicate").contiguous(memory_format=torch.channels_last)
+    return F.conv2d(F.conv2d(x, kernel, groups=len(kernel)), kernel.transpose(2, 3), groups=len(kernel))
