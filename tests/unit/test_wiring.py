@@ -195,7 +195,7 @@ REACHES: dict[str, set[str]] = {
     "LoRAConfig.alpha": {"weights", "averages"},
     "AdversarialConfig.learning_rate": {"critic"},
     "AdversarialConfig.r1_gamma": {"critic"},
-    "AdversarialConfig.patch_size": ([ADVERSARIAL], ["objective.adversarial.patch_size=2"]),
+    "AdversarialConfig.patch_size": {"losses", "critic"},
     "AdversarialConfig.channels": {"critic"},
     "AdversarialConfig.augment": {"losses", "critic"},
     "AdversarialConfig.init_from": {"losses", "critic"},
