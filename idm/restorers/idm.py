@@ -16,7 +16,7 @@ from idm.diffusion.samplers import sample
 from idm.diffusion.schedule import to_betas
 from idm.io.errors import InvalidInput
 from idm.io.ranges import from_diffusion, to_diffusion
-from idm.models.unet import Denoiser
+from idm.models.network import Network
 from idm.restorers.export import Graph
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class IDM:
 
     def __init__(
         self,
-        denoiser: Denoiser,
+        denoiser: Network,
         gammas: Float[Tensor, " T1"],
         *,
         prediction: Prediction = "sample",

@@ -20,7 +20,7 @@ from idm.diffusion.schedule import from_betas
 from idm.diffusion.schedulers import build_scheduler
 from idm.io.errors import InvalidInput
 from idm.io.ranges import to_uint8
-from idm.models.unet import Denoiser
+from idm.models.network import Network
 from idm.restorers.idm import IDM
 from idm.restorers.saved import BUNDLED, load_idm, save_idm
 
@@ -48,12 +48,12 @@ class IDMPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "denoiser"
-    denoiser: Denoiser
+    denoiser: Network
     scheduler: SchedulerMixin
 
     def __init__(
         self,
-        denoiser: Denoiser,
+        denoiser: Network,
         scheduler: SchedulerMixin,
         prediction: str = "sample",  # Prediction, Start and Spacing, but diffusers understands plain types only
         num_inference_steps: int = 10,

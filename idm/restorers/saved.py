@@ -22,7 +22,7 @@ from idm.io.errors import InvalidInput
 from idm.io.run_folder import best_checkpoint, damage, list_checkpoints
 from idm.io.weights import difference
 from idm.models.architecture import Architecture
-from idm.models.unet import Denoiser
+from idm.models.network import Network
 from idm.restorers.card import model_card
 from idm.restorers.idm import IDM, Origin
 
@@ -99,14 +99,15 @@ def save_idm(model: IDM, folder: Path) -> None:
         (folder / part).mkdir(parents=True, exist_ok=True)
     weights = {name: weight.detach().cpu().contiguous() for name, weight in model.denoiser.state_dict().items()}
     safetensors.torch.save_file(weights, folder / "denoiser" / WEIGHTS, metadata={"format": "pt"})
-    _write_json(folder / "denoiser" / "config.json", {"_class_name": "Denoiser", **asdict(model.denoiser.config)})
+    network = type(model.denoiser)
+    _write_json(folder / "denoiser" / "config.json", {"_class_name": network.__name__, **asdict(model.denoiser.config)})
     chain = asdict(model.chain)
     library, scheduler, _ = SCHEDULERS[model.chain.sampler]
     settings = scheduler_settings(chain.pop("sampler"), to_betas(model.gammas).tolist())
     _write_json(folder / "scheduler" / "scheduler_config.json", {"_class_name": scheduler, **settings})
     index = {
         "_class_name": "IDMPipeline",
-        "denoiser": ["idm.models.unet", "Denoiser"],
+        "denoiser": [network.__module__, network.__name__],
         "scheduler": [library, scheduler],
         "prediction": model.prediction,
         "num_inference_steps": chain.pop("num_steps"),
@@ -118,7 +119,7 @@ def save_idm(model: IDM, folder: Path) -> None:
         card.write_text(model_card(model))
 
 
-ADDED_LATER = {"conditional", "refine_channels", "refine_blocks"}
+ADDED_LATER = {"network", "conditional", "refine_channels", "refine_blocks"}
 """Sizes that older files do not have: their models have the default."""
 
 
@@ -165,10 +166,10 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
     return weights, hashlib.sha256(content).hexdigest()
 
 
-def _read_denoiser(folder: Path) -> tuple[Denoiser, str]:
+def _read_denoiser(folder: Path) -> tuple[Network, str]:
     weights, sha256 = read_weights(folder)
     with torch.device("meta"):  # no random numbers are drawn for what the file replaces
-        denoiser = Denoiser(**asdict(read_architecture(folder)))
+        denoiser = read_architecture(folder).build()
     if found := difference(denoiser, weights):
         raise ModelError(f"{folder / WEIGHTS}: holds another architecture than config.json beside it: {found}")
     denoiser.load_state_dict(weights, assign=True)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,7 @@ from idm.faces.features import FeatureMaps, feature_l1
 from idm.io.machine import inference_dtype
 from idm.io.ranges import to_diffusion
 from idm.models.lora import merged_weights
-from idm.models.unet import Denoiser
+from idm.models.network import Network
 from idm.restorers.idm import IDM
 from idm.restorers.saved import save_idm
 from idm.training.adversarial import Adversary
@@ -93,7 +93,7 @@ class IntrinsicIteration:
 
     def __init__(
         self,
-        denoiser: Denoiser,
+        denoiser: Network,
         accelerator: Accelerator,
         *,
         gammas: Float[Tensor, " T1"],
@@ -102,7 +102,7 @@ class IntrinsicIteration:
         min_snr_clamp: float | None,
         optimisation: Optimisation,
         seed: int,
-        make_pipeline: Callable[[Denoiser], IDM],
+        make_pipeline: Callable[[Network], IDM],
         noise_levels: NoiseLevels = NoiseLevels(),
         ssim_weight: float = 0.0,
         features: FeatureMaps | None = None,
@@ -124,7 +124,7 @@ class IntrinsicIteration:
         self.adversary = adversary
         if adversary is not None:
             adversary.prepare(accelerator)
-        published = Denoiser(**asdict(denoiser.config)).to(accelerator.device)
+        published = denoiser.config.build().to(accelerator.device)
         self.pipeline = make_pipeline(published.requires_grad_(False))
         self.ema = EMA(self._parameters(), optimisation.ema_decay)
         self.skipped = torch.zeros((), device=accelerator.device)

@@ -7,11 +7,13 @@ from pydantic import Field
 
 from idm.config.schema.section import Count, Section, Share
 from idm.diffusion.chain import Chain, SamplerName, Spacing, Start
+from idm.models.architecture import NetworkName
 
 
 class DenoiserConfig(Section):
-    """Arguments of :class:`idm.models.unet.Denoiser`, where they are described."""
+    """Fields of :class:`idm.models.architecture.Architecture`, where they are described."""
 
+    network: NetworkName = "unet"
     patch_size: Literal[1, 2, 4, 8] = 2
     channels: Annotated[list[Count], Field(min_length=1)] = [64, 128, 256]
     num_blocks: Annotated[list[Count], Field(min_length=1)] = [2, 2, 2]
