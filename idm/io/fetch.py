@@ -10,7 +10,8 @@ from pathlib import Path
 
 from idm.io.atomic import sync
 from idm.io.errors import UserError
-from idm.io.weights import WeightsError, WeightsFile, convert, flaw
+from idm.io.known_weights import WeightsFile
+from idm.io.weights import WeightsError, convert, flaw
 
 ATTEMPTS = 5  # in a row that bring no new byte, until a download is given up
 TIMEOUT = 30.0  # seconds for the server to say something

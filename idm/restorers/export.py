@@ -72,7 +72,7 @@ def export_onnx(graph: Graph, path: Path) -> float:
     draft = path.with_name(f".{path.name}.part")
     try:
         write_onnx(graph, draft)
-        difference = check(graph, run_by_onnxruntime(draft), torch.float32)
+        difference = check(graph, load_onnxruntime(draft), torch.float32)
         draft.replace(path)
     except OSError as error:
         raise ExportError(f"{path}: cannot be written ({error.strerror})") from error
@@ -131,7 +131,7 @@ def check(graph: Graph, run: Run, dtype: torch.dtype) -> float:
     return worst
 
 
-def run_by_onnxruntime(path: Path) -> Run:
+def load_onnxruntime(path: Path) -> Run:
     """Load an ONNX file into ONNX Runtime, on the CPU with PyTorch's number of threads."""
     import onnxruntime
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import Accelerator
 from tqdm import tqdm
 
@@ -21,12 +20,10 @@ from idm.data.pairs import Batch
 from idm.io import run_folder
 from idm.io.atomic import CheckpointError, write_json
 from idm.io.errors import UserError
-from idm.io.grid import image_grid
-from idm.io.images import write_image
-from idm.io.machine import provenance
 from idm.training.log import Window, append_row, read_log, record_settings, write_rows
 from idm.training.protocol import Learner, Trainable
 from idm.training.recovery import mark_best_anew, published_step, set_damaged_aside
+from idm.training.results import METRICS, print_results, track_pictures, write_results
 from idm.training.stop import StopSignals
 from idm.training.updates import all_finite
 from idm.training.validation import ScoredFace, Validation
@@ -202,30 +199,17 @@ class Run:
             self._publish(self.validation, rows, summary)
         self.accelerator.wait_for_everyone()
 
-    def _publish(self, validation: Validation, rows: list[ScoredFace], summary: dict[str, Any]) -> None:
-        folder = self.settings.folder
-        grid = image_grid(
-            [row.pictures for row in rows if row.pictures is not None], ["degraded", "restored", "original"]
-        )
-        write_image(folder / "before_after.png", grid)
-        self._track_image(grid)
-        validation.mark_if_best(self.checkpoints, self.step, summary[validation.best]["restored"]["mean"])
+    def _publish(self, validation: Validation, faces: list[ScoredFace], summary: dict[str, Any]) -> None:
         result = {
             "step": self.step,
-            "num_images": len(rows),
+            "num_images": len(faces),
             "training_seconds": round(self.seconds, 1),
             "training_processor_seconds": round(self.processor_seconds, 1),
             "metrics": summary,
-            **provenance(),
         }
-        write_json(folder / "metrics.json", result)
-
-    def _track_image(self, grid: np.ndarray) -> None:
-        for tracker in self.accelerator.trackers:
-            if tracker.name == "tensorboard":
-                tracker.log_images({"validation": grid[None]}, step=self.step, dataformats="NHWC")
-            elif tracker.name == "wandb":
-                tracker.log_images({"validation": [grid]}, step=self.step)
+        validation.mark_if_best(self.checkpoints, self.step, summary[validation.best]["restored"]["mean"])
+        grid = write_results(self.settings.folder, faces, result)
+        track_pictures(self.accelerator.trackers, grid, self.step)
 
     # ------------------------------------------------------------------------------------------ saving
 
@@ -257,7 +241,7 @@ class Run:
             }
             write_json(draft / "progress.json", progress)
 
-    # ------------------------------------------------------------------------------------------ going on
+    # ------------------------------------------------------------------------------------------ resuming
 
     def _resume(self) -> None:
         """Load the newest intact checkpoint, if there is one, and drop what the log says of later steps."""
@@ -271,7 +255,7 @@ class Run:
         found = run_folder.list_checkpoints(self.checkpoints)
         if found:
             self._load(found[-1])
-        published = published_step(self.settings.folder / "metrics.json")
+        published = published_step(self.settings.folder / METRICS)
         rows = [row for row in read_log(self.log_path) if row["step"] <= self.step]
         if published < self.step:
             rows = [row for row in rows if row["step"] < self.step or not row.get("validation")]
@@ -293,8 +277,8 @@ class Run:
                 f"{checkpoint}: cannot be loaded ({error}); delete it, and the same command resumes from the "
                 "checkpoint before it"
             ) from error
-        self.step, self.seconds = progress["step"], progress["seconds"]
-        self.processor_seconds = progress.get("processor_seconds", self.seconds)  # older checkpoints lack it
+        self.step = progress["step"]
+        self.seconds, self.processor_seconds = progress["seconds"], progress["processor_seconds"]
         self.window.load(progress)
         self.accelerator.print(f"resuming from {checkpoint}")
 
@@ -305,20 +289,7 @@ class Run:
         if not self.accelerator.is_main_process:
             return
         assert isinstance(self.learner, Learner)
-        folder = self.settings.folder
-        result = json.loads((folder / "metrics.json").read_text())
-        print(f"\n{result['num_images']} held-out faces, frozen degradations, step {result['step']}:")
-        for name, columns in result["metrics"].items():
-            degraded, restored, gain = (columns[c]["mean"] for c in ("degraded", "restored", "gain"))
-            print(f"  {name:5} {degraded:7.3f} degraded -> {restored:7.3f} restored  (gain {gain:+.3f})")
-        best = run_folder.best_checkpoint(self.checkpoints)
-        for title, path in (
-            ("pictures", folder / "before_after.png"),
-            ("metrics", folder / "metrics.json"),
-            ("log", self.log_path),
-            ("model", best / self.learner.model_name if best else self.checkpoints),
-        ):
-            print(f"  {title:9} {path}")
+        print_results(self.settings.folder, self.learner.model_name)
 
     def _stopping(self, signals: StopSignals) -> bool:
         """Whether any process was told to stop; all must agree, or they would wait for one another."""
