@@ -68,7 +68,7 @@ def check_splits(data: str, training_data: str | None = None) -> dict[str, Any] 
         :class:`~idm.evaluation.splits.Nearest`, or None without the weights. None if nothing was to be compared.
 
     Raises:
-        InvalidInput: a face stands on both sides.
+        InvalidInput: a face is in both sets.
     """
     if training_data is None and (not data.startswith(ASSETS) or data == f"{ASSETS}train"):
         return None
@@ -78,7 +78,7 @@ def check_splits(data: str, training_data: str | None = None) -> dict[str, Any] 
         return None
     if shared := shared_faces(train, evaluated):
         raise InvalidInput(
-            f"{data}: {len(shared)} of its faces stand in {named}, too, byte for byte; first {shared[0][1]}"
+            f"{data}: {len(shared)} of its faces are in {named}, too, byte for byte; first {shared[0][1]}"
         )
     nearest = _nearest(train, evaluated)
     if nearest is not None and nearest.cosine > COPY:
@@ -112,7 +112,7 @@ def build_preset(preset: str) -> Recipe:
 
 
 def build_measures(names: str, size: int | None) -> Metrics:
-    """The metrics named by ``--metrics``; what is missing is said on the error stream.
+    """The metrics named by ``--metrics``; metrics that cannot be built are reported on the error stream.
 
     Raises:
         ValueError: an unknown name, or none of the metrics looks at single faces.

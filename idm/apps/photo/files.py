@@ -54,8 +54,8 @@ def restore_photos(
     """Restore photographs and videos, files or folders, into ``output``; folders keep their structure.
 
     JPEG, PNG and WebP files keep their format, or all become PNG; other formats become PNG. A file without a face to
-    restore is written too, with the state "no face", "not chosen", or "kept" if all restored faces were rejected. It
-    is copied byte by byte if its format stays and nothing changes. A file in which a face failed is not written and
+    restore is written too, with the state "no face", "not chosen", or "kept" if all restored faces were rejected. It is
+    copied byte for byte if its format stays and nothing changes. A file in which a face failed is not written and
     counts as failed. A failure does not affect other files. Files with the suffix of a video
     (:data:`idm.io.encoding.RESULTS`) are restored by :func:`idm.apps.photo.video.restore_clip`.
 
@@ -115,7 +115,7 @@ def restore_photos(
 
 
 def _restore(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
-    """Write one photograph and return its state; ``details`` is filled with what is known of it."""
+    """Write one photograph and return its state; the facts about it are added to ``details``."""
     photo = read_photo(source, max_bytes=job.max_memory, scale=settings.upscale)
     done = parts.restore(photo, settings)
     job.report.longest_side = max(job.report.longest_side, *photo.pixels.shape[:2])
@@ -139,7 +139,7 @@ def _restore(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettin
 
 
 def _map_beside(target: Path) -> tuple[Path, ...]:
-    """Where a photograph's map of uncertainty goes; clips have none."""
+    """The path of a photograph's uncertainty map; videos have none."""
     return () if _is_clip(target) else (target.with_name(f"{target.stem}.uncertainty.png"),)
 
 
@@ -223,9 +223,9 @@ def restore_files(
 ) -> Report:
     """Restore aligned faces, files or folders, into PNG files under ``output``; folders keep their structure.
 
-    A face is resized to the restorer's size; the result has that size, or with ``output_size="input"`` the
-    file's own. Transparency and colour profile are kept. Every file is drawn with the same ``seed``, so that its
-    result does not depend on what else is in the job.
+    A face is resized to the restorer's size; the result has that size, or with ``output_size="input"`` the file's own.
+    Transparency and colour profile are kept. Every file is restored with the same ``seed``, so that its result does not
+    depend on the other files of the job.
 
     Raises:
         ImageError: before any work: an input does not exist, holds no image, or would be overwritten; a file that no
