@@ -26,11 +26,11 @@ class Architecture:
         inject_degraded: also add x_d, pooled to size, at the start of every encoder level ("injecting
             low-quality images at different layers of the model": Ding et al., CVPR 2024, section 2, of IDM).
         add_degraded: the output is x_d + network instead of network; for prediction of x_0 only (our choice).
-        refine_channels: width of two convolutions over single pixels that refine what the patches gave; 0 is none.
+        refine_channels: width of two convolutions at full resolution that refine the patches' output; 0 for none.
             Without them the pixels of a patch do not see the next patch, and flat dark regions show its grid.
         refine_blocks: residual blocks of the refinement at half the image's resolution, three times as wide.
         dropout: dropout inside the residual blocks.
-        conditional: without it the input is x_t alone, for a model of faces instead of their restoration.
+        conditional: if false, the input is x_t alone: a generator of faces instead of a restorer.
 
     Raises:
         ValueError: sizes that contradict each other.

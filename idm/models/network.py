@@ -1,4 +1,4 @@
-"""What every denoiser f_theta(x_d, x_t, gamma) is, whatever its layers."""
+"""The base of every denoiser f_theta(x_d, x_t, gamma)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from idm.models.architecture import Architecture
 class Network(nn.Module, ABC):
     """A denoiser f_theta(x_d, x_t, gamma), as training, sampling and export use it.
 
-    A subclass embeds gamma with ``embed_gamma`` and computes all else in :meth:`forward_embedded`.
+    A subclass embeds gamma with ``embed_gamma`` and computes the rest in :meth:`forward_embedded`.
 
     Args:
         sizes: of :class:`Architecture`, which stays here as ``config``.

@@ -1,4 +1,4 @@
-"""The denoiser run by ONNX Runtime or OpenVINO instead of PyTorch, on the CPU."""
+"""Run the denoiser with ONNX Runtime or OpenVINO instead of PyTorch, on the CPU."""
 
 import os
 import sys
@@ -19,14 +19,14 @@ Backend = Literal["onnxruntime", "openvino"]
 
 
 class ExportedDenoiser:
-    """f_theta(x_d, x_t, gamma) as a graph of the denoiser that another program runs.
+    """f_theta(x_d, x_t, gamma) as an ONNX graph that ONNX Runtime or OpenVINO runs.
 
-    PyTorch goes on embedding gamma: ln(gamma / (1 - gamma)) needs float64 where gamma is nearly 1, which OpenVINO
-    computes in float32, and in bfloat16 the sines of the embedding would be noise.
+    PyTorch still embeds gamma: ln(gamma / (1 - gamma)) needs float64 where gamma is nearly 1, which OpenVINO computes
+    in float32, and in bfloat16 the sines of the embedding would be noise.
 
     Args:
-        denoiser: in float32 on the CPU. The graph is of its weights as they are now.
-        dtype: what the program computes in; ONNX Runtime knows float32 only.
+        denoiser: in float32 on the CPU. The graph holds its current weights.
+        dtype: precision of the computation; ONNX Runtime supports float32 only.
 
     Raises:
         ExportError: a package is missing, the precision is impossible, or the results are not PyTorch's.
@@ -52,7 +52,7 @@ class ExportedDenoiser:
         """The network's output in float32.
 
         Raises:
-            ValueError: for images of another size than the denoiser's own, for which the graph was made.
+            ValueError: the images do not have the denoiser's own size, for which the graph was exported.
         """
         height, width = x_t.shape[-2:]
         size = self._denoiser.config.image_size
@@ -76,7 +76,7 @@ class _UNet(nn.Module):
 
 
 def denoiser_inputs(denoiser: Network) -> dict[str, Tensor]:
-    """Two samples of what f_theta takes, one near each end of the chain."""
+    """Two sample inputs of f_theta, one near each end of the chain."""
     rng = torch.Generator().manual_seed(0)
     shape = (2, denoiser.config.image_channels, denoiser.config.image_size, denoiser.config.image_size)
     return {

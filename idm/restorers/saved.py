@@ -48,11 +48,11 @@ def is_idm(path: Path) -> bool:
 
 
 def find_model(path: Path | None) -> Path:
-    """The pipeline folder that a path stands for: itself, a run's best (or newest) checkpoint, or a bundled model by
-    its name, as in ``idm-faces-128``; None is the default one.
+    """The pipeline folder of a path: the path itself, a run's best (or newest) checkpoint, or a bundled model by its
+    name, such as ``idm-faces-128``; None is the default model.
 
     Raises:
-        ModelError: there is none, or its files are not as the run wrote them.
+        ModelError: there is none, or its files differ from those that the run wrote.
     """
     path = DEFAULT if path is None else BUNDLED.get(str(path), path)
     if not path.is_dir():
@@ -74,11 +74,11 @@ def find_model(path: Path | None) -> Path:
 
 
 def load_idm(path: Path | None, device: torch.device, dtype: torch.dtype) -> IDM:
-    """Load the model that a path stands for, see :func:`find_model`.
+    """Load the model of a path, see :func:`find_model`.
 
     Raises:
-        ModelError: missing or damaged; or weights that are not those of the architecture in its config, not finite,
-            or all zero.
+        ModelError: the model is missing or damaged, or its weights do not match the architecture in its config, are not
+            finite, or are all zero.
     """
     folder = find_model(path)
     try:
@@ -94,7 +94,7 @@ def load_idm(path: Path | None, device: torch.device, dtype: torch.dtype) -> IDM
 
 
 def save_idm(model: IDM, folder: Path) -> None:
-    """Save a model as a diffusers pipeline, and a model card where there is none yet."""
+    """Save a model as a diffusers pipeline, with a model card if there is none yet."""
     for part in ("denoiser", "scheduler"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     weights = {name: weight.detach().cpu().contiguous() for name, weight in model.denoiser.state_dict().items()}
@@ -120,14 +120,14 @@ def save_idm(model: IDM, folder: Path) -> None:
 
 
 ADDED_LATER = {"network", "conditional", "refine_channels", "refine_blocks"}
-"""Sizes that older files do not have: their models have the default."""
+"""Sizes that older files lack; their models have the default."""
 
 
 def read_architecture(folder: Path) -> Architecture:
     """The architecture in a denoiser's folder.
 
     Raises:
-        ModelError: the file is missing or broken, or lacks a size or has one that is unknown.
+        ModelError: the file is missing or broken, lacks a size, or has an unknown one.
     """
     path = folder / "config.json"
     sizes = {name: value for name, value in _read_json(path).items() if not name.startswith("_")}

@@ -1,8 +1,8 @@
 """The run around a learner: steps, log, validation, checkpoints, and how it survives being killed.
 
-A checkpoint is taken between optimiser steps and holds all that the next step depends on; data, noise and
-degradation follow from (seed, position). So a run that was killed and started again gives the same weights and
-losses, bit for bit, as one that was not.
+A checkpoint is taken between optimiser steps and holds everything that the next step depends on; data, noise and
+degradation are functions of (seed, position). A run that was killed and resumed therefore gives the same weights and
+losses, bit for bit, as an uninterrupted run.
 """
 
 import json
@@ -29,9 +29,9 @@ from idm.training.updates import all_finite
 from idm.training.validation import ScoredFace, Validation
 
 MOST_SKIPPED = 10
-"""So many updates in a row may be left out, since gradients are not finite; more end the run."""
+"""The largest number of consecutive updates that may be skipped for gradients that are not finite; more end the run."""
 STOP_EVERY = 8
-"""Steps from one time at which several processes ask one another whether to stop, to the next."""
+"""Interval in steps at which several processes agree on whether to stop."""
 
 
 class TrainingError(UserError, RuntimeError):
@@ -62,8 +62,8 @@ class Run:
     """One training run in one folder; started again in the same folder it resumes.
 
     Args:
-        batches_from: gives the endless micro-batches of this process from a number on.
-        validation: None for what restores no faces and is only trained.
+        batches_from: yields this process's endless micro-batches, starting with the given number.
+        validation: None for a model that does not restore faces and is only trained.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Run:
     def fit(self) -> None:
         """Train to the end; when told to stop, exit after saving with status 128 + the signal's number.
 
-        The processes stay connected, for another run may follow in them.
+        The processes stay connected, since another run may follow.
 
         Raises:
             TrainingError: gradients or weights are no longer finite.
@@ -169,8 +169,8 @@ class Run:
         longest = int(self.window.longest.item())
         if longest > MOST_SKIPPED:
             raise TrainingError(
-                f"the gradients were not finite in {longest} steps in a row before step {self.step}, and nothing was "
-                f"learnt in them. The newest checkpoint in {self.checkpoints} is sound: start the same command with a "
+                f"the gradients were not finite in {longest} steps in a row before step {self.step}, so these steps "
+                f"were skipped. The newest checkpoint in {self.checkpoints} is sound: start the same command with a "
                 "lower train.learning_rate, a lower train.max_grad_norm or train.mixed_precision=no, which may change "
                 "within a run"
             )
@@ -244,7 +244,7 @@ class Run:
     # ------------------------------------------------------------------------------------------ resuming
 
     def _resume(self) -> None:
-        """Load the newest intact checkpoint, if there is one, and drop what the log says of later steps."""
+        """Load the newest intact checkpoint, if there is one, and drop the log's rows of later steps."""
         if self.accelerator.is_main_process:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             set_damaged_aside(self.checkpoints)
