@@ -19,7 +19,7 @@ Config = TypeVar("Config", bound=RunConfig)
 
 
 class ConfigError(InvalidInput):
-    """What is wrong with a configuration: all faults, one a line."""
+    """A configuration is invalid; the message lists all faults, one a line."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -186,7 +186,7 @@ def _walk(schema: type[BaseModel], loc: Sequence[Any]) -> tuple[type | None, lis
 
 
 def _tags_at(schema: type[BaseModel], keys: Sequence[Any]) -> list[str]:
-    """The names that a choice may have."""
+    """The possible names of a choice."""
     names = [key for key in keys if not isinstance(key, int)]
     parent, _ = _walk(schema, names[:-1])
     assert parent is not None

@@ -1,4 +1,4 @@
-"""What a cleaning job did, for the eye: sheets of faces before and after, and a page around them."""
+"""A visual report of a cleaning job: sheets of faces before and after, on one page."""
 
 import html
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ Pictures = Callable[[Sequence[Entry]], list[tuple[np.ndarray, np.ndarray]]]
 
 
 def write_report(output: Path, pictures: Pictures, num_shown: int = 12, seed: int = 0) -> Path:
-    """Sheets of the most changed, the rejected and random faces under ``output/report``; gives the page's path.
+    """Sheets of the most changed, the rejected and random faces under ``output/report``; returns the page's path.
 
     Raises:
         CleanError: the job is not finished.

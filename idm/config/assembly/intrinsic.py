@@ -42,7 +42,7 @@ from idm.training.loop import Run
 
 
 def build_intrinsic(config: IDMConfig) -> Run:
-    """One whole training of f_theta, ready to fit; raises what :func:`~idm.config.assembly.run.build_run` raises."""
+    """A complete training of f_theta, ready to fit; raises what :func:`~idm.config.assembly.run.build_run` raises."""
     return build_run(config, partial(build_learner, config))
 
 
@@ -114,7 +114,7 @@ def build_features(config: FeatureLossConfig) -> FeatureMaps:
 
 
 def initial_weights(path: Path, denoiser: Network) -> dict[str, Tensor]:
-    """The weights of a saved model for a denoiser, patches doubled where it has twice as large ones.
+    """The weights of a saved model for a denoiser; the patches are doubled if the denoiser's are twice as large.
 
     A refinement of pixels, or its level of half the resolution, that only the denoiser has keeps its initial weights,
     which change nothing.
