@@ -1,12 +1,12 @@
-"""The third-party weights files that IDM may use: what each is, its terms, its source and its checksum."""
+"""The third-party weights files that IDM can use: their content, terms, sources and checksums."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a weights file is made of: the weights under ``entry`` of the checkpoint at ``url``, saved with
-    safetensors and this note on their ``source``."""
+    """The origin of a converted weights file: the weights under ``entry`` of the checkpoint at ``url``, saved with
+    safetensors and a note on their ``source``."""
 
     url: str
     entry: str
@@ -15,7 +15,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file that the user can get from ``url``, or make of the checkpoint there.
+    """A file that the user can download from ``url``, or convert from the checkpoint there.
 
     ``sha256`` is the file's checksum, as we or the projects that pin it measured it; the first digits of it if the
     file's name ends with them, as torch's hub names files; or None. ``copies`` are checksums of other files with the
@@ -32,7 +32,7 @@ class WeightsFile:
 
     @property
     def file_url(self) -> str:
-        """Of the file to download."""
+        """The URL of the file to download."""
         return self.made_of.url if self.made_of else self.url
 
 

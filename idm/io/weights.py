@@ -23,8 +23,8 @@ def find_weights(filename: str, explicit: Path | None = None, also: Sequence[Pat
     """The path of a weights file.
 
     Args:
-        filename: its name, possibly below a folder, as ``pyiqa/niqe_modelparameters.mat``; in every place
-            it is accepted with and without that folder.
+        filename: its name, possibly below a folder, such as ``pyiqa/niqe_modelparameters.mat``; it is accepted with and
+            without that folder.
         explicit: the file itself or a folder that holds it. When given, no other place is tried.
         also: folders where other libraries keep this file, tried last.
 
@@ -32,7 +32,7 @@ def find_weights(filename: str, explicit: Path | None = None, also: Sequence[Pat
     ``$IDM_ASSETS/weights``, then ``also``.
 
     Raises:
-        FileNotFoundError: says what the file is, its terms, where it was looked for and where to put it.
+        FileNotFoundError: states what the file is, its terms, the searched folders and where to put it.
     """
     folders = weights_folders(explicit, also)
     path = look_up(filename, folders)
@@ -42,13 +42,13 @@ def find_weights(filename: str, explicit: Path | None = None, also: Sequence[Pat
 
 
 def home() -> Path:
-    """The user's folder for weights and for what is expensive to compute: ``$IDM_HOME``, else ``~/.cache/idm``."""
+    """The user's folder for weights and for cached results: ``$IDM_HOME``, else ``~/.cache/idm``."""
     given = os.environ.get("IDM_HOME")
     return Path(given) if given else Path.home() / ".cache" / "idm"
 
 
 def weights_folders(explicit: Path | None = None, also: Sequence[Path] = ()) -> list[Path]:
-    """Where :func:`find_weights` looks, in order; the first is where a missing file is to be put."""
+    """The folders that :func:`find_weights` searches, in order; a missing file belongs into the first."""
     if explicit is not None:
         return [explicit]
     folders = [home() / "weights"]
@@ -58,7 +58,7 @@ def weights_folders(explicit: Path | None = None, also: Sequence[Path] = ()) -> 
 
 
 def look_up(filename: str, folders: Sequence[Path]) -> Path | None:
-    """The first of these places that has the file; a place may be the file itself."""
+    """The file in the first of these places that has it; a place may be the file itself."""
     for place in folders:
         for candidate in (place, place / filename, place / Path(filename).name):
             if candidate.is_file():
@@ -67,7 +67,7 @@ def look_up(filename: str, folders: Sequence[Path]) -> Path | None:
 
 
 def flaw(path: Path, known: WeightsFile) -> str | None:
-    """How a file differs from the known one; None if it does not, as far as size and checksum are known."""
+    """How a file differs from the known one in size or checksum; None if it does not."""
     size = path.stat().st_size
     if known.size is not None and size != known.size:
         return f"has {size} bytes, not {known.size}: cut short, or another copy"
@@ -80,7 +80,7 @@ def flaw(path: Path, known: WeightsFile) -> str | None:
 
 
 def missing_weights(filename: str, looked_in: Sequence[Path], put_into: Path) -> FileNotFoundError:
-    """The one error for a weights file that is not there."""
+    """The error for a missing weights file."""
     name = Path(filename).name
     places = ", ".join(str(folder) for folder in looked_in)
     known = KNOWN.get(name)
@@ -94,10 +94,11 @@ def missing_weights(filename: str, looked_in: Sequence[Path], put_into: Path) ->
 
 
 def read_weights(path: Path, entries: Sequence[str] = ("params_ema", "params")) -> Mapping[str, Tensor]:
-    """The weights of a ``.safetensors`` file, or of one that ``torch.save`` wrote.
+    """Read the weights of a ``.safetensors`` file or of a file from ``torch.save``.
 
     Args:
-        entries: what ``torch.save`` may have written the weights under; the first that is there, else the whole file.
+        entries: keys under which ``torch.save`` may have stored the weights; the first that exists is used, else the
+            whole file.
 
     Raises:
         WeightsError: the file is broken, holds something else, or a weight is not finite.
@@ -145,7 +146,7 @@ def _reason(error: Exception) -> str:
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Give a network weights that were read from ``path``: all of its, and no others.
+    """Load weights that were read from ``path`` into a network, strictly.
 
     Raises:
         WeightsError: they are those of another network.
@@ -156,7 +157,7 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def difference(network: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
-    """How names and shapes of weights differ from those of a network, or integers stand for numbers; None if not."""
+    """How the names, shapes or kinds of weights differ from those of a network; None if they do not."""
     wanted = {name: _kind(weight) for name, weight in network.state_dict().items()}
     found = {name: _kind(weight) for name, weight in weights.items()}
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
