@@ -1,4 +1,4 @@
-"""Metrics of whole sets: how likely are the restored faces among the originals, whichever belongs to which?"""
+"""Metrics of whole sets: distances between the distributions of the restored and the original faces."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -86,14 +86,14 @@ METRICS = (
 
 
 class SetScores:
-    """Metrics of several columns of images that come face by face, among them ``ORIGINAL``."""
+    """Set metrics of several columns of images, including ``ORIGINAL``, which are added face by face."""
 
     def __init__(self, metrics: Mapping[str, SetMetric]) -> None:
         self._metrics = metrics
         self._described: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
 
     def add(self, images: Mapping[str, Image8]) -> None:
-        """One face, in every column."""
+        """Add one face, in every column."""
         for column, image in images.items():
             for name, metric in self._metrics.items():
                 self._described[column][name].append(metric.describe(image))
@@ -104,7 +104,7 @@ class SetScores:
 
     def of(self, column: str) -> dict[str, dict[str, float | None]]:
         """The column against the originals, by metric: "mean", without an interval ("low" and "high" are None), "n",
-        the number of images, and "d", of fitted features (None if none are). Nothing, if no image was added."""
+        the number of images, and "d", of fitted features (None if none are fitted). Empty if no image was added."""
         if column not in self._described:
             return {}
         described, originals = self._described[column], self._described[ORIGINAL]
