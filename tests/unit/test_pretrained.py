@@ -85,7 +85,7 @@ def again_as_json(architecture: Architecture) -> dict:
 
 def test_an_unknown_network_is_refused(model):
     change_config(model, network="transformer")
-    with pytest.raises(ModelError, match=r"config\.json: is damaged: network must be one of unet, got 'transformer'"):
+    with pytest.raises(ModelError, match=r"config\.json: is damaged: [^~]*'transformer'"):
         load(model)
 
 
