@@ -5,12 +5,12 @@ from typing import Literal
 
 from idm.io.errors import InvalidInput
 
-# What a clip becomes. AVI holds no times of frames; Matroska holds whatever AVI does.
+# The format of the result. AVI does not store times of frames; Matroska can hold everything that AVI can.
 RESULTS = {".mp4": ".mp4", ".mov": ".mov", ".mkv": ".mkv", ".webm": ".webm", ".avi": ".mkv"}
 
 Codec = Literal["libx264", "libx265", "libvpx-vp9", "libsvtav1", "ffv1"]
 
-_CRF = 18  # hardly to be told from what was encoded (our choice)
+_CRF = 18  # hardly distinguishable from the input (our choice)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def num_usable_cores() -> int:
 
 
 def quieten_libraries() -> None:
-    """Silence what other packages print on import about features that are not used here, and on every clip."""
+    """Silence what other packages print on import about features that are not used here, and on every video."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     os.environ.setdefault("SVT_LOG", "1")  # errors only, of SVT-AV1
 

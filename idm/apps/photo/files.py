@@ -57,7 +57,7 @@ def restore_photos(
     restore is written too, with the state "no face", "not chosen", or "kept" if all restored faces were rejected. It is
     copied byte for byte if its format stays and nothing changes. A file in which a face failed is not written and
     counts as failed. A failure does not affect other files. Files with the suffix of a video
-    (:data:`idm.io.encoding.RESULTS`) are restored by :func:`idm.apps.photo.video.restore_clip`.
+    (:data:`idm.io.encoding.RESULTS`) are restored by :func:`idm.apps.photo.video.restore_video`.
 
     Args:
         about: further entries of ``status.json``, such as the model.
@@ -104,7 +104,7 @@ def restore_photos(
                 if preview:
                     state = _preview(job, source, parts, settings, details)
                 elif _is_clip(source):
-                    state = _restore_clip(job, source, parts, settings, encoding, details)
+                    state = _restore_video(job, source, parts, settings, encoding, details)
                 else:
                     state = _restore(job, source, parts, settings, details)
             except Exception as error:  # recorded with its traceback, shown, and makes the exit status 1
@@ -184,7 +184,7 @@ def _check_clips(targets: Sequence[Path], encoding: Encoding) -> None:
             find_encoder(encoding, target.suffix)
 
 
-def _restore_clip(
+def _restore_video(
     job: Job,
     source: Path,
     parts: PhotoRestorer,
@@ -192,11 +192,11 @@ def _restore_clip(
     encoding: Encoding,
     details: dict[str, Any],
 ) -> str:
-    from idm.apps.photo.video import restore_clip
+    from idm.apps.photo.video import restore_video
 
     target = job.make_folder(source)
     on_frames = partial(job.progress.on_frames, source)
-    details |= restore_clip(
+    details |= restore_video(
         parts, source, target, settings, encoding, about=job.settings, max_memory=job.max_memory, on_frames=on_frames
     )
     people = details["people"]

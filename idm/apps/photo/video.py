@@ -34,7 +34,7 @@ from idm.io.memory import default_budget
 from idm.io.video import av
 from idm.io.video.join import join
 from idm.io.video.limits import encoder_options, frames_at_once
-from idm.io.video.read import Clip, Frame, video_error
+from idm.io.video.read import Frame, Video, video_error
 from idm.io.video.write import SegmentWriter, find_encoder, to_image
 
 SEGMENT_FRAMES = 100  # what a killed job may have to do again (our choice)
@@ -95,10 +95,10 @@ class State:
         return cls(**{**state, "tracker": tracker, "people": {person.number: person for person in people}})
 
 
-# ------------------------------------------------------------------------------------------- the clip
+# ------------------------------------------------------------------------------------------- the video
 
 
-def restore_clip(
+def restore_video(
     parts: PhotoRestorer,
     source: Path,
     target: Path,
@@ -132,10 +132,10 @@ def restore_clip(
     if settings.uncertainty:
         raise InvalidInput(f"{source}: uncertainty maps are for photographs")
     codec = find_encoder(encoding, target.suffix)
-    with Clip(source) as clip:
-        options = encoding.options() | encoder_options(clip, codec, settings.upscale)
+    with Video(source) as video:
+        options = encoding.options() | encoder_options(video, codec, settings.upscale)
         batch_size = frames_at_once(
-            clip,
+            video,
             codec,
             wanted=settings.batch_size,
             reach=REACH,
@@ -147,16 +147,16 @@ def restore_clip(
         state = segments.state
         resumed = state.num_frames
         work = _Work(parts, settings, state)
-        frames = work.follow(clip.frames(start=state.num_frames))
+        frames = work.follow(video.frames(start=state.num_frames))
         while not state.is_ended:
             end = state.num_frames + segment_frames
-            with SegmentWriter(segments.next_path(), clip, codec, options) as out:
+            with SegmentWriter(segments.next_path(), video, codec, options) as out:
                 while batch := list(islice(frames, min(batch_size, end - state.num_frames))):
                     for frame, pixels, restored in work.restore(batch, source):
                         out.add(to_image(frame, pixels, restored, codec))
-                    on_frames(state.num_frames, clip.num_frames)
+                    on_frames(state.num_frames, video.num_frames)
             state.is_ended = state.num_frames < end
-            state.last_duration, state.num_moved = clip.last_duration, clip.num_moved
+            state.last_duration, state.num_moved = video.last_duration, video.num_moved
             if state.num_frames > end - segment_frames:
                 segments.finish()
     lost = join(source, segments.paths, target, state.last_duration)
