@@ -53,7 +53,7 @@ class SharedFaces:
         whole = np.frombuffer(self.memory, np.uint8)[: number * (3 * size**2 + self.ABOUT)]
         pixels, about = np.split(whole, [number * 3 * size**2])
         self.pixels, self.about = pixels.reshape(number, size, size, 3), about.reshape(number, self.ABOUT)
-        self.lock = multiprocessing.Lock()  # whoever sees that a face is there sees all of it
+        self.lock = multiprocessing.Lock()  # a process that sees a face sees all of it
 
     def __reduce__(self) -> tuple[type["SharedFaces"], tuple[int, int]]:
         return SharedFaces, (self.number, self.size)

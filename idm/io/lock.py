@@ -65,7 +65,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # before it is let go: whoever opened it in the meantime looks again
+        path.unlink(missing_ok=True)  # before it is let go: a process that opened it in the meantime looks again
         os.close(descriptor)
 
 

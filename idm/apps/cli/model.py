@@ -15,7 +15,7 @@ from idm.io.weights import find_weights
 from idm.restorers.idm import IDM
 from idm.restorers.load import Loaded, describe, load_restorer
 
-# What a machine without weights of others is told, once.
+# Printed once on a machine without third-party weights.
 BUILTIN_NOTE = "note: using the built-in detector; `idm weights fetch` downloads RetinaFace, which finds more faces."
 IDENTITY_NOTE = "note: identities are not measured; `idm weights fetch` downloads MobileFaceNet, which measures them."
 

@@ -19,7 +19,7 @@ _ENVELOPE_BYTES = 16 * 1024  # what a form adds to the file in it
 _BLOCK_BYTES = 64 * 1024
 _NOT_A_REQUEST = "This is not a request of the page."
 
-# All that the page needs of what gradio serves. Among the rest are routes that fetch an address for whoever asks.
+# The routes of gradio that the page needs. Others would fetch an address for anyone.
 _GET = re.compile(
     r"/|/config/?|/(theme\.css|favicon\.ico|manifest\.json|robots\.txt)|/(assets|static)/[\w./-]{1,200}"
     r"|/gradio_api/(info|app_id|startup-events|upload_progress|queue/data|heartbeat/\w+|call/\w+/\w+)/?"

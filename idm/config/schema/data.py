@@ -10,7 +10,7 @@ from idm.config.schema.section import Count, Section, Share
 from idm.degradation import AnyStep, PresetName
 from idm.io.errors import InvalidInput
 
-if TYPE_CHECKING:  # torch takes seconds to import, and a wrong setting is told at once
+if TYPE_CHECKING:  # torch takes seconds to import, and a wrong setting is reported at once
     from idm.data.sources import FaceSource, StreamedFaces
 
 
