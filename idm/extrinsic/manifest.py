@@ -64,7 +64,7 @@ def summarise(entries: Sequence[Entry]) -> dict[str, Any]:
     """Counts, and how far the pool has moved: a face that stayed has identity 1 and moved no colour.
 
     Returns:
-        "drift" holds the share of faces exchanged and, of the new pool against the old one, the mean identity and
+        "drift" holds the share of faces replaced and, of the new pool against the old one, the mean identity and
         colour shift (R, G, B, 1/255) and the PSNR of the mean squared error of all faces, None where nothing
         changed; "quality" the pool's means before and after.
     """
@@ -125,7 +125,7 @@ face and its reason. Rights and terms are those of the source.
 |---|---|
 {reasons}| unreadable, left out | {summary["unreadable"]} |
 
-{summary["accepted"]} of {summary["num_faces"]} faces were exchanged; {summary["duplicates"]} are duplicates of others.
+{summary["accepted"]} of {summary["num_faces"]} faces were replaced; {summary["duplicates"]} are duplicates of others.
 Drift of the set: identity {identity}, colour {drift["colour"]} (R, G, B in 1/255).
 
 ```json

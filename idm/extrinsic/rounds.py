@@ -73,7 +73,7 @@ class Rounds:
         """Print a line for each round, and where its files are."""
         if not PartialState().is_main_process:
             return
-        print("\nround   PSNR    SSIM   exchanged  identity  colour drift (R, G, B in 1/255)")
+        print("\nround   PSNR    SSIM    replaced  identity  colour drift (R, G, B in 1/255)")
         for row in self.rows:
             psnr, ssim = (row["metrics"][name]["restored"]["mean"] for name in ("psnr", "ssim"))
             line = f"{row['round']:5}  {psnr:6.3f}  {ssim:6.4f}"

@@ -19,7 +19,7 @@ class Network(nn.Module, ABC):
     A subclass embeds gamma with ``embed_gamma`` and computes the rest in :meth:`forward_embedded`.
 
     Args:
-        sizes: of :class:`Architecture`, which stays here as ``config``.
+        sizes: of :class:`~idm.models.architecture.Architecture`, which stays here as ``config``.
 
     Attributes:
         stride: image sides are padded to a multiple of it, in pixels.

@@ -58,7 +58,7 @@ def clean_command(options: CleanOptions) -> int:
     if options.report:
         print(f"report: {write_report(options.output, lambda entries: _pictures(job, entries))}")
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary["reasons"].items())
-    print(f"{summary['num_faces']} faces: {summary['accepted']} exchanged ({reasons})")
+    print(f"{summary['num_faces']} faces: {summary['accepted']} replaced ({reasons})")
     print(f"{summary['unreadable']} unreadable, {summary['duplicates']} duplicates -> {options.output}")
     return 0
 
