@@ -29,9 +29,9 @@ class Measured:
 
     Attributes:
         scores: against the original, by method: "degraded", "bicubic" (the same small face, enlarged by bicubic instead
-            of bilinear interpolation), "stranger" (another person's face, if requested), and each restorer's label.
+            of bilinear interpolation), "stranger" (another person's face, where asked for), and each restorer's label.
             Those of a restorer with several samples are means over the samples.
-        seconds: duration of one restoration, by restorer.
+        seconds: of restoring once, by restorer.
         diversity: of the samples, by restorer that has several, as :func:`diversity`.
     """
 
@@ -43,8 +43,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One face by every method: its numbers, and 8-bit RGB images by method and of the "original"; the first of several
-    samples."""
+    """One face by every method: its numbers, and 8-bit RGB images by method and of the "original"; of several samples
+    the first."""
 
     measured: Measured
     images: dict[str, np.ndarray]

@@ -89,7 +89,7 @@ class FaceEmbeddings:
 
         height, width, _ = image.shape
         if height != width:
-            raise InvalidInput(f"identity needs square aligned faces, got {height} x {width}")
+            raise InvalidInput(f"identity wants square aligned faces, got {height} x {width}")
         key = hashlib.blake2b(image.tobytes()).digest()
         if key not in self._known:
             [self._known[key]] = self.network.embed([image], [ffhq_landmarks(height)])

@@ -59,8 +59,8 @@ def build_metric(name: str, weights_dir: Path | None = None, device: str = "cpu"
 def build_metrics(
     names: Sequence[str], size: int | None = None, weights_dir: Path | None = None, device: str = "cpu"
 ) -> Metrics:
-    """The metrics of several names. A metric whose weights or package are missing, or that is not defined at ``size``,
-    is listed as missing with its reason.
+    """The metrics of several names. One whose weights or package are missing, or that is not defined at ``size``, is a
+    gap with its reason.
 
     Raises:
         ValueError: an unknown name, or none of the metrics is of single faces.

@@ -86,7 +86,7 @@ METRICS = (
 
 
 class SetScores:
-    """Set metrics of several columns of images, including ``ORIGINAL``, which are added face by face."""
+    """Metrics of several columns of images that come face by face, among them ``ORIGINAL``."""
 
     def __init__(self, metrics: Mapping[str, SetMetric]) -> None:
         self._metrics = metrics
@@ -104,7 +104,7 @@ class SetScores:
 
     def of(self, column: str) -> dict[str, dict[str, float | None]]:
         """The column against the originals, by metric: "mean", without an interval ("low" and "high" are None), "n",
-        the number of images, and "d", of fitted features (None if none are fitted). Empty if no image was added."""
+        the number of images, and "d", of fitted features (None if none are). Nothing, if no image was added."""
         if column not in self._described:
             return {}
         described, originals = self._described[column], self._described[ORIGINAL]

@@ -113,8 +113,7 @@ def _to_face(row: Float64[np.ndarray, "15"], factors: Float64[np.ndarray, "2"]) 
 
 
 def choose_detector(name: DetectorName = "auto", weights: Path | None = None) -> str:
-    """The detector's name: "auto" is RetinaFace (its smaller network) if its weights are present, else the built-in
-    one."""
+    """The detector's name: "auto" is RetinaFace (its smaller network) where its weights are, else the built-in one."""
     if name != "auto":
         return name
     try:
@@ -139,7 +138,7 @@ def load_detector(
         min_score: minimum confidence of a face; the default depends on the detector.
 
     Raises:
-        FileNotFoundError: RetinaFace was requested and its weights are missing; states what they are and where to put
+        FileNotFoundError: RetinaFace was asked for and its weights are missing; says what they are and where to put
             them.
         ValueError: the file holds other weights, ``max_side`` is below 64, or ``min_score`` outside (0, 1).
     """
@@ -157,7 +156,7 @@ def load_detector(
 
 
 def _load_retinaface(name: str, weights: Path | None, device: str) -> _Network:
-    """facexlib's RetinaFace (arXiv 1905.00641), loaded without downloading anything."""
+    """A RetinaFace (arXiv 1905.00641) of facexlib, which is never asked to download anything."""
     network_name, filename = _NETWORKS[name]
     path = find_weights(filename, weights)
     from facexlib.detection.retinaface import RetinaFace

@@ -1,4 +1,4 @@
-"""Faces in any rotation: search a picture in all four turns."""
+"""Faces any way up: whether landmarks can be those of a face, and the search of a picture in all four turns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

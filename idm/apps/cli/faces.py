@@ -112,7 +112,7 @@ def build_preset(preset: str) -> Recipe:
 
 
 def build_measures(names: str, size: int | None) -> Metrics:
-    """The metrics named by ``--metrics``; metrics that cannot be built are reported on the error stream.
+    """The metrics named by ``--metrics``; what is missing is said on the error stream.
 
     Raises:
         ValueError: an unknown name, or none of the metrics looks at single faces.

@@ -15,9 +15,11 @@ from idm.io.weights import find_weights
 from idm.restorers.idm import IDM
 from idm.restorers.load import Loaded, describe, load_restorer
 
-# Printed once on a machine without third-party weights.
-BUILTIN_NOTE = "note: using the built-in detector; `idm weights fetch` downloads RetinaFace, which finds more faces."
-IDENTITY_NOTE = "note: identities are not measured; `idm weights fetch` downloads MobileFaceNet, which measures them."
+# What a machine without weights of others is told, once.
+BUILTIN_NOTE = (
+    "note: faces are found by the built-in detector; `idm weights fetch` brings RetinaFace, which finds more."
+)
+IDENTITY_NOTE = "note: identities are not measured; `idm weights fetch` brings MobileFaceNet, which measures them."
 
 # Published weights that go by a name.
 NAMED = {"gfpgan": "GFPGANv1.4.pth", "codeformer": "codeformer.pth", "restoreformer": "RestoreFormer.pth"}
