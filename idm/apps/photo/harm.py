@@ -51,9 +51,9 @@ class Benefit:
 def judge(given: Crop, restored: Crop) -> Benefit:
     """How much of the change from ``given`` to ``restored``, both in [0, 1], serves a face.
 
-    The share is James and Stein's factor: 1 minus the restorer's own error over the mean square of the change. For a
-    nearly clean face most of the change is such error; for a damaged face only little. The result must also be better
-    than the given face, as measured by the gate of ``idm clean``.
+    The share is James and Stein's factor: 1 less the error that restorers make of their own over the mean square of
+    the change. Where a face is nearly clean most of the change is such error; where it is damaged, little. What
+    results must then be better than the given face as the gate of ``idm clean`` measures it.
     """
     share = change_share(given, restored)
     if share < LEAST_SHARE:
