@@ -1,5 +1,5 @@
-"""Faces in a photograph, on a copy of bounded size: by facexlib's RetinaFace, with weights that the user has, or by
-the detector that comes with the package (:mod:`idm.faces.detector`)."""
+"""Detect faces in a photograph, on a copy of bounded size: with facexlib's RetinaFace, if its weights are present, or
+with the built-in detector (:mod:`idm.faces.detector`)."""
 
 import warnings
 from collections.abc import Sequence
@@ -97,7 +97,7 @@ class FaceDetector:
 
 
 def shrink(pixels: Integer[np.ndarray, "h w 3"], max_side: int) -> Integer[np.ndarray, "h2 w2 3"]:
-    """A copy, by area, whose longer side is at most ``max_side``; the picture itself where it is small enough."""
+    """A copy, resized by area, whose longer side is at most ``max_side``; the picture itself if it is small enough."""
     height, width = pixels.shape[:2]
     factor = max_side / max(height, width)
     if factor >= 1:
@@ -130,17 +130,17 @@ def load_detector(
     max_side: int = MAX_SIDE,
     min_score: float | None = None,
 ) -> "FaceDetector | BuiltinDetector":
-    """A detector by name, as :func:`choose_detector` understands it. None downloads anything.
+    """A detector by name, as :func:`choose_detector` understands it. Nothing is downloaded.
 
     Args:
         weights: RetinaFace's weights file or a folder that holds it; by default searched as
             :func:`idm.io.weights.find_weights` says.
-        min_score: least confidence of a face; by default what suits the detector.
+        min_score: minimum confidence of a face; the default depends on the detector.
 
     Raises:
         FileNotFoundError: RetinaFace was asked for and its weights are missing; says what they are and where to put
             them.
-        ValueError: the file holds something else, ``max_side`` is below 64, or ``min_score`` outside (0, 1).
+        ValueError: the file holds other weights, ``max_side`` is below 64, or ``min_score`` outside (0, 1).
     """
     if max_side < _LEAST_SIDE:
         raise InvalidInput(f"the detector's copy must have at least {_LEAST_SIDE} pixels per side, got {max_side}")

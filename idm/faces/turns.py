@@ -29,7 +29,7 @@ class _Find:
 
 
 def detect_faces(detector: Detector, pixels: Integer[np.ndarray, "h w 3"], turn: Turn = "auto") -> list[DetectedFace]:
-    """All faces of a uint8 or uint16 RGB picture, the largest first, whichever way up they are.
+    """All faces of a uint8 or uint16 RGB picture in any rotation, the largest first.
 
     Landmarks are those of the face's own left and right: of an upside-down face the left eye is on the right. "auto"
     searches the picture as it is. If no face is found, or one that may be turned, it also searches the three other

@@ -154,10 +154,10 @@ def test_every_dependency_has_its_licence_listed() -> None:
 
 
 def test_every_weights_file_has_its_terms_listed() -> None:
-    from idm.io import weights
+    from idm.io.known_weights import KNOWN
 
     page = (ROOT / "docs" / "licences.md").read_text()
-    assert [name for name in weights.KNOWN if f"`{name}`" not in page] == []
+    assert [name for name in KNOWN if f"`{name}`" not in page] == []
 
 
 # Generated and machine-readable files

@@ -1,4 +1,4 @@
-"""The restorer that a command line asks for, and the machine that it runs on."""
+"""The restorer that a command line names, and the device that it runs on."""
 
 import sys
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ def _change_chain(idm: IDM, **changes: Any) -> None:
 
 
 def _warn_of_steps(num_steps: int | None, own: int) -> None:
-    """A model comes with the number of steps after which another one does not help."""
+    """Print a note if a chain has more steps than the model was made for."""
     if num_steps is not None and num_steps > own:
         made_for = "1 step" if own == 1 else f"{own} steps"
         print(
@@ -124,7 +124,7 @@ def _split_steps(name: str) -> tuple[str, int | None]:
 
 
 def prepare_machine(options: MachineOptions) -> tuple[torch.device, torch.dtype]:
-    """The device and precision that the command line asks for; memory and cores set up for them."""
+    """The device and precision that the command line names; sets up memory and cores for them."""
     keep_freed_memory()
     device = choose_device(options.device)
     if device.type == "cpu":

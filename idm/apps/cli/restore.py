@@ -45,7 +45,7 @@ def restore_command(options: RestoreOptions) -> int:
 
 
 def _summary(report: Report, options: RestoreOptions) -> str:
-    """What became of the files and of the faces in them, and what the user may want to do about it."""
+    """Print the outcome of the files and their faces, and what the user can change."""
     done = "previewed" if options.preview else "restored"
     counts = [f"{report.states[done]} {done}"]
     counts += [f"{report.states[state]} {told}" for state, told in _TOLD.items() if report.states[state]]
@@ -159,7 +159,7 @@ def _settings(options: RestoreOptions) -> PhotoSettings:
 
 
 def _identity(options: RestoreOptions, settings: PhotoSettings, device: str) -> IdentityNet | None:
-    """The identity network; None, and said so, where it is missing and no setting needs it."""
+    """The identity network; None, with a note, if its weights are missing and no setting needs it."""
     try:
         return load_identity(options.weights_dir, device)
     except FileNotFoundError:
