@@ -3,7 +3,8 @@
 Half are views of scikit-image's pictures without people: any turn, 0.25 to 4 times as large, with the degradations of
 faces. They are not held out: the weights in the package were trained with most of these pictures as scenes. The other
 half are procedural and new to the detector: textures of several scales, cells, stripes, shapes with spots, gratings,
-and text. Nothing here is a photograph of rooms, animals or crowds as people take them.
+and text. The coins among scikit-image's pictures show heads in relief. Nothing here is a photograph of rooms, animals
+or crowds as people take them.
 """
 
 from collections.abc import Callable, Iterator
