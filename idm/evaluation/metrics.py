@@ -106,10 +106,11 @@ def _build(row: Metric, networks: Networks) -> PairMetric | SetMetric:
     try:
         return row.build(networks)
     except ModuleNotFoundError as error:
-        if error.name not in ("lpips", "pyiqa"):
+        package = (error.name or "").partition(".")[0]
+        if package not in ("facexlib", "lpips", "pyiqa"):
             raise
         remedy = "pip install 'idm-face-restoration[metrics]'"
-        raise MissingPackage(f"{row.name} needs the package {error.name}: {remedy}") from None
+        raise MissingPackage(f"{row.name} needs the package {package}: {remedy}") from None
 
 
 def _row(name: str) -> Metric:

@@ -150,6 +150,7 @@ def test_every_dependency_has_its_licence_listed() -> None:
     listed = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
     packages = {re.split(r"[\s\[<>=!~;]", requirement)[0] for requirement in listed}
     page = (ROOT / "docs" / "licences.md").read_text()
+    packages.remove(project["name"])  # an extra that brings others
     assert {package for package in packages if f"\n| {package} |" not in page} == set()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from idm.apps.cli.options.shared import MachineOptions, ModelOptions
+from idm.faces.detect import has_facexlib
 from idm.io.errors import InvalidInput
 from idm.io.machine import best_device, inference_dtype, keep_freed_memory, share_cores
 from idm.io.weights import find_weights
@@ -16,13 +17,17 @@ from idm.restorers.idm import IDM
 from idm.restorers.load import Loaded, describe, load_restorer
 
 # What a machine without weights of others is told, once.
-BUILTIN_NOTE = (
-    "note: faces are found by the built-in detector; `idm weights fetch` brings RetinaFace, which finds more."
-)
 IDENTITY_NOTE = "note: identities are not measured; `idm weights fetch` brings MobileFaceNet, which measures them."
 
 # Published weights that go by a name.
 NAMED = {"gfpgan": "GFPGANv1.4.pth", "codeformer": "codeformer.pth", "restoreformer": "RestoreFormer.pth"}
+
+
+def builtin_note() -> str:
+    """What a machine without RetinaFace is told, once."""
+    fetch, install = "`idm weights fetch`", "`pip install 'idm-face-restoration[retinaface]'`"
+    commands = fetch if has_facexlib() else f"{install} and {fetch}"
+    return f"note: faces are found by the built-in detector. RetinaFace finds more; to use it, run {commands}."
 
 
 def load(options: ModelOptions, fidelity: float | None = None) -> Loaded:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from idm.apps.cli.model import BUILTIN_NOTE, IDENTITY_NOTE, choose_device, load
+from idm.apps.cli.model import IDENTITY_NOTE, builtin_note, choose_device, load
 from idm.apps.cli.options.restore import RestoreOptions
 from idm.apps.photo.files import restore_files, restore_photos
 from idm.apps.photo.job import Progress, Report
@@ -123,7 +123,7 @@ def _restore_photos(options: RestoreOptions, restorer: Restorer, about: dict[str
         min_score=options.min_score,
     )
     if options.detector is None and detector.name == "builtin":
-        print(BUILTIN_NOTE, file=sys.stderr)
+        print(builtin_note(), file=sys.stderr)
     identity = _identity(options, settings, device)
     upscaler = load_upscaler(options.background, device) if options.background else Bicubic()
     about["identity"] = "MobileFaceNet" if identity else "not measured: its weights are missing (idm weights)"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -42,6 +43,8 @@ class BuiltinDetector:
     its "left eye" above or below the right one. ``max_side`` and ``min_score`` as for
     :class:`idm.faces.detect.FaceDetector`; faces below about ``least_face`` pixels of the searched copy are missed.
     """
+
+    finds_turned: ClassVar[bool] = True
 
     network: FaceNet
     max_side: int
