@@ -1,6 +1,7 @@
 """Affine warps with exact pixel centres, and the aligned crop of a face."""
 
 import math
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -67,7 +68,7 @@ def warp(
     for top in range(0, height, side):
         for left in range(0, width, side):
             bottom, right = min(top + side, height), min(left + side, width)
-            points = apply_matrix(to_image, _samples_of((left, top), (bottom - top, right - left), num_samples))
+            points = _sampled(to_image.tobytes(), (left, top), (bottom - top, right - left), num_samples)
             part, points = _part(image, points, reach=2)
             sample = _sample_cubic if interpolation == "bicubic" and num_samples == 1 else _sample_linear
             pattern = "(h n) (w m) c -> h w c"
@@ -89,6 +90,14 @@ def sampling_grid(
     """
     points = apply_matrix(invert(matrix), _samples_of((0, 0), size, num_samples))
     return _as_grid(points, picture).astype(np.float32)
+
+
+@lru_cache(maxsize=1)  # faces of one size are all sampled in the same places; at most 16 MB
+def _sampled(
+    to_picture: bytes, first: tuple[int, int], size: tuple[int, int], num_samples: int
+) -> Float64[np.ndarray, "h w 2"]:
+    """Where in the picture the samples of ``_samples_of`` lie."""
+    return apply_matrix(np.frombuffer(to_picture).reshape(2, 3), _samples_of(first, size, num_samples))
 
 
 def _samples_of(first: tuple[int, int], size: tuple[int, int], num_samples: int) -> Float64[np.ndarray, "h w 2"]:
