@@ -237,7 +237,7 @@ def _provenance(results: list[dict[str, Any]]) -> list[str]:
     machine = first["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
     commits = ", ".join(sorted({result["commit"][:12] for result in results}))
-    drawn = "noise" if first["preset"] is None else "degradations and noise"
+    drawn = "noise" if first.get("preset", "") is None else "degradations and noise"
     return [
         f"Data: {first['num_images']} faces of `{first['data']}`, {drawn} from seed {first['seed']}.",
         f"Commit {commits}; {machine['processor']}, {machine['threads']} threads; {versions}.",
