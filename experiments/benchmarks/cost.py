@@ -3,8 +3,8 @@
 ``python experiments/benchmarks/cost.py [NAME ...] [--rounds N] [-o FILE]``
 
 A restorer is given as to ``idm compare``: idm@1, gfpgan, or a label with a path. Each has a process of its own on one
-thread, in the precision that the commands choose there, and they take turns. Without its weights GFP-GAN is measured
-with random ones, which cost the same; others are a gap with the command that gets theirs.
+thread, in the precision that the commands choose there, and they take turns; seconds are the processor's. Without its
+weights GFP-GAN is measured with random ones, which cost the same; others are a gap with the command that gets theirs.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.restorer import GFPGANRestorer
-from idm.apps.cli.model import NAMED, load_labelled
+from idm.apps.cli.model import NAMED, find_restorer, load_labelled
 from idm.io.machine import inference_dtype, keep_freed_memory, provenance, share_cores
 from idm.restorers.load import Loaded
 from idm.restorers.protocol import Restorer
@@ -74,26 +74,24 @@ def prepare(name: str) -> Turn:
     restore(restorer)
 
     def turn(request: Any) -> float:
-        """Seconds for a face."""
-        begin = time.perf_counter()
+        """The processor's seconds for a face: other programs' work does not count."""
+        begin = time.process_time()
         restore(restorer)
-        return time.perf_counter() - begin
+        return time.process_time() - begin
 
     return turn
 
 
 def measure(names: list[str], num_rounds: int) -> list[dict[str, Any]]:
     """A row for each restorer; "missing" is the command that gets the weights of one that could not be measured."""
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = {name: {"label": name.partition("=")[0]} for name in names}
+    for name in NAMED.keys() & rows.keys() - {"gfpgan"}:
+        try:
+            find_restorer(name)
+        except FileNotFoundError:
+            rows[name]["missing"] = f"idm weights fetch {NAMED[name]}"
+    found = [name for name, row in rows.items() if "missing" not in row]
     with ExitStack() as stack:
-        for name in names:
-            try:
-                rows[name] = {"label": name.partition("=")[0], **load(name).metadata}
-            except FileNotFoundError:
-                if name not in NAMED:
-                    raise
-                rows[name] = {"label": name, "missing": f"idm weights fetch {NAMED[name]}"}
-        found = [name for name, row in rows.items() if "missing" not in row]
         workers = start(stack, {name: partial(prepare, name) for name in found})
         seconds = take_turns(workers, "face", num_rounds)
         for name in found:
@@ -101,7 +99,8 @@ def measure(names: list[str], num_rounds: int) -> list[dict[str, Any]]:
             rows[name]["seconds_per_face"] = median(seconds[name])
             rows[name]["peak_memory_mb"] = workers[name].peak_memory()
     for name in found:  # last, for a worker's peak memory begins at what this process has ever held
-        rows[name]["gflop_per_face"] = gflop(load(name).restorer)
+        loaded = load(name)
+        rows[name] |= {**loaded.metadata, "gflop_per_face": gflop(loaded.restorer)}
     return list(rows.values())
 
 
