@@ -1,12 +1,19 @@
 """Shared by all tests: shapes and types in signatures become checks, and where the optional assets lie."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
 import pytest
 from jaxtyping import install_import_hook
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core, here and in the processes that the tests start
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:  # by nohup or a background shell; tests' processes inherit it
+        signal.signal(number, handler)
 
 install_import_hook(["idm", "gan_baseline"], "beartype.beartype")  # before anything imports them
 

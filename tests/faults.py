@@ -300,7 +300,7 @@ def copy_repository(folder: Path) -> None:
 def run_tests(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """pytest in the copy, with the copy's packages instead of the installed ones."""
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    options = ("-x", "-q", "--tb=no", "--import-mode=importlib", "-p", "no:cacheprovider")
+    options = ("-n0", "-x", "-q", "--tb=no", "--import-mode=importlib", "-p", "no:cacheprovider")
     return subprocess.run(
         [sys.executable, "-m", "pytest", *options, *arguments],
         cwd=folder,

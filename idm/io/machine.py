@@ -6,6 +6,8 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -52,6 +54,26 @@ def quieten_libraries() -> None:
     """Silence what other packages print on import about features that are not used here, and on every clip."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     os.environ.setdefault("SVT_LOG", "1")  # errors only, of SVT-AV1
+
+
+@contextmanager
+def ordinary_scheduling() -> Iterator[None]:
+    """Afterwards all threads of this process are scheduled as the calling one was, those that began within included.
+
+    SVT-AV1, opened by root, gives its threads and the calling one the highest real-time priority: all other processes
+    starve, and processes that are started later inherit it.
+    """
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        for task in Path("/proc/self/task").iterdir():
+            with suppress(ProcessLookupError):  # it has ended
+                if os.sched_getscheduler(int(task.name)) in (os.SCHED_FIFO, os.SCHED_RR):
+                    os.sched_setscheduler(int(task.name), policy, parameters)
 
 
 def computes_in_bf16(device: torch.device) -> bool:

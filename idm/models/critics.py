@@ -175,6 +175,7 @@ class PatchCritic(nn.Module):
     def __init__(self, patch_size: int = 4, channels: Sequence[int] = (96, 128, 192)) -> None:
         super().__init__()
         self.patch_size = patch_size
+        self.stride = patch_size * 2 ** (len(channels) - 1)
         widths_in = [3 * patch_size**2, *channels[:-1]]
         convs = [
             nn.Conv2d(channels_in, channels_out, 3, stride=1 if i == 0 else 2, padding=1)
@@ -186,7 +187,7 @@ class PatchCritic(nn.Module):
         self.final_conv = nn.Conv2d(channels[-1], 1, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b 1 h w"]:
-        """Logits of images in [-1, 1], whose side ``patch_size * 2 ** (len(channels) - 1)`` divides."""
+        """Logits of images in [-1, 1], whose side ``stride`` divides."""
         p = self.patch_size
         h = rearrange(x, "b c (h p) (w q) -> b (c p q) h w", p=p, q=p).contiguous(memory_format=torch.channels_last)
         for conv in self.convs:

@@ -40,7 +40,7 @@ class Adversary:
         augment: bool = False,
     ) -> None:
         self.critic: nn.Module = critic
-        self.patch_size = critic.patch_size
+        self.stride = critic.stride
         self.optimizer = torch.optim.Adam(critic.parameters(), lr=learning_rate, betas=(0.5, 0.99), fused=True)
         self.weight, self.r1_gamma, self.r1_every, self.augment = weight, r1_gamma, r1_every, augment
 
@@ -95,11 +95,11 @@ class Adversary:
         return self.r1_every * self.r1_gamma / 2 * of_faces
 
     def _seen(self, images: Images, generator: torch.Generator) -> Images:
-        """What the critic sees: the images moved by less than a patch, round the border, and perhaps augmented.
+        """What the critic sees: the images moved by less than its stride, round the border, and perhaps augmented.
 
-        The gradient of a critic has the pattern of its patches. If these always lie in the same place, the denoiser
+        The gradient of a critic has the pattern of its strides. If these always begin in the same place, the denoiser
         learns the pattern: edges become dotted, one dot a patch.
         """
-        rows, columns = torch.randint(self.patch_size, (2,), generator=generator).tolist()
+        rows, columns = torch.randint(self.stride, (2,), generator=generator).tolist()
         images = torch.roll(images, (rows, columns), dims=(2, 3))
         return diff_augment(images, generator) if self.augment else images

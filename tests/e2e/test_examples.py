@@ -85,7 +85,7 @@ def test_a_worked_example_works(title: str, tmp_path: Path) -> None:
     for name, edit in EXAMPLES[title].edits:
         path = tmp_path / name
         path.write_text(edited(path.read_text() if path.exists() else "", edit))
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_ADDOPTS": "-n0"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", EXAMPLES[title].commands],

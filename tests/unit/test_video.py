@@ -1,6 +1,7 @@
 """Clips in, clips out: with stub detectors and restorers whose answers are known."""
 
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -209,6 +210,21 @@ def test_a_restorer_that_changes_nothing_gives_back_the_clip_with_its_times_soun
     for old, new in zip(stored(source), stored(target), strict=True):
         assert max(np.abs(a.astype(int) - b).mean() for a, b in zip(old, new, strict=True)) < 1.5
     assert [path.name for path in target.parent.iterdir()] == [target.name]  # nothing is left behind
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="SVT-AV1 does it for root, on Linux")
+def test_an_av1_encoder_of_root_does_not_become_real_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scheduling() -> set[int]:
+        return {os.sched_getscheduler(int(task.name)) for task in Path("/proc/self/task").iterdir()}
+
+    before, seen = scheduling(), []
+    add = clip_module.SegmentWriter.add
+    monkeypatch.setattr(
+        clip_module.SegmentWriter, "add", lambda self, image: (add(self, image), seen.append(scheduling()))
+    )
+    source = make_clip(tmp_path / "clip.mp4", [picture(i) for i in range(3)])
+    run(source, tmp_path / "out.mp4", Changes(), encoding=Encoding("libsvtav1", 4))
+    assert seen == [before] * 3
 
 
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le"])

@@ -71,7 +71,7 @@ def build_noise_levels(config: NoiseLevelsConfig) -> NoiseLevels:
 
 
 def build_adversary(config: AdversarialConfig, patch_size: int) -> Adversary:
-    critic = PatchCritic(patch_size=patch_size, channels=config.channels)
+    critic = PatchCritic(patch_size=config.patch_size or patch_size, channels=config.channels)
     if config.init_from is not None:
         critic.load_state_dict(critic_weights(config.init_from, critic))
     return Adversary(critic, **config.model_dump(include={"weight", "learning_rate", "r1_gamma", "augment"}))

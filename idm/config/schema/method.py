@@ -101,6 +101,8 @@ class AdversarialConfig(Section):
     """Learning rate of the critic."""
     r1_gamma: Annotated[float, Field(ge=0)] = 1.0
     """Weight of R1, the penalty of the critic's gradient at x_0."""
+    patch_size: Literal[1, 2, 4, 8] | None = None
+    """Pixels of a patch that become one position of the critic's first level; null is the denoiser's patch size."""
     channels: Annotated[list[Count], Field(min_length=1)] = [96, 128, 192]
     """Widths of the critic's levels."""
     augment: bool = False

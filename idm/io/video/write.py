@@ -21,6 +21,7 @@ from jaxtyping import Bool, Integer, Shaped
 
 from idm.io.encoding import Codec, Encoding
 from idm.io.errors import InvalidInput
+from idm.io.machine import ordinary_scheduling
 from idm.io.video.read import EXACT, Clip, Frame, quarters, reason, rgb_format, video_error
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -157,7 +158,10 @@ class SegmentWriter:
         with writing(self.path):
             if self._stream is None:
                 self._stream = self._open(image)
-            self._container.mux(self._stream.encode(image))
+                with ordinary_scheduling():  # the first picture opens the encoder
+                    self._container.mux(self._stream.encode(image))
+            else:
+                self._container.mux(self._stream.encode(image))
 
     def _open(self, image: VideoFrame) -> VideoStream:
         source = self.clip.stream
