@@ -27,6 +27,8 @@ class Adversary:
         r1_gamma: of the gradient penalty gamma / 2 |grad D(x_0)|^2, where D is the mean of a face's logits.
         r1_every: the penalty is taken in every so many steps, and then counts for all of them (StyleGAN2, section 3.1).
         augment: let the critic see faces through DiffAugment.
+        only_refinement: the denoiser's loss trains the convolutions behind the patches alone: what patches may change
+            becomes dots along edges, one a patch.
     """
 
     def __init__(
@@ -38,11 +40,13 @@ class Adversary:
         r1_gamma: float = 1.0,
         r1_every: int = 8,
         augment: bool = False,
+        only_refinement: bool = False,
     ) -> None:
         self.critic: nn.Module = critic
         self.stride = critic.stride
         self.optimizer = torch.optim.Adam(critic.parameters(), lr=learning_rate, betas=(0.5, 0.99), fused=True)
         self.weight, self.r1_gamma, self.r1_every, self.augment = weight, r1_gamma, r1_every, augment
+        self.only_refinement = only_refinement
 
     def prepare(self, accelerator: Accelerator) -> None:
         """Take part in a run: its device, precision, processes and checkpoints."""

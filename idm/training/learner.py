@@ -214,10 +214,16 @@ class IntrinsicIteration:
             if adversary is not None and judged is not None:
                 judged.append((x_0[refined], estimate[refined].detach()))
             if adversary is not None and len(below):
-                total = total + adversary.generator_loss(estimate[refined], self._augmentation(batch, "denoiser"))
+                adversarial = adversary.generator_loss(estimate[refined], self._augmentation(batch, "denoiser"))
+                total = total + (loss_of(adversarial, self._refinement()) if adversary.only_refinement else adversarial)
             return total
 
         return loss
+
+    def _refinement(self) -> list[Tensor]:
+        """The trained weights behind the patches."""
+        refine = self.accelerator.unwrap_model(self.model).refine
+        return [weight for weight in refine.parameters() if weight.requires_grad]
 
     def _to_diffusion(self, images: UInt8[Tensor, "b 3 s s"]) -> Float[Tensor, "b 3 s s"]:
         return to_diffusion(images.to(self.accelerator.device, non_blocking=True).float() / 255)  # of pinned memory
@@ -258,6 +264,13 @@ class IntrinsicIteration:
 
     def _names(self) -> list[str]:
         return [name for name, _ in self.pipeline.denoiser.named_parameters()]
+
+
+def loss_of(loss: Float[Tensor, ""], weights: Sequence[Tensor]) -> Float[Tensor, ""]:
+    """``loss`` with gradients to ``weights`` alone; what computed the loss can be differentiated again."""
+    gradients = torch.autograd.grad(loss, weights, retain_graph=True)
+    linear = torch.stack([(w * g).sum() for w, g in zip(weights, gradients, strict=True)]).sum()
+    return loss.detach() + linear - linear.detach()
 
 
 LEVELS = (0.1, 0.5, 2.0)

@@ -138,6 +138,10 @@ CHANGES: dict[str, Case] = {
     "AdversarialConfig.patch_size": ([ADVERSARIAL], ["objective.adversarial.patch_size=2"]),
     "AdversarialConfig.channels": ([ADVERSARIAL], ["objective.adversarial.channels=[8, 16]"]),
     "AdversarialConfig.augment": ([ADVERSARIAL], ["objective.adversarial.augment=true"]),
+    "AdversarialConfig.only_refinement": (
+        [ADVERSARIAL, "denoiser.refine_channels=8"],
+        ["objective.adversarial.only_refinement=true"],
+    ),
     "AdversarialConfig.init_from": ([ADVERSARIAL], ["objective.adversarial.init_from=CRITIC"]),
     "DegradationConfig.steps": alone("degradation.steps=[]"),
     "IDMTrainConfig.batch_size": alone("train.batch_size=8"),
@@ -198,6 +202,7 @@ REACHES: dict[str, set[str]] = {
     "AdversarialConfig.patch_size": {"losses", "critic"},
     "AdversarialConfig.channels": {"critic"},
     "AdversarialConfig.augment": {"losses", "critic"},
+    "AdversarialConfig.only_refinement": {"weights"},
     "AdversarialConfig.init_from": {"losses", "critic"},
     **{f"ChainConfig.{name}": {"pipeline"} for name in ChainConfig.model_fields},
     "IDMTrainConfig.num_steps": {"rates", "settings"},

@@ -74,7 +74,8 @@ def build_adversary(config: AdversarialConfig, patch_size: int) -> Adversary:
     critic = PatchCritic(patch_size=config.patch_size or patch_size, channels=config.channels)
     if config.init_from is not None:
         critic.load_state_dict(critic_weights(config.init_from, critic))
-    return Adversary(critic, **config.model_dump(include={"weight", "learning_rate", "r1_gamma", "augment"}))
+    names = {"weight", "learning_rate", "r1_gamma", "augment", "only_refinement"}
+    return Adversary(critic, **config.model_dump(include=names))
 
 
 def critic_weights(run: Path, critic: PatchCritic) -> dict[str, Tensor]:
@@ -192,6 +193,8 @@ def build_learner(
     if train.lora is not None:
         add_adapters(denoiser, train.lora.rank, train.lora.alpha, config.seed)
     adversarial = config.objective.adversarial
+    if adversarial is not None and adversarial.only_refinement and denoiser.refine is None:
+        raise ConfigError("objective.adversarial.only_refinement needs a refinement; set denoiser.refine_channels")
     adversary = None if adversarial is None else build_adversary(adversarial, config.denoiser.patch_size)
     denoiser.gradient_checkpointing = train.gradient_checkpointing
     if train.compile:

@@ -107,6 +107,8 @@ class AdversarialConfig(Section):
     """Widths of the critic's levels."""
     augment: bool = False
     """DiffAugment before the critic, for small training sets and long runs."""
+    only_refinement: bool = False
+    """Whether the loss trains the refinement of the pixels alone, and the patches not at all."""
     init_from: Path | None = None
     """A run whose critic, in its newest checkpoint, is trained further; a new one is at chance for long."""
 
