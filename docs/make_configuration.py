@@ -45,6 +45,10 @@ The value of an override is YAML. Where there is a choice, `name` selects it and
 exist: `sampler.name=unipc` drops the keys of the sampler that stood there. An unknown key, a value outside
 its bounds or a combination that cannot work is an error before anything starts; all faults are shown at
 once, with their paths. The resolved configuration is saved as `config.yaml` in the run's folder.
+
+A file may start with `base: other.yaml`, a path relative to its own folder. It then states only what it changes:
+mappings are merged with those of the base, and all other values, lists included, replace them. A section with another
+`name` replaces the whole section. A base may have a base, and overrides come last.
 """
 
 BASELINE = """# The GFP-GAN baseline

@@ -76,7 +76,7 @@ CLEANING_TEXT = """
 
 `python experiments/benchmarks/many_shards.py -o {path}`
 cleans {num_faces:,} faces of {pixels} px in {num_shards} shards. It simulates {num_processes} processes one after
-another on one core. One process is stopped in the middle of its share and starts anew. Each face is in the manifest
+another on one core. One process is stopped in the middle of its share and starts again. Each face is in the manifest
 once.
 
 | part | seconds |

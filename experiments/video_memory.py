@@ -16,7 +16,7 @@ import numpy as np
 
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
-from idm.apps.photo.video import restore_clip
+from idm.apps.photo.video import restore_video
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
 from idm.io.encoding import Encoding
@@ -53,7 +53,7 @@ def write_clip(path: Path, num_frames: int) -> None:
 def peak(source: Path) -> float:
     """In MiB, of this process."""
     parts = PhotoRestorer(Unchanged(), Middle())
-    restore_clip(parts, source, source.with_name("out.mp4"), PhotoSettings(), Encoding(), about={})
+    restore_video(parts, source, source.with_name("out.mp4"), PhotoSettings(), Encoding(), about={})
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

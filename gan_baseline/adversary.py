@@ -1,4 +1,4 @@
-"""A discriminator with its optimiser: what the generator hears from it, and how it learns."""
+"""A discriminator with its optimiser: its loss for the generator, and its own updates."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class Adam:
     max_grad_norm: float | None = None
 
     def optimizer(self, network: nn.Module, shares: Mapping[str, float] | None = None) -> torch.optim.Adam:
-        """Adam for what is trained of a network.
+        """Adam for the trainable parameters of a network.
 
         Args:
             shares: by a parameter's name, c in w = c r: it is trained as if r was stored and c r computed with, that
@@ -78,7 +78,7 @@ class Adversary:
 
     Args:
         gamma: weight of R1; 0 leaves it out.
-        r1_every: steps from one penalty to the next (StyleGAN2's lazy regularisation, arXiv 1912.04958, 3.1).
+        r1_every: interval in steps between penalties (StyleGAN2's lazy regularisation, arXiv 1912.04958, 3.1).
     """
 
     def __init__(
@@ -94,13 +94,13 @@ class Adversary:
         self.model, self.optimizer = accelerator.prepare(discriminator, adam.optimizer(discriminator))
 
     def generator_loss(self, fake: Images) -> Float[Tensor, ""]:
-        """What the generator should lower."""
+        """The loss of the generator."""
         network = self.accelerator.unwrap_model(self.model)
         with frozen(network):
             return adversarial.generator_logistic(network(fake))
 
     def own_losses(self, step: int, real: Images, fake: Images) -> tuple[Terms, Terms]:
-        """What the discriminator should lower, and how often it is right; images carry no gradient."""
+        """The loss of the discriminator and its accuracy; images carry no gradient."""
         of_real, of_fake = self.model(real), self.model(fake)
         terms = {"discriminator": adversarial.discriminator_logistic(of_real, of_fake)}
         if self.gamma:
@@ -138,7 +138,7 @@ class ComponentAdversary:
         self.model, self.optimizer = accelerator.prepare(discriminators, adam.optimizer(discriminators))
 
     def generator_losses(self, fake: Images, real: Images, known: Known, boxes: Boxes) -> dict[str, Float[Tensor, ""]]:
-        """What the generator should lower, weighed, summed over the components."""
+        """The weighted loss of the generator, summed over the components."""
         network = self.accelerator.unwrap_model(self.model)
         fake_crops, real_crops = crop_components(fake, boxes), crop_components(real, boxes)
         terms = {}
@@ -155,8 +155,7 @@ class ComponentAdversary:
         return terms
 
     def own_losses(self, real: Images, fake: Images, known: Known, boxes: Boxes) -> tuple[Terms, Terms]:
-        """What the discriminators should lower, and how often they are right, all patches of all faces counted; images
-        carry no gradient."""
+        """The loss of the discriminators and their accuracy over all patches of all faces; images carry no gradient."""
         reals, fakes = self.model(crop_components(real, boxes)), self.model(crop_components(fake, boxes))
         each = [adversarial.discriminator_logistic(reals[name][0], fakes[name][0], known) for name in reals]
         accuracies = {

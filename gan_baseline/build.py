@@ -1,4 +1,4 @@
-"""Where a :class:`~gan_baseline.schema.GANConfig` becomes networks, learners and runs."""
+"""Build networks, learners and runs from a :class:`~gan_baseline.schema.GANConfig`."""
 
 from functools import partial
 from pathlib import Path
@@ -35,12 +35,11 @@ from idm.training.loop import Run
 
 
 def build_gan(config: GANConfig) -> Run:
-    """A whole training of GFP-GAN, ready to fit; a stage zero is run first, or found finished.
+    """A complete training of GFP-GAN, ready to fit; stage zero is run first, if it is configured and not finished.
 
     Raises:
-        ConfigError: the faces have no landmarks for a loss on eyes and mouths, a wanted network's weights or the
-            prior's are missing or wrong, or what
-            :func:`~idm.config.assembly.run.build_run` raises.
+        ConfigError: the faces have no landmarks for a loss on eyes and mouths, the weights of a network or the prior
+            are missing or wrong, or what :func:`~idm.config.assembly.run.build_run` raises.
     """
     check_landmarks(config)
     features, embedding = build_features(config), build_embedding(config)
@@ -83,13 +82,13 @@ def check_landmarks(config: GANConfig) -> None:
         remedy = f"put metadata.jsonl with landmarks, or FFHQ's ffhq-dataset-v2.json, into {folder}"
     if not known:
         raise ConfigError(
-            "losses.component_adversarial, component_style: the faces of data.source have no landmarks, so there are "
-            f"no eyes and mouths to look at; {remedy}, or set both weights to 0"
+            "losses.component_adversarial, component_style: the faces of data.source have no landmarks, so eyes and "
+            f"mouths cannot be found; {remedy}, or set both weights to 0"
         )
 
 
 def begin_from(path: Path, generator: GFPGAN) -> None:
-    """Give a generator the weights of another; ConfigError where they are missing, damaged or another network's."""
+    """Load weights into a generator; ConfigError if they are missing, damaged or another network's."""
     try:
         file = find_gfpgan(path)
         fill(generator, load_gfpgan(file).state_dict(), file)

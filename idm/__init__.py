@@ -21,7 +21,7 @@ _WHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    """``from idm import IDMPipeline``, imported when it is asked for: torch and diffusers take seconds."""
+    """``from idm import IDMPipeline``, imported on first use, since torch and diffusers take seconds."""
     if name in _WHERE:
         return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -112,7 +112,7 @@ FAULTS = [
     ),
     Fault(
         "padding not cropped from the right side",
-        "idm/models/unet.py",
+        "idm/models/network.py",
         "output = pixels[..., :height, :width].float()",
         "output = pixels[..., -height:, -width:].float()",
         "tests/property/test_denoiser.py",

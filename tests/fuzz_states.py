@@ -29,7 +29,7 @@ from gan_baseline.weights import load_gfpgan, save_gfpgan
 from idm.apps.photo.files import restore_photos
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
-from idm.apps.photo.video import restore_clip
+from idm.apps.photo.video import restore_video
 from idm.data.pairs import Batch
 from idm.data.sources import FolderFaces
 from idm.diffusion.schedule import linear
@@ -194,11 +194,11 @@ def _pictures(folder: Path) -> Path:
     return source
 
 
-def restore_video(folder: Path, restorer: Dims | None = None) -> bytes:
+def restored_video(folder: Path, restorer: Dims | None = None) -> bytes:
     """Restore a video, or resume it, and return the frames."""
     folder.mkdir(exist_ok=True)
     target, parts = folder / "clip.mkv", PhotoRestorer(restorer or Dims(), Moves())
-    restore_clip(parts, _video(folder), target, SETTINGS, Encoding("ffv1"), about={}, segment_frames=4)
+    restore_video(parts, _video(folder), target, SETTINGS, Encoding("ffv1"), about={}, segment_frames=4)
     with av.open(str(target)) as container:
         return b"".join(frame.to_ndarray(format="rgb24").tobytes() for frame in container.decode(video=0))
 
@@ -219,7 +219,7 @@ def _video(folder: Path) -> Path:
 def leave_a_video(folder: Path) -> None:
     """What a video's restoration leaves that is killed in the third segment."""
     work = folder.parent / "work"
-    restore_video(work, Dims(6, lambda: shutil.copytree(work, folder, dirs_exist_ok=True)))
+    restored_video(work, Dims(6, lambda: shutil.copytree(work, folder, dirs_exist_ok=True)))
 
 
 class Alone:
@@ -266,7 +266,7 @@ STATES = [
     ),
     State("job on photographs", leave_a_job, restore_folder, hurt="out/*status.json*"),
     State("status of photographs", restore_folder, restore_folder, hurt="out/status.json"),
-    State("segments of a video", leave_a_video, restore_video),
+    State("segments of a video", leave_a_video, restored_video),
     State("shards of a cleaning", leave_a_cleaning, clean),
 ]
 

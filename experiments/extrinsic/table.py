@@ -106,7 +106,7 @@ def targets_table() -> str:
                 f"{mean('identity_before', 4)} → {mean('identity_after', 4)}",
             ]
         )
-    header = ["spoiled by", "faces", "share exchanged", "of these nearer to the original", "PSNR", "identity"]
+    header = ["spoiled by", "faces", "share replaced", "of these nearer to the original", "PSNR", "identity"]
     return markdown(header, rows)
 
 
@@ -122,7 +122,7 @@ def drift_table() -> str:
         ]
         for file in files
     ]
-    return markdown(["seed", "share exchanged", "identity", "colour (R, G, B in 1/255)", "decisions"], rows)
+    return markdown(["seed", "share replaced", "identity", "colour (R, G, B in 1/255)", "decisions"], rows)
 
 
 def fixed_point() -> str:
@@ -131,7 +131,7 @@ def fixed_point() -> str:
     drift = result["second"]["drift"]
     return (
         f"The cleaned set cleaned once more by the same model, {result['second']['num_faces']} faces of seed 0: "
-        f"{drift['share']:.1%} exchanged; the pool keeps identity {drift['identity']:.4f}, moves its colour by "
+        f"{drift['share']:.1%} replaced; the pool keeps identity {drift['identity']:.4f}, moves its colour by "
         f"{' '.join(f'{value:+.4f}' for value in drift['colour'])} and has a PSNR of {second} to the pool before "
         f"(first cleaning: {first})."
     )

@@ -19,7 +19,7 @@ Config = TypeVar("Config", bound=RunConfig)
 
 
 class ConfigError(InvalidInput):
-    """What is wrong with a configuration: all faults, one a line."""
+    """A configuration is invalid; the message lists all faults, one a line."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -49,21 +49,15 @@ _Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 def load_config(path: Path, schema: type[Config], overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply overrides like ``train.batch_size=8``, check everything.
 
-    An override's value is YAML. Setting a section's ``name`` to another choice drops the fields of the old one.
+    The key ``base`` at the top of a file names another file, relative to its folder, that the file changes: mappings
+    are merged, and all other values replace those of the base. An override's value is YAML. In a file with a base as
+    in an override, setting a section's ``name`` to another choice drops the fields of the old one.
 
     Raises:
-        ConfigError: listing every unknown key, wrong value and impossible combination.
+        ConfigError: listing every unknown key, wrong value and impossible combination, or naming the file that cannot
+            be read, with the files whose ``base`` leads to it.
     """
-    try:
-        raw = yaml.load(path.read_text(), Loader=_Loader)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not a text file ({error})") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML: {error}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: must hold sections such as 'data:' and 'train:'")
+    raw = _read(path)
     for override in overrides:
         apply_override(raw, override)
     config = validate(schema, raw, str(path))
@@ -71,6 +65,40 @@ def load_config(path: Path, schema: type[Config], overrides: Sequence[str] = ())
     if faults:
         raise ConfigError("\n".join(f"{path}: {fault}" for fault in faults))
     return config
+
+
+def _read(path: Path, derived: Sequence[Path] = ()) -> dict[str, Any]:
+    """The sections of a file, merged into those of its base. ``derived``: the files whose ``base`` led here."""
+    where = "".join(f"{file}: base: " for file in derived) + str(path)
+    if path.resolve() in (file.resolve() for file in derived):
+        raise ConfigError(f"{where}: is a cycle")
+    try:
+        raw = yaml.load(path.read_text(), Loader=_Loader)
+    except OSError as error:
+        raise ConfigError(f"{where}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where}: is not a text file ({error})") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: is not YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{where}: must hold sections such as 'data:' and 'train:'")
+    if "base" not in raw:
+        return raw
+    base = raw.pop("base")
+    if not isinstance(base, str) or not base:
+        raise ConfigError(f"{where}: base: must be the path of a YAML file, got {base!r}")
+    return _merge(_read(path.parent / base, (*derived, path)), raw)
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``; a section of another ``name`` replaces that of the base."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict) and value.get("name", old.get("name")) == old.get("name"):
+            value = _merge(old, value)
+        merged[key] = value
+    return merged
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:
@@ -158,7 +186,7 @@ def _walk(schema: type[BaseModel], loc: Sequence[Any]) -> tuple[type | None, lis
 
 
 def _tags_at(schema: type[BaseModel], keys: Sequence[Any]) -> list[str]:
-    """The names that a choice may have."""
+    """The possible names of a choice."""
     names = [key for key in keys if not isinstance(key, int)]
     parent, _ = _walk(schema, names[:-1])
     assert parent is not None

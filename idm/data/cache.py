@@ -1,4 +1,4 @@
-"""Faces that stay in memory once they were read."""
+"""Faces that stay in memory after they were read once."""
 
 import mmap
 import multiprocessing
@@ -10,7 +10,7 @@ from idm.data.sources import Face, FaceSource
 
 
 class Cached:
-    """Another source's faces, kept in memory once they were read.
+    """Another source's faces, kept in memory after they were read once.
 
     Args:
         size: side of the faces. If it is given, the workers of a data loader share one memory, see
@@ -36,10 +36,9 @@ class Cached:
 
 
 class SharedFaces:
-    """A mapping from numbers to faces, in memory that processes share which are forked later.
-
-    What was never set takes no memory. A face of another size, or with a very long name, is not kept. A process that is
-    started in another way than by a fork has a memory of its own, empty at first.
+    """A mapping from numbers to faces, in memory that is shared with processes forked later. Unset faces take no
+    memory. A face of another size, or with a very long name, is not kept. A process that is not forked has its own
+    memory, empty at first.
 
     Args:
         number: of faces.
@@ -54,7 +53,7 @@ class SharedFaces:
         whole = np.frombuffer(self.memory, np.uint8)[: number * (3 * size**2 + self.ABOUT)]
         pixels, about = np.split(whole, [number * 3 * size**2])
         self.pixels, self.about = pixels.reshape(number, size, size, 3), about.reshape(number, self.ABOUT)
-        self.lock = multiprocessing.Lock()  # whoever sees that a face is there sees all of it
+        self.lock = multiprocessing.Lock()  # a process that sees a face sees all of it
 
     def __reduce__(self) -> tuple[type["SharedFaces"], tuple[int, int]]:
         return SharedFaces, (self.number, self.size)

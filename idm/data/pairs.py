@@ -1,4 +1,4 @@
-"""Training pairs (x_d, x): which face comes when, and how it is degraded, as pure functions.
+"""Training pairs (x_d, x): the order of the faces and their degradations, as pure functions.
 
 A *position* counts the samples of a whole run. The face at a position, its mirroring and its degradation
 depend on (seed, position) only: not on the process, the worker, or how often the run was interrupted.
@@ -43,7 +43,7 @@ class Pair:
 class Batch:
     """A micro-batch. Images are uint8 on the CPU; unknown landmarks are nan.
 
-    ``points``, from which the landmarks follow, is None unless some face has them.
+    ``points``, from which the landmarks follow, is None if no face has them.
     """
 
     hq: UInt8[Tensor, "b 3 s s"]
@@ -59,7 +59,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Pairing:
-    """How a face becomes a pair in training."""
+    """How training makes a pair from a face."""
 
     recipe: Recipe | Mixture
     seed: int
@@ -85,7 +85,7 @@ def _pair(face: Face, recipe: Recipe | Mixture, rng: np.random.Generator, positi
 
 
 def mirror(face: Face) -> Face:
-    """Flip left and right; what was the left eye in the image becomes the right one."""
+    """Flip left and right; the left eye in the image becomes the right one."""
     width = face.image.shape[1]
 
     def mirrored(points: np.ndarray | None, order: list[int]) -> np.ndarray | None:
@@ -124,13 +124,13 @@ def shift(face: Face, right: int, down: int) -> Face:
 
 
 def _on_images(face: Face, change: Callable[[np.ndarray], np.ndarray]) -> Face:
-    """The same change of a face's target and of what is degraded."""
+    """The same change of a face's target and of its original."""
     original = None if face.original is None else change(face.original)
     return replace(face, image=change(face.image), original=original)
 
 
 class FrozenPairs(Dataset[Pair]):
-    """Validation pairs: face ``i`` is always degraded in the same way, whatever is trained."""
+    """Validation pairs: face ``i`` is always degraded in the same way."""
 
     has_originals: bool = True
 
@@ -232,7 +232,8 @@ def _one_thread(worker: int) -> None:
 
 @contextmanager
 def _without_opencv_threads() -> Iterator[None]:
-    """Within, OpenCV has no threads: a forked process that inherits its pool waits forever for threads it lacks."""
+    """A context without OpenCV threads: a forked process that inherits the thread pool would wait forever for its
+    threads."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:

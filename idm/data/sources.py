@@ -1,4 +1,4 @@
-"""P_X: where faces come from. Every source gives the same thing: square RGB faces of one size, by index."""
+"""P_X, the sources of faces. Every source provides square RGB faces of one size, by index."""
 
 import json
 import os
@@ -31,7 +31,7 @@ class Face:
         landmarks: (x, y) of left eye, right eye, nose, left and right mouth corner as seen in the image, in
             pixels with pixel centres at integers; None if unknown.
         key: a name that is unique in its source.
-        points: the 68 points of iBUG from which ``landmarks`` follow, where the source has them.
+        points: the 68 points of iBUG that determine ``landmarks``, if the source has them.
         original: the image whose degradation is the condition x_d, if it is not ``image``, the target.
     """
 
@@ -88,12 +88,12 @@ class SyntheticFaces:
 class FolderFaces:
     """The images of a folder and its subfolders, sorted by path.
 
-    ``metadata.jsonl`` beside them, one object a line with ``file_name`` and ``landmarks`` (5 or 68 points in pixels
-    of the file), ``group`` and ``source``, is optional. In its place may stand FFHQ's own ``ffhq-dataset-v2.json``,
-    whose 68 points are those of the 1024 px face of the same number, also if the files are smaller.
+    ``metadata.jsonl`` beside them, one object a line with ``file_name`` and ``landmarks`` (5 or 68 points in pixels of
+    the file), ``group`` and ``source``, is optional. It may be replaced by FFHQ's own ``ffhq-dataset-v2.json``, whose
+    68 points are those of the 1024 px face of the same number, also if the files are smaller.
 
     Raises:
-        ImageError: if the folder holds no image or its landmarks cannot be read; on access, for a file that is no
+        ImageError: if the folder holds no image or its landmarks cannot be read; on access, for a file that is not a
             square image.
     """
 
@@ -105,7 +105,7 @@ class FolderFaces:
 
     @property
     def has_landmarks(self) -> bool:
-        """Whether any of the faces has."""
+        """Whether any face has one."""
         return bool(self.landmarks or self.ffhq_points)
 
     def __len__(self) -> int:
@@ -122,7 +122,7 @@ class FolderFaces:
 
 
 class HuggingFaceFaces:
-    """A Hugging Face data set that can be indexed; ``id_column`` names its faces, else their numbers do."""
+    """A Hugging Face data set that can be indexed; faces are named by ``id_column``, or by their numbers."""
 
     def __init__(
         self, dataset: Any, image_column: str, landmarks_column: str | None, size: int, id_column: str | None = None
@@ -143,7 +143,7 @@ class HuggingFaceFaces:
 class StreamedFaces:
     """A streamed Hugging Face data set, shuffled through a buffer; ``num_faces`` make an epoch.
 
-    It cannot be indexed. :meth:`rows` replays exactly, at the price of reading the epoch from its start.
+    It cannot be indexed. :meth:`rows` replays exactly, but reads the epoch from its start.
     """
 
     buffer_size = 1000
@@ -193,8 +193,8 @@ class Part:
 
 
 def balanced(source: FaceSource, folder: FolderFaces, most: int = 3) -> Part:
-    """The faces of a folder, read from ``source``. Those of a rarer group come round(sqrt(largest / own size)) times,
-    at most ``most``.
+    """The faces of a folder, read from ``source``. A face of a smaller group appears round(sqrt(largest / own size))
+    times, at most ``most``.
 
     Faces without a group form one of their own.
     """
@@ -205,7 +205,7 @@ def balanced(source: FaceSource, folder: FolderFaces, most: int = 3) -> Part:
 
 
 class OnOriginals:
-    """Cleaned faces as targets, and the faces they were made of as what is degraded: (D(x), x*) instead of (D(x*), x*).
+    """Cleaned faces as targets, and their originals as the faces to degrade: (D(x), x*) instead of (D(x*), x*).
 
     Args:
         cleaned, originals: the same faces in the same order.

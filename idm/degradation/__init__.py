@@ -1,8 +1,8 @@
-"""Blind-face-restoration degradations: an image in [0, 1] and a generator in, a worse image out.
+"""Blind-face-restoration degradations: functions from an image in [0, 1] and a generator to a degraded image.
 
-`steps` and `further_steps` hold the steps, `recipes` what a recipe is and how it degrades, `presets` the published
-recipes, `operations` and `kernels` what happens to the pixels. Everything is numpy and OpenCV on the CPU; nothing here
-knows of configs, files or training.
+`steps` and `further_steps` hold the steps, `recipes` recipes and how they degrade, `presets` the published recipes,
+`operations` and `kernels` the operations on pixels. Everything is numpy and OpenCV on the CPU, independent of
+configurations, files and training.
 """
 
 from idm.degradation.further_steps import AnyStep

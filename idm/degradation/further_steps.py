@@ -1,6 +1,6 @@
 """Steps beyond GFP-GAN's: motion, and those of Real-ESRGAN (arXiv 2107.10833). `AnyStep` lists all steps.
 
-To add a step, write its class here and add it to `AnyStep`; in YAML it goes by its field `name`.
+To add a step, write its class here and add it to `AnyStep`; in YAML its field `name` selects it.
 """
 
 import math
@@ -70,7 +70,7 @@ class ShapedBlur(Step[tuple[float, float, float, float]]):
     sigma: Range
     """Range of both widths; pixels at 512."""
     beta: Range
-    """Range of the exponent; drawn from (low, 1) and (1, high) equally often where it holds 1."""
+    """Range of the exponent; drawn from (low, 1) and (1, high) equally often if it contains 1."""
     isotropic_probability: float = 0.5
     """Share of blurs with sigma_y = sigma_x."""
     kernel_size: int = 21
@@ -140,7 +140,7 @@ class PoissonNoise(Step[float]):
 
 @dataclass(frozen=True)
 class RandomResize(Step[tuple[float, Interpolation]]):
-    """The image becomes larger, smaller or stays, by any of three interpolations."""
+    """Enlarge, shrink or keep the image, with any of three interpolations."""
 
     limits: ClassVar[Limits] = {
         "up_probability": PROBABILITY,

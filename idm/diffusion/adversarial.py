@@ -1,4 +1,4 @@
-"""What a generator and its critic say to each other: logistic losses, R1, and augmentation of what the critic sees.
+"""Losses of a generator and its critic: logistic and hinge losses, R1, and augmentation of the critic's images.
 
 Images are in [-1, 1], logits high for real.
 """
@@ -45,14 +45,15 @@ def r1(discriminator: Callable[[Tensor], Tensor], real: Float[Tensor, "b 3 s s"]
 
 
 def mean_over_faces(values: PerFace, known: Known | None) -> Float[Tensor, ""]:
-    """Mean over all faces of the batch, where unknown ones count as zero: so a batch may be split over processes."""
+    """Mean over all faces of the batch, where unknown ones count as zero, so that a batch may be split over
+    processes."""
     per_face = values.reshape(len(values), -1).mean(dim=1)
     return (per_face if known is None else known * per_face).mean()
 
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Within, gradients flow through the network and none to it."""
+    """A context in which gradients flow through the network but not to its weights."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)
@@ -69,12 +70,12 @@ def frozen(network: nn.Module) -> Iterator[None]:
 def diff_augment(images: Images, generator: torch.Generator) -> Images:
     """DiffAugment (Zhao et al., arXiv 2006.10738): random colour, translation and cutout of each image.
 
-    The critic sees real and generated images through it, in the losses of both players, so that it cannot learn a
-    small training set by heart. It is differentiable in the images, also twice, as R1 needs.
+    The critic sees real and generated images through it, in the losses of both players, so that it cannot memorise a
+    small training set. It is differentiable in the images, also twice, as R1 needs.
 
     Args:
         images: in [-1, 1]; the results may leave that range.
-        generator: of all random numbers; they are drawn where it lives.
+        generator: of all random numbers; they are drawn on its device.
     """
     return cutout(translate(change_colour(images, generator), generator), generator)
 

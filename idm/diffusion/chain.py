@@ -1,4 +1,4 @@
-"""What a chain x_T -> ... -> x_0 is: its sampler, its levels, and where it starts. Imports no torch."""
+"""The settings of a chain x_T -> ... -> x_0: its sampler, its levels, and its start. Does not import torch."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ SCHEDULERS: dict[SamplerName, tuple[str, str, dict[str, Any]]] = {
 
 
 def scheduler_settings(sampler: SamplerName, betas: Sequence[float]) -> dict[str, Any]:
-    """The settings of the diffusers scheduler as which a sampler over these betas is saved: it is given x_0."""
+    """The settings of the diffusers scheduler that stands for a sampler over these betas in a saved model."""
     common = {"num_train_timesteps": len(betas), "trained_betas": list(betas), "prediction_type": "sample"}
     return {**common, "timestep_spacing": "trailing", **SCHEDULERS[sampler][2]}
 
@@ -43,7 +43,7 @@ def sampler_of(scheduler: str) -> SamplerName:
 
 @dataclass(frozen=True)
 class Chain:
-    """How faces are sampled. It checks itself; only :func:`signal_levels` needs the model's schedule too.
+    """How faces are sampled. The settings are checked on construction, and by :func:`signal_levels` against a schedule.
 
     Args:
         sampler: a function of :mod:`idm.diffusion.samplers`.
@@ -99,19 +99,20 @@ class Chain:
 
     @property
     def steps_run(self) -> int:
-        """How many steps are run: the last share ``strength`` of the chain, at least one."""
+        """The number of steps that are run: the last share ``strength`` of the chain, at least one."""
         return max(1, round(self.strength * self.num_steps))
 
     def changed(self, fidelity: float | None = None, **changes: Any) -> "Chain":
-        """The chain with other settings; what is None stays.
+        """The chain with changed settings; None keeps a setting.
 
         Args:
-            fidelity: instead of ``start_from`` and ``strength``: how much of the degraded face is kept. 0 is the whole
-                chain from noise; more runs the last 1 - fidelity of it from the degraded face, at least one step.
-            changes: fields of the chain. Another sampler takes no eta along, another spacing no levels.
+            fidelity: instead of ``start_from`` and ``strength``: how much of the degraded face is kept. 0 runs the
+                whole chain from noise; larger values run its last 1 - fidelity from the degraded face, at least one
+                step.
+            changes: fields of the chain. A new sampler resets eta, and a new spacing resets the levels.
 
         Raises:
-            ValueError: as the chain itself, or ``fidelity`` beside what it sets.
+            ValueError: as the chain itself, or ``fidelity`` together with settings that it sets.
         """
         changes = {name: value for name, value in changes.items() if value is not None}
         if fidelity is not None:

@@ -58,9 +58,10 @@ def training_loss(
     """Mean loss of a batch. All noise arithmetic is float32; only ``f`` sees the caller's autocast.
 
     Args:
-        noised: what x_t is made of instead of x_0, see :func:`own_estimates`.
-        estimate_loss: a further loss of the estimate of x_0 that the output stands for, in [-1, 1], added as it is.
-        report: is told the loss of each sample, weighed and without ``estimate_loss``, for a log.
+        noised: replaces x_0 in x_t, see :func:`own_estimates`.
+        estimate_loss: a further loss of the estimate of x_0 that the output stands for, in [-1, 1], added without
+            weight.
+        report: called with the weighted loss of each sample, without ``estimate_loss``, for a log.
     """
     x_t = add_noise(x_0 if noised is None else noised, eps, gamma)
     output = f(x_d=x_d, x_t=x_t, gamma=gamma)
@@ -86,9 +87,9 @@ def own_estimates(
 ) -> Image:
     """x_0, where ``chosen`` replaced by what f_theta, an estimator of x_0, gives for it at the chain's start.
 
-    In sampling x_t is made of estimates, in training of the true x_0; noising estimates in training, too, closes
-    that gap ("exposure bias", Ning et al., arXiv 2308.15321; LPNSR trains on its own estimates as well). With the
-    same ``eps`` the next x_t is the one that DDIM with eta = 0 makes. No gradient flows through the estimate.
+    Sampling makes x_t from estimates, training from the true x_0; noising estimates in training closes this gap
+    ("exposure bias", Ning et al., arXiv 2308.15321; LPNSR trains on its own estimates as well). With the same ``eps``
+    the next x_t is the one that DDIM with eta = 0 makes. No gradient flows through the estimate.
     """
     if not chosen.any():
         return x_0

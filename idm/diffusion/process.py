@@ -32,8 +32,8 @@ def add_noise(x_0: Image, eps: Image, gamma: SignalLevel) -> Image:
 
 
 def target(prediction: Prediction, x_0: Image, eps: Image, gamma: SignalLevel) -> Image:
-    """What f_theta is trained to give: eps, x_0, or v = sqrt(gamma) eps - sqrt(1 - gamma) x_0
-    (v: Salimans & Ho, arXiv 2202.00512, section 4)."""
+    """The training target of f_theta: eps, x_0, or v = sqrt(gamma) eps - sqrt(1 - gamma) x_0 (v: Salimans & Ho, arXiv
+    2202.00512, section 4)."""
     match prediction:
         case "epsilon":
             return eps.float()
@@ -47,7 +47,7 @@ def target(prediction: Prediction, x_0: Image, eps: Image, gamma: SignalLevel) -
 
 
 def to_x_0(prediction: Prediction, output: Image, x_t: Image, gamma: SignalLevel) -> Image:
-    """The estimate of x_0 that an output of f_theta at (x_t, gamma) stands for."""
+    """The estimate of x_0 that an output of f_theta at (x_t, gamma) implies."""
     output, x_t = output.float(), x_t.float()
     match prediction:
         case "epsilon":

@@ -1,7 +1,7 @@
 """The intrinsic iteration at inference: x_T -> ... -> x_0, a face refined step by step, in float32.
 
-A sampler is a function of the estimator of x_0, the start x_T and the rising signal levels gamma at which the
-estimator is evaluated. Its result is the last estimate, which is where a step to gamma = 1 leads.
+A sampler is a function of the estimator of x_0, the start x_T and the rising signal levels gamma at which the estimator
+is evaluated. Its result is the last estimate, which equals a step to gamma = 1.
 """
 
 import math
@@ -154,7 +154,8 @@ def sample(
         Images in [-1, 1], float32.
 
     Raises:
-        ValueError: a number of generators that does not fit, or a chain that the schedule does not have.
+        ValueError: the number of generators differs from that of faces, or the schedule does not have the chain's
+            levels.
     """
     if len(generators) != len(x_d):
         raise ValueError(f"{len(x_d)} faces need {len(x_d)} generators, got {len(generators)}")

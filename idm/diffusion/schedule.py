@@ -1,7 +1,7 @@
 """Noise schedules: the cumulative signal level gamma_t = prod_{i<=t} alpha_i, with gamma_0 = 1.
 
-A schedule is a tensor ``gammas`` of T + 1 float64 numbers that fall strictly from 1 towards 0.
-float64, because SR3's first steps differ from 1 by 1e-6, where float32 keeps one digit only.
+A schedule is a tensor ``gammas`` of T + 1 float64 numbers that fall strictly from 1 towards 0. They are float64,
+because SR3's first levels differ from 1 by 1e-6, where float32 keeps only one digit.
 """
 
 import math

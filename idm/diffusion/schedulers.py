@@ -1,4 +1,4 @@
-"""Samplers as diffusers schedulers: how a saved model names its sampler, and what ours are compared with in tests.
+"""Samplers as diffusers schedulers: a saved model names its sampler by them, and tests compare our samplers with them.
 
 Only :class:`~idm.restorers.pipeline.IDMPipeline` needs them; :mod:`idm.diffusion.samplers` does the sampling.
 """
@@ -42,8 +42,8 @@ def next_timestep(timesteps: Int[Tensor, " n"], t: int) -> int:
 class DDIMScheduler(DiffusersDDIMScheduler):
     """diffusers' DDIM, but each step goes to the next of its own timesteps.
 
-    The base class goes to t - T // num_steps. Unless num_steps divides T that is another level than f_theta is told
-    next, and the last step leaves noise in the result.
+    The base class goes to t - T // num_steps. Unless num_steps divides T, this level differs from the one that f_theta
+    is given next, and the last step leaves noise in the result.
     """
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
@@ -75,13 +75,14 @@ class DDIMScheduler(DiffusersDDIMScheduler):
 
 
 class LangevinScheduler(SchedulerMixin, ConfigMixin):
-    """Ancestral sampling with the forward variance 1 - alpha, trailing spacing; speaks diffusers' dialect.
+    """Ancestral sampling with the forward variance 1 - alpha, trailing spacing; has the interface of diffusers'
+    schedulers.
 
     Args:
         num_train_timesteps: T, the number of ``trained_betas``; diffusers writes both.
         trained_betas: the T betas of the schedule.
-        prediction_type: what ``step`` is given: "sample" or "epsilon".
-        timestep_spacing, clip_sample: fixed; there for other schedulers that are made ``from_config``.
+        prediction_type: the kind of ``step``'s input: "sample" or "epsilon".
+        timestep_spacing, clip_sample: fixed; stored for other schedulers that are made ``from_config``.
     """
 
     order = 1

@@ -1,4 +1,4 @@
-"""Structural similarity as a loss of estimates, beside the pixels' (Zhao et al., arXiv 1511.08861, section III)."""
+"""Structural similarity as a loss, in addition to the pixel loss (Zhao et al., arXiv 1511.08861, section III)."""
 
 import torch
 from jaxtyping import Float

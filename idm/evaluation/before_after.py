@@ -1,4 +1,4 @@
-"""Whether one model restores some faces better than another: paired differences, with a rule that says so."""
+"""Whether one model restores faces better than another: paired differences, and the rule that decides."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +27,7 @@ class Verdict:
     """Attributes:
     metrics: {name: {"degraded", "before", "after", "difference", "low", "high"}}, means over the faces; the ends of the
         95 % interval of the difference are Student's.
-    num_faces: how many were measured.
-    helped: some measure is surely better, and none surely worse.
+    num_faces: number of measured faces. helped: some measure is significantly better, and none significantly worse.
     """
 
     metrics: dict[str, dict[str, float]]
@@ -54,7 +53,7 @@ def scores_by_face(
 
 
 def judge(degraded: Columns, before: Columns, after: Columns) -> Verdict:
-    """Compare the scores of the same faces, of metrics of which more is better.
+    """Compare the scores of the same faces, by metrics for which higher is better.
 
     Raises:
         ValueError: fewer than two faces.

@@ -1,4 +1,4 @@
-"""Several restorers on the same faces, degradations, noise and measures: one table."""
+"""Compare several restorers on the same faces, degradations, noise and metrics."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ SEEDS_APART = 1_000_000  # between the samples of one face: more than there are 
 
 @dataclass(frozen=True)
 class Measured:
-    """One face in numbers.
+    """The numbers of one face.
 
     Attributes:
         scores: by method: "degraded", "bicubic" (the same small face, enlarged by bicubic instead of bilinear
@@ -52,7 +52,7 @@ class Comparison:
 
 
 class Resized:
-    """A :class:`~idm.restorers.protocol.Restorer` at another size than its own: faces go in and come out resized.
+    """A :class:`~idm.restorers.protocol.Restorer` at another size than its own: it resizes faces before and after.
 
     Enlarging is bicubic, shrinking is bicubic with antialiasing.
     """
@@ -87,15 +87,15 @@ def compare(
 ) -> Iterator[Comparison]:
     """Restore and measure every pair by every restorer, all at the pairs' size.
 
-    The restorers take turns batch by batch, so that their seconds were measured under the same conditions. Sample k of
+    The restorers take turns batch by batch, so that their seconds are measured under the same conditions. Sample k of
     face i is drawn with seed + i + k ``SEEDS_APART``.
 
     Args:
         bicubic: the same pairs, brought back to size by bicubic interpolation; None if their degraded faces were given.
         strangers: for each pair the index of another, whose clean face is measured as if it were a restored one.
-        kept: by method, faces of an earlier run that was stopped, or of other processes; those of this run are added.
+        kept: by method, faces of an earlier, interrupted run or of other processes; those of this run are added.
         samples: how often each face is restored, by restorer; once by default.
-        share: (which, of how many): of several processes each restores its share of the batches.
+        share: (index, number) of this process, which restores its share of the batches.
     """
     size = pairs[0].hq.shape[0]
     at_size = {label: r if r.image_size == size else Resized(r, size) for label, r in restorers.items()}

@@ -1,4 +1,4 @@
-"""Run a restorer over frozen pairs, measure every face before and after, and sum up."""
+"""Run a restorer over frozen pairs, measure every face before and after, and summarise the scores."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def evaluate(
 def restore_timed(
     restorer: Restorer, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]
 ) -> tuple[list[UInt8[np.ndarray, "s s 3"]], float]:
-    """Restored faces as 8-bit RGB, and the seconds that each of them took.
+    """Restored faces as 8-bit RGB, and the seconds per face.
 
     The clock stops when the faces are on the CPU: before that, a GPU may not have computed them yet.
     """

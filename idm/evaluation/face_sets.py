@@ -1,4 +1,4 @@
-"""The test sets of the field: what each is, where it comes from, and whether a folder holds it whole."""
+"""The test sets of the field: what each is, where it comes from, and whether a folder holds it completely."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class FaceSet:
 
     Attributes:
         paired: whether it has originals: then the folder holds ``lq`` and ``hq`` with the same names, else images.
-        note: what must be known before its numbers are compared.
+        note: what to know before comparing its numbers.
     """
 
     name: str
@@ -97,7 +97,7 @@ def check_face_set(name: str, folder: Path) -> Iterator[str]:
     """The faults of a folder that should hold a set: missing folders, wrong numbers, unreadable or other images.
 
     Raises:
-        ValueError: no set has this name.
+        ValueError: there is no set of this name.
     """
     if name not in FACE_SETS:
         raise InvalidInput(f"{name!r} is not a known set; known: {', '.join(FACE_SETS)}")

@@ -28,7 +28,7 @@ def build_identity(networks: Networks) -> PairMetric:
     return identity
 
 
-def build_deg(networks: Networks) -> PairMetric:
+def build_angle(networks: Networks) -> PairMetric:
     """The angle between the embeddings, in degrees from 0 to 180."""
     identity = build_identity(networks)
 
@@ -61,6 +61,6 @@ METRICS = (
         "pair",
         f"Angle in degrees between {_FEATURES}. Published Deg columns use ArcFace ResNet-18 and drop pairs below 1 "
         "degree: not comparable with this one.",
-        build_deg,
+        build_angle,
     ),
 )

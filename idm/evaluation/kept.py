@@ -1,5 +1,5 @@
-"""Measured faces on the disk until a comparison is done: one that was killed resumes where it was, and several
-processes share the work."""
+"""Measured faces on the disk until a comparison is done, so that a killed one resumes and several processes share the
+work."""
 
 import hashlib
 import io
@@ -17,7 +17,7 @@ from idm.io.atomic import write_bytes
 
 @dataclass(frozen=True)
 class KeptFace:
-    """A face, 8-bit RGB, the seconds that restoring it took, and its scores by metric."""
+    """A face, 8-bit RGB, the seconds of its restoration, and its scores by metric."""
 
     image: UInt8[np.ndarray, "s s 3"]
     seconds: float
@@ -25,11 +25,11 @@ class KeptFace:
 
 
 class KeptFaces:
-    """One method's faces, a file for each sample of each, which is whole or not there.
+    """One method's faces, with a file for each sample of each face, written atomically.
 
     Args:
         root: of all methods; it is made with the first face.
-        key: whatever the faces follow from: settings, weights, commit. Faces of another key are not seen.
+        key: everything that determines the faces: settings, weights, commit. Faces of another key are ignored.
     """
 
     def __init__(self, root: Path, key: Mapping[str, object]) -> None:
@@ -37,7 +37,7 @@ class KeptFaces:
         self._folder = root / hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def load(self, pair: Pair, sample: int = 0) -> KeptFace | None:
-        """What was kept of a pair; None if nothing was, or of other pixels."""
+        """The stored faces of a pair; None if there are none, or if they are of other pixels."""
         path = self._path(pair, sample)
         if not path.is_file():
             return None

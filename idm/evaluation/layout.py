@@ -21,11 +21,11 @@ _TEX = str.maketrans(
 
 @dataclass(frozen=True)
 class Content:
-    """What a table says.
+    """The content of a table.
 
     Attributes:
         table: a row for each method; each cell is a mean, with its interval behind it if there is one.
-        interval: how the intervals were made.
+        interval: how the intervals were computed.
         differences: a row for every two restorers; None if there are none.
         notes: what each column is, and where the numbers come from.
         numbers: all numbers of both tables in full precision.

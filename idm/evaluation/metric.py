@@ -1,8 +1,8 @@
-"""What a metric is: one row of the table, with its protocol and the function that builds it.
+"""The definition of a metric: one row of the table, with its protocol and the function that builds it.
 
 The contract of every metric: images are RGB float32 height x width x 3 in [0, 1], or 8-bit where a whole set is
-compared. Whatever breaks it is a ValueError, since a picture in another range gives a plausible, wrong number. Nothing
-is downloaded: a metric whose weights are missing raises FileNotFoundError, which says which file it wants and where.
+compared. Other input is a ValueError, since a picture in another range would give a plausible but wrong number. Nothing
+is downloaded: a metric whose weights are missing raises FileNotFoundError, which names the file and its folder.
 """
 
 import hashlib
@@ -29,10 +29,10 @@ PairMetric = Callable[[Image01, Image01], float]  # (restored, hq)
 
 @runtime_checkable
 class SetMetric(Protocol):
-    """Describes every image when it comes, so that none is kept in memory, and then compares the sets.
+    """Computes features of each image as it arrives, so that no image is kept in memory, and then compares the sets.
 
-    ``num_features`` is the number d of features whose covariance is fitted, None where none is: a set of n <= d images
-    has a singular covariance, and the number then cannot rank methods.
+    ``num_features`` is the number d of features whose covariance is fitted, None if none is fitted: a set of n <= d
+    images has a singular covariance, and the number then cannot rank methods.
     """
 
     num_features: int | None
@@ -43,7 +43,7 @@ class SetMetric(Protocol):
 
 
 class Networks:
-    """The networks that several metrics share, each loaded when first asked for.
+    """The networks that several metrics share, each loaded on first use.
 
     Args:
         weights_dir: folder of weights files; by default searched as :func:`idm.io.weights.find_weights` says.
@@ -97,7 +97,7 @@ class FaceEmbeddings:
 
 
 class FaceLandmarks:
-    """The landmarks of aligned faces; each image is looked at once."""
+    """The landmarks of aligned faces; each image is processed once."""
 
     def __init__(self, network: "LandmarkNet") -> None:
         self.network = network
@@ -115,9 +115,9 @@ class Metric:
     """One column of a table.
 
     Attributes:
-        name: what ``--metrics`` calls it.
+        name: its name in ``--metrics``.
         title: its column's heading.
-        better: the direction of better; "one" where 1 is best.
+        better: the better direction; "one" if 1 is best.
         kind: what it compares: a "pair" (restored, hq), a "single" image without reference, or a "set" of images with
             another, in any order.
         protocol: colour space, range, implementation and version, for the notes below each table.
@@ -136,7 +136,7 @@ class Metric:
 
     @property
     def full_reference(self) -> bool:
-        """Whether it needs the original of each image."""
+        """Whether the metric needs the original of each image."""
         return self.kind == "pair"
 
     @property
@@ -146,7 +146,7 @@ class Metric:
 
 
 def check_images(restored: Image01, hq: Image01, smallest: int = 1) -> None:
-    """Refuse images of different shapes, too small ones, and values outside [0, 1]."""
+    """Reject images of different shapes, too small ones, and values outside [0, 1]."""
     if restored.shape != hq.shape:
         raise InvalidInput(f"images to compare differ in shape: {restored.shape} and {hq.shape}")
     height, width, _ = restored.shape

@@ -1,8 +1,8 @@
-"""The table of metrics: what each number in our tables means exactly, and how to compute it.
+"""The table of metrics: the exact definition of each number in our tables, and the function that computes it.
 
-A metric is one row of the ``METRICS`` of its module (:mod:`~idm.evaluation.pixels`,
-:mod:`~idm.evaluation.identity`, :mod:`~idm.evaluation.shape`, :mod:`~idm.evaluation.perceptual`,
-:mod:`~idm.evaluation.sets`). Every command reads the table here, so that adding a metric is adding a row and its test.
+A metric is one row of the ``METRICS`` of its module (:mod:`~idm.evaluation.pixels`, :mod:`~idm.evaluation.identity`,
+:mod:`~idm.evaluation.shape`, :mod:`~idm.evaluation.perceptual`, :mod:`~idm.evaluation.sets`). Every command reads the
+table here, so that a new metric needs only a row and its test.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ class Metrics:
     Attributes:
         each: of single faces, functions (restored, hq) -> score.
         together: of all faces together.
-        missing: why those that could not be built are missing.
-        networks: what they share.
+        missing: metrics that could not be built, with the reason.
+        networks: the networks that they share.
     """
 
     each: dict[str, PairMetric]
@@ -40,7 +40,7 @@ class Metrics:
 
 
 def build_metric(name: str, weights_dir: Path | None = None, device: str = "cpu") -> PairMetric | SetMetric:
-    """The function behind one name, with its weights loaded.
+    """The function of one metric, with its weights loaded.
 
     Args:
         name: a key of ``METRICS``.
@@ -49,7 +49,7 @@ def build_metric(name: str, weights_dir: Path | None = None, device: str = "cpu"
         device: where networks run, such as "cpu" or "cuda:0".
 
     Raises:
-        FileNotFoundError: a weights file is missing; says which and where to put it.
+        FileNotFoundError: a weights file is missing; names it and where to put it.
         MissingPackage: the extra ``[metrics]`` is not installed.
         ValueError: an unknown name.
     """
@@ -74,8 +74,8 @@ def build_metrics(
         has_reference: a set of faces is known that the set metrics compare with.
 
     Raises:
-        ValueError: an unknown name, or none looks at single faces.
-        FileNotFoundError: none of those that look at single faces could be built.
+        ValueError: an unknown name, or none of the metrics is of single faces.
+        FileNotFoundError: none of the metrics of single faces could be built.
     """
     rows = [_row(name) for name in names]
     if all(row.kind == "set" for row in rows):
@@ -121,10 +121,11 @@ def _build(row: Metric, networks: Networks) -> PairMetric | SetMetric:
     try:
         return row.build(networks)
     except ModuleNotFoundError as error:
-        if error.name not in ("lpips", "pyiqa"):
+        package = (error.name or "").partition(".")[0]
+        if package not in ("facexlib", "lpips", "pyiqa"):
             raise
         remedy = "pip install 'idm-face-restoration[metrics]'"
-        raise MissingPackage(f"{row.name} needs the package {error.name}: {remedy}") from None
+        raise MissingPackage(f"{row.name} needs the package {package}: {remedy}") from None
 
 
 def _row(name: str) -> Metric:

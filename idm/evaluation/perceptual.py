@@ -1,4 +1,4 @@
-"""Metrics of learned perception: LPIPS, DISTS, and quality without reference, through the packages lpips and pyiqa."""
+"""Learned perceptual metrics: LPIPS, DISTS, and quality without reference, through the packages lpips and pyiqa."""
 
 import math
 from collections.abc import Callable
@@ -70,7 +70,7 @@ def build_niqe(networks: Networks) -> PairMetric:
 
 
 def _pyiqa(name: str, files: tuple[str, ...], hub: str | None = None, **options: Any) -> Callable[[Networks], Any]:
-    """The builder of a metric of pyiqa, which would download what is not there, so that it is looked for first.
+    """The builder of a metric of pyiqa, which would download missing files, so the builder checks for them first.
 
     Args:
         files: weights below torch's hub folder, where pyiqa looks.

@@ -75,7 +75,7 @@ def build_ms_ssim() -> PairMetric:
 
 
 def colour_shift(restored: Image01, hq: Image01) -> float:
-    """Distance of the mean colours in CIE L*a*b*; 2.3 is about the smallest that a viewer notices."""
+    """Distance of the mean colours in CIE L*a*b*; 2.3 is about the smallest noticeable difference."""
     from skimage.color import rgb2lab
 
     check_images(restored, hq)

@@ -1,4 +1,4 @@
-"""Comparisons as one self-contained page, which asks no host for anything: tables, plots as SVG, worst cases."""
+"""Comparisons as one self-contained page, which loads nothing from other hosts: tables, SVG plots, worst cases."""
 
 import csv
 import json
@@ -24,16 +24,16 @@ Point = tuple[str, float, float]  # label, x, y
 
 
 class ReportError(InvalidInput):
-    """A folder holds no comparison; the message begins with its path."""
+    """A folder does not hold a comparison; the message begins with its path."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A comparison as ``idm compare`` wrote it.
+    """A comparison read from the files of ``idm compare``.
 
     Attributes:
         scores: columns of scores.csv by their headings, such as "psnr_idm".
-        grid: the PNG of faces before and after, None if it is not to be shown.
+        grid: the PNG of faces before and after, None if it is not shown.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Metrics of whole sets: how likely are the restored faces among the originals, whichever belongs to which?"""
+"""Metrics of whole sets: distances between the distributions of the restored and the original faces."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -93,7 +93,7 @@ class SetScores:
         self._described: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
 
     def add(self, images: Mapping[str, Image8]) -> None:
-        """One face, in every column."""
+        """Add one face, in every column."""
         for column, image in images.items():
             for name, metric in self._metrics.items():
                 self._described[column][name].append(metric.describe(image))

@@ -16,7 +16,7 @@ def build_lmd(networks: Networks) -> PairMetric:
         check_images(restored, hq)
         height, width, _ = hq.shape
         if height != width:
-            raise InvalidInput(f"landmarks are looked for in square aligned faces, got {height} x {width}")
+            raise InvalidInput(f"landmarks need square aligned faces, got {height} x {width}")
         distances = np.linalg.norm(landmarks(restored) - landmarks(hq), axis=1)
         return float(distances.mean() * SIDE / height)
 

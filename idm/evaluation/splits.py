@@ -1,4 +1,4 @@
-"""Are the evaluated faces really held out? Byte-identical files of two splits, and copies in other files."""
+"""Check that evaluated faces are held out: find identical files in two splits, and copies in other files."""
 
 import hashlib
 import io
@@ -62,8 +62,8 @@ def nearest_pairs(train: Path, evaluated: Path, network: IdentityNet, cache: Pat
 
     Args:
         train, evaluated: folders of aligned faces.
-        cache: folder where embeddings are kept, by the content of the files they belong to.
-        weights: what the network's weights are, such as their checksum.
+        cache: folder for embeddings, which are stored by the content of their files.
+        weights: identifies the network's weights, for example by their checksum.
     """
     known, asked = (embed_folder(folder, network, cache, weights) for folder in (train, evaluated))
     names, own = (
@@ -76,7 +76,7 @@ def nearest_pairs(train: Path, evaluated: Path, network: IdentityNet, cache: Pat
 
 
 def embed_folder(folder: Path, network: IdentityNet, cache: Path, weights: str) -> Float32[np.ndarray, "n d"]:
-    """Embeddings of all faces of a folder, in the order of their paths. Only those of new or changed files cost."""
+    """Embeddings of all faces of a folder, in the order of their paths. Only new or changed files are embedded."""
     faces = FolderFaces(folder, _SIDE)
     starts = tqdm(range(0, len(faces), _CHUNK), desc=f"embedding {folder.name}", disable=not sys.stderr.isatty())
     return np.concatenate(

@@ -18,8 +18,8 @@ def mean_and_interval(
 ) -> tuple[float, float | None, float | None]:
     """The mean, and the ends of its 95 % studentised bootstrap interval: (mean, low, high).
 
-    The ends are None where the values cannot give them: fewer than ten, or nearly all of them equal. Of equal values
-    both are the mean. Equal arguments give equal results.
+    The ends are None if there are fewer than ten values or nearly all of them are equal. If all are equal, both ends
+    are the mean. Equal arguments give equal results.
 
     The interval inverts the distribution of t* = (m* - m) / s* over resamples, where a percentile or BCa interval uses
     that of m* alone and is too short for few, skewed values: of 24 log-normal ones those contain the mean in 85 and

@@ -1,8 +1,7 @@
 """Tables from result files: ``python -m idm.evaluation.tables experiments/tables/*.yaml``.
 
-A table's YAML names result files that ``idm evaluate`` or ``idm compare`` wrote; beside it the table appears as
-Markdown, as LaTeX and as CSV (:mod:`~idm.evaluation.layout`). A test fails when a committed table is not what its
-files give.
+A table's YAML names result files that ``idm evaluate`` or ``idm compare`` wrote; the table is written beside it as
+Markdown, LaTeX and CSV (:mod:`~idm.evaluation.layout`). A test fails if a committed table does not match its files.
 """
 
 import json
@@ -29,7 +28,7 @@ def render(spec_path: Path) -> dict[str, str]:
     "restored" or "degraded"). Paths are relative to the YAML.
 
     Raises:
-        ValueError: the rows were measured by different protocols or on different data.
+        ValueError: the rows have different protocols or different data.
     """
     spec = yaml.safe_load(spec_path.read_text())
     if "comparison" in spec:
@@ -70,7 +69,7 @@ def render_comparison(result: dict[str, Any]) -> str:
 
 
 def comparison_content(result: dict[str, Any]) -> Content:
-    """What the table of a comparison.json holds, in any format."""
+    """The content of the table of a comparison.json, for all formats."""
     numbers = [number for row in result["rows"] for number in _numbers(row["label"], row["metrics"])]
     for row in result["rows"]:
         numbers += [(row["label"], "diversity", row["diversity"])] if "diversity" in row else []

@@ -1,9 +1,8 @@
 """The cleaning job: x* = f_theta(x) for all x ~ P_X, behind the gate, in shards.
 
-The source is cut into shards of consecutive faces and each shard into fixed batches. A shard is finished when its
-file and the record of it are there. Its content depends on source, model and settings only: not on which process made
-it, or how often the job was killed. Processes on several machines share the output folder and need not talk to one
-another.
+The source is cut into shards of consecutive faces and each shard into fixed batches. A shard is finished when its file
+and its record exist. Its content depends only on source, model and settings, not on the process that made it or on
+interruptions. Processes on several machines share the output folder and need no other communication.
 """
 
 import hashlib
@@ -52,12 +51,12 @@ ABOUT = "clean.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """How a job cleans; with source and model all that its result depends on.
+    """How a job cleans. Together with source and model, these settings determine its result.
 
     Args:
-        samples: x* drawn for each face, of which the accepted one with the best identity counts.
+        samples: x* drawn for each face, of which the accepted one with the best identity is used.
         batch_size: faces restored at once.
-        shard_size: faces of a shard; what a kill can cost at most, for each process.
+        shard_size: faces of a shard, the most that a kill can cost each process.
     """
 
     seed: int = 0
@@ -71,9 +70,9 @@ class Cleaning:
     """One process's view of a job.
 
     Args:
-        about: what "source" and "model" are, as JSON; a folder made with anything else is refused.
+        about: "source" and "model" as JSON; a folder that was made with others is rejected.
         gate: None accepts every x*.
-        identity: None if the gate does without.
+        identity: None if the gate does not need it.
     """
 
     def __init__(
@@ -102,10 +101,10 @@ class Cleaning:
         self.paths = [shard_path(output, number, len(self.ranges)) for number in range(len(self.ranges))]
 
     def claim(self) -> None:
-        """Take the output folder, or refuse one that holds another job or has no room; the main process alone.
+        """Claim the output folder, or reject one that holds another job or lacks space; for the main process only.
 
         Raises:
-            CleanError: saying what differs, or how much space is missing.
+            CleanError: states what differs, or how much space is missing.
         """
         path = self.output / ABOUT
         ours = [self.output / name for name in (CARD, MANIFEST, SUMMARY)]
@@ -118,7 +117,7 @@ class Cleaning:
             if changed:
                 raise CleanError(
                     f"{self.output}: holds the result of a job with another {', '.join(changed)}; "
-                    "choose another output folder, or delete that one to start anew"
+                    "choose another output folder, or delete this one to start again"
                 )
         try:
             (self.output / DATA).mkdir(parents=True, exist_ok=True)
@@ -131,10 +130,10 @@ class Cleaning:
         write_json(path, self.about)
 
     def _verify(self) -> None:
-        """Let finished shards that are damaged count as missing, and refuse a source that has changed since.
+        """Treat damaged finished shards as missing, and reject a source that has changed since.
 
         Raises:
-            CleanError: it has.
+            CleanError: the source has changed.
         """
         for shard in self.paths:
             if not is_whole(shard):
@@ -145,18 +144,18 @@ class Cleaning:
             origin = hashlib.sha256("".join(islice(found, len(self.ranges[number]))).encode()).hexdigest()
             if origin != read_record(self.paths[number])["source_sha256"]:
                 raise CleanError(
-                    f"{self.paths[number]}: was made of other faces than the source has now; bring the source back, "
-                    "or choose another output folder"
+                    f"{self.paths[number]}: was made from other faces than the source has now; restore the source, or "
+                    "choose another output folder"
                 )
 
     def todo(self) -> list[int]:
-        """Numbers of the shards that are not there yet."""
+        """Numbers of the missing shards."""
         return [number for number, path in enumerate(self.paths) if not is_finished(path)]
 
     def run(self, shards: Sequence[int], on_batch: Callable[[int], None]) -> None:
-        """Make some shards, in their order; ``on_batch`` learns of every face that is done.
+        """Make some shards, in their order; ``on_batch`` is called with the number of finished faces.
 
-        Threads read the faces to come and write the shard before this one while it is restored.
+        Threads read the next faces and write the previous shard while this one is restored.
         """
         read = reader(self.source, must_be_alignable=self.identity is not None)
         indices = [index for number in shards for index in self.ranges[number]]
@@ -177,7 +176,7 @@ class Cleaning:
     def _restore(
         self, coming: Iterable[tuple[int, Future[Read]]], on_batch: Callable[[int], None], origin: "hashlib._Hash"
     ) -> tuple[list[CleanedFace], list[Entry]]:
-        """A shard's faces, batch by batch, and those that cannot be read; ``origin`` hashes what they come from."""
+        """A shard's faces, batch by batch, and those that cannot be read; ``origin`` hashes their source."""
         faces: list[CleanedFace] = []
         unreadable: list[Entry] = []
 
@@ -266,7 +265,7 @@ class Cleaning:
 def _ahead(
     threads: Executor, read: Callable[[int], Read], indices: Iterable[int], depth: int
 ) -> Iterator[tuple[int, Future[Read]]]:
-    """Faces in their order, of which ``depth`` are being read before they are asked for."""
+    """Faces in their order; up to ``depth`` are read ahead."""
     pending: deque[tuple[int, Future[Read]]] = deque()
     for index in indices:
         pending.append((index, threads.submit(read, index)))
@@ -296,7 +295,7 @@ def _read_about(path: Path) -> dict[str, Any]:
     except (CheckpointError, OSError):
         about = None
     if not isinstance(about, dict):
-        raise CleanError(f"{path}: is damaged; delete the folder and clean anew, or choose another output folder")
+        raise CleanError(f"{path}: is damaged; delete the folder and clean again, or choose another output folder")
     return about
 
 

@@ -1,4 +1,4 @@
-"""Which x* = f_theta(x) may take the place of x: the one that is better, damages nothing and is the same person."""
+"""Which x* = f_theta(x) may replace x: one that is better, worse in nothing, and shows the same person."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,17 +11,17 @@ Reason = Literal["no gate", "better", "identity", "softer", "noisier", "blockier
 
 @dataclass(frozen=True)
 class Gate:
-    """What x* must keep, and what it must gain lest x was good enough and stays. Shares are relative to x.
+    """What x* must keep, and what it must improve to replace x. Shares are relative to x.
 
     Args:
-        min_identity: cosine of the MobileFaceNet embeddings of x and x* (without their mirror images), at least;
-            None asks for no embedding.
+        min_identity: cosine of the MobileFaceNet embeddings of x and x* (without their mirror images), at least; None
+            disables this check.
         max_sharpness_loss: share of sharpness that x* may lose.
-        max_noise_gain: noise that x* may have more, in 1/255.
-        max_blockiness_gain: blockiness that x* may have more.
+        max_noise_gain: noise that x* may add, in 1/255.
+        max_blockiness_gain: blockiness that x* may add.
         min_sharpness_gain: share of sharpness that makes x* better than x.
-        min_noise_loss: loss of noise, in 1/255, that does.
-        min_blockiness_loss: loss of blockiness that does.
+        min_noise_loss: loss of noise, in 1/255, that makes x* better.
+        min_blockiness_loss: loss of blockiness that makes x* better.
     """
 
     min_identity: float | None = 0.6
@@ -42,10 +42,10 @@ class Decision:
 def decide(gate: Gate | None, before: Quality, after: Quality, identity: float | None) -> Decision:
     """Whether x* (``after``) replaces x (``before``), and why; the first rule that x* breaks is the reason.
 
-    Without a gate every x* does, as document A writes it: "over all training data".
+    Without a gate every x* replaces x, as in document A: "over all training data".
 
     Raises:
-        ValueError: the gate asks for an identity that was not measured.
+        ValueError: the gate needs an identity, but none was measured.
     """
     if gate is None:
         return Decision(True, "no gate")

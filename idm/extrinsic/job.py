@@ -1,4 +1,4 @@
-"""A cleaning job over all processes: who makes which shard, the progress of the whole, and the end."""
+"""A cleaning job over all processes: their shares of the shards, the overall progress, and the summary."""
 
 import sys
 import time
@@ -17,7 +17,7 @@ POLL_SECONDS = 1.0
 
 @runtime_checkable
 class Processes(Protocol):
-    """What of :class:`accelerate.PartialState` a job needs."""
+    """The part of :class:`accelerate.PartialState` that a job needs."""
 
     @property
     def process_index(self) -> int: ...
@@ -32,7 +32,7 @@ class Processes(Protocol):
 
 
 def run_job(job: Cleaning, state: Processes) -> dict[str, Any]:
-    """Make this process's share of the missing shards; gives the whole job's summary once it is finished.
+    """Make this process's share of the missing shards; return the summary of the whole job once it is finished.
 
     Raises:
         CleanError: see :class:`~idm.extrinsic.clean.Cleaning` and :func:`~idm.extrinsic.manifest.finish`.
@@ -67,7 +67,7 @@ def _is_whole(summary: Path) -> bool:
 
 
 class Progress:
-    """A bar over the whole job: own faces as they are done, other processes' by the shards that they finish."""
+    """A progress bar over the whole job: this process's faces one by one, other processes' by finished shards."""
 
     def __init__(self, job: Cleaning, todo: list[int], mine: list[int], shown: bool) -> None:
         self.job, self.own = job, 0

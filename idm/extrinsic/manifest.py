@@ -1,4 +1,4 @@
-"""What a finished job leaves beside its shards: manifest, summary and data-set card."""
+"""The files of a finished job beside its shards: manifest, summary and data-set card."""
 
 import json
 import math
@@ -18,7 +18,7 @@ MANIFEST, SUMMARY, CARD = "manifest.jsonl", "summary.json", "README.md"
 
 
 def finish(output: Path, shards: Sequence[Path], about: dict[str, Any]) -> dict[str, Any]:
-    """Assemble the manifest of all shards, sum it up, and describe the data set; gives the summary.
+    """Assemble the manifest of all shards, write its summary and the data-set card; returns the summary.
 
     Every line of the manifest also names the model that drew x*, by hash, with its sampler.
 
@@ -27,7 +27,7 @@ def finish(output: Path, shards: Sequence[Path], about: dict[str, Any]) -> dict[
     """
     entries = [entry for shard in shards for entry in read_entries(shard)]
     if [entry.index for entry in entries] != list(range(about["num_faces"])):
-        raise CleanError(f"{output}: the shards do not hold every face exactly once; delete the folder and clean anew")
+        raise CleanError(f"{output}: the shards do not hold every face exactly once; delete the folder and clean again")
     lines = (json.dumps({**asdict(entry), "model": about["model"]}, ensure_ascii=False) for entry in entries)
     write_text(output / MANIFEST, "".join(f"{line}\n" for line in lines))
     summary = summarise(entries)
@@ -56,7 +56,7 @@ def _read_row(path: Path, number: int, line: bytes) -> Entry:
         return Entry(**row)
     except Exception as error:  # also of values of a wrong type
         raise CleanError(
-            f"{path}: line {number} is damaged; delete {SUMMARY}, and the same command writes both anew"
+            f"{path}: line {number} is damaged; delete {SUMMARY}, and the same command writes both again"
         ) from error
 
 
@@ -64,7 +64,7 @@ def summarise(entries: Sequence[Entry]) -> dict[str, Any]:
     """Counts, and how far the pool has moved: a face that stayed has identity 1 and moved no colour.
 
     Returns:
-        "drift" holds the share of faces exchanged and, of the new pool against the old one, the mean identity and
+        "drift" holds the share of faces replaced and, of the new pool against the old one, the mean identity and
         colour shift (R, G, B, 1/255) and the PSNR of the mean squared error of all faces, None where nothing
         changed; "quality" the pool's means before and after.
     """
@@ -117,15 +117,15 @@ configs:
 
 # Faces cleaned by an extrinsic iteration of IDM
 
-Each face x of the source was restored, x* = f_theta(x); x* stands here where it passed the gate, else x.
-`datasets.load_dataset("parquet", data_files="data/*.parquet")` reads it; `manifest.jsonl` says of every face what was
-decided and why. Rights and terms are those of the source.
+Each face x of the source was restored, x* = f_theta(x); the data set holds x* if it passed the gate, else x.
+`datasets.load_dataset("parquet", data_files="data/*.parquet")` reads it; `manifest.jsonl` states the decision on every
+face and its reason. Rights and terms are those of the source.
 
 | decision | faces |
 |---|---|
 {reasons}| unreadable, left out | {summary["unreadable"]} |
 
-{summary["accepted"]} of {summary["num_faces"]} faces were exchanged; {summary["duplicates"]} are duplicates of others.
+{summary["accepted"]} of {summary["num_faces"]} faces were replaced; {summary["duplicates"]} are duplicates of others.
 Drift of the set: identity {identity}, colour {drift["colour"]} (R, G, B in 1/255).
 
 ```json

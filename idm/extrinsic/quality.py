@@ -1,8 +1,8 @@
-"""How good a picture of a face is, without its original and without weights: three numbers, each for one fault.
+"""The quality of a picture of a face, without its original and without weights: three numbers, one for each fault.
 
-One number cannot do it: whatever counts fine detail counts noise as detail. So sharpness is taken where the face has
-edges, noise where it is flat, and blockiness on JPEG's grid. All three are our own choice; how surely each
-tells spoiled faces from their originals is measured by ``experiments/extrinsic/quality.py``.
+One number is not enough, since a measure of fine detail also counts noise as detail. So sharpness is measured at edges,
+noise in flat parts, and blockiness on JPEG's grid. All three are our own choice; how well each separates degraded faces
+from their originals is measured by ``experiments/extrinsic/quality.py``.
 """
 
 import math
@@ -60,7 +60,7 @@ def measure(image: UInt8[np.ndarray, "s s 3"]) -> Quality:
 
 
 def sharpness_at_edges_of(image: UInt8[np.ndarray, "s s 3"], other: UInt8[np.ndarray, "s s 3"]) -> float:
-    """Sharpness of a picture where another one of the same face has its strongest edges, across those.
+    """Sharpness of a picture at the strongest edges of another picture of the same face, measured across these edges.
 
     :func:`measure` looks for the edges in the picture itself, where strong noise makes some of its own. What looks for
     them in a picture that has none is not misled: noise is then as often against an edge as with it.

@@ -1,4 +1,4 @@
-"""Faces of a source, each with a hash of what it was read from."""
+"""Faces of a source, each with a hash of its file or row."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,14 +24,14 @@ from idm.io.images import ImageError, image_error
 
 
 class Read(NamedTuple):
-    """A face, or why there is none; ``digest`` is of its bytes, name and landmarks."""
+    """A face, or the reason why there is none; ``digest`` is a hash of its bytes, name and landmarks."""
 
     digest: str
     face: Face | ImageError
 
 
 def reader(source: FaceSource | StreamedFaces, must_be_alignable: bool) -> Callable[[int], Read]:
-    """Faces by rising index; one that cannot be aligned for the identity counts as one that cannot be read."""
+    """Faces by rising index; a face that cannot be aligned for the identity counts as unreadable."""
     stream = enumerate(source.rows_in_order()) if isinstance(source, StreamedFaces) else iter(())
 
     def read(index: int) -> Read:
@@ -73,7 +73,7 @@ def digests(source: FaceSource | StreamedFaces, indices: Iterable[int]) -> Itera
 
 
 def digest(source: FaceSource, index: int) -> str:
-    """A hash of what face ``index`` is made from; where that is not known, of the face itself."""
+    """A hash of the file or row of face ``index``, or of the face itself if its origin is not known."""
     match source:
         case Cached():
             return digest(source.source, index)

@@ -1,4 +1,4 @@
-"""What a cleaning job did, for the eye: sheets of faces before and after, and a page around them."""
+"""A visual report of a cleaning job: sheets of faces before and after, on one page."""
 
 import html
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ Pictures = Callable[[Sequence[Entry]], list[tuple[np.ndarray, np.ndarray]]]
 
 
 def write_report(output: Path, pictures: Pictures, num_shown: int = 12, seed: int = 0) -> Path:
-    """Sheets of the most changed, the rejected and random faces under ``output/report``; gives the page's path.
+    """Sheets of the most changed, the rejected and random faces under ``output/report``; returns the page's path.
 
     Raises:
         CleanError: the job is not finished.
@@ -37,7 +37,7 @@ def write_report(output: Path, pictures: Pictures, num_shown: int = 12, seed: in
 
 
 def choose(entries: Sequence[Entry], num_shown: int, seed: int) -> dict[str, list[Entry]]:
-    """Which faces a report shows: exchanged ones farthest from their originals, rejected ones, and any."""
+    """Which faces a report shows: replaced ones farthest from their originals, rejected ones, and any."""
     read = [entry for entry in entries if entry.seed is not None]
     changed = sorted((e for e in read if e.accepted and e.psnr is not None), key=lambda e: (e.psnr, e.index))
     rejected = [e for e in read if not e.accepted and e.reason != "no better"]
@@ -77,7 +77,7 @@ def _page(summary: dict, sections: Sequence[str]) -> str:
 div {{ display: flex; gap: 2rem; align-items: flex-start; overflow-x: auto }} td, th {{ padding: 0 .6rem 0 0;
 text-align: left; white-space: nowrap }}</style>
 <h1>Cleaned faces</h1>
-<p>{summary["accepted"]} of {summary["num_faces"]} faces were exchanged ({reasons}); {summary["unreadable"]} could not
+<p>{summary["accepted"]} of {summary["num_faces"]} faces were replaced ({reasons}); {summary["unreadable"]} could not
 be read, {summary["duplicates"]} are duplicates.</p>
 <p>Drift of the set: identity {_number(drift["identity"], 4)}, colour {drift["colour"]} (R, G, B in 1/255).</p>
 {"".join(sections)}

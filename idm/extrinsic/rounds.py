@@ -1,6 +1,6 @@
 """Rounds of the extrinsic iteration: train f_theta, clean the data with it, train f_theta* on them, and so on.
 
-Every stage has a folder of its own, ``round_0``, ``clean_0``, ``round_1``, ..., and can be killed and gone on with.
+Every stage has a folder of its own, ``round_0``, ``clean_0``, ``round_1``, ..., and can be killed and resumed.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,11 @@ TABLE = "rounds.json"
 
 @dataclass(frozen=True)
 class Stages:
-    """What a round does; both are done at once where they were done before.
+    """The two stages of a round; a finished stage returns at once.
 
     Attributes:
-        train: trains round k; gives the metrics it validated with at the end, see
-            :func:`idm.evaluation.engine.summarise`.
-        clean: cleans the originals with what round k trained; gives the job's summary.
+        train: trains round k; returns the metrics of its last validation, see :func:`idm.evaluation.engine.summarise`.
+        clean: cleans the originals with the model of round k; returns the job's summary.
     """
 
     train: Callable[[int], dict[str, Any]]
@@ -30,7 +29,7 @@ class Stages:
 
 
 class Rounds:
-    """Trainings 0 ... num_rounds with a cleaning between each two.
+    """Trainings 0 to num_rounds, with a cleaning between two trainings.
 
     Args:
         max_validation_loss: dB of PSNR by which a round may validate worse than the one before it.
@@ -43,7 +42,7 @@ class Rounds:
         self.stopped: str | None = None
 
     def fit(self) -> None:
-        """Go through all rounds, or to the one that validates worse than the one before it."""
+        """Run all rounds, or stop at the first that validates worse than the one before it."""
         for number in range(self.num_rounds + 1):
             row: dict[str, Any] = {"round": number, **self.stages.train(number)}
             self.rows.append(row)
@@ -74,7 +73,7 @@ class Rounds:
         """Print a line for each round, and where its files are."""
         if not PartialState().is_main_process:
             return
-        print("\nround   PSNR    SSIM   exchanged  identity  colour drift (R, G, B in 1/255)")
+        print("\nround   PSNR    SSIM    replaced  identity  colour drift (R, G, B in 1/255)")
         for row in self.rows:
             psnr, ssim = (row["metrics"][name]["restored"]["mean"] for name in ("psnr", "ssim"))
             line = f"{row['round']:5}  {psnr:6.3f}  {ssim:6.4f}"

@@ -1,8 +1,6 @@
-"""P_X* on the disk: parquet shards that Hugging Face's ``datasets`` reads, each whole or not there.
-
-A shard holds the faces of a fixed range of the source. Its bytes follow from its rows alone, so a shard that was
-lost is written again exactly as it was.
-"""
+"""P_X* on the disk: parquet shards that Hugging Face's ``datasets`` reads, each complete or absent. A shard holds the
+faces of a fixed range of the source. Its bytes depend only on its rows, so a lost shard is written again with the same
+bytes."""
 
 import io
 import json
@@ -35,17 +33,17 @@ class CleanError(UserError, RuntimeError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the manifest: what became of a face. Without ``seed`` the face could not be read.
+    """One line of the manifest: the outcome of a face. Without ``seed`` the face could not be read.
 
     Attributes:
         id: the face's name in its source.
         index: its number there.
         sha256: of its pixels as read, at the model's size; equal for duplicates.
         seed: of the noise that gave x*.
-        accepted: whether x* took its place.
-        reason: of :data:`idm.extrinsic.gate.Reason`, or what is wrong with the file.
+        accepted: whether x* replaced it.
+        reason: one of :data:`idm.extrinsic.gate.Reason`, or the fault of the file.
         identity: cosine of the embeddings of x and x*; None if not measured.
-        psnr: of x* against x, in dB; None where they are equal.
+        psnr: of x* against x, in dB; None if they are equal.
         colour_shift: mean of x* minus mean of x, in R, G, B, in 1/255.
     """
 
@@ -88,7 +86,7 @@ def shard_path(folder: Path, number: int, total: int) -> Path:
 
 
 def record_path(shard: Path) -> Path:
-    """Where a finished shard's bytes and origin are on record: its length, its sha256, and that of its source."""
+    """The path of a finished shard's record: its length, its sha256, and that of its source."""
     return shard.parent.with_name(RECORDS) / f"{shard.name}.json"
 
 
@@ -97,7 +95,7 @@ def read_record(shard: Path) -> dict[str, Any]:
 
 
 def is_finished(shard: Path) -> bool:
-    """Whether a shard is there, and as long as it was when it was finished."""
+    """Whether a shard exists with the recorded length."""
     try:
         return shard.stat().st_size == read_record(shard)["num_bytes"]
     except (OSError, ValueError, LookupError, TypeError):
@@ -105,7 +103,7 @@ def is_finished(shard: Path) -> bool:
 
 
 def is_whole(shard: Path) -> bool:
-    """Whether a shard is there byte by byte as it was finished."""
+    """Whether a shard exists with the recorded bytes."""
     return is_finished(shard) and sha256(shard) == read_record(shard).get("sha256")
 
 
@@ -116,10 +114,10 @@ def write_shard(
     image_format: str,
     source_sha256: str,
 ) -> None:
-    """Write a shard in one rename, and then the record by which it counts as finished.
+    """Write a shard with one rename, and then the record that marks it as finished.
 
     Raises:
-        CleanError: it cannot be written, for want of space for one; nothing of it stays.
+        CleanError: it cannot be written, for example for lack of space; nothing is left of it.
     """
     with ThreadPoolExecutor(num_usable_cores()) as threads:
         images = list(threads.map(partial(_encode, image_format=image_format), faces))
@@ -161,7 +159,7 @@ def read_images(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def cleaned_faces(output: Path, size: int) -> HuggingFaceFaces:
-    """P_X* as a finished job left it."""
+    """P_X* of a finished job."""
     import datasets
 
     files = sorted(str(path) for path in (output / DATA).glob("*.parquet"))
@@ -180,7 +178,7 @@ def _encode(face: CleanedFace, image_format: str) -> dict[str, Any]:
 
 
 def _features() -> str:
-    """The columns in the words of ``datasets``, so that it decodes the images by itself."""
+    """The columns as ``datasets`` describes them, so that it decodes the images."""
 
     def feature(kind: pa.DataType) -> dict[str, Any]:
         if pa.types.is_list(kind):

@@ -38,7 +38,7 @@ def invert(matrix: Matrix) -> Matrix:
 
 
 def scale_of(matrix: Matrix) -> float:
-    """How many pixels one becomes, per side."""
+    """The scale factor per side."""
     return math.sqrt(abs(np.linalg.det(matrix[:, :2])))
 
 
@@ -48,7 +48,7 @@ def warp(
     size: tuple[int, int],
     interpolation: Interpolation = "bilinear",
 ) -> Float32[np.ndarray, "h2 w2 c"]:
-    """Resample a picture so that its point (x, y) comes to lie on ``matrix @ (x, y, 1)``.
+    """Resample a picture so that its point (x, y) is mapped to ``matrix @ (x, y, 1)``.
 
     Each pixel is the mean of n x n bilinear samples, n = ceil(1 / scale), at most 32, which antialiases when the
     picture shrinks; n = 1 is plain interpolation. Outside the picture its nearest edge pixel continues. Works in tiles
@@ -86,7 +86,7 @@ def sampling_grid(
 ) -> Float32[np.ndarray, "h w 2"]:
     """Where the samples of a warped picture lie in it, as ``grid_sample`` counts (``align_corners=False``).
 
-    For who warps tensors and wants gradients; the rest is :func:`warp`'s.
+    Use it to warp tensors with gradients; for arrays use :func:`warp`.
 
     Args:
         matrix: as of :func:`warp`.

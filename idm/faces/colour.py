@@ -1,4 +1,4 @@
-"""A restored face in the colours of its photograph. All crops are RGB in [0, 1]."""
+"""Match a restored face to the colours of its photograph. All crops are RGB in [0, 1]."""
 
 from typing import Literal, assert_never
 
@@ -17,7 +17,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 def match_colour(restored: Crop, given: Crop, weights: Float32[np.ndarray, "s s"], how: ColorFix) -> Crop:
-    """Give a restored face the colours of the given one; a face that was not changed stays as it is.
+    """Give a restored face the colours of the given one; an unchanged face stays as it is.
 
     Args:
         restored, given: aligned crops of the same face.
@@ -39,7 +39,7 @@ def match_colour(restored: Crop, given: Crop, weights: Float32[np.ndarray, "s s"
 
 
 def match_contrast(restored: Crop, given: Crop, weights: Float32[np.ndarray, "s s"]) -> Crop:
-    """Give the middle tones of a restored face the contrast of the given one, where it lost some.
+    """Restore contrast in the middle band that a restored face lost against the given one.
 
     Networks that minimise an error flatten what they are unsure of. The band of lightness between a 128th and a
     twenty-fifth of the crop (standard deviations of Gaussians; what is coarser is :func:`match_colour`'s) is added
@@ -61,7 +61,7 @@ def _middle_tones(luma: Float32[np.ndarray, "s s"]) -> Float32[np.ndarray, "s s"
 
 
 def keep_chroma(restored: Crop, given: Crop) -> Crop:
-    """The restored face's lightness with the given face's colours: what was grey or sepia stays exactly so."""
+    """The restored face's lightness with the given face's colours: grey or sepia faces stay exactly so."""
     return (given + ((restored - given) @ _LUMA)[..., None]).clip(0, 1)
 
 

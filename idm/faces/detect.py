@@ -1,9 +1,10 @@
-"""Faces in a photograph, on a copy of bounded size: by facexlib's RetinaFace, with weights that the user has, or by
-the detector that comes with the package (:mod:`idm.faces.detector`)."""
+"""Detect faces in a photograph, on a copy of bounded size: with facexlib's RetinaFace, if its weights are present, or
+with the built-in detector (:mod:`idm.faces.detector`)."""
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -14,7 +15,7 @@ from jaxtyping import Float, Float64, Integer
 
 from idm.faces.align import to_unit
 from idm.faces.geometry import implausibility
-from idm.io.errors import InvalidInput
+from idm.io.errors import InvalidInput, MissingPackage
 from idm.io.weights import find_weights
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class FaceDetector:
 
 
 def shrink(pixels: Integer[np.ndarray, "h w 3"], max_side: int) -> Integer[np.ndarray, "h2 w2 3"]:
-    """A copy, by area, whose longer side is at most ``max_side``; the picture itself where it is small enough."""
+    """A copy, resized by area, whose longer side is at most ``max_side``; the picture itself if it is small enough."""
     height, width = pixels.shape[:2]
     factor = max_side / max(height, width)
     if factor >= 1:
@@ -113,14 +114,22 @@ def _to_face(row: Float64[np.ndarray, "15"], factors: Float64[np.ndarray, "2"]) 
 
 
 def choose_detector(name: DetectorName = "auto", weights: Path | None = None) -> str:
-    """The detector's name: "auto" is RetinaFace (its smaller network) where its weights are, else the built-in one."""
+    """The detector's name: "auto" is RetinaFace (its smaller network) where its weights and facexlib are, else the
+    built-in one."""
     if name != "auto":
         return name
+    if not has_facexlib():
+        return "builtin"
     try:
         find_weights(_NETWORKS["retinaface"][1], weights)
     except FileNotFoundError:
         return "builtin"
     return "retinaface"
+
+
+def has_facexlib() -> bool:
+    """Whether RetinaFace's network can be built: the extra ``[retinaface]`` installs facexlib."""
+    return find_spec("facexlib") is not None
 
 
 def load_detector(
@@ -130,17 +139,18 @@ def load_detector(
     max_side: int = MAX_SIDE,
     min_score: float | None = None,
 ) -> "FaceDetector | BuiltinDetector":
-    """A detector by name, as :func:`choose_detector` understands it. None downloads anything.
+    """A detector by name, as :func:`choose_detector` understands it. Nothing is downloaded.
 
     Args:
         weights: RetinaFace's weights file or a folder that holds it; by default searched as
             :func:`idm.io.weights.find_weights` says.
-        min_score: least confidence of a face; by default what suits the detector.
+        min_score: minimum confidence of a face; the default depends on the detector.
 
     Raises:
+        MissingPackage: RetinaFace was asked for and facexlib is not installed; says how to install it.
         FileNotFoundError: RetinaFace was asked for and its weights are missing; says what they are and where to put
             them.
-        ValueError: the file holds something else, ``max_side`` is below 64, or ``min_score`` outside (0, 1).
+        ValueError: the file holds other weights, ``max_side`` is below 64, or ``min_score`` outside (0, 1).
     """
     if max_side < _LEAST_SIDE:
         raise InvalidInput(f"the detector's copy must have at least {_LEAST_SIDE} pixels per side, got {max_side}")
@@ -157,6 +167,9 @@ def load_detector(
 
 def _load_retinaface(name: str, weights: Path | None, device: str) -> _Network:
     """A RetinaFace (arXiv 1905.00641) of facexlib, which is never asked to download anything."""
+    if not has_facexlib():
+        remedy = "pip install 'idm-face-restoration[retinaface]'"
+        raise MissingPackage(f"the detector {name} needs the package facexlib: {remedy}")
     network_name, filename = _NETWORKS[name]
     path = find_weights(filename, weights)
     from facexlib.detection.retinaface import RetinaFace

@@ -1,4 +1,4 @@
-"""What faces are compared by besides their pixels: frozen networks whose weights are files of others.
+"""Feature networks for losses and metrics: frozen, with third-party weights.
 
 Images are in [-1, 1]. Gradients flow to the images; the networks themselves are never trained.
 """
@@ -121,7 +121,7 @@ def load_mobilefacenet(weights: Path | None = None) -> MobileFaceNet:
 
 
 def face_crops(images: Images, landmarks: Landmarks) -> Float[Tensor, "b 3 112 96"]:
-    """What MobileFaceNet wants to see: its aligned crop, values (level - 127.5) / 128; differentiable in the images.
+    """MobileFaceNet's input: its aligned crop, values (level - 127.5) / 128; differentiable in the images.
 
     The crop is that of :func:`idm.faces.recognition.align_for_identity`. A face of unknown landmarks (nan) is taken
     to lie as the FFHQ template does, which is what its alignment means.
@@ -166,8 +166,8 @@ class ArcFaceBlock(nn.Module):
 class ArcFace(nn.Module):
     """GFP-GAN's identity network: ResNet-18 of IR blocks [2, 2, 2, 2], grey faces of 128 px -> 512 features.
 
-    The faces are seen whole, not aligned anew. Names of the weights are those of ``arcface_resnet18.pth`` as far as we
-    know them; the file itself was not at hand, and one that does not fit is refused.
+    The faces are used whole, without another alignment. Names of the weights are those of ``arcface_resnet18.pth`` as
+    far as we know them; the file itself was not at hand, and one that does not fit is refused.
     """
 
     _WIDTHS = (64, 128, 256, 512)

@@ -1,4 +1,4 @@
-"""What five landmarks say of a face: whether they can be one's, and which way up it is."""
+"""Five landmarks of a face: whether they are plausible, and how the face is rotated."""
 
 import math
 
@@ -17,8 +17,8 @@ _EYE_DISTANCE = float(np.linalg.norm(_TEMPLATE[1] - _TEMPLATE[0]))
 
 
 def unlikeness(landmarks: Float[np.ndarray, "5 2"]) -> float:
-    """Root mean square distance of landmarks from the FFHQ template, when fitted to it by the best similarity, in
-    eye distances of the template. Infinite where no similarity fits."""
+    """Root mean square distance of landmarks from the FFHQ template, when fitted to it by the best similarity, in eye
+    distances of the template. Infinite if no similarity fits."""
     try:
         fitted = apply_matrix(umeyama(landmarks, _TEMPLATE), landmarks)
     except ValueError:
@@ -36,7 +36,7 @@ def tilt_of(landmarks: Float[np.ndarray, "5 2"]) -> float:
 
 
 def implausibility(landmarks: Float[np.ndarray, "5 2"]) -> str:
-    """Why landmarks are not those of a face that can be aligned; empty if they may be."""
+    """Why landmarks cannot be those of a face to align; empty if they can."""
     unlike = unlikeness(landmarks)
     if not math.isfinite(unlike):
         return "its landmarks coincide or are mirrored"

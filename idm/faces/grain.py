@@ -1,4 +1,4 @@
-"""Grain and structure apart: what is finer than a crop's pixels, with its noise taken out."""
+"""Separate grain from structure: remove the noise from detail that is finer than a crop's pixels."""
 
 import cv2
 import numpy as np
@@ -13,8 +13,8 @@ _MARGIN = 1.5  # how much the variance of pure noise may exceed that (our choice
 
 
 def remove_grain(picture: Integer[np.ndarray, "h w 3"], crop: Float32[np.ndarray, "s s 3"], to_crop: Matrix) -> None:
-    """Take the grain out of a face in a uint8 or uint16 picture, in place; its structure and what the crop itself
-    shows stay.
+    """Remove the grain from a face in a uint8 or uint16 picture, in place; its structure and what the crop itself shows
+    stay.
 
     Args:
         crop: the aligned face in [0, 1], with fewer pixels than it has in the picture.

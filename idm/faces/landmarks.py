@@ -69,11 +69,12 @@ def load_landmarks(weights: Path | None = None, device: str = "cpu") -> Alignmen
 
     Raises:
         FileNotFoundError: the file is missing; says where to put it.
+        ModuleNotFoundError: facexlib is not installed.
         WeightsError: the file is broken or holds another network.
     """
-    path = find_weights(WEIGHTS, weights)
     from facexlib.alignment.awing_arch import FAN
 
+    path = find_weights(WEIGHTS, weights)
     network = FAN(num_modules=4, num_landmarks=NUM_LANDMARKS, device=device)
     fill(network, read_weights(path, ["state_dict"]), path)
     return AlignmentNet(network.eval().requires_grad_(False).to(device), device)

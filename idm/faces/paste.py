@@ -1,4 +1,4 @@
-"""Restored faces back into their photograph: exact pixel centres, soft weights, nothing else touched."""
+"""Paste restored faces into their photograph: exact pixel centres, soft weights, other pixels unchanged."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,8 @@ _INNER, _OUTER = 0.75, 0.97
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """What becomes of one face.
-
-    ``value`` is the restored crop in [0, 1] or, if ``is_change``, what is added to the picture; ``to_crop`` maps
-    pixel indices of the picture to those of the crop.
+    """One face to paste. ``value`` is the restored crop in [0, 1] or, if ``is_change``, the change to add to the
+    picture; ``to_crop`` maps pixel indices of the picture to those of the crop.
     """
 
     value: Float32[np.ndarray, "s s 3"]

@@ -1,4 +1,4 @@
-"""Is it still the same person? Cosine similarity of MobileFaceNet embeddings of aligned faces."""
+"""Identity of faces: cosine similarity of MobileFaceNet embeddings of aligned faces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ IDENTITY_LANDMARKS = np.array(
 def align_for_identity(
     image: Float32[np.ndarray, "h w 3"], landmarks: Float[np.ndarray, "5 2"]
 ) -> Float32[np.ndarray, "112 96 3"]:
-    """Crop a face so that its landmarks come to lie on ``IDENTITY_LANDMARKS``.
+    """Crop a face so that its landmarks are mapped to ``IDENTITY_LANDMARKS``.
 
     The crop is the antialiased, bilinear :func:`idm.faces.align.warp`: outside the picture the nearest edge pixel
     continues, because black would be an edge that no face has.
@@ -48,8 +48,8 @@ def align_for_identity(
 class IdentityNet:
     """A frozen face-recognition network on a device. Build it with :func:`load_identity`.
 
-    Without ``mirrored`` the mirror image is left out: half the cost, half the features, other numbers than the tables'.
-    So has a ``dtype`` (the network's) other than float32.
+    Without ``mirrored`` the mirror image is left out: half the cost and half the features, but the values differ from
+    those of the tables, as they do with a ``dtype`` (of the network) other than float32.
     """
 
     network: MobileFaceNet

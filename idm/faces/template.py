@@ -1,4 +1,4 @@
-"""Where the five landmarks of an aligned face lie, and the similarity that maps points onto points."""
+"""The five landmarks of an aligned face, and the similarity transform between two sets of points."""
 
 import numpy as np
 from jaxtyping import Float, Float64

@@ -1,4 +1,4 @@
-"""Faces followed from frame to frame, and where they are, smoothed over time without lag."""
+"""Track faces from frame to frame, with positions smoothed over time without lag."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,11 +38,11 @@ class Track:
 
 
 class Tracker:
-    """Follows faces. Every frame is shown to it once, in order, and ``reach`` frames later it says what is there.
+    """Tracks faces. It receives every frame once, in order, and returns a frame's faces ``reach`` frames later.
 
-    A detected face continues the track whose last box it overlaps most, the best pairs first; others begin
-    tracks, numbered from 0. Where the shot changes, all tracks end. Nothing here is random, and :meth:`state` is
-    all there is to know: a tracker made of it goes on exactly as the first one would.
+    A detected face continues the track whose last box it overlaps most, the best pairs first; others start tracks,
+    numbered from 0. All tracks end at a change of shot. Nothing here is random, and :meth:`state` is complete: a
+    tracker made from it continues exactly as the first one would.
     """
 
     def __init__(self, reach: int = REACH) -> None:
@@ -72,7 +72,7 @@ class Tracker:
         """Faces of a frame by their tracks' numbers, smoothed. Frames up to ``frame + reach`` must have been seen,
         or all that there are.
 
-        A face is there in frames where it was detected, and in those between: it does not go out where the detector
+        A face is present in the frames where it was detected and between them, so it does not disappear if the detector
         misses it in up to ``reach`` frames.
         """
         found = {}
@@ -163,9 +163,9 @@ def local_fit(
 ) -> Float64[np.ndarray, " d"]:
     """The value at time 0 of the polynomial that fits values at ``times`` with least weighted squared error.
 
-    What moves as such a polynomial is followed without lag, with any weights. n values allow a degree of n - 1.
-    Source: W. S. Cleveland, Robust Locally Weighted Regression and Smoothing Scatterplots, JASA 74(368), 1979,
-    without its iterations.
+    Motion along such a polynomial is followed without lag, with any weights. n values allow a degree of n - 1. Source:
+    W. S. Cleveland, Robust Locally Weighted Regression and Smoothing Scatterplots, JASA 74(368), 1979, without its
+    iterations.
     """
     span = np.abs(times).max() or 1.0
     powers = np.vander(times / span, min(degree + 1, len(times)), increasing=True)

@@ -1,4 +1,4 @@
-"""Faces any way up: whether landmarks can be those of a face, and the search of a picture in all four turns."""
+"""Faces any way up: the search of a picture in all four turns, where the detector knows upright faces only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,11 +29,12 @@ class _Find:
 
 
 def detect_faces(detector: Detector, pixels: Integer[np.ndarray, "h w 3"], turn: Turn = "auto") -> list[DetectedFace]:
-    """All faces of a uint8 or uint16 RGB picture, the largest first, whichever way up they are.
+    """All faces of a uint8 or uint16 RGB picture in any rotation, the largest first.
 
     Landmarks are those of the face's own left and right: of an upside-down face the left eye is on the right. "auto"
     searches the picture as it is. If no face is found, or one that may be turned, it also searches the three other
-    turns and keeps, of finds of the same face, the one that looks most like an upright face in its turn.
+    turns and keeps, of finds of the same face, the one that looks most like an upright face in its turn. A detector
+    with ``finds_turned`` tells turns by itself: one search is enough.
 
     Args:
         turn: "auto", or by how many degrees clockwise the picture is turned before it is searched, in that turn alone.
@@ -41,6 +42,8 @@ def detect_faces(detector: Detector, pixels: Integer[np.ndarray, "h w 3"], turn:
     if turn != "auto":
         return _ordered(_search(detector, pixels, turn))
     finds = _search(detector, pixels, 0)
+    if getattr(detector, "finds_turned", False):
+        return _ordered(finds)
     if not finds or not all(find.is_sure for find in finds):
         # what looks like no upright face in a turned picture is not news
         finds += [find for turned in (90, 180, 270) for find in _search(detector, pixels, turned) if find.is_sure]

@@ -1,4 +1,4 @@
-"""Files that are complete or not there, whenever the machine dies."""
+"""Files that are either complete or absent, even after a crash."""
 
 import csv
 import hashlib
@@ -13,7 +13,7 @@ from idm.io.errors import UserError
 
 
 class CheckpointError(UserError, RuntimeError):
-    """A checkpoint could not be written or read; the message says which and why."""
+    """A checkpoint could not be written or read; the message names it and the reason."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -62,7 +62,7 @@ def sha256(path: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Force a file or folder to the disk."""
+    """Flush a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -5,12 +5,12 @@ from typing import Literal
 
 from idm.io.errors import InvalidInput
 
-# What a clip becomes. AVI holds no times of frames; Matroska holds whatever AVI does.
+# The format of the result. AVI does not store times of frames; Matroska can hold everything that AVI can.
 RESULTS = {".mp4": ".mp4", ".mov": ".mov", ".mkv": ".mkv", ".webm": ".webm", ".avi": ".mkv"}
 
 Codec = Literal["libx264", "libx265", "libvpx-vp9", "libsvtav1", "ffv1"]
 
-_CRF = 18  # hardly to be told from what was encoded (our choice)
+_CRF = 18  # hardly distinguishable from the input (our choice)
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Encoding:
 
     Args:
         codec: an encoder of FFmpeg; by default libx264, in WebM libvpx-vp9. ffv1 is lossless.
-        crf: the encoder's constant rate factor, where less is better; by default 18.
+        crf: the encoder's constant rate factor, where lower means higher quality; by default 18.
 
     Raises:
-        ValueError: ``crf`` is outside 0..51, or given for ffv1, which has none.
+        ValueError: ``crf`` is outside 0..51, or given for ffv1, which does not have one.
     """
 
     codec: Codec | None = None
@@ -35,7 +35,7 @@ class Encoding:
             raise InvalidInput(f"crf must lie in 0..51, got {self.crf}")
 
     def options(self) -> dict[str, str]:
-        """As FFmpeg takes them."""
+        """The options for FFmpeg."""
         if self.codec == "ffv1":
             return {}
         options = {"crf": str(_CRF if self.crf is None else self.crf)}

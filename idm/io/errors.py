@@ -1,8 +1,8 @@
-"""The base of every error that a user can put right. Any other exception is a bug and shows its traceback."""
+"""The base of every error that a user can correct. Any other exception is a bug and shows its traceback."""
 
 
 class UserError(Exception):
-    """Something asked for cannot be done; the message says what is wrong and what to do about it.
+    """A request cannot be fulfilled; the message states the problem and what to do.
 
     Commands print the message in one line and exit with status 1, and the web page shows it.
     """

@@ -1,4 +1,4 @@
-"""Weights files from the net, for who asks for them: resumed where they broke off, verified, written whole or not."""
+"""Download weights files on request: interrupted downloads resume, and files are verified and written atomically."""
 
 import http.client
 import time
@@ -10,7 +10,8 @@ from pathlib import Path
 
 from idm.io.atomic import sync
 from idm.io.errors import UserError
-from idm.io.weights import WeightsError, WeightsFile, convert, flaw
+from idm.io.known_weights import WeightsFile
+from idm.io.weights import WeightsError, convert, flaw
 
 ATTEMPTS = 5  # in a row that bring no new byte, until a download is given up
 TIMEOUT = 30.0  # seconds for the server to say something
@@ -22,7 +23,7 @@ OnBytes = Callable[[int, int | None], None]
 
 
 class FetchError(UserError, OSError):
-    """A file could not be had; the message begins with its address."""
+    """A file could not be downloaded; the message begins with its URL."""
 
 
 class _Broken(Exception):
@@ -39,13 +40,13 @@ def fetch(
 ) -> Path:
     """Download a weights file, convert it where needed, verify it, and put it into ``folder``.
 
-    What arrives goes to ``NAME.part``. If the connection breaks, the rest is requested (HTTP Range) until ``ATTEMPTS``
-    attempts in a row bring nothing. A later call resumes too, provided that a checksum is known, which tells whether
-    the parts fit together. The file gets its name once it is whole and verified.
+    Data is written to ``NAME.part``. If the connection breaks, the rest is requested (HTTP Range) until ``ATTEMPTS``
+    attempts in a row receive nothing. A later call resumes too if a checksum is known, which verifies that the parts
+    fit together. The file gets its name once it is complete and verified.
 
     Args:
-        on_bytes: is told how many bytes are there, and of how many (None if the server does not say).
-        timeout: seconds for the server to say something.
+        on_bytes: called with the number of received bytes and the total (None if the server does not state it).
+        timeout: seconds to wait for the server.
         pause: seconds before the second attempt; each further pause is twice as long.
 
     Raises:
@@ -69,7 +70,7 @@ def fetch(
 
 
 def _finish(part: Path, path: Path, known: WeightsFile) -> str | None:
-    """Convert, verify and name what was downloaded, or remove it and say what is wrong with it."""
+    """Convert, verify and rename the downloaded file, or remove it and raise the reason."""
     draft = part
     try:
         if known.made_of is not None:

@@ -1,4 +1,4 @@
-"""Finding files: what is an input, what is none, and what would be one but cannot be read."""
+"""Finding files: inputs, other files, and inputs that cannot be read."""
 
 import os
 import re
@@ -11,12 +11,12 @@ from idm.io.images import READ_SUFFIXES, ImageError, image_error
 
 @dataclass
 class Found:
-    """What lies in a folder, at any depth. Hidden files and folders are left out.
+    """The files below a folder, at any depth. Hidden files and folders are left out.
 
     Attributes:
-        files: regular files with one of the suffixes asked for, in natural order (2 before 10).
+        files: regular files with one of the requested suffixes, in natural order (2 before 10).
         others: regular files with another suffix.
-        unlistable: folders whose content is unknown, and why.
+        unlistable: folders that cannot be listed, with the reason.
         unusable: dangling links, pipes and other special files with one of the suffixes, and links to folders,
             which are not followed.
     """
@@ -28,7 +28,7 @@ class Found:
 
 
 def look_below(folder: Path, suffixes: Sequence[str] = READ_SUFFIXES) -> Found:
-    """All that lies in a folder. An unreadable part of it costs no other part."""
+    """The files below a folder. An unreadable part does not affect the others."""
     found = Found()
 
     def note(error: OSError) -> None:
@@ -55,7 +55,7 @@ def find_images(inputs: Sequence[Path], suffixes: Sequence[str] = READ_SUFFIXES)
     """All image files that ``inputs`` name, in an order that does not depend on the file system.
 
     A file named explicitly is taken whatever its suffix. Of a folder, the ``files`` of :func:`look_below` are taken;
-    what is unusable there is passed over. A file met twice is listed once.
+    unusable ones are skipped. A file found twice is listed once.
 
     Raises:
         ImageError: a path does not exist, a folder holds no image, or a part of it cannot be listed.
@@ -82,7 +82,7 @@ def no_image(folder: Path, suffixes: Sequence[str]) -> ImageError:
 
 
 def as_text(name: str) -> str:
-    """A file name, or what holds one, as text; bytes that are no UTF-8 are spelt out."""
+    """A file name, or a text with one; bytes that are not UTF-8 are escaped."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

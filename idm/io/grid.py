@@ -14,10 +14,10 @@ def image_grid(
 ) -> UInt8[np.ndarray, "_ _ 3"]:
     """A labelled table of pictures on white, such as degraded | restored | original, one row per face.
 
-    All pictures have one size and are copied pixel by pixel; ``labels`` stand above the columns.
+    All pictures have one size and are copied pixel by pixel; ``labels`` are written above the columns.
 
     Raises:
-        ValueError: no pictures, a row of another length than ``labels``, or pictures of several sizes.
+        ValueError: no pictures, a row and ``labels`` differ in length, or pictures differ in size.
     """
     if not rows or not labels:
         raise InvalidInput("a grid needs at least one row and one column")

@@ -1,7 +1,7 @@
 """The only reader and writer of image files: sRGB uint8 arrays on one side, files on the other.
 
-PIL does the decoding. What PIL leaves to the caller is decided here once: orientation, transparency, deep
-grey, colour profiles, size bounds, and one clear :class:`ImageError` for whatever is wrong with a file.
+PIL does the decoding. This module handles what PIL leaves to the caller: orientation, transparency, deep grey, colour
+profiles, size limits, and one :class:`ImageError` for every fault of a file.
 """
 
 import io
@@ -70,10 +70,10 @@ def image_error(name: object, problem: str, remedy: str) -> ImageError:
 def read_image(path: Path, max_bytes: int | None = None) -> Picture:
     """Read an image file of any size up to ``MAX_PIXELS`` as upright 8-bit RGB.
 
-    EXIF orientation is applied; grey, palette, 1-bit and CMYK become RGB as PIL converts them; transparency
-    in any form becomes ``alpha``. 16-bit grey (also in PIL's mode I) is divided by 257 and rounded, never
-    clipped; floating-point grey must lie in [0, 1]. PIL itself cuts 16-bit *colour* to its upper 8 bits.
-    Of several frames the first is read.
+    EXIF orientation is applied; grey, palette, 1-bit and CMYK become RGB as PIL converts them; transparency in any form
+    becomes ``alpha``. 16-bit grey (also in PIL's mode I) is divided by 257 and rounded, never clipped; floating-point
+    grey must lie in [0, 1]. PIL itself cuts 16-bit *colour* to its upper 8 bits. If there are several frames, the first
+    is read.
 
     Raises:
         ImageError: missing, a folder, empty, not an image, cut short, broken, or too large.
@@ -83,10 +83,10 @@ def read_image(path: Path, max_bytes: int | None = None) -> Picture:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a picture may have; known from its header, before anything is decoded.
+    """Limits of a picture, checked against its header before anything is decoded.
 
     Args:
-        max_bytes: of memory, for reading it and writing it ``scale`` times as wide and high.
+        max_bytes: memory for reading it and writing it ``scale`` times as wide and high.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -107,7 +107,7 @@ class Limits:
 
 
 def needed_bytes(image: Image.Image, scale: float | int = 1.0) -> int:
-    """Of memory, for an opened file whose pixels are not decoded yet."""
+    """The memory that an opened file needs, before its pixels are decoded."""
     is_deep = image.mode.startswith("I") or image.mode == "F" or (image.format == "TIFF" and _is_deep_tiff(image))
     if image.format == "PNG" and isinstance(image, ImageFile.ImageFile) and image.fp is not None:
         # PNG 3rd edition, 11.2.1: the depth in the header
@@ -273,7 +273,7 @@ def write_image(
     icc_profile: bytes | None = None,
     quality: int = 95,
 ) -> None:
-    """Write an image file whole or not at all; the suffix (``WRITE_SUFFIXES``) names the format.
+    """Write an image file atomically; the suffix (``WRITE_SUFFIXES``) names the format.
 
     PNG and TIFF are lossless. JPEG (colour not subsampled) and WebP use ``quality`` in 1..100. The file is
     written beside its target under a hidden name, flushed to the disk and then renamed.
@@ -314,7 +314,7 @@ def _encode(image: Image.Image, suffix: str, icc_profile: bytes | None, quality:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all.
+    """Write a file atomically.
 
     Raises:
         ImageError: missing folder, full disk; ``path`` is as it was, and nothing is left behind.

@@ -1,4 +1,4 @@
-"""Locks on folders, which die with the process that holds them, however that ends.
+"""Locks on folders, which end with the process that holds them, even if it is killed.
 
 A training run holds its folder until its process ends (:func:`lock_folder`); a job that restores photographs holds its
 output folder for a while (:func:`locked`).
@@ -26,11 +26,11 @@ class FolderInUse(UserError, RuntimeError):
 
 
 def lock_folder(folder: Path) -> None:
-    """Hold a folder, which is made if need be, until this process ends; its child processes do not hold it.
+    """Hold a folder, which is created if necessary, until this process ends; its child processes do not hold it.
 
     Raises:
         FolderInUse: another process holds it; the message says which and since when.
-        OSError: the folder cannot be made, or its file system knows no locks.
+        OSError: the folder cannot be made, or its file system does not support locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = (folder / RUN_LOCK).resolve()
@@ -53,7 +53,8 @@ def lock_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder in a ``with`` block, against other threads of this process too; the lock's file is gone afterwards.
+    """Hold a folder in a ``with`` block, against other threads of this process too; the lock's file is removed
+    afterwards.
 
     Raises:
         FolderInUse: another process or job holds it.
@@ -64,7 +65,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # before it is let go: whoever opened it in the meantime looks again
+        path.unlink(missing_ok=True)  # before it is let go: a process that opened it in the meantime looks again
         os.close(descriptor)
 
 

@@ -1,4 +1,4 @@
-"""What the program sets and reads of the machine it runs on."""
+"""Settings and properties of the machine."""
 
 import ctypes
 import logging
@@ -19,8 +19,8 @@ PACKAGES = ("torch", "diffusers", "accelerate", "numpy", "opencv-python-headless
 def keep_freed_memory() -> None:
     """Tell glibc to keep large freed blocks instead of returning them to the kernel.
 
-    Without it every large tensor is paid for in page faults, which on a CPU made element-wise work up to eight
-    times slower. Does nothing where there is no glibc.
+    Without it every large tensor causes page faults, which made element-wise work on a CPU up to eight times slower.
+    Does nothing without glibc.
     """
     if sys.platform != "linux":
         return
@@ -32,7 +32,7 @@ def keep_freed_memory() -> None:
 
 
 def share_cores(num_processes: int) -> None:
-    """Give each of this machine's processes its part of the cores that may be used.
+    """Give each of this machine's processes its part of the available cores.
 
     ``accelerate launch`` sets one thread for a process on a CPU, which leaves all other cores idle.
     """
@@ -46,12 +46,12 @@ def set_gpu_arithmetic(*, tf32: bool, cudnn_benchmark: bool) -> None:
 
 
 def num_usable_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def quieten_libraries() -> None:
-    """Silence what other packages print on import about features that are not used here, and on every clip."""
+    """Silence what other packages print on import about features that are not used here, and on every video."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     os.environ.setdefault("SVT_LOG", "1")  # errors only, of SVT-AV1
 
@@ -87,7 +87,7 @@ def computes_in_bf16(device: torch.device) -> bool:
 
 
 def inference_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device computes in it, else float32."""
+    """bfloat16 if the device computes in it, else float32."""
     return torch.bfloat16 if computes_in_bf16(device) else torch.float32
 
 

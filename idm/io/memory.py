@@ -1,4 +1,4 @@
-"""How much memory pictures may take, and how much they will, known from their headers."""
+"""Memory limits for pictures, and estimates of their memory from their headers."""
 
 import ctypes
 import os
@@ -17,12 +17,12 @@ _DECODERS = {"JPEG2000": 16, "AVIF": 12, "WEBP": 8}  # what these take besides
 
 
 def default_budget() -> int:
-    """4 GB, or half of the memory that this process may use where that is less."""
+    """4 GB, or half of the memory that this process may use if that is less."""
     return min(DEFAULT_BYTES, usable_memory() // 2)
 
 
 def usable_memory() -> int:
-    """Of the machine, or what the control group of this process allows, in bytes."""
+    """The memory of the machine, or the limit of this process's control group, in bytes."""
     known = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for path in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
         try:
@@ -33,7 +33,7 @@ def usable_memory() -> int:
 
 
 def photo_bytes(num_pixels: int, *, num_bytes: int, kind: str | None = None, scale: float | int = 1.0) -> int:
-    """What reading, restoring and writing a photograph takes at most.
+    """The largest memory for reading, restoring and writing a photograph, in bytes.
 
     Args:
         num_bytes: of one value, 1 or 2.
@@ -49,7 +49,7 @@ def told(num_bytes: float | int) -> str:
 
 
 class Budget:
-    """Memory that several threads share; whoever needs more than is left waits."""
+    """Memory that several threads share; a thread that needs more than is left waits."""
 
     def __init__(self, num_bytes: int) -> None:
         self.num_bytes = num_bytes
@@ -58,7 +58,7 @@ class Budget:
 
     @contextmanager
     def hold(self, num_bytes: int) -> Iterator[None]:
-        """Take some, or wait for it; what exceeds the whole budget takes all of it."""
+        """Reserve memory, or wait for it; a request above the whole budget reserves all of it."""
         taken = min(num_bytes, self.num_bytes)
         with self._changed:
             self._changed.wait_for(lambda: self._left >= taken)
@@ -72,7 +72,7 @@ class Budget:
 
 
 def release_freed_memory() -> None:
-    """Give the kernel back what was freed (glibc; elsewhere nothing is done). Takes milliseconds."""
+    """Return freed memory to the kernel (glibc only). Takes milliseconds."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "malloc_trim"):

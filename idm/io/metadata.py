@@ -1,4 +1,4 @@
-"""What a picture's file says besides its pixels, read leniently: what cannot be understood is dropped and named."""
+"""The metadata of a picture's file, read leniently: parts that cannot be understood are dropped and named."""
 
 import re
 import struct
@@ -30,7 +30,7 @@ class Metadata:
 
 
 def read_metadata(image: Image.Image, is_grey: bool) -> Metadata:
-    """All that is kept of a decoded image's metadata; never an error."""
+    """The metadata of a decoded image that are kept; never raises."""
     found = Metadata(xmp=_upright_xmp(image), icc_profile=_profile(image, is_grey), dpi=_dpi(image))
     found.orientation = orientation_of(image, found.dropped)
     found.exif = _lenient(lambda: _upright_exif(image), None, "EXIF", found.dropped)

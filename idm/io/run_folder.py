@@ -153,8 +153,8 @@ def _read_best(folder: Path) -> dict[str, Any] | None:
         return {**held, "step": int(held["step"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path}: cannot be read ({error}); start the run again, which finds its best checkpoint anew, or delete "
-            "the file, and the newest checkpoint counts"
+            f"{path}: cannot be read ({error}); start the run again to find its best checkpoint, or delete the file to "
+            "use the newest checkpoint"
         ) from None
 
 

@@ -1,10 +1,9 @@
-"""Third-party weights files: what each is, its terms, and where it is searched. :mod:`idm.io.fetch` downloads them on
-request."""
+"""Third-party weights files: finding, checking and reading them. :mod:`idm.io.known_weights` lists them, and
+:mod:`idm.io.fetch` downloads them on request."""
 
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,177 +12,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from idm.io.errors import InvalidInput
+from idm.io.known_weights import KNOWN, Checkpoint, WeightsFile
 
 
 class WeightsError(InvalidInput):
     """Weights cannot be read or written; the message begins with their path."""
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a weights file is made of: the weights under ``entry`` of the checkpoint at ``url``, saved with
-    safetensors and this note on their ``source``."""
-
-    url: str
-    entry: str
-    source: str
-
-
-@dataclass(frozen=True)
-class WeightsFile:
-    """A file that the user can get from ``url``, or make of the checkpoint there.
-
-    ``sha256`` is the file's checksum, as we or the projects that pin it measured it; the first digits of it if the
-    file's name ends with them, as torch's hub names files; or None. ``copies`` are checksums of other files with the
-    same use. ``size`` is in bytes.
-    """
-
-    what: str
-    licence: str
-    url: str
-    sha256: str | None = None
-    size: int | None = None
-    copies: tuple[str, ...] = ()
-    made_of: Checkpoint | None = None
-
-    @property
-    def file_url(self) -> str:
-        """Of the file to download."""
-        return self.made_of.url if self.made_of else self.url
-
-
-KNOWN = {
-    "detection_mobilenet0.25_Final.pth": WeightsFile(
-        "RetinaFace detector with a MobileNet-0.25 backbone (our copy: github.com/m2man/Pytorch_Retinaface)",
-        "MIT (Pytorch_Retinaface)",
-        "https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_mobilenet0.25_Final.pth",
-        "2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220",
-        1789735,
-        copies=("38ec7bb3c9cbfe2f40edabc05fab970a6d648747cbc534092be85d5eb9b37ed0",),
-    ),
-    "detection_Resnet50_Final.pth": WeightsFile(
-        "RetinaFace detector with a ResNet-50 backbone",
-        "MIT (Pytorch_Retinaface)",
-        "https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth",
-        "6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d",
-        109497761,
-    ),
-    "mobilefacenet_casia.safetensors": WeightsFile(
-        "MobileFaceNet face embedding trained on CASIA-WebFace: the net_state_dict of model/best/068.ckpt, saved "
-        "with safetensors",
-        "research use only (no licence stated; CASIA-WebFace is for research)",
-        "https://github.com/Xiaoccer/MobileFaceNet_Pytorch",
-        "ed54d66f2bcf743964ab5bbc9ecfaea26b76253b43349ed6e7ef1367a74fc505",
-        4106928,
-        made_of=Checkpoint(
-            "https://github.com/Xiaoccer/MobileFaceNet_Pytorch/raw/master/model/best/068.ckpt",
-            "net_state_dict",
-            "Xiaoccer/MobileFaceNet_Pytorch model/best/068.ckpt",
-        ),
-    ),
-    "alignment_WFLW_4HG.pth": WeightsFile(
-        "AWing landmark network of LMD, trained on WFLW, as facexlib distributes it",
-        "no terms of its own stated; WFLW's images are for research",
-        "https://github.com/xinntao/facexlib/releases/download/v0.1.0/alignment_WFLW_4HG.pth",
-    ),
-    "niqe_modelparameters.mat": WeightsFile(
-        "NIQE's model of pristine images, as pyiqa distributes it",
-        "no terms of its own stated",
-        "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/niqe_modelparameters.mat",
-        "abf53b7b11fd5f20900d91d8e804450d7cb3665b356828aea1bd64c7085d2d8b",
-        10928,
-    ),
-    "alexnet-owt-7be5be79.pth": WeightsFile(
-        "AlexNet trunk of LPIPS, trained on ImageNet",
-        "BSD-3-Clause (torchvision)",
-        "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-        "7be5be79",
-    ),
-    "pt_inception-2015-12-05-6726825d.pth": WeightsFile(
-        "Inception network of FID, trained on ImageNet",
-        "Apache-2.0 (pytorch-fid)",
-        "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/pt_inception-2015-12-05-6726825d.pth",
-        "6726825d",
-    ),
-    "DISTS_weights-f5e65c96.pth": WeightsFile(
-        "Weights of DISTS, as pyiqa distributes them",
-        "MIT (DISTS)",
-        "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/DISTS_weights-f5e65c96.pth",
-        "f5e65c96",
-    ),
-    "vgg16-397923af.pth": WeightsFile(
-        "VGG-16 trunk of DISTS, trained on ImageNet",
-        "BSD-3-Clause (torchvision)",
-        "https://download.pytorch.org/models/vgg16-397923af.pth",
-        "397923af",
-    ),
-    "musiq_koniq_ckpt-e95806b9.pth": WeightsFile(
-        "MUSIQ trained on KonIQ-10k, as pyiqa distributes it",
-        "no terms of its own stated; pyiqa is non-commercial",
-        "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/musiq_koniq_ckpt-e95806b9.pth",
-        "e95806b9",
-    ),
-    "ckpt_koniq10k.pt": WeightsFile(
-        "MANIQA trained on KonIQ-10k, as pyiqa distributes it",
-        "no terms of its own stated; pyiqa is non-commercial",
-        "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/ckpt_koniq10k.pt",
-    ),
-    "RN50.pt": WeightsFile(
-        "CLIP with the ResNet-50 image encoder",
-        "MIT (CLIP)",
-        "https://openaipublic.azureedge.net/clip/models/afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762/RN50.pt",
-        "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762",
-    ),
-    "topiq_nr_cgfiqa_res50-0a8b8e4f.pth": WeightsFile(
-        "TOPIQ for faces, trained on CGFIQA, as pyiqa distributes it",
-        "no terms of its own stated; pyiqa is non-commercial",
-        "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/topiq_nr_cgfiqa_res50-0a8b8e4f.pth",
-        "0a8b8e4f",
-    ),
-    "parsing_parsenet.pth": WeightsFile(
-        "Face parser that pyiqa builds with TOPIQ for faces, as facexlib distributes it",
-        "no terms of its own stated",
-        "https://github.com/xinntao/facexlib/releases/download/v0.2.2/parsing_parsenet.pth",
-    ),
-    "GFPGANv1.4.pth": WeightsFile(
-        "GFP-GAN v1.4, a face restorer trained on FFHQ",
-        "Apache-2.0, parts under NVIDIA's StyleGAN2 licence, non-commercial (its LICENSE); FFHQ's own terms",
-        "https://github.com/TencentARC/GFPGAN/releases/download/v1.3.0/GFPGANv1.4.pth",
-        "e2cd4703ab14f4d01fd1383a8a8b266f9a5833dacee8e6a79d3bf21a1b6be5ad",
-        348632874,
-    ),
-    "codeformer.pth": WeightsFile(
-        "CodeFormer, a face restorer trained on FFHQ",
-        "S-Lab License 1.0, non-commercial; FFHQ's own terms",
-        "https://github.com/sczhou/CodeFormer/releases/download/v0.1.0/codeformer.pth",
-        "1009e537e0c2a07d4cabce6355f53cb66767cd4b4297ec7a4a64ca4b8a5684b7",
-        376637898,
-    ),
-    "RestoreFormer.pth": WeightsFile(
-        "RestoreFormer, a face restorer trained on FFHQ, as TencentARC/GFPGAN distributes it",
-        "see github.com/wzhouxiff/RestoreFormer; FFHQ's own terms",
-        "https://github.com/TencentARC/GFPGAN/releases/download/v1.3.4/RestoreFormer.pth",
-    ),
-    "vgg19-dcbb9e9d.pth": WeightsFile(
-        "VGG-19 of the baseline's perceptual loss, trained on ImageNet",
-        "BSD-3-Clause (torchvision)",
-        "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
-        "dcbb9e9d",
-    ),
-    "arcface_resnet18.pth": WeightsFile(
-        "ArcFace ResNet-18 of GFP-GAN's identity loss",
-        "no terms of its own stated; treat as research only",
-        "https://github.com/TencentARC/GFPGAN/releases/download/v0.1.0/arcface_resnet18.pth",
-    ),
-}
-
-
 def find_weights(filename: str, explicit: Path | None = None, also: Sequence[Path] = ()) -> Path:
     """The path of a weights file.
 
     Args:
-        filename: its name, possibly below a folder, as ``pyiqa/niqe_modelparameters.mat``; in every place
-            it is accepted with and without that folder.
+        filename: its name, possibly below a folder, such as ``pyiqa/niqe_modelparameters.mat``; it is accepted with and
+            without that folder.
         explicit: the file itself or a folder that holds it. When given, no other place is tried.
         also: folders where other libraries keep this file, tried last.
 
@@ -191,7 +32,7 @@ def find_weights(filename: str, explicit: Path | None = None, also: Sequence[Pat
     ``$IDM_ASSETS/weights``, then ``also``.
 
     Raises:
-        FileNotFoundError: says what the file is, its terms, where it was looked for and where to put it.
+        FileNotFoundError: states what the file is, its terms, the searched folders and where to put it.
     """
     folders = weights_folders(explicit, also)
     path = look_up(filename, folders)
@@ -201,13 +42,13 @@ def find_weights(filename: str, explicit: Path | None = None, also: Sequence[Pat
 
 
 def home() -> Path:
-    """The user's folder for weights and for what is expensive to compute: ``$IDM_HOME``, else ``~/.cache/idm``."""
+    """The user's folder for weights and for cached results: ``$IDM_HOME``, else ``~/.cache/idm``."""
     given = os.environ.get("IDM_HOME")
     return Path(given) if given else Path.home() / ".cache" / "idm"
 
 
 def weights_folders(explicit: Path | None = None, also: Sequence[Path] = ()) -> list[Path]:
-    """Where :func:`find_weights` looks, in order; the first is where a missing file is to be put."""
+    """The folders that :func:`find_weights` searches, in order; a missing file belongs into the first."""
     if explicit is not None:
         return [explicit]
     folders = [home() / "weights"]
@@ -217,7 +58,7 @@ def weights_folders(explicit: Path | None = None, also: Sequence[Path] = ()) -> 
 
 
 def look_up(filename: str, folders: Sequence[Path]) -> Path | None:
-    """The first of these places that has the file; a place may be the file itself."""
+    """The file in the first of these places that has it; a place may be the file itself."""
     for place in folders:
         for candidate in (place, place / filename, place / Path(filename).name):
             if candidate.is_file():
@@ -226,7 +67,7 @@ def look_up(filename: str, folders: Sequence[Path]) -> Path | None:
 
 
 def flaw(path: Path, known: WeightsFile) -> str | None:
-    """How a file differs from the known one; None if it does not, as far as size and checksum are known."""
+    """How a file differs from the known one in size or checksum; None if it does not."""
     size = path.stat().st_size
     if known.size is not None and size != known.size:
         return f"has {size} bytes, not {known.size}: cut short, or another copy"
@@ -239,29 +80,25 @@ def flaw(path: Path, known: WeightsFile) -> str | None:
 
 
 def missing_weights(filename: str, looked_in: Sequence[Path], put_into: Path) -> FileNotFoundError:
-    """The one error for a weights file that is not there."""
+    """The error for a missing weights file."""
     name = Path(filename).name
     places = ", ".join(str(folder) for folder in looked_in)
     known = KNOWN.get(name)
     note = f" {known.what}; {known.licence}: {known.url}." if known else ""
+    elsewhere = "" if put_into == weights_folders()[0] else f" --weights-dir {put_into}"
+    fetch = f" `idm weights fetch {name}{elsewhere}` downloads it." if known else ""
     return FileNotFoundError(
         f"{name}: weights file not found (looked in {places}).{note} "
-        f"Put it into {put_into}; nothing is downloaded automatically."
-        + (f" `{fetch_command(name, put_into)}` downloads it." if known else "")
+        f"Put it into {put_into}; nothing is downloaded automatically.{fetch}"
     )
 
 
-def fetch_command(name: str, folder: Path) -> str:
-    """The command that downloads a known file into a folder, if the user agrees."""
-    elsewhere = "" if folder == weights_folders()[0] else f" --weights-dir {folder}"
-    return f"idm weights fetch {name}{elsewhere}"
-
-
 def read_weights(path: Path, entries: Sequence[str] = ("params_ema", "params")) -> Mapping[str, Tensor]:
-    """The weights of a ``.safetensors`` file, or of one that ``torch.save`` wrote.
+    """Read the weights of a ``.safetensors`` file or of a file from ``torch.save``.
 
     Args:
-        entries: what ``torch.save`` may have written the weights under; the first that is there, else the whole file.
+        entries: keys under which ``torch.save`` may have stored the weights; the first that exists is used, else the
+            whole file.
 
     Raises:
         WeightsError: the file is broken, holds something else, or a weight is not finite.
@@ -309,7 +146,7 @@ def _reason(error: Exception) -> str:
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Give a network weights that were read from ``path``: all of its, and no others.
+    """Load weights that were read from ``path`` into a network, strictly.
 
     Raises:
         WeightsError: they are those of another network.
@@ -320,7 +157,7 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def difference(network: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
-    """How names and shapes of weights differ from those of a network, or integers stand for numbers; None if not."""
+    """How the names, shapes or kinds of weights differ from those of a network; None if they do not."""
     wanted = {name: _kind(weight) for name, weight in network.state_dict().items()}
     found = {name: _kind(weight) for name, weight in weights.items()}
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))

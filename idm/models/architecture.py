@@ -1,14 +1,21 @@
 """The sizes of the denoiser."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal, assert_never, get_args
+
+if TYPE_CHECKING:
+    from idm.models.network import Network
+
+NetworkName = Literal["unet"]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The sizes of a :class:`Denoiser`, as its ``config.json`` holds them.
+    """Which network a denoiser is, and its sizes, as its ``config.json`` holds them.
 
     Args:
+        network: "unet" is :class:`idm.models.unet.Denoiser`.
         image_size: side of the square images in pixels for which attention levels are laid out. Other sizes
             run too: they are padded to a multiple of ``patch_size * 2**(levels - 1)`` and cropped back.
         patch_size: side of the patch that becomes one position of the first feature map.
@@ -19,16 +26,17 @@ class Architecture:
         inject_degraded: also add x_d, pooled to size, at the start of every encoder level ("injecting
             low-quality images at different layers of the model": Ding et al., CVPR 2024, section 2, of IDM).
         add_degraded: the output is x_d + network instead of network; for prediction of x_0 only (our choice).
-        refine_channels: width of two convolutions over single pixels that refine what the patches gave; 0 is none.
+        refine_channels: width of two convolutions at full resolution that refine the patches' output; 0 for none.
             Without them the pixels of a patch do not see the next patch, and flat dark regions show its grid.
         refine_blocks: residual blocks of the refinement at half the image's resolution, three times as wide.
         dropout: dropout inside the residual blocks.
-        conditional: without it the input is x_t alone, for a model of faces instead of their restoration.
+        conditional: if false, the input is x_t alone: a generator of faces instead of a restorer.
 
     Raises:
         ValueError: sizes that contradict each other.
     """
 
+    network: NetworkName = "unet"
     image_size: int = 64
     patch_size: int = 2
     channels: Sequence[int] = (64, 128, 256)
@@ -44,6 +52,8 @@ class Architecture:
     conditional: bool = True
 
     def __post_init__(self) -> None:
+        if self.network not in get_args(NetworkName):
+            raise ValueError(f"network must be one of {', '.join(get_args(NetworkName))}, got {self.network!r}")
         if (self.inject_degraded or self.add_degraded) and not self.conditional:
             raise ValueError("inject_degraded and add_degraded need a conditional denoiser: without it there is no x_d")
         if len(self.channels) != len(self.num_blocks) or not self.channels:
@@ -56,3 +66,13 @@ class Architecture:
             raise ValueError("refine_blocks are part of a refinement: they need refine_channels")
         if self.refine_blocks and self.patch_size % 2:
             raise ValueError(f"refine_blocks halve the pixels of a patch: patch_size {self.patch_size} must be even")
+
+    def build(self) -> "Network":
+        """The denoiser of these sizes, with random weights."""
+        match self.network:
+            case "unet":
+                from idm.models.unet import Denoiser
+
+                return Denoiser(**asdict(self))
+            case _:
+                assert_never(self.network)

@@ -141,7 +141,7 @@ def depth_to_space(x: Float[Tensor, "b c_in h w"], factor: int) -> Float[Tensor,
 
 
 def zero_init(layer: Layer) -> Layer:
-    """Set a layer's weight and bias to zero and give it back."""
+    """Set a layer's weight and bias to zero; returns the layer."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""Low-rank adapters: a trained network keeps its weights W, and small factors beside them are trained.
+"""Low-rank adapters: a trained network keeps its weights W, and only small factors are trained.
 
 LoRA (Hu et al., arXiv 2106.09685, section 4.1) uses W + alpha / r B A, where A has r rows, B has r columns and begins
 at zero. A convolution's weight is taken as the matrix of its output channels.
@@ -35,7 +35,7 @@ class LowRank(nn.Module):
 
 
 def add_adapters(network: nn.Module, rank: int, alpha: float, seed: int) -> None:
-    """Give every convolution and linear layer of a network its adapter, and let nothing else be trained."""
+    """Add an adapter to every convolution and linear layer of a network, and freeze all other weights."""
     generator = torch.Generator().manual_seed(seed)
     network.requires_grad_(False)
     for layer in [each for each in network.modules() if isinstance(each, nn.Conv2d | nn.Linear)]:
@@ -44,7 +44,8 @@ def add_adapters(network: nn.Module, rank: int, alpha: float, seed: int) -> None
 
 @torch.no_grad()
 def merged_weights(network: nn.Module) -> dict[str, Tensor]:
-    """The weights by name of the same network without adapters, W + alpha / r B A; of one that has none, its own."""
+    """The weights by name of the same network without adapters, W + alpha / r B A; without adapters, its own
+    weights."""
     merged: dict[str, Tensor] = {}
     for name, parameter in network.named_parameters():
         if name.endswith(_ORIGINAL):

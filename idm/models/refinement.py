@@ -10,12 +10,13 @@ from idm.models.layers import Downsample, ResidualBlock, Upsample, depth_to_spac
 
 
 class Refinement(nn.Module):
-    """What is added to the pixels of the patches: convolutions over features, input and output pixel by pixel.
+    """A correction of the patches' pixels: convolutions over features, input and output at full resolution.
 
     Where x_d is added to the output, its noise comes along, and the trunk has fewer channels than a patch has pixels to
-    subtract it again. So the refinement also says, pixel by pixel, how far x_d is replaced by a blurred x_d. With
+    subtract it again. So the refinement also predicts, for each pixel, how far a blurred x_d replaces x_d. With
     ``refine_blocks`` a level of half the resolution lies between the first convolution and the second. The last
-    convolutions of all parts are zero at first: a trained denoiser to which they are added gives what it gave.
+    convolutions of all parts start at zero, so that adding a refinement to a trained denoiser does not change its
+    output.
     """
 
     FEATURES = 8
@@ -43,8 +44,8 @@ class Refinement(nn.Module):
         """
         Args:
             h: the decoder's last features.
-            patches: of x_d, where there is one, and of x_t, as the encoder is given them.
-            pixels: what the patches gave.
+            patches: the encoder's input: patches of x_d, if there is one, and of x_t.
+            pixels: the trunk's output.
             embedding: of gamma.
         """
         features = h

@@ -1,7 +1,7 @@
 """The denoiser f_theta(x_d, x_t, gamma): a U-Net with attention at its low-resolution levels."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,9 +9,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from idm.models.architecture import Architecture
 from idm.models.layers import (
     Attention,
     ChannelNorm,
@@ -22,10 +20,11 @@ from idm.models.layers import (
     depth_to_space,
     zero_init,
 )
+from idm.models.network import Network
 from idm.models.refinement import Refinement
 
 
-class Denoiser(nn.Module):
+class Denoiser(Network):
     """f_theta(x_d, x_t, gamma) of document A: "the original DDM with added attention layers, 32x32 to 8x8".
 
     The degraded face x_d is concatenated with the noisy image x_t. Both pass a space-to-depth of
@@ -34,20 +33,15 @@ class Denoiser(nn.Module):
     The paper's own widths are not known; all sizes here are our choice.
 
     Args:
-        sizes: of :class:`Architecture`, which stays here as ``config``.
-
-    Attributes:
-        gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
+        sizes: of :class:`~idm.models.architecture.Architecture`, which stays here as ``config``.
     """
 
     def __init__(self, **sizes: Any) -> None:
-        super().__init__()
-        self.config = config = Architecture(**sizes)
+        super().__init__(**sizes)
+        config = self.config
         channels, patch_size = config.channels, config.patch_size
         embedding_dim = 4 * channels[0]
         patch_channels = config.image_channels * patch_size**2
-        self.stride = patch_size * 2 ** (len(channels) - 1)
-        self.gradient_checkpointing = False
 
         self.embed_gamma = NoiseLevelEmbedding(embedding_dim)
         self.conv_in = nn.Conv2d(patch_channels * (2 if config.conditional else 1), channels[0], 3, padding=1)
@@ -73,41 +67,13 @@ class Denoiser(nn.Module):
         self.conv_out = zero_init(nn.Conv2d(channels[0], patch_channels, 3, padding=1))
         self.refine = Refinement(config, embedding_dim) if config.refine_channels else None
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        return next(self.parameters()).dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Of the weights."""
-        return next(self.parameters()).device
-
-    def forward(
-        self,
-        *,
-        x_d: Float[Tensor, "b c h w"],
-        x_t: Float[Tensor, "b c h w"],
-        gamma: Float[Tensor, " b"],
-    ) -> Float[Tensor, "b c h w"]:
-        """The network's output in float32, read as eps, x_0 or v by whoever trained it.
-
-        Args:
-            x_d: degraded faces in [-1, 1]; not looked at by an unconditional denoiser.
-            x_t: noisy targets, x_t = sqrt(gamma) x_0 + sqrt(1 - gamma) eps.
-            gamma: cumulative signal level of each sample, in (0, 1].
-        """
-        return self.run_unet(x_d=x_d, x_t=x_t, embedding=self.embed_gamma(gamma))
-
-    def run_unet(
+    def forward_embedded(
         self,
         *,
         x_d: Float[Tensor, "b c h w"],
         x_t: Float[Tensor, "b c h w"],
         embedding: Float[Tensor, "b dim"],
     ) -> Float[Tensor, "b c h w"]:
-        """:meth:`forward` after gamma has become its embedding, the only part that needs more than bfloat16."""
-        height, width = x_t.shape[-2:]
         patches = self._to_patches(x_t)
         if self.config.conditional:
             patches_d = self._to_patches(x_d)
@@ -130,28 +96,13 @@ class Denoiser(nn.Module):
         pixels = depth_to_space(self.conv_out(h), self.config.patch_size)
         if self.refine is not None:
             pixels = pixels + self.refine(h, patches, pixels, embedding)
-        output = pixels[..., :height, :width].float()
-        return x_d.float() + output if self.config.add_degraded else output
-
-    def _to_patches(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b cp hp wp"]:
-        """Pad to a multiple of the stride, space to depth, in the weights' precision, channels_last."""
-        height, width = x.shape[-2:]
-        pad_h, pad_w = -height % self.stride, -width % self.stride
-        if pad_h or pad_w:
-            x = F.pad(x, (0, pad_w, 0, pad_h), mode="replicate")
-        x = F.pixel_unshuffle(x.to(self.dtype), self.config.patch_size)
-        return x.contiguous(memory_format=torch.channels_last)
+        return self._to_output(pixels, x_d, x_t)
 
     def _run(self, level: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
         for block in level.children():
             arguments = (h, embedding) if isinstance(block, ResidualBlock) else (h,)
             h = self._checkpointed(block, *arguments)
         return h
-
-    def _checkpointed(self, block: Callable[..., Tensor], *arguments: Any) -> Tensor:
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, *arguments, use_reentrant=False)
-        return block(*arguments)
 
 
 def double_patches(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

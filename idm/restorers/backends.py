@@ -1,4 +1,4 @@
-"""The denoiser run by ONNX Runtime or OpenVINO instead of PyTorch, on the CPU."""
+"""Run the denoiser with ONNX Runtime or OpenVINO instead of PyTorch, on the CPU."""
 
 import os
 import sys
@@ -12,27 +12,27 @@ from torch import Tensor, nn
 
 from idm.diffusion.process import Image, SignalLevel
 from idm.io.errors import InvalidInput
-from idm.models.unet import Denoiser
-from idm.restorers.export import ExportError, Graph, Run, check, require, run_by_onnxruntime, write_onnx
+from idm.models.network import Network
+from idm.restorers.export import ExportError, Graph, Run, check, load_onnxruntime, require, write_onnx
 
 Backend = Literal["onnxruntime", "openvino"]
 
 
 class ExportedDenoiser:
-    """f_theta(x_d, x_t, gamma) as a graph of the denoiser that another program runs.
+    """f_theta(x_d, x_t, gamma) as an ONNX graph that ONNX Runtime or OpenVINO runs.
 
-    PyTorch goes on embedding gamma: ln(gamma / (1 - gamma)) needs float64 where gamma is nearly 1, which OpenVINO
-    computes in float32, and in bfloat16 the sines of the embedding would be noise.
+    PyTorch still embeds gamma: ln(gamma / (1 - gamma)) needs float64 where gamma is nearly 1, which OpenVINO computes
+    in float32, and in bfloat16 the sines of the embedding would be noise.
 
     Args:
-        denoiser: in float32 on the CPU. The graph is of its weights as they are now.
-        dtype: what the program computes in; ONNX Runtime knows float32 only.
+        denoiser: in float32 on the CPU. The graph holds its current weights.
+        dtype: precision of the computation; ONNX Runtime supports float32 only.
 
     Raises:
         ExportError: a package is missing, the precision is impossible, or the results are not PyTorch's.
     """
 
-    def __init__(self, denoiser: Denoiser, backend: Backend, dtype: torch.dtype) -> None:
+    def __init__(self, denoiser: Network, backend: Backend, dtype: torch.dtype) -> None:
         if (denoiser.dtype, denoiser.device.type) != (torch.float32, "cpu"):
             raise ExportError(f"{backend} needs a denoiser in float32 on the CPU, not {denoiser.dtype}")
         if backend == "onnxruntime" and dtype != torch.float32:
@@ -44,7 +44,7 @@ class ExportedDenoiser:
         with TemporaryDirectory() as folder:
             path = Path(folder) / "unet.onnx"
             write_onnx(graph, path)
-            self._run = run_by_onnxruntime(path) if backend == "onnxruntime" else _run_by_openvino(path, dtype)
+            self._run = load_onnxruntime(path) if backend == "onnxruntime" else _load_openvino(path, dtype)
         check(graph, self._run, dtype)
 
     @torch.no_grad()
@@ -52,7 +52,7 @@ class ExportedDenoiser:
         """The network's output in float32.
 
         Raises:
-            ValueError: for images of another size than the denoiser's own, for which the graph was made.
+            ValueError: the images do not have the denoiser's own size, for which the graph was exported.
         """
         height, width = x_t.shape[-2:]
         size = self._denoiser.config.image_size
@@ -67,16 +67,16 @@ class ExportedDenoiser:
 class _UNet(nn.Module):
     """The denoiser without the embedding of gamma."""
 
-    def __init__(self, denoiser: Denoiser) -> None:
+    def __init__(self, denoiser: Network) -> None:
         super().__init__()
         self.denoiser = denoiser
 
     def forward(self, x_d: Image, x_t: Image, embedding: Float[Tensor, "b dim"]) -> Image:
-        return self.denoiser.run_unet(x_d=x_d, x_t=x_t, embedding=embedding)
+        return self.denoiser.forward_embedded(x_d=x_d, x_t=x_t, embedding=embedding)
 
 
-def denoiser_inputs(denoiser: Denoiser) -> dict[str, Tensor]:
-    """Two samples of what f_theta takes, one near each end of the chain."""
+def denoiser_inputs(denoiser: Network) -> dict[str, Tensor]:
+    """Two sample inputs of f_theta, one near each end of the chain."""
     rng = torch.Generator().manual_seed(0)
     shape = (2, denoiser.config.image_channels, denoiser.config.image_size, denoiser.config.image_size)
     return {
@@ -87,12 +87,12 @@ def denoiser_inputs(denoiser: Denoiser) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _unet_inputs(denoiser: Denoiser) -> dict[str, Tensor]:
+def _unet_inputs(denoiser: Network) -> dict[str, Tensor]:
     inputs = denoiser_inputs(denoiser)
     return {"x_d": inputs["x_d"], "x_t": inputs["x_t"], "embedding": denoiser.embed_gamma(inputs["gamma"])}
 
 
-def _run_by_openvino(path: Path, dtype: torch.dtype) -> Run:
+def _load_openvino(path: Path, dtype: torch.dtype) -> Run:
     """Load an ONNX file into OpenVINO, on the CPU with PyTorch's number of threads."""
     # importing openvino reports to Google Analytics, unless its package for that cannot be imported
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

@@ -26,9 +26,9 @@ pipeline = IDMPipeline.from_pretrained("...")  # this folder or repository
 pipeline(face).images[0].save("restored.png")  # face: a PIL image, aligned as in FFHQ
 ```
 
-**Trained on.** Say here: which faces, on what terms; which degradations; how long. The run's `config.yaml` has it.
+**Trained on.** State here: which faces, on what terms; which degradations; how long. The run's `config.yaml` has it.
 
-**Measured.** Say here: on which held-out faces, by `idm evaluate`.
+**Measured.** State here: on which held-out faces, by `idm evaluate`.
 
 **Limits.** It invents what the input does not show. A restored face is not evidence of who somebody is or of what they
 looked like.
@@ -38,7 +38,7 @@ _PREDICTIONS = {"sample": "the clean face", "epsilon": "the noise", "v": "v"}
 
 
 def model_card(model: "IDM") -> str:
-    """A card with what the model knows of itself; its author adds data and measurements."""
+    """A card with the facts that the model stores; its author adds data and measurements."""
     return CARD.format(
         size=model.image_size,
         parameters=sum(p.numel() for p in model.denoiser.parameters()) / 1e6,

@@ -27,15 +27,15 @@ class ExportError(InvalidInput):
 
 @dataclass(frozen=True)
 class Graph:
-    """What is needed to export a network.
+    """A network to export, with example inputs.
 
     Args:
         name: of the file, without its suffix.
         network: in float32 on the CPU; takes ``inputs`` as keyword arguments and gives one tensor.
         inputs: an example of two samples; the first axis of each input is the batch, which stays free in the graph.
-        metadata: what the file says of itself.
-        strict: trace by Dynamo, which takes more than twice as long and keeps the batch free even where the network
-            asks for len(x).
+        metadata: stored in the file.
+        strict: trace by Dynamo, which takes more than twice as long and keeps the batch free even if the network calls
+            len(x).
     """
 
     name: str
@@ -66,13 +66,13 @@ def export_onnx(graph: Graph, path: Path) -> float:
         The largest difference between the two, as a share of the output's largest value.
 
     Raises:
-        ExportError: a package is missing, the file cannot be written, or its results differ; then there is no file.
+        ExportError: a package is missing, the file cannot be written, or its results differ. No file is left then.
     """
     require("onnxruntime")
     draft = path.with_name(f".{path.name}.part")
     try:
         write_onnx(graph, draft)
-        difference = check(graph, run_by_onnxruntime(draft), torch.float32)
+        difference = check(graph, load_onnxruntime(draft), torch.float32)
         draft.replace(path)
     except OSError as error:
         raise ExportError(f"{path}: cannot be written ({error.strerror})") from error
@@ -106,7 +106,7 @@ def check(graph: Graph, run: Run, dtype: torch.dtype) -> float:
     """Compare a running graph with its network for one sample, for two and for three.
 
     Args:
-        dtype: what ``run`` computes in.
+        dtype: precision that ``run`` computes in.
 
     Returns:
         The largest difference as a share of the output's largest value.
@@ -131,7 +131,7 @@ def check(graph: Graph, run: Run, dtype: torch.dtype) -> float:
     return worst
 
 
-def run_by_onnxruntime(path: Path) -> Run:
+def load_onnxruntime(path: Path) -> Run:
     """Load an ONNX file into ONNX Runtime, on the CPU with PyTorch's number of threads."""
     import onnxruntime
 
@@ -142,7 +142,7 @@ def run_by_onnxruntime(path: Path) -> Run:
 
 
 def require(extra: Literal["onnxruntime", "openvino"]) -> None:
-    """Make sure that what an extra installs is there.
+    """Check that the packages of an extra are installed.
 
     Raises:
         ExportError: it is not.

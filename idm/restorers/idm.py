@@ -16,7 +16,7 @@ from idm.diffusion.samplers import sample
 from idm.diffusion.schedule import to_betas
 from idm.io.errors import InvalidInput
 from idm.io.ranges import from_diffusion, to_diffusion
-from idm.models.unet import Denoiser
+from idm.models.network import Network
 from idm.restorers.export import Graph
 
 if TYPE_CHECKING:
@@ -37,15 +37,15 @@ class Origin:
 class IDM:
     """Restores aligned faces with f_theta; a :class:`~idm.restorers.protocol.Restorer`.
 
-    It needs torch and our own modules only. :class:`~idm.restorers.pipeline.IDMPipeline` is the same as a diffusers
-    pipeline; :mod:`idm.restorers.saved` reads and writes the files of both.
+    It needs only torch and this package. :class:`~idm.restorers.pipeline.IDMPipeline` wraps the same model as a
+    diffusers pipeline; :mod:`idm.restorers.saved` reads and writes the files of both.
 
     Args:
         denoiser: f_theta.
         gammas: the schedule that it was trained with, see :mod:`idm.diffusion.schedule`.
         prediction: how its output is read.
         chain: how faces are sampled unless a call says otherwise.
-        origin: the files that it was loaded from; None for one that was not.
+        origin: the files that it was loaded from, if any.
 
     Raises:
         ValueError: the schedule does not have the chain's levels.
@@ -53,7 +53,7 @@ class IDM:
 
     def __init__(
         self,
-        denoiser: Denoiser,
+        denoiser: Network,
         gammas: Float[Tensor, " T1"],
         *,
         prediction: Prediction = "sample",
@@ -83,14 +83,14 @@ class IDM:
         return self.denoiser.config.image_size
 
     def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
-        """Restore degraded faces in [0, 1] by the model's own chain; face i draws from ``seeds[i]``."""
+        """Restore degraded faces in [0, 1] with the model's own chain; face i draws from ``seeds[i]``."""
         return self.sample(lq, generators_of(seeds))
 
     def generate(self, seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
-        """Faces out of noise, in [0, 1], with the chain's number of steps; each depends on its seed alone.
+        """Generate faces in [0, 1] from noise, with the chain's number of steps; each depends only on its seed.
 
         Raises:
-            ValueError: the denoiser is conditional, a model of restoration and not of faces.
+            ValueError: the denoiser is conditional: it restores faces and does not generate them.
         """
         if self.denoiser.config.conditional:
             raise InvalidInput("generate() needs an unconditional denoiser (denoiser.conditional: false)")
@@ -104,7 +104,7 @@ class IDM:
         chain: Chain | None = None,
         on_step: Callable[[int, int, Image], None] | None = None,
     ) -> Float[Tensor, "b 3 h w"]:
-        """Restore degraded faces in [0, 1], of any size, by this chain or the model's own.
+        """Restore degraded faces in [0, 1], of any size, with this chain or the model's own.
 
         Args:
             on_step: see :func:`idm.diffusion.samplers.sample`, which also says what is refused.
@@ -121,12 +121,13 @@ class IDM:
         return from_diffusion(restored)
 
     def use_backend(self, backend: "Backend | Literal['torch']", dtype: torch.dtype = torch.float32) -> None:
-        """Choose what runs f_theta from now on: PyTorch, or another program on a graph of the present weights.
+        """Choose the backend that runs f_theta from now on: PyTorch, or another program on a graph of the current
+        weights.
 
-        All else stays with PyTorch, as does the denoiser that is saved.
+        Everything else stays in PyTorch, including the denoiser that is saved.
 
         Args:
-            dtype: what the other program computes in; of PyTorch's denoiser it is its own.
+            dtype: precision of the other backend; PyTorch uses the denoiser's own precision.
 
         Raises:
             ExportError: see :class:`~idm.restorers.backends.ExportedDenoiser`.
@@ -139,7 +140,8 @@ class IDM:
             self.exported = ExportedDenoiser(self.denoiser.eval(), backend, dtype)
 
     def graph(self) -> Graph:
-        """f_theta(x_d, x_t, gamma) for :func:`~idm.restorers.export.export_onnx`, with what a sampler needs to know."""
+        """f_theta(x_d, x_t, gamma) for :func:`~idm.restorers.export.export_onnx`, with the metadata that a sampler
+        needs."""
         from idm.restorers.backends import denoiser_inputs
 
         sampler = self.chain.sampler
@@ -153,7 +155,7 @@ class IDM:
         return Graph("denoiser", self.denoiser, denoiser_inputs(self.denoiser), metadata)
 
     def metadata(self) -> dict[str, str | int | float]:
-        """What of the model decides its results, for tables and records."""
+        """The settings of the model that determine its results, for tables and records."""
         chain: dict[str, str | int | float] = asdict(self.chain)
         if not chain.pop("levels"):
             return {**self._network(), **chain}

@@ -20,20 +20,21 @@ Setting = str | int | float
 
 @dataclass(frozen=True)
 class Loaded:
-    """A restorer, and what a table says of it: its name, parameters, weights and settings."""
+    """A restorer with the facts that tables state: its name, parameters, weights and settings."""
 
     restorer: Restorer
     metadata: dict[str, Setting]
 
 
 class Opener(Protocol):
-    """What an entry point in the group "idm.restorers" names: opens a path of its own kind, None for others."""
+    """The type of an entry point in the group "idm.restorers": opens a path of its own kind, and returns None for
+    others."""
 
     def __call__(self, path: Path, device: torch.device, dtype: torch.dtype) -> Loaded | None: ...
 
 
 def load_restorer(path: Path | None, device: torch.device, dtype: torch.dtype) -> Loaded:
-    """Load the restorer that a path stands for.
+    """Load the restorer of a path.
 
     Args:
         path: a training run, a saved model, or a weights file; None is the bundled model.
@@ -69,7 +70,7 @@ def load_restorer(path: Path | None, device: torch.device, dtype: torch.dtype) -
 
 
 def describe(model: IDM) -> dict[str, Setting]:
-    """What a table says of an IDM that was loaded."""
+    """The facts that tables state about a loaded IDM."""
     assert model.origin is not None
     folder = model.origin.folder
     bundled = {path: name for name, path in BUNDLED.items()}

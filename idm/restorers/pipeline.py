@@ -20,7 +20,7 @@ from idm.diffusion.schedule import from_betas
 from idm.diffusion.schedulers import build_scheduler
 from idm.io.errors import InvalidInput
 from idm.io.ranges import to_uint8
-from idm.models.unet import Denoiser
+from idm.models.network import Network
 from idm.restorers.idm import IDM
 from idm.restorers.saved import BUNDLED, load_idm, save_idm
 
@@ -33,27 +33,27 @@ _FILES = ["model_index.json", "README.md", "denoiser/*", "scheduler/*"]
 class IDMPipeline(DiffusionPipeline):
     """Restores aligned faces with f_theta; :class:`~idm.restorers.idm.IDM` as a diffusers pipeline.
 
-    ``IDMPipeline.from_pretrained(folder)`` loads what training saved, as strictly as the commands do.
+    ``IDMPipeline.from_pretrained(folder)`` loads a trained model, with the same checks as the commands.
 
     Args:
         denoiser: f_theta.
-        scheduler: names the sampler and holds the betas; to change the sampler, put the scheduler of another one
-            (:func:`idm.diffusion.schedulers.build_scheduler`) here by its ``from_config``, or set ``chain``.
+        scheduler: names the sampler and holds the betas; to change the sampler, pass the scheduler of another sampler
+            (:func:`idm.diffusion.schedulers.build_scheduler`), made by its ``from_config``, or set ``chain``.
         prediction: how f_theta's output is read: "epsilon", "sample" or "v".
-        num_inference_steps, start_from, strength, eta, spacing, levels: the chain unless a call says otherwise,
-            see :class:`idm.diffusion.chain.Chain`.
+        num_inference_steps, start_from, strength, eta, spacing, levels: the default chain, see
+            :class:`idm.diffusion.chain.Chain`.
 
     Raises:
-        ValueError: a scheduler as which no sampler is saved, or an impossible chain.
+        ValueError: no sampler is saved as this scheduler, or the chain is impossible.
     """
 
     model_cpu_offload_seq = "denoiser"
-    denoiser: Denoiser
+    denoiser: Network
     scheduler: SchedulerMixin
 
     def __init__(
         self,
-        denoiser: Denoiser,
+        denoiser: Network,
         scheduler: SchedulerMixin,
         prediction: str = "sample",  # Prediction, Start and Spacing, but diffusers understands plain types only
         num_inference_steps: int = 10,
@@ -85,7 +85,7 @@ class IDMPipeline(DiffusionPipeline):
 
     @property
     def idm(self) -> IDM:
-        """The same model as the commands use it; shares the weights."""
+        """The same model as :class:`~idm.restorers.idm.IDM`; shares the weights."""
         return IDM(self.denoiser, self._gammas(), prediction=self.config.prediction, chain=self.chain)
 
     @property
@@ -137,13 +137,13 @@ class IDMPipeline(DiffusionPipeline):
         **hub: Any,
     ) -> "IDMPipeline":
         """Load a pipeline from a folder, a hub repository or by the name of a bundled model, such as "idm-faces-256",
-        from safetensors files only; without any of them the default bundled model.
+        from safetensors files only. Without an argument, load the default bundled model.
 
         Args:
             hub: for a repository, as of ``huggingface_hub.snapshot_download``: revision, token, cache_dir, ...
 
         Raises:
-            ModelError: as :func:`idm.restorers.saved.load_idm`, which the commands load by.
+            ModelError: see :func:`idm.restorers.saved.load_idm`.
         """
         folder = None if pretrained_model_name_or_path is None else Path(pretrained_model_name_or_path)
         if folder is not None and not folder.is_dir() and str(folder) not in BUNDLED:
@@ -154,7 +154,7 @@ class IDMPipeline(DiffusionPipeline):
         return cls.of(load_idm(folder, torch.device("cpu"), torch_dtype))
 
     def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
-        """Save the pipeline, and a model card where there is none yet; always as safetensors."""
+        """Save the pipeline as safetensors, with a model card if there is none yet."""
         save_idm(self.idm, Path(save_directory))
 
     def push_to_hub(
@@ -165,7 +165,8 @@ class IDMPipeline(DiffusionPipeline):
         token: str | None = None,
         create_pr: bool = False,
     ) -> str:
-        """Upload the pipeline with its card to a hub repository, made if need be; gives the commit's address."""
+        """Upload the pipeline with its card to a hub repository, which is created if necessary; returns the commit's
+        URL."""
         from huggingface_hub import HfApi
 
         api = HfApi(token=token)
@@ -202,18 +203,19 @@ class IDMPipeline(DiffusionPipeline):
         """Restore one aligned face or several of one size.
 
         Args:
-            image: PIL; h w 3 or b h w 3 arrays, uint8 or float in [0, 1]; or 3 h w or b 3 h w tensors in [0, 1].
-                They must have the model's size: one that was trained at another size would damage them.
-            generator: one for each face, or one for all. Then the first face draws as from a copy of it, so that
-                ``idm restore --seed`` gives the same, and it seeds those of the others.
+            image: PIL; h w 3 or b h w 3 arrays, uint8 or float in [0, 1]; or 3 h w or b 3 h w tensors in [0, 1]. They
+                must have the model's size: a model that was trained at another size would damage them.
+            generator: one for each face, or one for all. A single generator is copied for the first face, so that the
+                result equals that of ``idm restore --seed``, and it seeds the generators of the other faces.
             output_type: a list of PIL images, of h w 3 float arrays in [0, 1], or a b 3 h w tensor in [0, 1].
-            return_dict: give the faces as ``.images``, or in a tuple of one.
+            return_dict: return the faces as ``.images`` instead of a tuple of one element.
             callback_on_step_end: called with (pipeline, step from 0, timestep, {"x_0": current estimate, b 3 h w in
-                [-1, 1]}) after each step, as in other diffusers pipelines; what it returns is not used. The timestep is
+                [-1, 1]}) after each step, as in other diffusers pipelines; its return value is ignored. The timestep is
                 the schedule's nearest to the step's level.
 
         Raises:
-            ValueError: for faces of different sizes or not of the model's, or settings that a chain refuses.
+            ValueError: the faces differ in size, do not have the model's size, or the settings make an impossible
+                chain.
         """
         lq = _to_tensor(image)
         size, (height, width) = self.image_size, lq.shape[-2:]
@@ -242,7 +244,7 @@ class IDMPipeline(DiffusionPipeline):
 
 
 def _one_for_each(generator: torch.Generator, num_faces: int) -> list[torch.Generator]:
-    """A generator for each face, on the CPU; the given one moves on."""
+    """A generator on the CPU for each face; advances the given one."""
     first = generator.clone_state() if generator.device.type == "cpu" else None
     seeds = torch.randint(2**62, (num_faces,), generator=generator, device=generator.device).tolist()
     seeded = [torch.Generator().manual_seed(seed) for seed in seeds]

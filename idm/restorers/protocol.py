@@ -1,4 +1,4 @@
-"""The one protocol that every face restorer fulfils."""
+"""The protocol that every face restorer implements."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -17,5 +17,5 @@ class Restorer(Protocol):
         ...
 
     def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
-        """Restore degraded faces in [0, 1]; the result, in [0, 1] too, of each depends on itself and its seed."""
+        """Restore degraded faces in [0, 1]. Each result, also in [0, 1], depends only on its face and its seed."""
         ...

@@ -22,7 +22,7 @@ from idm.io.errors import InvalidInput
 from idm.io.run_folder import best_checkpoint, damage, list_checkpoints
 from idm.io.weights import difference
 from idm.models.architecture import Architecture
-from idm.models.unet import Denoiser
+from idm.models.network import Network
 from idm.restorers.card import model_card
 from idm.restorers.idm import IDM, Origin
 
@@ -48,11 +48,11 @@ def is_idm(path: Path) -> bool:
 
 
 def find_model(path: Path | None) -> Path:
-    """The pipeline folder that a path stands for: itself, a run's best (or newest) checkpoint, or a bundled model by
-    its name, as in ``idm-faces-128``; None is the default one.
+    """The pipeline folder of a path: the path itself, a run's best (or newest) checkpoint, or a bundled model by its
+    name, such as ``idm-faces-128``; None is the default model.
 
     Raises:
-        ModelError: there is none, or its files are not as the run wrote them.
+        ModelError: there is none, or its files differ from those that the run wrote.
     """
     path = DEFAULT if path is None else BUNDLED.get(str(path), path)
     if not path.is_dir():
@@ -74,11 +74,11 @@ def find_model(path: Path | None) -> Path:
 
 
 def load_idm(path: Path | None, device: torch.device, dtype: torch.dtype) -> IDM:
-    """Load the model that a path stands for, see :func:`find_model`.
+    """Load the model of a path, see :func:`find_model`.
 
     Raises:
-        ModelError: missing or damaged; or weights that are not those of the architecture in its config, not finite,
-            or all zero.
+        ModelError: the model is missing or damaged, or its weights do not match the architecture in its config, are not
+            finite, or are all zero.
     """
     folder = find_model(path)
     try:
@@ -94,19 +94,20 @@ def load_idm(path: Path | None, device: torch.device, dtype: torch.dtype) -> IDM
 
 
 def save_idm(model: IDM, folder: Path) -> None:
-    """Save a model as a diffusers pipeline, and a model card where there is none yet."""
+    """Save a model as a diffusers pipeline, with a model card if there is none yet."""
     for part in ("denoiser", "scheduler"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     weights = {name: weight.detach().cpu().contiguous() for name, weight in model.denoiser.state_dict().items()}
     safetensors.torch.save_file(weights, folder / "denoiser" / WEIGHTS, metadata={"format": "pt"})
-    _write_json(folder / "denoiser" / "config.json", {"_class_name": "Denoiser", **asdict(model.denoiser.config)})
+    network = type(model.denoiser)
+    _write_json(folder / "denoiser" / "config.json", {"_class_name": network.__name__, **asdict(model.denoiser.config)})
     chain = asdict(model.chain)
     library, scheduler, _ = SCHEDULERS[model.chain.sampler]
     settings = scheduler_settings(chain.pop("sampler"), to_betas(model.gammas).tolist())
     _write_json(folder / "scheduler" / "scheduler_config.json", {"_class_name": scheduler, **settings})
     index = {
         "_class_name": "IDMPipeline",
-        "denoiser": ["idm.models.unet", "Denoiser"],
+        "denoiser": [network.__module__, network.__name__],
         "scheduler": [library, scheduler],
         "prediction": model.prediction,
         "num_inference_steps": chain.pop("num_steps"),
@@ -118,15 +119,15 @@ def save_idm(model: IDM, folder: Path) -> None:
         card.write_text(model_card(model))
 
 
-ADDED_LATER = {"conditional", "refine_channels", "refine_blocks"}
-"""Sizes that older files do not have: their models have the default."""
+ADDED_LATER = {"network", "conditional", "refine_channels", "refine_blocks"}
+"""Sizes that older files lack; their models have the default."""
 
 
 def read_architecture(folder: Path) -> Architecture:
     """The architecture in a denoiser's folder.
 
     Raises:
-        ModelError: the file is missing or broken, or lacks a size or has one that is unknown.
+        ModelError: the file is missing or broken, lacks a size, or has an unknown one.
     """
     path = folder / "config.json"
     sizes = {name: value for name, value in _read_json(path).items() if not name.startswith("_")}
@@ -165,10 +166,10 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
     return weights, hashlib.sha256(content).hexdigest()
 
 
-def _read_denoiser(folder: Path) -> tuple[Denoiser, str]:
+def _read_denoiser(folder: Path) -> tuple[Network, str]:
     weights, sha256 = read_weights(folder)
     with torch.device("meta"):  # no random numbers are drawn for what the file replaces
-        denoiser = Denoiser(**asdict(read_architecture(folder)))
+        denoiser = read_architecture(folder).build()
     if found := difference(denoiser, weights):
         raise ModelError(f"{folder / WEIGHTS}: holds another architecture than config.json beside it: {found}")
     denoiser.load_state_dict(weights, assign=True)

@@ -32,8 +32,8 @@ class ThirdPartyModelError(InvalidInput):
 class SpandrelRestorer:
     """A :class:`~idm.restorers.protocol.Restorer` around a face-restoration network that spandrel has loaded.
 
-    Faces go through one by one, each after its own seed, so that a network that draws noise (GFPGAN) gives a face
-    the same result in every batch.
+    Faces are restored one by one, each with its own seed, so that a network that draws noise (GFPGAN) gives the same
+    result in every batch.
     """
 
     image_size = 512  # of all face restorers that spandrel knows
@@ -59,7 +59,7 @@ def load_third_party(path: Path, device: torch.device) -> SpandrelRestorer:
     """Load a face restorer from a ``.pth`` or ``.safetensors`` file.
 
     Raises:
-        ThirdPartyModelError: see :func:`load_network`; or the network restores no faces.
+        ThirdPartyModelError: see :func:`load_network`; or the network does not restore faces.
     """
     network = load_network(path)
     if network.purpose != "FaceSR":
@@ -68,11 +68,11 @@ def load_third_party(path: Path, device: torch.device) -> SpandrelRestorer:
 
 
 def load_network(path: Path) -> "ImageModelDescriptor":
-    """Load a network that turns pictures into pictures, on the CPU.
+    """Load an image-to-image network, on the CPU.
 
     Raises:
-        ThirdPartyModelError: spandrel is not installed, or the file holds no network that it knows, or only zeros or
-            integers.
+        ThirdPartyModelError: spandrel is not installed, the file does not hold a network that it knows, or its weights
+            are all zero or integers.
     """
     weights = _read_weights(path)
     try:

@@ -1,4 +1,5 @@
-"""An adversarial finish: a critic of patches pushes the estimate of x_0 from the mean of all faces to a likely one.
+"""An adversarial finish: a critic of patches moves the estimate of x_0 from the mean of all possible faces to a likely
+face.
 
 ESRGAN (arXiv 1809.00219) and LPNSR finish a restorer trained on pixels and features in the same way. Not part of IDM as
 published: our own choice.
@@ -25,7 +26,8 @@ class Adversary:
     Args:
         weight: of the denoiser's adversarial loss.
         r1_gamma: of the gradient penalty gamma / 2 |grad D(x_0)|^2, where D is the mean of a face's logits.
-        r1_every: the penalty is taken in every so many steps, and then counts for all of them (StyleGAN2, section 3.1).
+        r1_every: interval in steps between penalties, each of which is weighted by the interval (StyleGAN2, section
+            3.1).
         augment: let the critic see faces through DiffAugment.
         only_refinement: the denoiser's loss trains the convolutions behind the patches alone: what patches may change
             becomes dots along edges, one a patch.
@@ -49,7 +51,7 @@ class Adversary:
         self.only_refinement = only_refinement
 
     def prepare(self, accelerator: Accelerator) -> None:
-        """Take part in a run: its device, precision, processes and checkpoints."""
+        """Prepare critic and optimiser for a run: device, precision, processes and checkpoints."""
         self.accelerator = accelerator
         self.critic, self.optimizer = accelerator.prepare(self.critic, self.optimizer)
 
@@ -81,7 +83,7 @@ class Adversary:
     def _loss(
         self, step: int, real: Images, fake: Images, generator: torch.Generator
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """The loss to follow, and what is logged of it."""
+        """The loss to minimise, and its values for the log."""
         with self.accelerator.autocast():
             logits_real, logits_fake = (self.critic(self._seen(images, generator)).float() for images in (real, fake))
             loss = hinge_critic(logits_real, logits_fake)
@@ -99,7 +101,7 @@ class Adversary:
         return self.r1_every * self.r1_gamma / 2 * of_faces
 
     def _seen(self, images: Images, generator: torch.Generator) -> Images:
-        """What the critic sees: the images moved by less than its stride, round the border, and perhaps augmented.
+        """The critic's input: the images rolled by less than its stride and, if asked, augmented.
 
         The gradient of a critic has the pattern of its strides. If these always begin in the same place, the denoiser
         learns the pattern: edges become dotted, one dot a patch.

@@ -12,7 +12,7 @@ class EMA:
     """Averages the parameters of a network.
 
     Args:
-        parameters: what is averaged. Where they are sharded over processes, their averages are sharded likewise.
+        parameters: to average. If they are sharded over processes, the averages are sharded likewise.
         decay: in [0, 1), see :meth:`decay_at`.
 
     Attributes:
@@ -32,7 +32,7 @@ class EMA:
         """Average in the parameters after optimiser step ``step`` (from 0), unless the step left its update out.
 
         Args:
-            updated: whether the parameters were updated; on the device, so that nothing waits for it.
+            updated: whether the parameters were updated; on the device, so that no step waits for it.
         """
         weight = torch.where(updated, 1 - self.decay_at(step), 0.0)
         difference = torch._foreach_sub(list(parameters), self.shadow_params)
@@ -41,7 +41,8 @@ class EMA:
 
     @torch.no_grad()
     def publish(self, parameters: Iterable[Tensor]) -> None:
-        """Copy the averages into the parameters of an unsharded network; on all processes, for they gather shards."""
+        """Copy the averages into the parameters of an unsharded network; call it on all processes, since it gathers
+        shards."""
         for published, averaged in zip(parameters, self.shadow_params, strict=True):
             published.copy_(averaged.full_tensor() if isinstance(averaged, DTensor) else averaged)
 

@@ -1,4 +1,4 @@
-"""What the training commands share: read the configuration, build, fit, report; one line for a user's mistake."""
+"""Shared by the training commands: read the configuration, build, fit, report; one line for a user's mistake."""
 
 import argparse
 import sys
@@ -23,11 +23,11 @@ class Fittable(Protocol):
 
 
 def launch(description: str, schema: type[Config], build: Callable[[Config], Fittable]) -> None:
-    """Run a training command to its end; exits with status 1 and one message if it cannot be done.
+    """Run a training command to its end; on an error, exit with status 1 and one message.
 
     Args:
-        schema: what the file named by ``--config`` must hold.
-        build: makes the run. It is called once the configuration is sound, and imports what is slow to import.
+        schema: schema of the file named by ``--config``.
+        build: builds the run. It is called after the configuration was checked, and imports the slow packages.
     """
     follow_launcher()
     parser = argparse.ArgumentParser(description=description)

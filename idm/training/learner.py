@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,7 @@ from idm.faces.features import FeatureMaps, feature_l1
 from idm.io.machine import inference_dtype
 from idm.io.ranges import to_diffusion
 from idm.models.lora import merged_weights
-from idm.models.unet import Denoiser
+from idm.models.network import Network
 from idm.restorers.idm import IDM
 from idm.restorers.saved import save_idm
 from idm.training.adversarial import Adversary
@@ -32,7 +32,7 @@ from idm.training.updates import update
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How the weights are updated; field for field the ``train`` section."""
+    """How the weights are updated; the fields are those of the ``train`` section."""
 
     num_steps: int
     learning_rate: float
@@ -73,27 +73,27 @@ class NoiseLevels:
 
 
 Judged = list[tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b 3 s s"]]]
-"""What the critic is trained on: of each micro-batch faces and estimates of them, in [-1, 1], or none of both."""
+"""The critic's training data: for each micro-batch, faces and estimates of them in [-1, 1]; both may be empty."""
 
 
 class IntrinsicIteration:
     """Trains a denoiser; a :class:`~idm.training.protocol.Learner`.
 
     Args:
-        denoiser: may have adapters (:mod:`idm.models.lora`); what needs no gradient is not trained.
+        denoiser: may have adapters (:mod:`idm.models.lora`); only parameters that require gradients are trained.
         gammas: the noise schedule, see :mod:`idm.diffusion.schedule`.
-        seed: from which, with a sample's position, its noise level and noise follow.
+        seed: determines, with a sample's position, its noise level and noise.
         ssim_weight: of 1 - SSIM of the estimate of x_0.
-        features: frozen network of a feature loss of weight ``feature_weight``; None for pixels alone.
+        features: frozen network of a feature loss of weight ``feature_weight``; None for a loss of pixels only.
         adversary: a critic that is trained beside the denoiser.
-        make_pipeline: makes the publishable pipeline around a denoiser.
+        make_pipeline: builds the publishable model around a denoiser.
     """
 
     model_name = "pipeline"
 
     def __init__(
         self,
-        denoiser: Denoiser,
+        denoiser: Network,
         accelerator: Accelerator,
         *,
         gammas: Float[Tensor, " T1"],
@@ -102,7 +102,7 @@ class IntrinsicIteration:
         min_snr_clamp: float | None,
         optimisation: Optimisation,
         seed: int,
-        make_pipeline: Callable[[Denoiser], IDM],
+        make_pipeline: Callable[[Network], IDM],
         noise_levels: NoiseLevels = NoiseLevels(),
         ssim_weight: float = 0.0,
         features: FeatureMaps | None = None,
@@ -124,7 +124,7 @@ class IntrinsicIteration:
         self.adversary = adversary
         if adversary is not None:
             adversary.prepare(accelerator)
-        published = Denoiser(**asdict(denoiser.config)).to(accelerator.device)
+        published = denoiser.config.build().to(accelerator.device)
         self.pipeline = make_pipeline(published.requires_grad_(False))
         self.ema = EMA(self._parameters(), optimisation.ema_decay)
         self.skipped = torch.zeros((), device=accelerator.device)
@@ -158,8 +158,8 @@ class IntrinsicIteration:
         """The objective on one micro-batch, its randomness a function of (seed, positions).
 
         Args:
-            levels: takes what :func:`by_noise_level` says of it.
-            judged: takes what the critic is to be trained on.
+            levels: receives the result of :func:`by_noise_level`.
+            judged: receives the critic's training data.
         """
         x_0, x_d = self._to_diffusion(batch.hq), self._to_diffusion(batch.lq)
         eps, u = training_noise(self.seed, batch.positions, x_0)
@@ -191,8 +191,8 @@ class IntrinsicIteration:
     ) -> Callable[[Tensor], Float[Tensor, ""]] | None:
         """The losses of an estimate of x_0 beyond its pixels: SSIM and features, in float32, and the critic's.
 
-        The critic judges what is refined, below the chain's start. At the start, where x_t is noise, the estimate stays
-        the mean of what x_d may show; so a chain goes from the mean to a likely face.
+        The critic judges estimates below the chain's start only. At the start, where x_t is noise, the estimate stays
+        the mean of the faces that x_d may show; a chain then moves from the mean to a likely face.
         """
         ssim_weight, features, adversary = self.ssim_weight, self.features, self.adversary
         if not ssim_weight and features is None and adversary is None:
@@ -288,7 +288,7 @@ def by_noise_level(losses: Float[Tensor, " b"], gamma: Float[Tensor, " b"]) -> d
 
 
 def on_device(values: Tensor, device: torch.device) -> Tensor:
-    """What the CPU knows of a batch, beside its images: for a GPU by a copy that nothing waits for."""
+    """The fields of a batch besides its images, copied to the device without waiting."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values
 
 

@@ -1,4 +1,4 @@
-"""The log of a run: what the steps between two lines gave, and the lines."""
+"""The log of a run: means over the steps between two lines, and the lines."""
 
 import json
 from pathlib import Path
@@ -16,9 +16,9 @@ class Window:
     """Sums and counts over the steps since the last line of the log, kept on the device.
 
     Attributes:
-        steps: how many there were.
-        seconds: how long they took.
-        longest: the longest row of skipped updates, those before the window included.
+        steps: their number.
+        seconds: their duration.
+        longest: the longest sequence of skipped updates, including those before the window.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -33,10 +33,10 @@ class Window:
         self.steps, self.seconds = 0, 0.0
 
     def add(self, values: dict[str, Tensor], skipped: Float[Tensor, ""]) -> None:
-        """What one step gave, of which nothing is counted if its update was skipped.
+        """Add the values of one step; they are not counted if its update was skipped.
 
         Args:
-            values: scalars, or (sum, count) where a mean is over something else than steps.
+            values: scalars, or (sum, count) for a mean over something other than steps.
             skipped: 1 or 0.
         """
         for name, value in values.items():
@@ -50,7 +50,7 @@ class Window:
         self.steps += 1
 
     def means(self, accelerator: Accelerator) -> dict[str, float]:
-        """Over the steps of all processes; what nothing was counted of is left out."""
+        """Means over the steps of all processes; values without a count are left out."""
         names = sorted(self.totals)
         if not names:
             return {}
@@ -60,7 +60,7 @@ class Window:
         return {name: total / count for name, (total, count) in zip(names, totals, strict=True) if count}
 
     def state(self) -> dict[str, Any]:
-        """As JSON; exact, for float32 numbers are."""
+        """The state as JSON, without loss of precision."""
         totals = {name: total.tolist() for name, total in self.totals.items()}
         return {
             "window": totals,
@@ -70,7 +70,7 @@ class Window:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go back to a state, also to one in which only sums were kept."""
+        """Restore a state, including older ones that hold only sums."""
         self.steps, self.seconds = state["window_steps"], state["window_seconds"]
         pairs = {n: v if isinstance(v, list) else [v, self.steps] for n, v in state["window"].items()}
         self.totals = {name: torch.tensor(pair, device=self.device) for name, pair in pairs.items()}
@@ -118,10 +118,11 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def record_settings(path: Path, step: int, settings: dict[str, Any]) -> None:
-    """Add a row to a run's history if its settings are others than before: those that differ, and from which step on.
+    """Add a row to a run's history if its settings have changed: the settings that differ, and the first step that uses
+    them.
 
-    The first row holds all settings; each later one replaces what the rows above it say. A setting that is no more is
-    null.
+    The first row holds all settings; each later one replaces what the rows above it say. A setting that no longer
+    exists is null.
     """
     rows = read_log(path)
     held: dict[str, Any] = {}

@@ -1,8 +1,8 @@
 """The run around a learner: steps, log, validation, checkpoints, and how it survives being killed.
 
-A checkpoint is taken between optimiser steps and holds all that the next step depends on; data, noise and
-degradation follow from (seed, position). So a run that was killed and started again gives the same weights and
-losses, bit for bit, as one that was not.
+A checkpoint is taken between optimiser steps and holds everything that the next step depends on; data, noise and
+degradation are functions of (seed, position). A run that was killed and resumed therefore gives the same weights and
+losses, bit for bit, as an uninterrupted run.
 """
 
 import json
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import Accelerator
 from tqdm import tqdm
 
@@ -21,20 +20,18 @@ from idm.data.pairs import Batch
 from idm.io import run_folder
 from idm.io.atomic import CheckpointError, write_json
 from idm.io.errors import UserError
-from idm.io.grid import image_grid
-from idm.io.images import write_image
-from idm.io.machine import provenance
 from idm.training.log import Window, append_row, read_log, record_settings, write_rows
 from idm.training.protocol import Learner, Trainable
 from idm.training.recovery import mark_best_anew, published_step, set_damaged_aside
+from idm.training.results import METRICS, print_results, track_pictures, write_results
 from idm.training.stop import StopSignals
 from idm.training.updates import all_finite
 from idm.training.validation import ScoredFace, Validation
 
 MOST_SKIPPED = 10
-"""So many updates in a row may be left out, since gradients are not finite; more end the run."""
+"""The largest number of consecutive updates that may be skipped for gradients that are not finite; more end the run."""
 STOP_EVERY = 8
-"""Steps from one time at which several processes ask one another whether to stop, to the next."""
+"""Interval in steps at which several processes agree on whether to stop."""
 
 
 class TrainingError(UserError, RuntimeError):
@@ -65,8 +62,8 @@ class Run:
     """One training run in one folder; started again in the same folder it resumes.
 
     Args:
-        batches_from: gives the endless micro-batches of this process from a number on.
-        validation: None for what restores no faces and is only trained.
+        batches_from: yields this process's endless micro-batches, starting with the given number.
+        validation: None for a model that does not restore faces and is only trained.
     """
 
     def __init__(
@@ -91,7 +88,7 @@ class Run:
     def fit(self) -> None:
         """Train to the end; when told to stop, exit after saving with status 128 + the signal's number.
 
-        The processes stay connected, for another run may follow in them.
+        The processes stay connected, since another run may follow.
 
         Raises:
             TrainingError: gradients or weights are no longer finite.
@@ -172,8 +169,8 @@ class Run:
         longest = int(self.window.longest.item())
         if longest > MOST_SKIPPED:
             raise TrainingError(
-                f"the gradients were not finite in {longest} steps in a row before step {self.step}, and nothing was "
-                f"learnt in them. The newest checkpoint in {self.checkpoints} is sound: start the same command with a "
+                f"the gradients were not finite in {longest} steps in a row before step {self.step}, so these steps "
+                f"were skipped. The newest checkpoint in {self.checkpoints} is sound: start the same command with a "
                 "lower train.learning_rate, a lower train.max_grad_norm or train.mixed_precision=no, which may change "
                 "within a run"
             )
@@ -202,30 +199,17 @@ class Run:
             self._publish(self.validation, rows, summary)
         self.accelerator.wait_for_everyone()
 
-    def _publish(self, validation: Validation, rows: list[ScoredFace], summary: dict[str, Any]) -> None:
-        folder = self.settings.folder
-        grid = image_grid(
-            [row.pictures for row in rows if row.pictures is not None], ["degraded", "restored", "original"]
-        )
-        write_image(folder / "before_after.png", grid)
-        self._track_image(grid)
-        validation.mark_if_best(self.checkpoints, self.step, summary[validation.best]["restored"]["mean"])
+    def _publish(self, validation: Validation, faces: list[ScoredFace], summary: dict[str, Any]) -> None:
         result = {
             "step": self.step,
-            "num_images": len(rows),
+            "num_images": len(faces),
             "training_seconds": round(self.seconds, 1),
             "training_processor_seconds": round(self.processor_seconds, 1),
             "metrics": summary,
-            **provenance(),
         }
-        write_json(folder / "metrics.json", result)
-
-    def _track_image(self, grid: np.ndarray) -> None:
-        for tracker in self.accelerator.trackers:
-            if tracker.name == "tensorboard":
-                tracker.log_images({"validation": grid[None]}, step=self.step, dataformats="NHWC")
-            elif tracker.name == "wandb":
-                tracker.log_images({"validation": [grid]}, step=self.step)
+        validation.mark_if_best(self.checkpoints, self.step, summary[validation.best]["restored"]["mean"])
+        grid = write_results(self.settings.folder, faces, result)
+        track_pictures(self.accelerator.trackers, grid, self.step)
 
     # ------------------------------------------------------------------------------------------ saving
 
@@ -257,10 +241,10 @@ class Run:
             }
             write_json(draft / "progress.json", progress)
 
-    # ------------------------------------------------------------------------------------------ going on
+    # ------------------------------------------------------------------------------------------ resuming
 
     def _resume(self) -> None:
-        """Load the newest intact checkpoint, if there is one, and drop what the log says of later steps."""
+        """Load the newest intact checkpoint, if there is one, and drop the log's rows of later steps."""
         if self.accelerator.is_main_process:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             set_damaged_aside(self.checkpoints)
@@ -271,7 +255,7 @@ class Run:
         found = run_folder.list_checkpoints(self.checkpoints)
         if found:
             self._load(found[-1])
-        published = published_step(self.settings.folder / "metrics.json")
+        published = published_step(self.settings.folder / METRICS)
         rows = [row for row in read_log(self.log_path) if row["step"] <= self.step]
         if published < self.step:
             rows = [row for row in rows if row["step"] < self.step or not row.get("validation")]
@@ -293,8 +277,8 @@ class Run:
                 f"{checkpoint}: cannot be loaded ({error}); delete it, and the same command resumes from the "
                 "checkpoint before it"
             ) from error
-        self.step, self.seconds = progress["step"], progress["seconds"]
-        self.processor_seconds = progress.get("processor_seconds", self.seconds)  # older checkpoints lack it
+        self.step = progress["step"]
+        self.seconds, self.processor_seconds = progress["seconds"], progress["processor_seconds"]
         self.window.load(progress)
         self.accelerator.print(f"resuming from {checkpoint}")
 
@@ -305,20 +289,7 @@ class Run:
         if not self.accelerator.is_main_process:
             return
         assert isinstance(self.learner, Learner)
-        folder = self.settings.folder
-        result = json.loads((folder / "metrics.json").read_text())
-        print(f"\n{result['num_images']} held-out faces, frozen degradations, step {result['step']}:")
-        for name, columns in result["metrics"].items():
-            degraded, restored, gain = (columns[c]["mean"] for c in ("degraded", "restored", "gain"))
-            print(f"  {name:5} {degraded:7.3f} degraded -> {restored:7.3f} restored  (gain {gain:+.3f})")
-        best = run_folder.best_checkpoint(self.checkpoints)
-        for title, path in (
-            ("pictures", folder / "before_after.png"),
-            ("metrics", folder / "metrics.json"),
-            ("log", self.log_path),
-            ("model", best / self.learner.model_name if best else self.checkpoints),
-        ):
-            print(f"  {title:9} {path}")
+        print_results(self.settings.folder, self.learner.model_name)
 
     def _stopping(self, signals: StopSignals) -> bool:
         """Whether any process was told to stop; all must agree, or they would wait for one another."""

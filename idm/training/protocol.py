@@ -1,4 +1,4 @@
-"""What a run trains: the methods that it calls, which IDM and the baseline implement."""
+"""The interface of a training run to what it trains, which IDM and the baseline implement."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,25 +14,26 @@ from idm.restorers.protocol import Restorer
 
 @runtime_checkable
 class Trainable(Protocol):
-    """What a training run trains. The run knows steps, data, time and files; the trainable knows the method.
+    """A model in training. The run knows steps, data, time and files; the trainable knows the method.
 
     Attributes:
         optimizer: of the network that is published, whose learning rate is logged.
-        skipped: 1 if an update of the last step was left out, since a gradient was not finite; else 0.
+        skipped: 1 if the last step's update was skipped because a gradient was not finite; else 0.
     """
 
     optimizer: AcceleratedOptimizer
     skipped: Float[Tensor, ""]
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
-        """Optimiser step number ``step`` (from 0); takes as many micro-batches as it accumulates.
+        """Optimiser step number ``step`` (from 0); consumes as many micro-batches as it accumulates.
 
-        Gives what :meth:`idm.training.log.Window.add` takes, "loss" among it, on the device: nothing waits for it.
+        Returns the values for :meth:`idm.training.log.Window.add`, including "loss", on the device, so that no step
+        waits for them.
         """
         ...
 
     def tensors(self) -> list[Tensor]:
-        """All weights that are trained, and their averages: none is ever saved that is not finite."""
+        """All trained weights and their averages; the run does not save them if one is not finite."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -40,7 +41,7 @@ class Trainable(Protocol):
         ...
 
     def load(self, folder: Path) -> None:
-        """Go back to a saved state."""
+        """Restore a saved state."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What a run does about damaged files before it resumes."""
+"""How a run handles damaged files before it resumes."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from idm.training.validation import Validation
 
 
 def set_damaged_aside(checkpoints: Path) -> None:
-    """Take damaged checkpoints out of the way of the newest intact one, and say so.
+    """Rename damaged checkpoints that are newer than the newest intact one, and report them.
 
     Raises:
         CheckpointError: there are checkpoints, and none is intact.
@@ -22,15 +22,15 @@ def set_damaged_aside(checkpoints: Path) -> None:
         print(f"{checkpoint} is damaged: {fault}", file=sys.stderr)
     if damaged and intact is None:
         raise CheckpointError(
-            f"{checkpoints}: none of the {len(damaged)} checkpoints is intact; delete the folder to start anew"
+            f"{checkpoints}: none of the {len(damaged)} checkpoints is intact; delete the folder to start again"
         )
     for checkpoint in damaged:
         print(f"{checkpoint} is kept as {run_folder.set_aside(checkpoint).name}", file=sys.stderr)
 
 
 def mark_best_anew(checkpoints: Path, validation: Validation, log: list[dict[str, Any]]) -> None:
-    """Find the best checkpoint from the rows of the log, unless a readable mark by this metric names one that is
-    there."""
+    """Find the best checkpoint from the rows of the log, unless a readable mark for this metric names an existing
+    one."""
     try:
         best, score = run_folder.best_checkpoint(checkpoints), run_folder.best_score(checkpoints, validation.best)
     except CheckpointError:  # the mark cannot be read

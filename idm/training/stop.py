@@ -1,4 +1,4 @@
-"""How a training run learns that it should stop: by signals, and by the death of its launcher."""
+"""Stopping a training run: by signals, and when its launcher dies."""
 
 import ctypes
 import os
@@ -12,12 +12,12 @@ LAUNCHED = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")
 
 
 def has_launcher() -> bool:
-    """Whether a launcher started this process. A shell is none: what it starts may outlive it."""
+    """Whether a launcher started this process. A shell does not count: the processes that it starts may outlive it."""
     return any(name in os.environ for name in LAUNCHED)
 
 
 def follow_launcher() -> None:
-    """Let this process receive SIGTERM when its launcher dies, so that no trainer is left without one.
+    """Let this process receive SIGTERM when its launcher dies, so that no trainer outlives it.
 
     The kernel sends it on Linux only; elsewhere :class:`StopSignals` notices between two steps.
     """
@@ -27,12 +27,11 @@ def follow_launcher() -> None:
 
 
 class StopSignals:
-    """Within, a signal to end asks the run to stop, and does not end the process.
-
-    A signal that is ignored stays so, as nohup wants it of SIGHUP.
+    """A context in which a termination signal asks the run to stop instead of ending the process. Ignored signals stay
+    ignored, such as SIGHUP under nohup.
 
     Attributes:
-        received: the first signal that came, if one came.
+        received: the first received signal, if any.
     """
 
     def __init__(self) -> None:
@@ -51,7 +50,7 @@ class StopSignals:
             signal.signal(number, handler)
 
     def requested(self) -> bool:
-        """Whether to stop: a signal came, or the launcher is gone."""
+        """Whether to stop: a signal was received, or the launcher has died."""
         if self._launcher is not None and os.getppid() != self._launcher:
             self._receive(signal.SIGTERM, None)
         return self.received is not None

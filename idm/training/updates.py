@@ -1,6 +1,6 @@
-"""One update of weights, left out where a gradient is not finite.
+"""One update of the weights, skipped if a gradient is not finite.
 
-Everything is decided on the device: a step never waits for a number to reach the processor.
+Everything is decided on the device: a step never waits for a transfer to the CPU.
 """
 
 import math
@@ -17,12 +17,12 @@ from torch.distributed.tensor import DTensor
 def update(
     accelerator: Accelerator, network: nn.Module, optimizer: AcceleratedOptimizer, max_grad_norm: float | None
 ) -> Float[Tensor, ""] | None:
-    """Follow the gradients, if all micro-batches have been seen, and forget them.
+    """Take an optimiser step and clear the gradients, once all micro-batches have been seen.
 
     Weights and the optimiser's state stay as they are if the norm of the gradients is not finite.
 
     Args:
-        optimizer: of the fused kind, which can leave an update out.
+        optimizer: a fused optimiser, which can skip an update.
         max_grad_norm: gradients of a larger norm are scaled down to it; None: never.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a run validates on, by which metrics, and which of them decides the best checkpoint."""
+"""The validation of a run: its faces, its metrics, and the metric that decides the best checkpoint."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from idm.restorers.protocol import Restorer
 
 @dataclass(frozen=True)
 class ScoredFace:
-    """The scores of a restored face, and what else the processes exchange about it.
+    """The scores of a restored face, and the other data that processes exchange about it.
 
     Attributes:
         position: in the frozen pairs.
@@ -39,7 +39,7 @@ class Validation:
 
     Attributes:
         pairs: shared out among the processes.
-        metrics: of single faces; of whole sets of faces are ``set_metrics``.
+        metrics: metrics of single faces; ``set_metrics`` are those of whole sets of faces.
         best: the metric whose mean over the restored faces decides the best checkpoint.
         seed: of the sampler's noise.
     """
@@ -77,7 +77,7 @@ class Validation:
         return ScoredFace(row.pair.position, *scores, described, pictures if shown else None)
 
     def mark_if_best(self, checkpoints: Path, step: int, score: float | None) -> None:
-        """Mark a step's checkpoint if it is there and no other one has scored better."""
+        """Mark a step's checkpoint as the best if it exists and no other one has scored better."""
         saved = run_folder.checkpoint_of(checkpoints, step)
         if score is None or not saved.exists():
             return

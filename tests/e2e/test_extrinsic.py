@@ -46,7 +46,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
     done = subprocess.run(command(folder), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "exchanged" in done.stdout
+    assert "replaced" in done.stdout
     return folder
 
 

@@ -16,7 +16,7 @@ from gan_baseline.weights import save_gfpgan
     reason="the packages of the extra onnxruntime are not installed",
 )
 def test_the_exported_generator_restores_as_the_network_does_with_its_stored_noise(tmp_path) -> None:
-    from idm.restorers.export import run_by_onnxruntime
+    from idm.restorers.export import load_onnxruntime
 
     torch.manual_seed(0)
     gfpgan = GFPGAN(image_size=16, num_style_feat=8, channel_multiplier=1, num_mlp=1, narrow=1 / 64)
@@ -29,7 +29,7 @@ def test_the_exported_generator_restores_as_the_network_does_with_its_stored_noi
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "differs from PyTorch by at most" in done.stdout
-    run = run_by_onnxruntime(path)
+    run = load_onnxruntime(path)
     for batch_size in (1, 4):
         x_d = torch.rand(batch_size, 3, 16, 16) * 2 - 1
         with torch.no_grad():

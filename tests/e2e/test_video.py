@@ -50,7 +50,7 @@ from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
-from idm.apps.photo.video import restore_clip
+from idm.apps.photo.video import restore_video
 
 class Noise:
     image_size = 16
@@ -66,7 +66,7 @@ class Wanders:
 
 source, target = map(Path, sys.argv[1:])
 settings = PhotoSettings(batch_size=2, change="full")
-told = restore_clip(PhotoRestorer(Noise(), Wanders()), source, target, settings, Encoding("ffv1"), about={},
+told = restore_video(PhotoRestorer(Noise(), Wanders()), source, target, settings, Encoding("ffv1"), about={},
                     segment_frames=5)
 print(told.get("resumed_at_frame", 0))
 """

@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from idm.models.architecture import Architecture
 from idm.models.layers import Attention, attend
+from idm.models.network import Network
 from idm.models.unet import Denoiser
 
 ARCHITECTURES = {
@@ -43,12 +45,12 @@ everywhere = pytest.mark.parametrize("name", ARCHITECTURES)
 SIDES = st.integers(5, 21)
 
 
-def build(name: str, **change) -> Denoiser:
+def build(name: str, **change) -> Network:
     torch.manual_seed(0)
-    return Denoiser(**{"image_size": 16, "head_dim": 8, **ARCHITECTURES[name], **change})
+    return Architecture(**{"image_size": 16, "head_dim": 8, **ARCHITECTURES[name], **change}).build()
 
 
-def randomised(denoiser: Denoiser) -> Denoiser:
+def randomised(denoiser: Network) -> Network:
     """Move every weight off its start, the zero-initialised ones too."""
     rng = torch.Generator().manual_seed(0)
     with torch.no_grad():

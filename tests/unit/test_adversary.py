@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file, save, save_file
 
-from idm.config.assembly.intrinsic import critic_weights
-from idm.config.load import ConfigError
+from idm.config.assembly.intrinsic import build_learner, critic_weights
+from idm.config.load import ConfigError, load_config
+from idm.config.schema import IDMConfig
 from idm.data.pairs import Batch
 from idm.diffusion.adversarial import hinge_critic, r1
 from idm.diffusion.process import add_noise
@@ -23,6 +25,7 @@ from idm.training.adversarial import CRITIC_FILE, Adversary
 from idm.training.learner import IntrinsicIteration, NoiseLevels, Optimisation, training_noise
 from idm.training.updates import all_finite
 
+ROOT = Path(__file__).parents[2]
 SEED = 3
 GAMMAS = log_sigma(0.02, 1.5, 100.0, 16)
 MIXED, ONLY_START = NoiseLevels(start_share=0.5), NoiseLevels(start_share=1.0)
@@ -48,6 +51,7 @@ def learner():
         seed_of_weights: int = 0,
         accumulation: int = 1,
         augment: bool = False,
+        only_refinement: bool | None = None,
     ) -> IntrinsicIteration:
         reset()
         torch.manual_seed(seed_of_weights)
@@ -58,6 +62,7 @@ def learner():
             attention_resolutions=(4,),
             head_dim=8,
             add_degraded=True,
+            refine_channels=0 if only_refinement is None else 4,
         )
         critic = PatchCritic(patch_size=2, channels=(8,))
         return IntrinsicIteration(
@@ -73,7 +78,14 @@ def learner():
             noise_levels=noise_levels,
             adversary=None
             if weight is None
-            else Adversary(critic, weight=weight, learning_rate=1e-2, r1_every=3, augment=augment),
+            else Adversary(
+                critic,
+                weight=weight,
+                learning_rate=1e-2,
+                r1_every=3,
+                augment=augment,
+                only_refinement=bool(only_refinement),
+            ),
         )
 
     yield learner
@@ -306,3 +318,29 @@ def test_the_critic_of_the_newest_checkpoint_is_continued(tmp_path):
         save_file(critic.state_dict(), folder / CRITIC_FILE)
     found = critic_weights(tmp_path, PatchCritic(patch_size=2, channels=(8, 8)))
     assert all(torch.equal(found[name], weight) for name, weight in critic.state_dict().items())
+
+
+def test_a_loss_of_the_refinement_alone_trains_no_patches(learner):
+    def gradients(**settings):
+        trained, batch = learner(**settings), next(batches())
+        trained.model.refine.conv_out.weight.data.fill_(0.1)  # at zero it passes no gradient on
+        loss = trained.loss(batch, judged=[])
+        loss.backward()
+        return loss.detach(), {name: weight.grad for name, weight in trained.model.named_parameters()}
+
+    plain, pixels = gradients(weight=None, only_refinement=False)
+    whole, everywhere = gradients(only_refinement=False)
+    limited, refinement = gradients(only_refinement=True)
+    torch.testing.assert_close(limited, whole)
+    assert limited != plain
+    for name, gradient in refinement.items():
+        wanted = everywhere if name.startswith("refine.") else pixels
+        torch.testing.assert_close(gradient, wanted[name])
+    assert not torch.equal(everywhere["conv_in.weight"], pixels["conv_in.weight"])
+    assert not torch.equal(everywhere["refine.conv.weight"], pixels["refine.conv.weight"])
+
+
+def test_a_loss_of_the_refinement_alone_needs_a_refinement():
+    config = load_config(ROOT / "configs" / "faces64.yaml", IDMConfig, ["objective.adversarial.only_refinement=true"])
+    with pytest.raises(ConfigError, match=r"set denoiser\.refine_channels"):
+        build_learner(config, Accelerator(cpu=True))

@@ -14,7 +14,7 @@ from idm.diffusion.schedule import from_betas, linear
 from idm.models.unet import Denoiser
 from idm.restorers import export
 from idm.restorers.backends import ExportedDenoiser
-from idm.restorers.export import ExportError, Graph, check, export_onnx, run_by_onnxruntime, write_onnx
+from idm.restorers.export import ExportError, Graph, check, export_onnx, load_onnxruntime, write_onnx
 from idm.restorers.idm import IDM
 from idm.restorers.saved import load_idm, save_idm
 
@@ -175,7 +175,7 @@ def test_the_file_alone_is_enough_to_restore_a_face(tmp_path) -> None:
     chain = json.loads(about["chain"])
     assert sampler_of(about["scheduler"]) == chain["sampler"]
     chain = Chain(**{**chain, "levels": tuple(chain["levels"])})
-    run = run_by_onnxruntime(path)
+    run = load_onnxruntime(path)
 
     def f(**inputs):
         return torch.from_numpy(run({name: x.numpy() for name, x in inputs.items()}))

@@ -1,5 +1,7 @@
 """The built-in detector: geometry of its maps and boxes, and what it finds with the weights of the package."""
 
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from idm.faces.detector.decode import FACE, FACE_CENTRE, best_of_overlapping, fa
 from idm.faces.detector.network import STRIDE, UNIT, FaceMaps, FaceNet
 from idm.faces.detector.search import WEIGHTS, BuiltinDetector
 from idm.faces.template import ffhq_landmarks
+from idm.io.errors import MissingPackage
 
 # What RetinaFace finds in scikit-image's astronaut at full size.
 ASTRONAUT = np.array([(203.63, 101.13), (247.50, 104.55), (223.26, 129.34), (200.92, 138.40), (245.63, 141.16)])
@@ -135,6 +138,13 @@ def test_retinaface_is_taken_where_its_weights_are_and_asked_for_by_name(
     (tmp_path / "weights" / "facexlib" / "detection_mobilenet0.25_Final.pth").touch()
     assert choose_detector() == "retinaface"
     assert choose_detector("builtin") == "builtin"
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "facexlib", None)  # as if it were not installed
+        assert choose_detector() == "builtin"
+        assert isinstance(load_detector(), BuiltinDetector)
+        said = "the detector retinaface needs the package facexlib: pip install 'idm-face-restoration[retinaface]'"
+        with pytest.raises(MissingPackage, match=f"^{re.escape(said)}$"):
+            load_detector("retinaface")
     with pytest.raises(ValueError, match="does not hold the weights"):  # broken weights are not passed over
         load_detector()
 

@@ -357,7 +357,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 IMPOSSIBLE = {
     "adapters alone": (
         ["train.lora={}"],
-        "train.lora: needs train.init_from, for adapters alone are too little to train a new network",
+        "train.lora: needs train.init_from, since adapters alone cannot train a new network",
     ),
     "levels": (
         ["denoiser.num_blocks=[1, 1]"],

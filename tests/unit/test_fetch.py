@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from idm.apps.cli import main as cli
-from idm.io import weights
 from idm.io.fetch import ATTEMPTS, FetchError, fetch
-from idm.io.weights import Checkpoint, WeightsFile, find_weights
+from idm.io.known_weights import KNOWN, Checkpoint, WeightsFile
+from idm.io.weights import find_weights
 
 CONTENT = bytes(range(256)) * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -225,7 +225,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(server: Server, tmp_path: P
 
 @pytest.fixture
 def command(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(weights.KNOWN, "net.bin", known(server))
+    monkeypatch.setitem(KNOWN, "net.bin", known(server))
     monkeypatch.setenv("IDM_HOME", str(tmp_path))
     monkeypatch.delenv("IDM_ASSETS", raising=False)
     return lambda *words: cli.run(cli.build_parser().parse_args(["weights", "fetch", *words]))
@@ -257,7 +257,7 @@ def test_a_file_that_is_another_is_left_alone(command, server: Server, capsys, t
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "net.bin").write_bytes(b"the user's own")
     assert command("net.bin", "--yes") == 1
-    assert "remove it to fetch it anew" in capsys.readouterr().out
+    assert "remove it to fetch it again" in capsys.readouterr().out
     assert server.asked == []
 
 

@@ -234,11 +234,15 @@ def test_a_metric_without_weights_or_size_is_a_gap_with_its_reason(no_weights: P
         build_metrics(["psnr", "mse"])
 
 
-@pytest.mark.parametrize(("name", "package"), [("lpips", "lpips"), ("niqe", "pyiqa"), ("dists", "pyiqa")])
+@pytest.mark.parametrize(
+    ("name", "package"), [("lpips", "lpips"), ("niqe", "pyiqa"), ("dists", "pyiqa"), ("lmd", "facexlib")]
+)
 def test_a_metric_without_its_package_names_the_extra_that_installs_it(
     name: str, package: str, no_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    for module in [name for name in sys.modules if name.startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, module)
     said = f"{name} needs the package {package}: pip install 'idm-face-restoration[metrics]'"
     with pytest.raises(MissingPackage, match=f"^{re.escape(said)}$"):
         build_metric(name)

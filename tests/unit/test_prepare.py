@@ -221,7 +221,7 @@ def test_no_person_is_in_two_parts_and_the_parts_have_their_shares(seed: int) ->
         (["lfw", "--val", "1"], "--val must be in [0, 1), got 1"),
         (["lfw", "--people", "people.txt"], "people.txt: 'three words here' is not a file name and a person"),
         (["lfw", "other/lfw"], "has the name lfw/Person_0/Person_0_0001.png"),
-        (["lfw", "--size", "512"], "none of 1 photographs has a face to take (1 too small)"),
+        (["lfw", "--size", "512"], "none of 1 photographs has a usable face (1 too small)"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, capsys, monkeypatch, arguments: list[str], message: str) -> None:

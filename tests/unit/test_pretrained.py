@@ -3,7 +3,9 @@
 import hashlib
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
 from idm.io import run_folder
 from idm.io.run_folder import mark_best
+from idm.models.architecture import Architecture, NetworkName
 from idm.models.unet import Denoiser
 from idm.restorers import saved as saved_module
 from idm.restorers.idm import IDM
@@ -52,6 +55,38 @@ def model(saved, tmp_path) -> Path:
 def change_config(model: Path, **change) -> None:
     path = model / "denoiser" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+
+
+# Networks
+
+
+@pytest.mark.parametrize("name", get_args(NetworkName))
+def test_every_network_is_saved_and_loaded_as_itself(name, tmp_path):
+    network = Architecture(**TINY, network=name).build()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.normal_(std=0.1)
+    save_idm(IDM(network, linear(num_steps=50)), tmp_path)
+    again = load(tmp_path).denoiser
+    assert (type(again), again.config) == (type(network), Architecture(**again_as_json(network.config)))
+    assert json.loads((tmp_path / "model_index.json").read_text())["denoiser"] == [
+        type(network).__module__,
+        type(network).__name__,
+    ]
+    x_d, x_t = torch.rand(2, 2, 3, 16, 16)
+    inputs = {"x_d": x_d, "x_t": x_t, "gamma": torch.tensor([0.1, 0.9])}
+    assert torch.equal(again(**inputs), network(**inputs))
+
+
+def again_as_json(architecture: Architecture) -> dict:
+    """The sizes as a file gives them, with lists for tuples."""
+    return json.loads(json.dumps(asdict(architecture)))
+
+
+def test_an_unknown_network_is_refused(model):
+    change_config(model, network="transformer")
+    with pytest.raises(ModelError, match=r"config\.json: is damaged: [^~]*'transformer'"):
+        load(model)
 
 
 # Finding

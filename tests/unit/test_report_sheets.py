@@ -45,7 +45,7 @@ def test_the_page_shows_the_sheets_and_escapes_names(tmp_path: Path) -> None:
     page = write_report(tmp_path, pictures)
     text = page.read_text()
     assert "&lt;1&gt;" in text
-    assert "2 of 5 faces were exchanged" in text
+    assert "2 of 5 faces were replaced" in text
     for name in ("most_changed.png", "rejected.png", "random.png"):
         assert name in text
         assert read_image(page.parent / name).rgb.shape[2] == 3

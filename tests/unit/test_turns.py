@@ -64,6 +64,18 @@ def test_a_turned_photograph_is_restored_as_the_upright_one(turns: int) -> None:
     assert detector.num_searches == (1 if turns == 0 else 4)  # an upright photograph costs one search
 
 
+def test_a_detector_that_finds_turned_faces_is_asked_once_and_believed() -> None:
+    class Knows(Deceived):
+        finds_turned = True
+
+    detector = Knows()
+    (seen,) = detector.detect(np.rot90(marked()))
+    (face,) = detect_faces(detector, np.ascontiguousarray(np.rot90(marked())))
+    assert detector.num_searches == 2  # one of them our own
+    np.testing.assert_array_equal(face.landmarks, seen.landmarks)
+    assert load_detector("builtin").finds_turned
+
+
 def test_a_turn_that_is_asked_for_is_the_only_one_searched() -> None:
     on_its_side = np.ascontiguousarray(np.rot90(marked()))  # counterclockwise
     detector = Deceived()

@@ -25,7 +25,7 @@ from idm.io.images import ImageError
 
 av = pytest.importorskip("av", reason="videos need PyAV: pip install av")
 from idm.apps.photo import video as clip_module  # noqa: E402
-from idm.io.video.read import Clip, Frame, VideoError  # noqa: E402
+from idm.io.video.read import Frame, Video, VideoError  # noqa: E402
 from idm.io.video.write import encoded_format  # noqa: E402
 
 SIZE = 16
@@ -124,14 +124,14 @@ def stored(path: Path) -> list[list[np.ndarray]]:
         rows = np.frombuffer(plane, kind).reshape(plane.buffer_size // plane.line_size, -1)
         return rows[: plane.height, : plane.width].copy()
 
-    with Clip(path) as clip:
+    with Video(path) as clip:
         kind = np.uint16 if clip.stream.pix_fmt.endswith("10le") else np.uint8
         return [[values(plane, kind) for plane in frame.image.planes] for frame in clip.frames()]
 
 
 def about(path: Path) -> dict[str, Any]:
     """Everything of a clip but its pictures."""
-    with Clip(path) as clip:
+    with Video(path) as clip:
         frames = list(clip.frames())
         context = clip.stream.codec_context
         said = {
@@ -152,7 +152,7 @@ def run(
 ) -> dict[str, Any]:
     options = {"encoding": LOSSLESS, "about": {"model": "stub"}, "segment_frames": 6} | options
     encoding = options.pop("encoding")
-    return clip_module.restore_clip(
+    return clip_module.restore_video(
         PhotoRestorer(restorer, detector or Spot()), source, target, settings, encoding, **options
     )
 
@@ -233,7 +233,7 @@ def test_stored_values_outside_a_changed_face_stay_bit_for_bit_and_the_face_chan
 ) -> None:
     source = make_clip(tmp_path / "clip.mkv", [picture(i) for i in range(8)], pixel_format=pixel_format)
     run(source, tmp_path / "out.mkv", Changes((0.2, 0.1, 0)), settings=replace(SETTINGS, color_fix="none"))
-    with Clip(tmp_path / "out.mkv") as clip:
+    with Video(tmp_path / "out.mkv") as clip:
         assert clip.stream.pix_fmt == pixel_format
     for old, new in zip(stored(source), stored(tmp_path / "out.mkv"), strict=True):
         for a, b in zip(old, new, strict=True):
@@ -248,13 +248,13 @@ def test_pixels_are_upright_and_the_result_is_turned_as_the_source(turns: int, t
     upright = [picture(i) for i in range(6)]
     sideways = [np.rot90(pixels, -turns) for pixels in upright]
     source = make_clip(tmp_path / "clip.mov", sideways, rotation=90 * turns, codec="libx264", options={"crf": "0"})
-    with Clip(source) as clip:
+    with Video(source) as clip:
         for frame, expected in zip(clip.frames(), upright, strict=True):
             assert np.abs(frame.pixels().astype(int) - expected).mean() < 4  # subsampled colour
     detector = Spot()
     told = run(source, tmp_path / "out.mov", Changes((0.3, 0, 0)), detector, encoding=Encoding("libx264", 0))
     assert told["people"][0]["num_restored"] == 6
-    with Clip(tmp_path / "out.mov") as clip:
+    with Video(tmp_path / "out.mov") as clip:
         first = next(clip.frames())
         assert first.image.rotation % 360 == 90 * turns
         assert np.abs(first.pixels().astype(int) - upright[0]).mean() < 12
@@ -264,7 +264,7 @@ def test_values_of_colours_survive_in_full_and_limited_range(tmp_path: Path) -> 
     flat = [np.full((HEIGHT, WIDTH, 3), (200, 100, 50), np.uint8)] * 3
     for full_range in (False, True):
         source = make_clip(tmp_path / f"{full_range}.mkv", flat, full_range=full_range)
-        with Clip(source) as clip:
+        with Video(source) as clip:
             for frame in clip.frames():
                 assert np.abs(frame.pixels().astype(int) - flat[0]).max() <= 1
 
@@ -274,14 +274,14 @@ def test_a_clip_grows_as_asked_and_odd_sizes_are_possible(tmp_path: Path) -> Non
     for upscale, encoding in ((1.5, Encoding()), (1.01, Encoding()), (1.01, Encoding("ffv1"))):
         target = tmp_path / "out.mkv"
         run(source, target, Changes(), settings=replace(SETTINGS, upscale=upscale), encoding=encoding)
-        with Clip(target) as clip:
+        with Video(target) as clip:
             expected = (round(WIDTH * upscale), round(HEIGHT * upscale))
             assert (clip.stream.width, clip.stream.height) == expected
 
 
 def test_sixteen_bits_are_read_where_there_are_more_than_eight(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "clip.mkv", [picture(0)], pixel_format="yuv420p10le")
-    with Clip(source) as clip:
+    with Video(source) as clip:
         pixels = next(clip.frames()).pixels()
     assert pixels.dtype == np.uint16
     assert np.abs(pixels / 257 - picture(0)).mean() < 4
@@ -623,7 +623,7 @@ def test_a_clip_of_large_frames_stays_within_the_limit(tmp_path: Path, peak_of: 
 def test_the_look_ahead_of_the_encoder_shrinks_for_huge_frames_only(tmp_path: Path) -> None:
     from idm.io.video.limits import encoder_options
 
-    with Clip(make_clip(tmp_path / "a.mkv", [picture(0)])) as clip:
+    with Video(make_clip(tmp_path / "a.mkv", [picture(0)])) as clip:
         assert encoder_options(clip, "libx264", 1) == {}
         assert encoder_options(clip, "libx264", 130) == {"rc-lookahead": "4"}
         assert encoder_options(clip, "ffv1", 130) == {}

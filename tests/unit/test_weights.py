@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from idm.apps.cli import main as cli
-from idm.io.weights import KNOWN, WeightsFile, flaw
+from idm.io.known_weights import KNOWN, WeightsFile
+from idm.io.weights import flaw
 
 
 def listing(capsys: pytest.CaptureFixture[str], folder: Path) -> tuple[int, dict[str, str]]:
@@ -35,7 +36,7 @@ def test_a_file_that_is_another_makes_the_exit_status_one(tmp_path: Path, capsys
     status, blocks = listing(capsys, tmp_path)
     assert status == 1
     assert "has 9 bytes, not 1789735" in blocks["detection_mobilenet0.25_Final.pth"]
-    assert "its sha256 is not known to us" in blocks["RestoreFormer.pth"]
+    assert "its sha256 is not known" in blocks["RestoreFormer.pth"]
     assert "not 7be5be79" in blocks["alexnet-owt-7be5be79.pth"]
 
 

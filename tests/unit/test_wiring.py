@@ -302,6 +302,7 @@ def test_every_field_of_the_schema_is_here():
     here = {key.split(" (")[0].replace("IDMConfig.", "RunConfig.") for key in (*CHANGES, *ROUNDS, *SOURCES, *ONLY_HOW)}
     here = {key for key in here if not key.startswith("extrinsic.sampler ")} | {"RunConfig.extrinsic"}
     here |= {"DataConfig.source", "ExtrinsicConfig.replacement"}  # the choice itself is that of its sections
+    here |= {"DenoiserConfig.network"}  # one value so far
     assert set(fields_of(IDMConfig)) == here
 
 

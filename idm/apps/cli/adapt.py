@@ -1,4 +1,4 @@
-"""``idm adapt``: fine-tune a model to one's own photographs, and keep it only if held-out ones come out better."""
+"""``idm adapt``: fine-tune a model to your own photographs, and keep it only if held-out photographs improve."""
 
 import sys
 from collections import Counter
@@ -37,7 +37,7 @@ CARD = """
 
 {result}
 
-`idm adapt` trained for {steps} steps on {train} faces of somebody's own photographs. It measured {held_out} faces of
+`idm adapt` trained for {steps} steps on {train} faces of the user's own photographs. It measured {held_out} faces of
 other photographs before and after, each degraded in {draws} frozen ways:
 
 | measure | degraded | before | after | difference |
@@ -45,8 +45,8 @@ other photographs before and after, each degraded in {draws} frozen ways:
 {rows}
 """
 
-_HELPED = """This folder holds adapted weights. Weights that were fitted to the photographs of few people carry
-something of these people: share them as you would share the photographs."""
+_HELPED = """This folder holds adapted weights. Weights that were fitted to photographs of a few people contain
+information about these people: share them as you would share the photographs."""
 _DID_NOT_HELP = "This folder holds the original weights, because adapting them did not help."
 
 
@@ -75,7 +75,7 @@ def _adapt(options: AdaptOptions) -> None:
     _check(options)
     given = _load(find_model(find_restorer(options.model)))
     if not given.denoiser.config.conditional:
-        raise InvalidInput(f"{options.model}: makes faces of noise and restores none; it cannot be adapted")
+        raise InvalidInput(f"{options.model}: generates faces from noise and restores none; it cannot be adapted")
     faces = _find_faces(options, given.image_size)
     print(_counted(faces), flush=True)
     config = adapt_config(
@@ -91,7 +91,7 @@ def _adapt(options: AdaptOptions) -> None:
         seed=options.seed,
     )
     config = with_steps(config, options.steps, options.minutes)
-    loss = "pixels and features" if config.features else "pixels alone, for MobileFaceNet's weights are missing"
+    loss = "pixels and features" if config.features else "pixels only, because MobileFaceNet's weights are missing"
     print(f"training {config.train.num_steps} steps of {config.train.batch_size} faces; loss of {loss}", flush=True)
     build_adaptation(config).fit()
     adapted = _load(list_checkpoints(config.output_dir / "checkpoints")[-1] / "pipeline")
@@ -150,7 +150,7 @@ def _find_faces(options: AdaptOptions, size: int) -> Faces:
         if asked != {key: about.get(key) for key in asked}:
             raise InvalidInput(
                 f"{options.output}: holds faces of other photographs, or of another model's size; choose another "
-                "output folder, or delete that one to start anew"
+                "output folder, or delete this one to start again"
             )
         return Faces(folder, about)
     unreadable: dict[Path, str] = {}
@@ -209,7 +209,7 @@ def _summary(verdict: Verdict, output: Path) -> str:
         lines.append(f"adapting helped: idm restore PHOTO -o restored/ --model {output} uses the adapted weights")
     else:
         lines.append(
-            "adapting did not help: no measure is surely better, or one is surely worse; "
+            "adapting did not help: no measure improved significantly, or one became significantly worse; "
             f"{output} holds the given model's weights, unchanged"
         )
     return "\n".join(lines)
@@ -238,7 +238,7 @@ def _card(config: AdaptConfig, faces: Faces, verdict: Verdict) -> str:
 
 
 def _publish(model: IDM, output: Path, card: str) -> None:
-    """Put a saved model's files into the output folder, byte by byte, with what the card adds."""
+    """Copy a saved model's files to the output folder, byte for byte, and extend its card."""
     assert model.origin is not None
     source = model.origin.folder
     (output / _INDEX).unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 
-from idm.apps.cli.model import BUILTIN_NOTE, IDENTITY_NOTE, choose_device, load_labelled, prepare_machine
+from idm.apps.cli.model import IDENTITY_NOTE, builtin_note, choose_device, load_labelled, prepare_machine
 from idm.apps.cli.options.app import AppOptions
 from idm.apps.web.session import PageService
 from idm.faces.detect import load_detector
@@ -40,7 +40,7 @@ def _page_service(options: AppOptions) -> PageService:
     device = str(choose_device(options.device))
     detector = load_detector(weights=options.weights_dir, device=device)
     if detector.name == "builtin":
-        print(BUILTIN_NOTE, file=sys.stderr)
+        print(builtin_note(), file=sys.stderr)
     identity = _identity(options, device)
     restorers = load_labelled(options.model, prepare_machine(options))
     return PageService(

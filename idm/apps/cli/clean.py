@@ -31,7 +31,7 @@ class _Source(BaseModel):
 
 
 def clean_command(options: CleanOptions) -> int:
-    """``idm clean``: 0 if the set is clean, unreadable faces being listed."""
+    """``idm clean``: 0 if the data set was cleaned; unreadable faces are listed."""
     keep_freed_memory()
     state = build_state()
     if state.device.type == "cpu":
@@ -58,7 +58,7 @@ def clean_command(options: CleanOptions) -> int:
     if options.report:
         print(f"report: {write_report(options.output, lambda entries: _pictures(job, entries))}")
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary["reasons"].items())
-    print(f"{summary['num_faces']} faces: {summary['accepted']} exchanged ({reasons})")
+    print(f"{summary['num_faces']} faces: {summary['accepted']} replaced ({reasons})")
     print(f"{summary['unreadable']} unreadable, {summary['duplicates']} duplicates -> {options.output}")
     return 0
 
@@ -96,7 +96,7 @@ def _part(source: FaceSource | StreamedFaces, num_images: int) -> FaceSource:
 
 
 def _pictures(job: Cleaning, entries: Sequence[Entry]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """x and x* of some faces: exchanged ones from the shards, x* of rejected ones drawn once more."""
+    """x and x* of some faces; x* of accepted faces is read from the shards, x* of rejected faces is sampled again."""
     assert not isinstance(job.source, StreamedFaces)  # checked before the work
     wanted = {entry.index for entry in entries if entry.accepted}
     shards = {index // job.settings.shard_size for index in wanted}

@@ -128,10 +128,11 @@ def _prepare(options: CompareOptions) -> Task:
 
 
 def _share_out(options: CompareOptions) -> None:
-    """Have processes restore and measure their shares of the faces; what they kept is then found by this one.
+    """Start processes that restore and measure their shares of the faces and save the results, which this process
+    reads.
 
     Raises:
-        ChildProcessError: one of them failed; it has said why.
+        ChildProcessError: one of them failed and printed the reason.
     """
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_work, args=(options, rank), daemon=True) for rank in range(options.processes)]
@@ -205,8 +206,8 @@ def _measure(options: CompareOptions, task: Task) -> Run:
 
 
 def _write(options: CompareOptions, run: Run, result: dict[str, Any]) -> None:
-    """comparison.json, table.md, scores.csv, differences.csv, grid.png, and the table on the screen; what was kept
-    for resuming goes."""
+    """comparison.json, table.md, scores.csv, differences.csv, grid.png, and the table on the screen; the files for
+    resuming are deleted."""
     output: Path = options.output
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "comparison.json", result)

@@ -115,7 +115,7 @@ def check_splits(data: str, training_data: str | None = None) -> dict[str, Any] 
         :class:`~idm.evaluation.splits.Nearest`, or None without the weights. None if nothing was to be compared.
 
     Raises:
-        InvalidInput: a face stands on both sides.
+        InvalidInput: a face is in both sets.
     """
     if training_data is None and (not data.startswith(ASSETS) or data == f"{ASSETS}train"):
         return None
@@ -125,7 +125,7 @@ def check_splits(data: str, training_data: str | None = None) -> dict[str, Any] 
         return None
     if shared := shared_faces(train, evaluated):
         raise InvalidInput(
-            f"{data}: {len(shared)} of its faces stand in {named}, too, byte for byte; first {shared[0][1]}"
+            f"{data}: {len(shared)} of its faces are in {named}, too, byte for byte; first {shared[0][1]}"
         )
     nearest = _nearest(train, evaluated)
     if nearest is not None and nearest.cosine > COPY:

@@ -44,9 +44,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Do what a parsed command line asks for; returns the exit status.
+    """Run a parsed command line and return its exit status.
 
-    What a user can put right is one line on the error stream. Any other exception is a bug and shows its traceback.
+    A mistake that the user can correct is printed as one line on the error stream. Any other exception is a bug and
+    shows its traceback.
     """
     try:
         return _run(parsed)

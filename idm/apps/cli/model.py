@@ -1,4 +1,4 @@
-"""The restorer that a command line asks for, and the machine that it runs on."""
+"""The restorer that a command line names, and the device that it runs on."""
 
 import sys
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from idm.apps.cli.options.shared import MachineOptions, ModelOptions
+from idm.faces.detect import has_facexlib
 from idm.io.errors import InvalidInput
 from idm.io.machine import best_device, inference_dtype, keep_freed_memory, share_cores
 from idm.io.weights import find_weights
@@ -16,13 +17,17 @@ from idm.restorers.idm import IDM
 from idm.restorers.load import Loaded, describe, load_restorer
 
 # What a machine without weights of others is told, once.
-BUILTIN_NOTE = (
-    "note: faces are found by the built-in detector; `idm weights fetch` brings RetinaFace, which finds more."
-)
 IDENTITY_NOTE = "note: identities are not measured; `idm weights fetch` brings MobileFaceNet, which measures them."
 
 # Published weights that go by a name.
 NAMED = {"gfpgan": "GFPGANv1.4.pth", "codeformer": "codeformer.pth", "restoreformer": "RestoreFormer.pth"}
+
+
+def builtin_note() -> str:
+    """What a machine without RetinaFace is told, once."""
+    fetch, install = "`idm weights fetch`", "`pip install 'idm-face-restoration[retinaface]'`"
+    commands = fetch if has_facexlib() else f"{install} and {fetch}"
+    return f"note: faces are found by the built-in detector. RetinaFace finds more; to use it, run {commands}."
 
 
 def load(options: ModelOptions, fidelity: float | None = None) -> Loaded:
@@ -62,7 +67,7 @@ def _change_chain(idm: IDM, **changes: Any) -> None:
 
 
 def _warn_of_steps(num_steps: int | None, own: int) -> None:
-    """A model comes with the number of steps after which another one does not help."""
+    """Print a note if a chain has more steps than the model was made for."""
     if num_steps is not None and num_steps > own:
         made_for = "1 step" if own == 1 else f"{own} steps"
         print(
@@ -141,7 +146,7 @@ def _split_steps(name: str) -> tuple[str, int | None]:
 
 
 def prepare_machine(options: MachineOptions) -> tuple[torch.device, torch.dtype]:
-    """The device and precision that the command line asks for; memory and cores set up for them."""
+    """The device and precision that the command line names; sets up memory and cores for them."""
     keep_freed_memory()
     device = choose_device(options.device)
     if device.type == "cpu":

@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from idm.apps.cli.model import BUILTIN_NOTE, IDENTITY_NOTE, choose_device, load
+from idm.apps.cli.model import IDENTITY_NOTE, builtin_note, choose_device, load
 from idm.apps.cli.options.restore import RestoreOptions
 from idm.apps.photo.files import restore_files, restore_photos
 from idm.apps.photo.job import Progress, Report
@@ -45,7 +45,7 @@ def restore_command(options: RestoreOptions) -> int:
 
 
 def _summary(report: Report, options: RestoreOptions) -> str:
-    """What became of the files and of the faces in them, and what the user may want to do about it."""
+    """Print the outcome of the files and their faces, and what the user can change."""
     done = "previewed" if options.preview else "restored"
     counts = [f"{report.states[done]} {done}"]
     counts += [f"{report.states[state]} {told}" for state, told in _TOLD.items() if report.states[state]]
@@ -123,7 +123,7 @@ def _restore_photos(options: RestoreOptions, restorer: Restorer, about: dict[str
         min_score=options.min_score,
     )
     if options.detector is None and detector.name == "builtin":
-        print(BUILTIN_NOTE, file=sys.stderr)
+        print(builtin_note(), file=sys.stderr)
     identity = _identity(options, settings, device)
     upscaler = load_upscaler(options.background, device) if options.background else Bicubic()
     about["identity"] = "MobileFaceNet" if identity else "not measured: its weights are missing (idm weights)"
@@ -159,7 +159,7 @@ def _settings(options: RestoreOptions) -> PhotoSettings:
 
 
 def _identity(options: RestoreOptions, settings: PhotoSettings, device: str) -> IdentityNet | None:
-    """The identity network; None, and said so, where it is missing and no setting needs it."""
+    """The identity network; None, with a note, if its weights are missing and no setting needs it."""
     try:
         return load_identity(options.weights_dir, device)
     except FileNotFoundError:

@@ -8,7 +8,8 @@ from tqdm import tqdm
 from idm.apps.cli.options.models import WeightsOptions
 from idm.io.errors import InvalidInput
 from idm.io.fetch import fetch
-from idm.io.weights import KNOWN, WeightsFile, flaw, look_up, weights_folders
+from idm.io.known_weights import KNOWN, WeightsFile
+from idm.io.weights import flaw, look_up, weights_folders
 
 # Below a weights folder, the files of these libraries may lie in folders of their own.
 _FOLDERS = ("facexlib", "pyiqa")
@@ -18,8 +19,8 @@ _DEFAULT = ("detection_mobilenet0.25_Final.pth", "mobilefacenet_casia.safetensor
 
 
 def weights_command(options: WeightsOptions) -> int:
-    """``idm weights``: 0 unless a file that is there is not the one we know. ``idm weights fetch``: 0 if all files
-    that were asked for are there now."""
+    """``idm weights``: 0 unless a file that is present differs from the known one. ``idm weights fetch``: 0 if all
+    requested files are present now."""
     folders = weights_folders(options.weights_dir)
     if options.action is None:
         return _list(folders)
@@ -49,7 +50,7 @@ def _places(folders: list[Path]) -> list[Path]:
 
 
 def _verdict(wrong: str | None, known: WeightsFile) -> str:
-    return wrong or ("its sha256 is right" if known.sha256 else "its sha256 is not known to us")
+    return wrong or ("its sha256 is right" if known.sha256 else "its sha256 is not known")
 
 
 def _full_name(text: str) -> str:
@@ -67,19 +68,19 @@ def _full_name(text: str) -> str:
 
 
 def _fetch(name: str, folders: list[Path], agreed: bool) -> int:
-    """Download one file if the user agrees: 0 if it is there now."""
+    """Download one file if the user agrees: 0 if it is present now."""
     known = KNOWN[name]
     path = look_up(name, _places(folders))
     if path is not None:
         wrong = flaw(path, known)
         print(
-            f"{name}: present at {path}, {_verdict(wrong, known)}" + (", remove it to fetch it anew" if wrong else "")
+            f"{name}: present at {path}, {_verdict(wrong, known)}" + (", remove it to fetch it again" if wrong else "")
         )
         return 1 if wrong else 0
-    size = f"{known.size / 1e6:.1f} MB" if known.size else "not known to us"
+    size = f"{known.size / 1e6:.1f} MB" if known.size else "not known"
     print(
         f"{name}\n  what     {known.what}\n  licence  {known.licence}\n  from     {known.file_url}\n"
-        f"  size     {size}\n  sha256   {known.sha256 or 'not known to us: what arrives cannot be verified'}\n"
+        f"  size     {size}\n  sha256   {known.sha256 or 'not known: the download cannot be verified'}\n"
         f"  into     {folders[0]}"
     )
     if not (agreed or _agrees()):

@@ -1,4 +1,4 @@
-"""The faces of an album: photographs that are looked at, not restored, and faces that are aligned already."""
+"""The faces of an album: photographs that are read but not restored, and faces that are already aligned."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def photo_faces(
 
     Args:
         min_face: faces whose box is smaller than this many pixels are left out.
-        unreadable: takes the photographs that cannot be read, and why; they cost no other.
+        unreadable: receives the photographs that cannot be read, with the reason; they do not affect the others.
     """
     for path in paths:
         try:
@@ -58,7 +58,7 @@ def photo_faces(
 
 
 def aligned_faces(paths: Sequence[Path], size: int, unreadable: dict[Path, str]) -> Iterator[list[AlbumFace]]:
-    """The same of files that each hold one aligned, square face."""
+    """The same for files that each hold one aligned, square face."""
     for path in paths:
         try:
             rgb = read_image(path).rgb

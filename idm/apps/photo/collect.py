@@ -1,4 +1,4 @@
-"""The good faces of an album, kept as two folders: one to learn from, one held out."""
+"""The good faces of an album, kept in two folders: faces to train on, and held-out faces."""
 
 import json
 from collections import Counter
@@ -33,7 +33,7 @@ _THUMBNAIL = 16
 
 
 class TooFewFaces(InvalidInput):
-    """There are not enough good faces to adapt a model to."""
+    """There are not enough good faces to adapt a model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ def collect(photographs: Iterable[Sequence[AlbumFace]], min_sharpness: float = M
     """Choose the faces that are good enough as targets, and hold some out.
 
     A face is left out if it is much smaller than the model's faces, soft, noisy, or nearly the same as one before it.
-    Blockiness is not asked for: alignment moves JPEG's blocks off the grid on which it is measured.
+    Blockiness is not checked, because alignment moves JPEG's blocks off the grid on which it is measured.
 
     At least a tenth of the photographs, two at least, up to ten if that is no more than a quarter, are held out, spread
     evenly. Faces of one photograph are never on both sides.
@@ -87,7 +87,7 @@ def _thumbnail(face: AlbumFace) -> Float32[np.ndarray, "t t"]:
 
 
 def _split(faces: Sequence[AlbumFace], left_out: Counter[str]) -> tuple[list[AlbumFace], list[AlbumFace]]:
-    """(faces to learn from, faces held out)."""
+    """(faces to train on, held-out faces)."""
     photographs = list(dict.fromkeys(face.source for face in faces))
     number = len(photographs)
     wanted = max(LEAST_HELD_OUT, -(-number // 10), min(10, number // 4))
@@ -109,7 +109,8 @@ def told(left_out: Mapping[str, int]) -> str:
 
 
 def write_collection(collection: Collection, folder: Path, about: dict[str, Any]) -> None:
-    """Write both sides as folders of aligned faces with their landmarks; ``folder`` is there when it is whole."""
+    """Write both sides as folders of aligned faces with their landmarks; ``folder`` appears only when it is
+    complete."""
     draft = folder.with_name(f".{folder.name}.part")
     rmtree(draft, ignore_errors=True)
     for name, faces in ((TRAIN, collection.train), (HELD_OUT, collection.held_out)):

@@ -48,8 +48,8 @@ class FaceReport:
 class Past:
     """Identity cosines of a face's candidates and the share of the change, summed over the frames of a video so far.
 
-    The pick among samples, the identity limit and the change use their means, so that none jumps. A photograph is a
-    video of one frame.
+    The pick among samples, the identity limit and the change use their means, so that they do not jump. A photograph is
+    a video of one frame.
     """
 
     cosines: list[list[float]] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Past:
     num_shares: int = 0
 
     def add(self, cosines: Float[np.ndarray, "r n"]) -> Float[np.ndarray, "r n"]:
-        """The means with this frame's, of n candidates to each of r faces that they are compared with."""
+        """The means with this frame's, of n candidates, each compared with r faces."""
         before = np.array(self.cosines) if self.num_frames else 0
         self.cosines = (before + cosines).tolist()
         self.num_frames += 1
@@ -133,7 +133,7 @@ class Face:
             self._blend()
 
     def _guard(self, least: float | None) -> str:
-        """Why the restored face is not the person; empty if it may be."""
+        """Why the restored face is not the person; empty if it passes."""
         found = self.identity if self.reference is None else self.reference
         if least is None or found is None or found >= least:
             return ""
@@ -169,7 +169,7 @@ class Face:
 
     @property
     def side(self) -> float:
-        """Of the aligned square, in pixels of the photograph."""
+        """Side of the aligned square, in pixels of the photograph."""
         return len(self.crop) / scale_of(self.to_crop)
 
     def keeps_detail(self, settings: PhotoSettings) -> bool:

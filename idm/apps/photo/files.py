@@ -54,10 +54,10 @@ def restore_photos(
     """Restore photographs and videos, files or folders, into ``output``; folders keep their structure.
 
     JPEG, PNG and WebP files keep their format, or all become PNG; other formats become PNG. A file without a face to
-    restore is written too, with the state "no face", "not chosen", or "kept" if all restored faces were rejected. It
-    is copied byte by byte if its format stays and nothing changes. A file in which a face failed is not written and
+    restore is written too, with the state "no face", "not chosen", or "kept" if all restored faces were rejected. It is
+    copied byte for byte if its format stays and nothing changes. A file in which a face failed is not written and
     counts as failed. A failure does not affect other files. Files with the suffix of a video
-    (:data:`idm.io.encoding.RESULTS`) are restored by :func:`idm.apps.photo.video.restore_clip`.
+    (:data:`idm.io.encoding.RESULTS`) are restored by :func:`idm.apps.photo.video.restore_video`.
 
     Args:
         about: further entries of ``status.json``, such as the model.
@@ -104,7 +104,7 @@ def restore_photos(
                 if preview:
                     state = _preview(job, source, parts, settings, details)
                 elif _is_clip(source):
-                    state = _restore_clip(job, source, parts, settings, encoding, details)
+                    state = _restore_video(job, source, parts, settings, encoding, details)
                 else:
                     state = _restore(job, source, parts, settings, details)
             except Exception as error:  # recorded with its traceback, shown, and makes the exit status 1
@@ -115,7 +115,7 @@ def restore_photos(
 
 
 def _restore(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
-    """Write one photograph and return its state; ``details`` is filled with what is known of it."""
+    """Write one photograph and return its state; the facts about it are added to ``details``."""
     photo = read_photo(source, max_bytes=job.max_memory, scale=settings.upscale)
     done = parts.restore(photo, settings)
     job.report.longest_side = max(job.report.longest_side, *photo.pixels.shape[:2])
@@ -139,7 +139,7 @@ def _restore(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettin
 
 
 def _map_beside(target: Path) -> tuple[Path, ...]:
-    """Where a photograph's map of uncertainty goes; clips have none."""
+    """The path of a photograph's uncertainty map; videos have none."""
     return () if _is_clip(target) else (target.with_name(f"{target.stem}.uncertainty.png"),)
 
 
@@ -184,7 +184,7 @@ def _check_clips(targets: Sequence[Path], encoding: Encoding) -> None:
             find_encoder(encoding, target.suffix)
 
 
-def _restore_clip(
+def _restore_video(
     job: Job,
     source: Path,
     parts: PhotoRestorer,
@@ -192,11 +192,11 @@ def _restore_clip(
     encoding: Encoding,
     details: dict[str, Any],
 ) -> str:
-    from idm.apps.photo.video import restore_clip
+    from idm.apps.photo.video import restore_video
 
     target = job.make_folder(source)
     on_frames = partial(job.progress.on_frames, source)
-    details |= restore_clip(
+    details |= restore_video(
         parts, source, target, settings, encoding, about=job.settings, max_memory=job.max_memory, on_frames=on_frames
     )
     people = details["people"]
@@ -223,9 +223,9 @@ def restore_files(
 ) -> Report:
     """Restore aligned faces, files or folders, into PNG files under ``output``; folders keep their structure.
 
-    A face is resized to the restorer's size; the result has that size, or with ``output_size="input"`` the
-    file's own. Transparency and colour profile are kept. Every file is drawn with the same ``seed``, so that its
-    result does not depend on what else is in the job.
+    A face is resized to the restorer's size; the result has that size, or with ``output_size="input"`` the file's own.
+    Transparency and colour profile are kept. Every file is restored with the same ``seed``, so that its result does not
+    depend on the other files of the job.
 
     Raises:
         ImageError: before any work: an input does not exist, holds no image, or would be overwritten; a file that no

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
@@ -14,24 +15,27 @@ from idm.io.ranges import to_uint8
 
 Crop = Float32[np.ndarray, "s s 3"]
 
-# Root mean square error that a restorer makes of its own in a face that needs nothing. Chosen on faces of `val`, see
-# experiments/photos/harm.py.
-OWN_ERROR = 0.01
+# Root mean square error that a restorer makes of its own, as a share of the fine detail that a face has, and at least
+# one grey level. The least share that harms none of the faces of `val` that are clean, mildly degraded or only noisy:
+# experiments/photos/gate.py.
+DETAIL_ERROR = 0.8
+LEAST_ERROR = 1 / 255
 LEAST_SHARE = 0.05  # below it a face is as good as its restored self and stays exactly as it is (our choice)
 
 # Identity is the guard's (min_identity of the settings), and JPEG's blocks do not lie on the grid of an aligned crop.
-# Skin that a model makes sharp has texture, which counts as noise, and noise that it removes counts as sharpness: on
-# faces of `val` (experiments/photos/gate.py: 24 each of the presets gfpgan, diffbir, difface, codeformer_stage2) the
-# bundled model's noise rises by .3 to .7, and no face loses more than .1 dB. So only clear failures are rejected.
+# Skin that a model makes sharp has texture, which counts as noise, and noise that it removes counts as sharpness. What
+# is too little to be sure of is the share's to leave out, so only clear failures are rejected here.
 _GATE = Gate(
     min_identity=None,
     max_sharpness_loss=0.4,
     max_noise_gain=1.0,
     max_blockiness_gain=math.inf,
-    min_sharpness_gain=0.005,
-    min_noise_loss=0.2,
+    min_sharpness_gain=0.0005,
+    min_noise_loss=0.05,
     min_blockiness_loss=math.inf,
 )
+_FINE = 1.0  # pixels of sigma: finer detail than that is fine
+_NOISE_PASSED = 1 - 3 / (4 * math.pi)  # of the power of white noise, by the difference from a Gaussian of 1 pixel
 _LEAST_SIDE = 24  # of a face whose quality can be measured
 _WHY: Mapping[Reason, str] = {
     "softer": "the restored face is softer",
@@ -48,14 +52,13 @@ class Benefit:
     why: str = ""
 
 
-def judge(given: Crop, restored: Crop) -> Benefit:
+def judge(given: Crop, restored: Crop, detail_error: float = DETAIL_ERROR) -> Benefit:
     """How much of the change from ``given`` to ``restored``, both in [0, 1], serves a face.
 
-    The share is James and Stein's factor: 1 less the error that restorers make of their own over the mean square of
-    the change. Where a face is nearly clean most of the change is such error; where it is damaged, little. What
-    results must then be better than the given face as the gate of ``idm clean`` measures it.
+    The share is that of :func:`change_share`. What results must then be better than the given face as the gate of
+    ``idm clean`` measures it.
     """
-    share = change_share(given, restored)
+    share = change_share(given, restored, detail_error)
     if share < LEAST_SHARE:
         return Benefit(0.0, "it needs hardly any change")
     if len(given) < _LEAST_SIDE:
@@ -72,11 +75,27 @@ def _qualities(given: UInt8[np.ndarray, "s s 3"], restored: UInt8[np.ndarray, "s
     return before, after
 
 
-def change_share(given: Crop, restored: Crop, own_error: float = OWN_ERROR) -> float:
-    """The share alone.
+def change_share(given: Crop, restored: Crop, detail_error: float = DETAIL_ERROR) -> float:
+    """James and Stein's factor: 1 less the error that restorers make of their own over what was wrong with the face.
+
+    A restorer redraws fine detail, so its own error is a share of the detail that the given face has beyond its noise:
+    a sharp face has much to lose, a blurred one hardly anything. What was wrong is the mean square of the change plus
+    the noise that it removes, because noise is removed from flat parts and counts for all of the face.
 
     Source: W. James, C. Stein, Estimation with Quadratic Loss, 4th Berkeley Symposium, 1961.
     """
-    weights = crop_weights(len(given))
-    change = float((np.square(restored - given).mean(axis=2) * weights).sum() / weights.sum())
-    return max(0.0, 1 - own_error**2 / max(change, 1e-12))
+    noise, noise_left = _noise_power(given), _noise_power(restored)
+    detail = _power(given - cv2.GaussianBlur(given, (0, 0), _FINE)) - _NOISE_PASSED * noise
+    own_error = max(detail_error**2 * detail, LEAST_ERROR**2)
+    wrong = _power(restored - given) + max(0.0, noise - noise_left)
+    return max(0.0, 1 - own_error / max(wrong, 1e-12))
+
+
+def _power(values: Crop) -> float:
+    """Mean square over the face."""
+    weights = crop_weights(len(values))
+    return float((np.square(values).mean(axis=2) * weights).sum() / weights.sum())
+
+
+def _noise_power(face: Crop) -> float:
+    return (measure(to_uint8(face)).noise / 255) ** 2 if len(face) >= _LEAST_SIDE else 0.0

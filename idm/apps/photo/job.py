@@ -1,4 +1,4 @@
-"""A job over many files: files to do, files done already, and a status file that survives a kill."""
+"""A job over many files: pending files, finished files, and a status file that survives a kill."""
 
 import hashlib
 import json
@@ -43,7 +43,7 @@ class Report:
 @dataclass(frozen=True)
 class Progress:
     """Callbacks: ``on_start`` gets the number of files to do, ``on_file`` each finished file and its error, if any,
-    ``on_frames`` a video, the number of its finished frames, and of all frames if that is known."""
+    ``on_frames`` a video, the number of its finished frames, and the number of all frames if it is known."""
 
     on_start: Callable[[int], None] = lambda num_files: None
     on_file: Callable[[Path, Exception | None], None] = lambda path, error: None
@@ -52,18 +52,17 @@ class Progress:
 
 class Job:
     """The files of one command, as a context manager that leaves a complete status file in any case. Iterating over a
-    job gives the files to do.
+    job yields the pending files. The output folder is locked meanwhile. Its status file, see
+    :class:`~idm.apps.photo.status.Status`, has an entry for each input of this job and of earlier ones: its state, its
+    output and further facts. Only files that a job wrote, according to this file, are replaced, unless ``overwrite`` is
+    set.
 
-    The output folder is locked meanwhile. Its status file, see :class:`~idm.apps.photo.status.Status`, has an entry
-    for each input of this job and of earlier ones: its state, its output and what else is known of it. Only what it
-    says was written by a job is ever replaced, unless ``overwrite`` is set.
-
-    With ``skip_existing`` a file is left out whose output is there and was made from the same bytes with the same
-    settings, and keeps its entry. What in the inputs' folders cannot be read counts as failed.
+    With ``skip_existing`` a file is skipped, and keeps its entry, if its output exists and was made from the same bytes
+    with the same settings. Files in the input folders that cannot be read count as failed.
 
     Args:
-        settings: all that the results depend on; JSON.
-        beside: what else is written, from the file that an input becomes.
+        settings: everything that the results depend on, as JSON.
+        beside: gives the further files that are written with an output.
         max_memory: of one input, in bytes.
 
     Raises:
@@ -141,7 +140,8 @@ class Job:
                 self.status.put(source, entry)
 
     def _claim(self) -> None:
-        """Say in the status file what will be written, so that it is known as ours after a kill."""
+        """Record in the status file which files will be written, so that a later job knows them as ours after a
+        kill."""
         for source, target in self.todo.items():
             self.status.put(source, {"state": "waiting", "output": str(target), "writes": self._names(target)})
         unusable = self._passed_over.unlistable | self._passed_over.unusable
@@ -180,7 +180,7 @@ class Job:
         return target
 
     def wrote(self, source: Path, state: str = "restored", details: Mapping[str, Any] = _NOTHING) -> None:
-        """A file's output is there."""
+        """A file's output was written."""
         target = self.todo[source]
         self.report.written.append(target)
         self.report.states[state] += 1
@@ -190,7 +190,7 @@ class Job:
         self._note(source, None, {**entry, **details})
 
     def failed(self, source: Path, error: Exception, details: Mapping[str, Any] = _NOTHING) -> None:
-        """A file has no output, and why. What is not the file's own fault is recorded with its traceback."""
+        """A file has no output, with the reason. An unexpected error is recorded with its traceback."""
         self.report.failed.append(error)
         entry = {"state": "failed", "error": _message(error), **details}
         if source in self.todo:
@@ -211,7 +211,7 @@ class Job:
         return [path.relative_to(self.output).as_posix() for path in self._writes(target)]
 
     def _fingerprint(self, source: Path) -> str:
-        """Of the file's bytes and all else that its result depends on."""
+        """A hash of the file's bytes and of everything else that its result depends on."""
         decides = {"version": __version__, "settings": _without(self.settings, _UNDECIDING)}
         with source.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()

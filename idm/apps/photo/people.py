@@ -1,4 +1,4 @@
-"""Photographs by name, and who they show as far as names tell."""
+"""Photographs by name, and the people that their names identify."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ def name_photos(inputs: Sequence[Path]) -> dict[str, Path]:
 
 
 def person_of(name: str, people: str, known: Mapping[str, str]) -> str | None:
-    """Who a photograph shows, None if that is not known.
+    """The person that a photograph shows; None if it is not known.
 
     Args:
         people: "auto": the folder's name, if the file's is the same with a number (LFW); "folders": the folder's name

@@ -32,21 +32,22 @@ def plan(
     beside: Callable[[Path], Sequence[Path]] = nothing_beside,
     taken: Sequence[Path] = (),
 ) -> tuple[dict[Path, Path], Found]:
-    """Which file each input becomes: its path within the folder it was found in, with the suffix asked for. In
-    folders, files with one of ``suffixes`` are inputs; an output folder in a folder of inputs is none of those.
+    """Which file each input becomes: its path within the folder it was found in, with the suffix asked for. In folders,
+    files with one of ``suffixes`` are inputs; an output folder inside a folder of inputs is not searched.
 
-    Of inputs that would become one file, the one that already has its name keeps it, and the others are named as
-    ``a_jpg.png``.
+    If several inputs would become one file, the input that already has this name keeps it, and the others are named
+    like ``a_jpg.png``.
 
     Args:
-        beside: what else is written, from the file that an input becomes.
-        taken: what else the job writes.
+        beside: gives the further files that are written with an output.
+        taken: other files that the job writes.
 
     Returns:
         The targets by source, and the files found in folders that are not inputs.
 
     Raises:
-        ImageError: an input does not exist or holds no image, two would become one file, or one be overwritten.
+        ImageError: an input does not exist or holds no image, two inputs would become one file, or an input would be
+            overwritten.
     """
     inside, passed_over = _find(inputs, output, suffixes)
     targets: dict[Path, Path] = {}
@@ -73,7 +74,7 @@ def plan(
 
 
 def _find(inputs: Sequence[Path], output: Path, suffixes: Sequence[str]) -> tuple[dict[Path, Path], Found]:
-    """Each input with its path within the folder it was found in, and what is no input."""
+    """Each input with its path within the folder it was found in, and the files that are not inputs."""
     inside: dict[Path, Path] = {}
     passed_over = Found()
     for given in inputs:

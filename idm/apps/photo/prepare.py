@@ -44,12 +44,12 @@ class PrepareError(InvalidInput):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the faces follow from.
+    """The settings that determine the faces.
 
     Attributes:
         size: of the faces, in pixels.
         aligned: each image is one aligned face.
-        people: as of :func:`~idm.apps.photo.people.person_of`.
+        people: see :func:`~idm.apps.photo.people.person_of`.
         val, test: shares of the faces.
         seed: of the split.
     """
@@ -111,14 +111,12 @@ def aligned(size: int) -> Reader:
 
 
 def find_faces(photos: Mapping[str, Path], settings: Settings, read: Reader, output: Path) -> Iterator[None]:
-    """Align the faces of all photographs into the journal of ``output``, one photograph a step; those that are in it
-    already are passed over.
-
-    Of a photograph of a known person the largest face is taken, of others all plausible ones. Faces that would be
-    enlarged by more than a third are left out.
+    """Align the faces of all photographs into the journal of ``output``, one photograph a step; photographs that are
+    already in it are skipped. From a photograph of a known person the largest face is taken, from others all plausible
+    faces. Faces that would be enlarged by more than a third are left out.
 
     Raises:
-        PrepareError: the folder was begun with other settings.
+        PrepareError: the folder was started with other settings.
     """
     work = output / _WORK
     work.mkdir(parents=True, exist_ok=True)
@@ -168,7 +166,7 @@ def _align(
 
 
 def _read_journal(work: Path, settings: Settings) -> list[dict[str, Any]]:
-    """The photographs that were done; a line that a kill cut short is dropped."""
+    """The finished photographs; a line that a kill cut short is dropped."""
     path = work / _JOURNAL
     head = {"settings": asdict(settings)}
     if not path.exists():
@@ -183,7 +181,7 @@ def _read_journal(work: Path, settings: Settings) -> list[dict[str, Any]]:
     except ValueError as error:
         raise PrepareError(f"{path}: is damaged ({error}); delete {work} and start again") from None
     if first != head:
-        raise PrepareError(f"{work.parent}: was begun with other settings; use those, or another output folder")
+        raise PrepareError(f"{work.parent}: was started with other settings; use those, or another output folder")
     return rows
 
 
@@ -191,7 +189,7 @@ def finish(output: Path, settings: Settings) -> dict[str, Any]:
     """Drop copies, split by person and write the folders ``train``, ``val`` and ``test``, the card and prepare.json.
 
     Returns:
-        What prepare.json holds.
+        The content of prepare.json.
 
     Raises:
         PrepareError: no face was found.
@@ -202,7 +200,7 @@ def finish(output: Path, settings: Settings) -> dict[str, Any]:
     kept = without_copies(faces)
     left_out["copies"] = len(faces) - len(kept)
     if not kept:
-        raise PrepareError(f"none of {len(rows)} photographs has a face to take ({told(+left_out)})")
+        raise PrepareError(f"none of {len(rows)} photographs has a usable face ({told(+left_out)})")
     parts = split(kept, settings)
     for name, part in parts.items():
         _write_part(output, name, part)
@@ -257,7 +255,7 @@ def split(faces: Sequence[Found], settings: Settings) -> dict[str, list[Found]]:
 
 
 def _write_part(output: Path, name: str, faces: Sequence[Found]) -> None:
-    """A folder of faces with metadata.jsonl, whole or not there."""
+    """Write a folder of faces with metadata.jsonl, completely or not at all."""
     draft = output / f".{name}.part"
     for folder in (draft, output / name):
         rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Photographs of the person who is restored: whom the result must look like."""
+"""Photographs of the person who is restored, whom the result must resemble."""
 
 import hashlib
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Reference:
     Attributes:
         embedding: the mean of the photographs' unit vectors, a unit vector itself.
         num_faces: how many faces it is the mean of.
-        left_out: photographs that do not count, and why.
+        left_out: photographs that do not count, with the reason.
     """
 
     embedding: Float32[np.ndarray, " d"]
@@ -33,7 +33,7 @@ class Reference:
     left_out: dict[str, str]
 
     def about(self) -> dict[str, Any]:
-        """What a status file says of it; as JSON."""
+        """The entry of a status file, as JSON."""
         digest = hashlib.sha256(self.embedding.tobytes()).hexdigest()
         return {"num_faces": self.num_faces, "embedding_sha256": digest, "left_out": self.left_out}
 
@@ -41,7 +41,7 @@ class Reference:
 def read_reference(album: Path, detector: Detector, identity: IdentityNet) -> Reference:
     """The person of an album: a folder of photographs, or one photograph.
 
-    A photograph counts if it holds one face. One with several faces does not say whose it is.
+    A photograph counts if it holds one face. A photograph with several faces does not show which face is the person's.
 
     Raises:
         ImageError: there is no such folder, or no photograph in it counts.

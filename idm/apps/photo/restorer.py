@@ -50,7 +50,7 @@ class RestoredPhoto:
 
 @dataclass(frozen=True)
 class PhotoRestorer:
-    """The parts that photographs are restored with; ``identity`` may be None where no setting needs it."""
+    """The detector, restorer and networks for photographs; ``identity`` may be None if no setting needs it."""
 
     restorer: Restorer
     detector: Detector
@@ -59,7 +59,7 @@ class PhotoRestorer:
     _references: dict[str, Reference] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def find(self, pixels: Integer[np.ndarray, "h w 3"], settings: PhotoSettings) -> list[DetectedFace]:
-        """All faces, the largest first; their positions are the numbers by which faces are chosen."""
+        """All faces, the largest first; their positions are their numbers in ``settings.faces``."""
         return detect_faces(self.detector, pixels, settings.turn)
 
     def reference(self, settings: PhotoSettings) -> Reference | None:
@@ -86,7 +86,7 @@ class PhotoRestorer:
         """Restore the chosen faces of a photograph and put them back; a face that fails is reported, not pasted.
 
         Raises:
-            ValueError: a chosen number that no face has, or a setting that needs the missing ``identity``.
+            ValueError: a number that no face has, or a setting that needs the missing ``identity``.
         """
         found = self.find(photo.pixels, settings)
         faces = self.draw(photo, found, choose_faces(found, settings.min_face, settings.faces), settings)
@@ -136,8 +136,8 @@ class PhotoRestorer:
         subjects: Sequence[Sequence[Subject]],
         settings: PhotoSettings,
     ) -> list[tuple[Integer[np.ndarray, "h2 w2 3"], list[FaceReport]]]:
-        """The frames of a clip, each with its given faces restored, and what became of those; restored together,
-        for speed.
+        """The frames of a video, each with its given faces restored, and the reports on these; frames are restored
+        together, for speed.
 
         Raises:
             ValueError: a setting needs the missing ``identity``.

@@ -18,13 +18,12 @@ _RESERVED_BYTES = (1 << 16, 2048)  # for the whole, and for each file: about twi
 
 
 class Status:
-    """The file, and what it will say: a job's settings and an entry for each input, earlier jobs' included.
-
-    It is replaced whole, after every file or, in large jobs, as often as a twentieth of the time allows. What happens
-    in between is appended to a journal beside it, so that a killed job loses nothing.
+    """The content of the file: a job's settings and an entry for each input, including those of earlier jobs. The file
+    is replaced as a whole, after every input or, in large jobs, as often as a twentieth of the time allows. Changes in
+    between are appended to a journal beside it, so that a killed job loses nothing.
 
     An entry's ``writes`` are the files, by their path in the folder, that a job wrote or was about to write. Names that
-    are no UTF-8 are spelt as JSON spells lone surrogates, from which Python's ``json`` gives back the same path.
+    are not UTF-8 are written as lone surrogates in JSON, which Python's ``json`` reads as the same path.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], passed_over: Mapping[str, int]) -> None:
@@ -42,7 +41,7 @@ class Status:
         """Take over the entries of earlier jobs.
 
         Raises:
-            ImageError: the file is there and no job's; not with ``or_begin_anew``.
+            ImageError: the file exists and is not a job's; not raised with ``or_begin_anew``.
         """
         if not os.path.lexists(self.path):
             return
@@ -59,7 +58,7 @@ class Status:
             self.entries, self._owners, self._earlier = {}, {}, set()
 
     def _read_journal(self) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """What happened after the status was last written; a line that was cut short did not."""
+        """The changes after the status was last written; an incomplete last line is ignored."""
         if not self._journal.is_file():
             return
         for line in self._journal.read_bytes().splitlines():
@@ -84,14 +83,14 @@ class Status:
         self.note(source, {"state": "begun", **left, "fingerprint": fingerprint, "before": before})
 
     def note(self, source: Path, entry: dict[str, Any]) -> None:
-        """Set an input's entry, and let the journal have it."""
+        """Set an input's entry and append it to the journal."""
         self.put(source, entry)
         line = json.dumps([str(source), entry], default=str) + "\n"  # on one line, in ASCII
         with suppress(OSError), self._journal.open("a") as journal:  # on a full disk the status has space in reserve
             journal.write(line)
 
     def written(self) -> set[str]:
-        """All that jobs wrote into this folder, as paths in it."""
+        """All files that jobs wrote into this folder, as relative paths."""
         return self._owners.keys() | self._earlier
 
     def find(self, names: Sequence[str]) -> dict[str, Any] | None:
@@ -113,12 +112,12 @@ class Status:
         self._earlier.difference_update(names)
 
     def reserve(self, num_files: int) -> None:
-        """Take the space that the status may need should the disk become full."""
+        """Reserve the space that the status may need if the disk becomes full."""
         for_all, for_each = _RESERVED_BYTES
         write_whole(self._reserve, os.urandom(for_all + num_files * for_each))  # what compresses would reserve nothing
 
     def write_in_time(self) -> None:
-        """Write, if there is time; an error is left to the next try."""
+        """Write if it is due; an error is left to the next attempt."""
         if time.monotonic() >= self._next_write:
             with suppress(ImageError):
                 self.write(finished=None)

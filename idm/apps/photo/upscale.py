@@ -50,8 +50,8 @@ class NetworkUpscaler:
     """An upscaling network run tile by tile, so that memory does not grow with the picture. Build it with
     :func:`load_upscaler`.
 
-    ``tile`` is the side in pixels of the result, ``margin`` what the network sees around a tile, in pixels of its
-    input. The network's own scale is brought to the one asked for by an exact, antialiased warp.
+    ``tile`` is the side in pixels of the result, ``margin`` the border around a tile that the network also sees, in
+    pixels of its input. An exact, antialiased warp converts the network's own scale to the requested one.
     """
 
     network: _Network
@@ -95,11 +95,11 @@ class NetworkUpscaler:
 
 
 def load_upscaler(path: Path, device: str = "cpu") -> NetworkUpscaler:
-    """Load the weights of an upscaling network (ESRGAN, SwinIR, SPAN and others) that the user has.
+    """Load the weights of an upscaling network (ESRGAN, SwinIR, SPAN and others) from a file.
 
     Raises:
-        FileNotFoundError: ``path`` is not there.
-        ThirdPartyModelError: spandrel is not installed, or the file holds no network that makes larger or cleaner RGB
+        FileNotFoundError: ``path`` does not exist.
+        ThirdPartyModelError: spandrel is not installed, or the file does not hold a network that enlarges or cleans RGB
             pictures.
     """
     if not path.is_file():

@@ -34,7 +34,7 @@ from idm.io.memory import default_budget
 from idm.io.video import av
 from idm.io.video.join import join
 from idm.io.video.limits import encoder_options, frames_at_once
-from idm.io.video.read import Clip, Frame, video_error
+from idm.io.video.read import Frame, Video, video_error
 from idm.io.video.write import SegmentWriter, find_encoder, to_image
 
 SEGMENT_FRAMES = 100  # what a killed job may have to do again (our choice)
@@ -44,9 +44,9 @@ Pixels = Integer[np.ndarray, "_ _ 3"]
 
 @dataclass
 class Person:
-    """A followed face: the frames it was in, in how many it was restored or kept by the guard, and what was decided
-    when it came, so that nothing flickers. ``identity`` and ``reference`` are the mean cosines to the given face and to
-    the reference photographs."""
+    """A tracked face: its frames, in how many it was restored or kept by the guard, and the decisions made at its first
+    frame, so that nothing flickers. ``identity`` and ``reference`` are the mean cosines to the given face and to the
+    reference photographs."""
 
     number: int
     first_frame: int
@@ -74,7 +74,7 @@ class Person:
 
 @dataclass
 class State:
-    """All that the next frame depends on. ``num_frames`` are done; the clip has no more if ``is_ended``."""
+    """The state that the next frame depends on, after ``num_frames`` frames; ``is_ended`` if the video has no more."""
 
     tracker: Tracker
     people: dict[int, Person] = field(default_factory=dict)
@@ -95,10 +95,10 @@ class State:
         return cls(**{**state, "tracker": tracker, "people": {person.number: person for person in people}})
 
 
-# ------------------------------------------------------------------------------------------- the clip
+# ------------------------------------------------------------------------------------------- the video
 
 
-def restore_clip(
+def restore_video(
     parts: PhotoRestorer,
     source: Path,
     target: Path,
@@ -112,30 +112,30 @@ def restore_clip(
 ) -> dict[str, Any]:
     """Restore the faces of a video into ``target``, frame by frame, and return its entry for the status file.
 
-    Frames keep their times, streams of sound and subtitles their packets. Every frame of a face is drawn with the
-    same noise, ``settings.seed`` for all faces: noise then stays even where a face is lost and found again. Numbers of
-    ``settings.faces`` are those of the result's ``people``, counted as they come; "largest" stays with
-    the largest face for as long as it is there.
+    Frames keep their times; audio and subtitle streams keep their packets. Every frame of a face is drawn with the same
+    noise, ``settings.seed`` for all faces: the noise then stays the same even if a face is lost and found again.
+    Numbers of ``settings.faces`` are those of the result's ``people``, numbered in order of appearance; "largest" stays
+    with the largest face for as long as it is there.
 
     Args:
-        about: what else the result depends on, such as the model: segments of an earlier run count only if all
-            this is equal.
+        about: other facts that the result depends on, such as the model: segments of an earlier run are used only if
+            they are all equal.
         max_memory: of the video's frames, in bytes; by default :func:`idm.io.memory.default_budget`.
-        on_frames: told how many frames are done, and of how many if that is known.
+        on_frames: called with the number of finished frames, and of all frames if it is known.
 
     Raises:
-        VideoError: the frames need more memory than ``max_memory``; nothing was done. Or the video cannot be
-            read, is broken somewhere, or one of its faces failed: what was done until then stays beside the target, and
-            the next call resumes from there.
+        VideoError: the frames need more memory than ``max_memory``; nothing was done. Or the video cannot be read, is
+            broken somewhere, or one of its faces failed: finished segments stay beside the target, and the next call
+            resumes from there.
         ValueError: a setting that is for photographs only.
     """
     if settings.uncertainty:
         raise InvalidInput(f"{source}: uncertainty maps are for photographs")
     codec = find_encoder(encoding, target.suffix)
-    with Clip(source) as clip:
-        options = encoding.options() | encoder_options(clip, codec, settings.upscale)
+    with Video(source) as video:
+        options = encoding.options() | encoder_options(video, codec, settings.upscale)
         batch_size = frames_at_once(
-            clip,
+            video,
             codec,
             wanted=settings.batch_size,
             reach=REACH,
@@ -147,16 +147,16 @@ def restore_clip(
         state = segments.state
         resumed = state.num_frames
         work = _Work(parts, settings, state)
-        frames = work.follow(clip.frames(start=state.num_frames))
+        frames = work.follow(video.frames(start=state.num_frames))
         while not state.is_ended:
             end = state.num_frames + segment_frames
-            with SegmentWriter(segments.next_path(), clip, codec, options) as out:
+            with SegmentWriter(segments.next_path(), video, codec, options) as out:
                 while batch := list(islice(frames, min(batch_size, end - state.num_frames))):
                     for frame, pixels, restored in work.restore(batch, source):
                         out.add(to_image(frame, pixels, restored, codec))
-                    on_frames(state.num_frames, clip.num_frames)
+                    on_frames(state.num_frames, video.num_frames)
             state.is_ended = state.num_frames < end
-            state.last_duration, state.num_moved = clip.last_duration, clip.num_moved
+            state.last_duration, state.num_moved = video.last_duration, video.num_moved
             if state.num_frames > end - segment_frames:
                 segments.finish()
     lost = join(source, segments.paths, target, state.last_duration)
@@ -247,7 +247,7 @@ class _Work:
         return how == "keep" or (how == "auto" and has_one_tint(pixels))
 
     def _choose(self, faces: dict[int, DetectedFace]) -> list[int]:
-        """Whoever was chosen once stays chosen; a size near the least does not make a face flicker."""
+        """A face that was chosen once stays chosen, so that a size near the minimum does not make it flicker."""
         before = [number for number in faces if self.state.people[number].is_chosen]
         large = [number for number, face in faces.items() if face.size >= self.settings.min_face]
         match self.settings.faces:

@@ -53,7 +53,7 @@ class Batch:
     def _one(
         self, path: Path, name: str, wanted: RestoreRequest, archive: zipfile.ZipFile, on_progress: OnProgress
     ) -> dict[str, Any]:
-        """Put a photograph's result into the archive; what became of it."""
+        """Put a photograph's result into the archive and return its report."""
         service, folder = self.work.page_service, Path(archive.filename or "").parent
         try:
             self.work.check_space()

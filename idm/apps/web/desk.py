@@ -44,7 +44,7 @@ class Desk:
     choice: Mapping[int, int | None]
 
     def faces(self) -> list[Face]:
-        """The faces in use, by number. A rejected one is not used and says so."""
+        """The faces in use, by number. A rejected face is not used, and its report says so."""
         faces = []
         for number, variants in self.variants.items():
             position = self.choice.get(number, 0)
@@ -93,7 +93,7 @@ class Desk:
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """A desk with its photograph, the folder of what is shown of it, and the files in it that users download."""
+    """A desk with its photograph, the folder of its pictures, and the files in it that users download."""
 
     desk: Desk
     source: Path
@@ -114,7 +114,7 @@ class Desks:
         self._lock = threading.Lock()
 
     def put(self, kept: Kept, name: str = "") -> str:
-        """Keep a desk, under a new name unless one is given; the name."""
+        """Keep a desk under a name, by default a new one, and return the name."""
         name = name or secrets.token_urlsafe(16)
         with self._lock:
             self._kept[name] = kept

@@ -19,7 +19,7 @@ _ENVELOPE_BYTES = 16 * 1024  # what a form adds to the file in it
 _BLOCK_BYTES = 64 * 1024
 _NOT_A_REQUEST = "This is not a request of the page."
 
-# All that the page needs of what gradio serves. Among the rest are routes that fetch an address for whoever asks.
+# The routes of gradio that the page needs. Others would fetch an address for anyone.
 _GET = re.compile(
     r"/|/config/?|/(theme\.css|favicon\.ico|manifest\.json|robots\.txt)|/(assets|static)/[\w./-]{1,200}"
     r"|/gradio_api/(info|app_id|startup-events|upload_progress|queue/data|heartbeat/\w+|call/\w+/\w+)/?"
@@ -47,19 +47,19 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 @dataclass(frozen=True)
 class Hosts:
-    """Names under which the page may be asked for. A browser that was led here by another site's name, which DNS
-    rebinding does, sends that name.
+    """Host names under which the page may be requested. With DNS rebinding, a browser sends the name of another site.
 
     Args:
-        host: what the server listens on; of a wildcard address, every IP address is a name, since no site has one.
-        allowed: further names, such as that of a server in front.
+        host: the address that the server listens on; with a wildcard address every IP address is accepted, since no
+            site has one as its name.
+        allowed: further names, such as that of a reverse proxy.
     """
 
     host: str
     allowed: Sequence[str] = ()
 
     def problem(self, headers: Headers, method: str) -> tuple[int, str] | None:
-        """Status and message for what is refused."""
+        """Status and message of a refused request."""
         found = [(name.lower(), value.decode("latin-1").strip().lower()) for name, value in headers]
         hosts = [value for name, value in found if name == b"host"]
         if len(hosts) != 1 or not self._knows(hosts[0]):
@@ -67,9 +67,9 @@ class Hosts:
         for origin in (value for name, value in found if name == b"origin"):
             place = origin.partition("://")[2].partition("/")[0]
             if place != hosts[0] and _name(place) not in map(str.lower, self.allowed):
-                return 403, "Another site may not ask this one."
+                return 403, "Requests from another site are not accepted."
         if method == "POST" and (b"sec-fetch-site", b"cross-site") in [(n, v.encode()) for n, v in found]:
-            return 403, "Another site may not ask this one."
+            return 403, "Requests from another site are not accepted."
         return None
 
     def _knows(self, host: str) -> bool:
@@ -102,7 +102,7 @@ class Quota:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def admit(self, user: str, num_bytes: int) -> bool:
-        """Whether the user may upload as much; counted if so. An empty file takes some space too."""
+        """Whether the user may upload this much; counts it if so. An empty file takes some space too."""
         num_bytes = max(num_bytes, _BLOCK_BYTES)
         with self._lock:
             now = time.monotonic()
@@ -151,7 +151,7 @@ class Guard:
         limit = self.max_bytes + _ENVELOPE_BYTES if is_upload else _MAX_CALL_BYTES
         length = dict(scope["headers"]).get(b"content-length", b"")
         if not length.isdigit():
-            await _refuse(411, "Say how long the body is.", scope, receive, send)
+            await _refuse(411, "The length of the body must be stated.", scope, receive, send)
         elif int(length) > limit:
             most = f"A file may have at most {self.max_bytes / 1e6:g} MB." if is_upload else "This call is too long."
             await _refuse(413, most, scope, receive, send)

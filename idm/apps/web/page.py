@@ -89,12 +89,12 @@ class _Several:
 def build_page(
     page_service: PageService, examples: Sequence[Path], results: Path, max_mb: float, total_mb: float
 ) -> gr.Blocks:
-    """The page over a page_service.
+    """The page of a service.
 
     Args:
         examples: photographs to try.
         results: an existing folder, below gradio's own, for the files that users download.
-        max_mb: of an upload; here it is only said.
+        max_mb: of an upload; only shown here.
         total_mb: of all results that are kept.
     """
     limits = f"up to {max_mb:g} MB and {page_service.max_pixels / 1e6:g} megapixels"

@@ -38,7 +38,7 @@ def refuse_unknown(values: Mapping[str, Any]) -> None:
     """Refuse settings that do not exist.
 
     Raises:
-        ValueError: names the settings that there are.
+        ValueError: names the known settings.
     """
     there_are = (*MODEL_OPTIONS, *PHOTO_OPTIONS)
     unknown = [name for name in values if name not in there_are]

@@ -1,4 +1,4 @@
-"""The server behind the page: what it listens to, what it refuses, and what it leaves behind (nothing)."""
+"""The server behind the page: its address, its limits, and the removal of all files at its end."""
 
 import logging
 import os
@@ -185,7 +185,7 @@ def wait() -> None:
 
 
 def describe(service: Service, address: str, labels: Sequence[str]) -> str:
-    """What the command says when the page is up."""
+    """The message of the command when the page is up."""
     lines = [f"{address}  (restorers: {', '.join(labels)}; Ctrl+C ends)"]
     if service.host not in ("127.0.0.1", "localhost", "::1"):
         lines.append(f"note: --host {service.host} lets others reach this page; it has no accounts (docs/security.md)")

@@ -1,4 +1,4 @@
-"""How the page looks: its theme, its style sheet, and what it says while there is nothing to show."""
+"""The appearance of the page: its theme, its style sheet, and the texts for empty places."""
 
 import gradio as gr
 

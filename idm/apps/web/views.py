@@ -44,7 +44,7 @@ def write_preview(folder: Path, pixels: Pixels, faces: Sequence[DetectedFace], c
 
 
 def write_pictures(folder: Path, desk: Desk, done: RestoreResult) -> None:
-    """All that is shown of a result: the photograph, each face of it before and after, and each face's variants."""
+    """Everything that is shown of a result: the photograph, each face before and after, and each face's variants."""
     sides = {"given": done.before, "restored": done.result.photo.pixels}
     for side, pixels in sides.items():
         _write(folder, side, _shown(pixels))

@@ -1,4 +1,4 @@
-"""What all work for users needs: folders for results, a limit on their size, errors as messages, and cancelling."""
+"""Shared by all requests: folders for results, a limit on their size, errors as messages, and cancelling."""
 
 import html
 import secrets
@@ -36,8 +36,8 @@ class Work:
 
     @contextmanager
     def on(self, path: Path | None, session: str | None, progress: gr.Progress, what: str) -> Iterator[OnProgress]:
-        """Work on a photograph: errors become messages, and what it yields reports progress and stops when the user
-        cancels."""
+        """A context for work on a photograph: errors become messages; it yields a progress callback that stops when the
+        user cancels."""
         with told_to_the_user(path), self._until_cancelled(session) as is_cancelled:
             self.check_space()
             progress(0.0, desc=what)

@@ -1,4 +1,5 @@
-"""Adapting a trained model to some faces: the same training, from the model's weights, at the model's levels."""
+"""Adapting a trained model to a set of faces: the same training, from the model's weights, at the model's noise
+levels."""
 
 import time
 from functools import partial
@@ -37,7 +38,7 @@ _CHECKPOINT_SECONDS = 60
 
 
 class AdaptConfig(RunConfig):
-    """Everything that decides an adaptation. Network, schedule, prediction and chain are the model's own."""
+    """All settings of an adaptation. Network, schedule, prediction and chain are the model's own."""
 
     train: IDMTrainConfig
     model_sha256: str
@@ -65,11 +66,11 @@ def adapt_config(
 ) -> AdaptConfig:
     """The settings of an adaptation, still without its number of steps.
 
-    The feature loss keeps the restored faces from becoming soft. It needs MobileFaceNet's weights; without them the
-    loss is that of pixels alone.
+    The feature loss prevents restored faces from becoming soft. It needs MobileFaceNet's weights; without them the loss
+    compares pixels only.
 
     Args:
-        faces: folders of aligned faces: to learn from, and held out.
+        faces: folders of aligned faces: to train on, and held out.
         lora_rank: train adapters of this rank instead of all weights.
     """
     assert model.origin is not None

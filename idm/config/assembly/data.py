@@ -20,7 +20,7 @@ _CHANGES: dict[str, tuple[type[Step[Any]], str]] = {
 
 
 def build_recipe(config: DegradationConfig) -> Recipe:
-    """The preset with what the section gives instead."""
+    """The preset with the section's changes."""
     recipe = replace(
         PRESETS[config.preset],
         clean_probability=config.clean_probability,
@@ -56,7 +56,8 @@ def build_mixture(config: DegradationConfig) -> Recipe | Mixture:
 
 
 def build_data(config: RunConfig) -> tuple[FaceSource | StreamedFaces, FaceSource]:
-    """(faces to train on, faces to validate on); without a source of their own the latter are held out."""
+    """(faces to train on, faces to validate on); without a source of their own, the latter are held out of the
+    former."""
     data, num_val = config.data, config.validation.num_images
     train = data.source.build(data.image_size, config.seed)
     if data.balance_groups:

@@ -72,7 +72,7 @@ def build_cleaning(
 
 
 def _files_of(source: FaceSource | StreamedFaces) -> dict[str, str]:
-    """A hash of the names and sizes of a folder's files: another file in an old one's place makes it another source."""
+    """A hash of the names and sizes of a folder's files: a replaced file makes it another source."""
     if isinstance(source, Cached | Part):
         return _files_of(source.source)
     if not isinstance(source, FolderFaces):
@@ -156,7 +156,7 @@ def _clean(config: IDMConfig, originals: FaceSource | StreamedFaces, number: int
 
 
 def build_pool(config: IDMConfig, originals: FaceSource | StreamedFaces, number: int) -> TrainingFaces:
-    """What a later round is trained on: the faces of the cleaning before it, beside those that they replace."""
+    """The training data of a later round: the faces of the cleaning before it, beside those that they replace."""
     assert config.extrinsic is not None
     replacement = config.extrinsic.replacement
     folder = config.output_dir / f"clean_{number - 1}"

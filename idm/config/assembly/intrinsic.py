@@ -29,9 +29,11 @@ from idm.faces.features import FeatureMaps, MobileFaceNetMaps, load_mobilefacene
 from idm.io.run_folder import list_checkpoints
 from idm.io.weights import WeightsError, difference
 from idm.io.weights import read_weights as read_weights_file
+from idm.models.architecture import Architecture
 from idm.models.critics import PatchCritic
 from idm.models.lora import add_adapters
-from idm.models.unet import Denoiser, double_patches
+from idm.models.network import Network
+from idm.models.unet import double_patches
 from idm.restorers.idm import IDM
 from idm.restorers.saved import ModelError, find_model, read_architecture, read_weights
 from idm.training.adversarial import CRITIC_FILE, Adversary
@@ -40,7 +42,7 @@ from idm.training.loop import Run
 
 
 def build_intrinsic(config: IDMConfig) -> Run:
-    """One whole training of f_theta, ready to fit; raises what :func:`~idm.config.assembly.run.build_run` raises."""
+    """A complete training of f_theta, ready to fit; raises what :func:`~idm.config.assembly.run.build_run` raises."""
     return build_run(config, partial(build_learner, config))
 
 
@@ -111,8 +113,8 @@ def build_features(config: FeatureLossConfig) -> FeatureMaps:
         raise ConfigError(f"objective.features.network: {error}") from None
 
 
-def initial_weights(path: Path, denoiser: Denoiser) -> dict[str, Tensor]:
-    """The weights of a saved model for a denoiser, patches doubled where it has twice as large ones.
+def initial_weights(path: Path, denoiser: Network) -> dict[str, Tensor]:
+    """The weights of a saved model for a denoiser; the patches are doubled if the denoiser's are twice as large.
 
     A refinement of pixels, or its level of half the resolution, that only the denoiser has keeps its initial weights,
     which change nothing.
@@ -138,25 +140,11 @@ def initial_weights(path: Path, denoiser: Denoiser) -> dict[str, Tensor]:
     return weights
 
 
-def build_denoiser(config: IDMConfig) -> Denoiser:
-    net = config.denoiser
-    return Denoiser(
-        image_size=config.data.image_size,
-        patch_size=net.patch_size,
-        channels=net.channels,
-        num_blocks=net.num_blocks,
-        attention_resolutions=net.attention_resolutions,
-        head_dim=net.head_dim,
-        inject_degraded=net.inject_degraded,
-        add_degraded=net.add_degraded,
-        refine_channels=net.refine_channels,
-        refine_blocks=net.refine_blocks,
-        dropout=net.dropout,
-        conditional=net.conditional,
-    )
+def build_denoiser(config: IDMConfig) -> Network:
+    return Architecture(image_size=config.data.image_size, **config.denoiser.model_dump()).build()
 
 
-def build_idm(config: IDMConfig, denoiser: Denoiser) -> IDM:
+def build_idm(config: IDMConfig, denoiser: Network) -> IDM:
     """The denoiser with its schedule and its chain; ConfigError if the schedule does not have the chain's levels."""
     gammas = build_gammas(config.schedule)
     try:

@@ -1,4 +1,4 @@
-"""A training run, whatever it trains: processes, precision, share of the batch, folder, data and loop."""
+"""A training run of any model: processes, precision, share of the batch, folder, data and loop."""
 
 import json
 import os
@@ -58,15 +58,15 @@ def build_run(
     *,
     validates: bool = True,
 ) -> Run:
-    """All of a training run, ready to fit.
+    """A complete training run, ready to fit.
 
     Args:
-        build_learner: makes what is trained, once processes and precision are known.
+        build_learner: builds the model in training, once processes and precision are known.
         data: faces to train on and to validate on, instead of those that ``config.data`` names.
-        validates: whether that is a :class:`~idm.training.protocol.Learner`, which restores the held-out faces.
+        validates: whether it is a :class:`~idm.training.protocol.Learner`, which restores the held-out faces.
 
     Raises:
-        ConfigError: what can only be known with the data and the processes at hand.
+        ConfigError: a fault that only shows with the data and the processes.
     """
     keep_freed_memory()
     train, val = data or build_data(config)
@@ -176,7 +176,7 @@ MAY_CHANGE = {
     "validation": ("every", "num_shown", "metrics", "best"),
     "extrinsic": ("rounds",),
 }
-"""What changes no step of a run."""
+"""Settings that do not change any step of a run."""
 
 FROM_HERE_ON = (
     *("num_steps", "accumulation", "mixed_precision", "gradient_checkpointing"),
@@ -189,10 +189,10 @@ which one on. Which faces and which noise they see stays. Rounds are compared wi
 
 
 def claim_folder(config: RunConfig) -> None:
-    """Lock the run's folder and write the resolved configuration into it, or refuse a folder that holds another run.
+    """Lock the run's folder and write the resolved configuration into it, or reject a folder that holds another run.
 
     Raises:
-        ConfigError: it does, cannot be made, or another process trains in it now.
+        ConfigError: it holds another run, cannot be created, or another process trains in it.
     """
     try:
         lock_folder(config.output_dir)
@@ -214,13 +214,13 @@ def claim_folder(config: RunConfig) -> None:
         if changed:
             raise ConfigError(
                 f"output_dir: {config.output_dir} holds a run with another {', '.join(changed)}; "
-                "choose another output_dir, or delete that one to start anew"
+                "choose another output_dir, or delete this one to start again"
             )
     write_text(path, dump_config(config))
 
 
 def _essence(config: RunConfig) -> dict[str, object]:
-    """What may not change within a run, by dotted key."""
+    """The settings that may not change within a run, by dotted key."""
     sections = config.model_dump(mode="json", exclude={"output_dir"})
     for section, keys in MAY_CHANGE.items():
         for key in keys:

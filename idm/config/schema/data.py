@@ -10,7 +10,7 @@ from idm.config.schema.section import Count, Section, Share
 from idm.degradation import AnyStep, PresetName
 from idm.io.errors import InvalidInput
 
-if TYPE_CHECKING:  # torch takes seconds to import, and a wrong setting is told at once
+if TYPE_CHECKING:  # torch takes seconds to import, and a wrong setting is reported at once
     from idm.data.sources import FaceSource, StreamedFaces
 
 
@@ -42,9 +42,9 @@ class SyntheticConfig(Source):
 
     name: Literal["synthetic"] = "synthetic"
     num_faces: Count = 4096
-    """How many faces there are."""
+    """Number of faces."""
     seed: int = 0
-    """Another seed gives other faces."""
+    """Seed of the faces."""
 
     def build(self, size: int, seed: int) -> "FaceSource":
         from idm.data.sources import SyntheticFaces
@@ -83,9 +83,9 @@ class HuggingFaceConfig(Source):
     """Column of five (x, y) points in pixels of the image: left eye, right eye, nose, left and right mouth corner
     as seen in the image."""
     id_column: str | None = None
-    """Names of the faces; without it their numbers stand for them."""
+    """Column of the faces' names; by default their numbers."""
     streaming: bool = False
-    """Read without storing; needs ``num_faces``, the faces that make an epoch."""
+    """Read without storing; needs ``num_faces``, the number of faces in an epoch."""
     num_faces: Count | None = None
     """Number of faces in an epoch; required with `streaming`, and only allowed there."""
 
@@ -124,7 +124,7 @@ SourceConfig = Annotated[SyntheticConfig | FolderConfig | HuggingFaceConfig | As
 
 class DataConfig(Section):
     source: SourceConfig
-    """P_X: the faces to train on. Without ``val_source`` the last ``validation.num_images`` are held out of it."""
+    """P_X: the faces to train on. Without ``val_source`` its last ``validation.num_images`` faces are held out."""
     val_source: SourceConfig | None = None
     """The faces to validate on."""
     image_size: Annotated[int, Field(ge=16)]
@@ -132,11 +132,12 @@ class DataConfig(Section):
     flip_probability: Share = 0.5
     """Share of training faces that are mirrored."""
     max_shift: Annotated[int, Field(ge=0)] = 0
-    """Faces are moved by up to so many whole pixels each way, so that no pixel always has the same place in a patch."""
+    """Faces are moved by up to this many whole pixels in each direction, so that a pixel's place within a patch
+    varies."""
     grey_probability: Share = 0.0
-    """Share of faces that are grey, degraded and clean: a black-and-white portrait must stay one."""
+    """Share of faces that are grey, degraded and clean, so that the model keeps black-and-white portraits grey."""
     balance_groups: bool = False
-    """Faces of rare groups (``group`` in ``metadata.jsonl``) come up to three times in an epoch."""
+    """Show faces of rare groups (``group`` in ``metadata.jsonl``) up to three times in an epoch."""
     cache: bool = True
     """Keep decoded, resized faces in memory (image_size^2 * 3 bytes each). The workers of a process share them."""
     num_workers: Annotated[int, Field(ge=0)] = 0
@@ -149,17 +150,17 @@ class DegradationConfig(Section):
     preset: PresetName = "gfpgan"
     """Published recipe; see `idm.degradation.presets`."""
     clean_probability: Share = 0.03
-    """Share of faces that stay undegraded: a clean face must come back clean."""
+    """Share of faces that stay undegraded, so that the model keeps clean faces clean."""
     skip_probability: Share = 0.0
-    """Blur, downscaling, noise and JPEG are left out, each with this probability."""
+    """Probability of skipping a step, drawn separately for blur, downscaling, noise and JPEG."""
     bicubic_probability: Share = 0.0
-    """Share of faces that are brought back to size by bicubic instead of bilinear interpolation."""
+    """Share of faces that are resized to full size with bicubic instead of bilinear interpolation."""
     mixture: dict[PresetName, Share] = {}
-    """Shares of the training faces that are degraded by other presets; the rest is degraded by ``preset``."""
+    """Shares of the training faces that other presets degrade; ``preset`` degrades the rest."""
     steps: list[Annotated[AnyStep, Field(discriminator="name")]] | None = None
-    """Steps in place of the preset's."""
+    """Steps that replace the preset's."""
     blur_sigma: Annotated[Length, AfterValidator(_rising)] | None = None
-    """Range of the sigma of Gaussian blur, in place of the preset's; likewise below."""
+    """Range of the sigma of Gaussian blur; replaces the preset's, as do the fields below."""
     down: Annotated[Factor, AfterValidator(_rising)] | None = None
     """Range of the factor by which the face is shrunk; below 1 enlarges."""
     noise_sigma: Annotated[Length, AfterValidator(_rising)] | None = None

@@ -21,7 +21,7 @@ class GateConfig(Section):
 
 
 class AtOnceConfig(Section):
-    """P_X* takes the place of P_X."""
+    """P_X* replaces P_X."""
 
     name: Literal["at_once"] = "at_once"
 
@@ -31,7 +31,7 @@ class GradualConfig(Section):
 
     name: Literal["gradual"] = "gradual"
     over: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Share of the training after which nothing of the old pool is left."""
+    """Share of the training after which the old pool is fully replaced."""
 
 
 class MixedConfig(Section):
@@ -49,21 +49,21 @@ class CleaningConfig(Section):
     """How x* = f_theta(x) is drawn, judged and stored."""
 
     sampler: ChainConfig | None = None
-    """How x* is drawn; without it as the model samples."""
+    """The chain that draws x*; by default the model's own."""
     samples: Count = 1
-    """How many x* are drawn for each face; the accepted one with the best identity counts."""
+    """Number of x* drawn for each face; the accepted one with the best identity is used."""
     batch_size: Count = 16
-    """Faces restored at once."""
+    """Number of faces restored at once."""
     shard_size: Count = 256
-    """Faces of a file of the result; so many each process may have to restore again after a kill."""
+    """Number of faces in a file of the result; each process may have to restore this many again after a kill."""
     image_format: Literal["png", "jpg"] = "png"
     """Lossless PNG, or JPEG of quality 95 without chroma subsampling."""
     gate: GateConfig | None = GateConfig()
-    """Which x* take the place of x; null: all of them, as document A writes it."""
+    """Decides which x* replace x; null: all of them, as in document A."""
 
 
 class ExtrinsicConfig(CleaningConfig):
-    """Train, clean the originals with what was trained, train on them anew: ``rounds`` times."""
+    """Train, clean the originals with the trained model, and train again on the result: ``rounds`` times."""
 
     rounds: Count = 1
     """Number of cleanings, each followed by a training on the cleaned faces."""
@@ -75,4 +75,4 @@ class ExtrinsicConfig(CleaningConfig):
     replacement: ReplacementConfig = AtOnceConfig()
     """How P_X* replaces P_X."""
     max_validation_loss: Annotated[float, Field(ge=0)] = 0.1
-    """How much worse a round may validate than the one before, in dB of PSNR; more ends the rounds."""
+    """Largest drop of the validation PSNR from one round to the next, in dB; a larger drop ends the rounds."""

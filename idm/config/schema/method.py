@@ -7,11 +7,13 @@ from pydantic import Field
 
 from idm.config.schema.section import Count, Section, Share
 from idm.diffusion.chain import Chain, SamplerName, Spacing, Start
+from idm.models.architecture import NetworkName
 
 
 class DenoiserConfig(Section):
-    """Arguments of :class:`idm.models.unet.Denoiser`, where they are described."""
+    """Fields of :class:`idm.models.architecture.Architecture`, where they are described."""
 
+    network: NetworkName = "unet"
     patch_size: Literal[1, 2, 4, 8] = 2
     channels: Annotated[list[Count], Field(min_length=1)] = [64, 128, 256]
     num_blocks: Annotated[list[Count], Field(min_length=1)] = [2, 2, 2]
@@ -56,7 +58,7 @@ class LogSigmaConfig(Section):
     sigma_max: Annotated[float, Field(gt=0)] = 1.5
     """Highest noise level below the start."""
     start_sigma: Annotated[float, Field(gt=0)] = 100.0
-    """Where every chain starts."""
+    """Noise level at which every chain starts."""
     num_steps: Annotated[int, Field(ge=3)] = 64
     """Number of levels, the start among them."""
 
@@ -77,7 +79,7 @@ class StartAndLogUniformConfig(Section):
     start_share: Share = 0.5
     """Share of the samples at the chain's start."""
     own_estimates: Share = 0.0
-    """Share of the samples below the start whose x_t is made of the model's own estimate instead of x_0."""
+    """Share of the samples below the start whose x_t is made from the model's own estimate instead of x_0."""
 
 
 NoiseLevelsConfig = Annotated[PiecewiseUniformConfig | StartAndLogUniformConfig, Field(discriminator="name")]
@@ -89,7 +91,7 @@ class FeatureLossConfig(Section):
     network: Literal["mobilefacenet", "vgg19"] = "mobilefacenet"
     """Frozen network whose maps are compared; its weights are files that the user provides."""
     weight: Annotated[float, Field(gt=0)] = 0.1
-    """Weight of the sum over the maps beside the pixels' loss."""
+    """Weight of the loss, summed over the maps, relative to the pixel loss."""
 
 
 class AdversarialConfig(Section):
@@ -110,12 +112,13 @@ class AdversarialConfig(Section):
     only_refinement: bool = False
     """Whether the loss trains the refinement of the pixels alone, and the patches not at all."""
     init_from: Path | None = None
-    """A run whose critic, in its newest checkpoint, is trained further; a new one is at chance for long."""
+    """A run whose critic, in its newest checkpoint, is trained further; a new critic needs many steps to beat
+    chance."""
 
 
 class ObjectiveConfig(Section):
     prediction: Literal["epsilon", "sample", "v"] = "sample"
-    """What f_theta gives: the noise, the clean face, or v."""
+    """What f_theta predicts: the noise, the clean face, or v."""
     p: Literal[1, 2] = 1
     """Exponent of the loss: 1 absolute, 2 squared difference."""
     min_snr_clamp: Annotated[float, Field(gt=0)] | None = None
@@ -125,9 +128,9 @@ class ObjectiveConfig(Section):
     ssim_weight: Annotated[float, Field(ge=0)] = 0.0
     """Weight of 1 - SSIM of the estimate of x_0 (arXiv 1511.08861)."""
     features: FeatureLossConfig | None = None
-    """A loss beyond pixels."""
+    """A feature loss in addition to the pixel loss."""
     adversarial: AdversarialConfig | None = None
-    """An adversarial loss, for the finish of a trained model."""
+    """An adversarial loss, for finishing a trained model."""
 
 
 class ChainConfig(Section):

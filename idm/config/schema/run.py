@@ -1,4 +1,4 @@
-"""A whole run, and which settings fit together."""
+"""A complete run, and the check that its settings fit together."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from idm.config.schema.training import IDMTrainConfig, TrainConfig, ValidationCo
 
 
 class RunConfig(Section):
-    """What every run has, whatever it trains."""
+    """Settings of every run."""
 
     output_dir: Path
-    """The run's folder. A run that is started again in the same folder resumes."""
+    """The run's folder. Starting a run again in the same folder resumes it."""
     seed: int = 0
     """Seed of the initial weights, the order of the faces, the degradations and the noise."""
     data: DataConfig
@@ -25,7 +25,7 @@ class RunConfig(Section):
     """Held-out faces with frozen degradations."""
 
     def impossible_combinations(self) -> list[str]:
-        """What is well formed field by field and cannot work together."""
+        """Settings that are valid by themselves but cannot work together."""
         faults = []
         if self.train.batch_size % self.train.accumulation:
             faults.append(
@@ -63,7 +63,7 @@ class IDMConfig(RunConfig):
     train: IDMTrainConfig
     """Optimisation, logging and checkpoints."""
     extrinsic: ExtrinsicConfig | None = None
-    """Rounds of the extrinsic iteration; without them one training is all."""
+    """Rounds of the extrinsic iteration; by default a single training."""
 
     def impossible_combinations(self) -> list[str]:
         faults = self._impossible_denoiser() + self._impossible_chain("sampler", self.sampler)
@@ -99,7 +99,7 @@ class IDMConfig(RunConfig):
             if not net.conditional and getattr(net, name):
                 faults.append(f"denoiser.{name}: must be false without denoiser.conditional: there is no x_d")
         if self.train.lora is not None and self.train.init_from is None:
-            faults.append("train.lora: needs train.init_from, for adapters alone are too little to train a new network")
+            faults.append("train.lora: needs train.init_from, since adapters alone cannot train a new network")
         if self.schedule.name == "linear" and self.schedule.beta_start > self.schedule.beta_end:
             faults.append("schedule.beta_start: is above schedule.beta_end")
         return faults

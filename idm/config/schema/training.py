@@ -11,7 +11,7 @@ Tracker = Literal["tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml"
 
 
 class TrainConfig(Section):
-    """What every training has, whatever it trains."""
+    """Settings of every training."""
 
     num_steps: Annotated[int, Field(ge=0)]
     """Optimiser steps."""
@@ -20,37 +20,40 @@ class TrainConfig(Section):
     accumulation: Count = 1
     """Micro-batches per optimiser step in each process."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """Decay of the average of the weights, which is what is validated and published. It rises to this value as (1 +
+    """Decay of the average of the weights, which is validated and published. It rises to this value as (1 +
     step) / (10 + step), with step counted from 0, and is 0 in the first step."""
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    """"auto" is bf16 where the processor computes in it, else no."""
+    """"auto" is bf16 if the processor supports it, else no."""
     tf32: bool = True
-    """Multiply float32 matrices in TensorFloat-32, and convolve so, on a GPU that has it."""
+    """Use TensorFloat-32 for float32 matrix products and convolutions, on a GPU that supports it."""
     cudnn_benchmark: bool = True
-    """Let cuDNN try its algorithms and take the fastest for each size. Two runs on a GPU may then differ a little."""
+    """Let cuDNN benchmark its algorithms and use the fastest for each size. Two runs on a GPU may then differ a
+    little."""
     log_every: Count = 20
     """Steps between lines of the log."""
     checkpoint_every: Count = 500
     """Steps between checkpoints."""
     keep_checkpoints: Count = 2
-    """How many of the newest checkpoints stay, besides the best one."""
+    """Number of newest checkpoints to keep, besides the best one."""
     trackers: list[Tracker] = ["tensorboard"]
-    """Where metrics go besides the JSONL log, which is always written; each is a package of that name."""
+    """Trackers that receive the metrics besides the JSONL log, which is always written; each is a package of that
+    name."""
 
 
 class LoRAConfig(Section):
     """Low-rank adapters, see :mod:`idm.models.lora`."""
 
     rank: Count = 8
-    """Rank of what is added to the weights of a layer."""
+    """Rank of the matrix that is added to a layer's weights."""
     alpha: Annotated[float, Field(gt=0)] = 8.0
-    """What is added counts alpha / rank times."""
+    """The added matrix is scaled by alpha / rank."""
 
 
 class IDMTrainConfig(TrainConfig):
     init_from: Path | None = None
     """Weights to start from: a run, a saved pipeline or a bundled model by its name, such as idm-faces-128. A model of
-    half the patch size becomes one that sees the faces shrunk to half (:func:`idm.models.unet.double_patches`)."""
+    half the patch size is converted to one that sees the faces at half the size
+    (:func:`idm.models.unet.double_patches`)."""
     lora: LoRAConfig | None = None
     """Train low-rank adapters only, beside the weights of ``init_from``. The published model has them merged."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
@@ -84,6 +87,6 @@ class ValidationConfig(Section):
     seed: int = 1234
     """Seed of the frozen degradations and of the sampler's noise."""
     metrics: Annotated[list[ValidationMetric], Field(min_length=1)] = ["psnr", "ssim"]
-    """What the restored faces are measured by; identity, frechet and lpips need weights that the user provides."""
+    """Metrics of the restored faces; identity, frechet and lpips need weights that the user provides."""
     best: ValidationMetric = "psnr"
     """The metric that decides which checkpoint is the best."""

@@ -1,8 +1,9 @@
-"""The built-in detector: its network over a pyramid of the picture, and closer looks at what it found."""
+"""The built-in detector: its network on a pyramid of the picture, and again on each candidate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -36,12 +37,14 @@ Found = tuple[Landmarks, Float64[np.ndarray, " _"]]
 
 @dataclass(frozen=True)
 class BuiltinDetector:
-    """Finds faces at any turn, with weights that come with the package. Build it with :func:`load_builtin`.
+    """Finds faces in any rotation, with weights that are part of the package. Build it with :func:`load_builtin`.
 
     The landmarks of a turned face are named as in the face, not as in the picture: a face that lies on its side has
     its "left eye" above or below the right one. ``max_side`` and ``min_score`` as for
     :class:`idm.faces.detect.FaceDetector`; faces below about ``least_face`` pixels of the searched copy are missed.
     """
+
+    finds_turned: ClassVar[bool] = True
 
     network: FaceNet
     max_side: int
@@ -75,7 +78,7 @@ class BuiltinDetector:
         return np.concatenate(landmarks), np.concatenate([scores for _, _, scores in found])
 
     def _closer_look(self, levels: Sequence[Picture], landmarks: Landmarks) -> Found:
-        """Each face upright, in the middle, and of one size: what is a face is clearer, and so is where it lies."""
+        """Search each candidate again, upright, centred and of one size, for a better score and position."""
         if not len(landmarks):
             return landmarks, np.zeros(0)
         numbers = [_level_of(points, len(levels)) for points in landmarks]
@@ -101,7 +104,7 @@ class BuiltinDetector:
 
 
 def _pyramid(picture: Picture) -> list[Picture]:
-    """The picture and its halves, until it is so small that a face in it is too."""
+    """The picture and its halves, down to the size at which faces become too small."""
     levels = [picture]
     while min(levels[-1].shape[:2]) >= 2 * _LEAST_SIDE:
         height, width = (side // 2 * 2 for side in levels[-1].shape[:2])
@@ -129,7 +132,7 @@ def _view(landmarks: Float[np.ndarray, "5 2"]) -> Float64[np.ndarray, "2 3"]:
 
 
 def _apart(landmarks: Float[np.ndarray, "n 5 2"], scores: Float[np.ndarray, " n"]) -> Found:
-    """What has the shape of a face, each face once."""
+    """The candidates with the shape of a face, each face once."""
     plausible = np.array([unlikeness(points) <= MAX_UNLIKENESS for points in landmarks], bool)
     landmarks, scores = landmarks[plausible], scores[plausible]
     kept = best_of_overlapping(np.array([face_box(points) for points in landmarks]).reshape(-1, 4), scores, _OVERLAP)

@@ -1,4 +1,4 @@
-"""Video files. Needs PyAV (the extra ``video``), and so is imported only where there is a clip."""
+"""Video files. Needs PyAV (the extra ``video``), and so is imported only where there is a video."""
 
 from idm.io.errors import MissingPackage
 

@@ -12,15 +12,15 @@ from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 
-from idm.io.video.read import Clip, display_matrix, reason, video_error
+from idm.io.video.read import Video, display_matrix, reason, video_error
 from idm.io.video.write import CONTAINERS, appear, describe, writing
 
 _COPIED = ("audio", "subtitle")
-_OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")  # and not of the clip
+_OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")  # and not of the video
 
 
 def join(source: Path, segments: Sequence[Path], target: Path, last_duration: int) -> list[str]:
-    """Write a clip whole or not at all.
+    """Write a video whole or not at all.
 
     Args:
         segments: as :class:`idm.io.video.write.SegmentWriter` wrote them, in order.
@@ -32,16 +32,18 @@ def join(source: Path, segments: Sequence[Path], target: Path, last_duration: in
     Raises:
         VideoError: the source's sound is broken, the segments do not fit together, or it cannot be written.
     """
-    with Clip(source) as clip:
-        matrix = display_matrix(next(clip.frames()).image)
+    with Video(source) as video:
+        matrix = display_matrix(next(video.frames()).image)
     suffix = target.suffix.lower()
     temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        with Clip(source) as clip, writing(target), _blamed_on(source):
+        with Video(source) as video, writing(target), _blamed_on(source):
             # else the muxer takes another time base, which may not hold the source's times exactly
-            timescale = {"video_track_timescale": str(clip.time_base.denominator)} if suffix in (".mp4", ".mov") else {}
+            timescale = (
+                {"video_track_timescale": str(video.time_base.denominator)} if suffix in (".mp4", ".mov") else {}
+            )
             with av.open(str(temporary), "w", format=CONTAINERS[suffix], options=timescale) as out:
-                lost = _fill(out, clip, segments, matrix, last_duration)
+                lost = _fill(out, video, segments, matrix, last_duration)
             appear(temporary, target)
     finally:
         with suppress(OSError):
@@ -60,38 +62,38 @@ def _blamed_on(source: Path) -> Iterator[None]:
 
 
 def _fill(
-    out: OutputContainer, clip: Clip, segments: Sequence[Path], matrix: list[int] | None, last_duration: int
+    out: OutputContainer, video: Video, segments: Sequence[Path], matrix: list[int] | None, last_duration: int
 ) -> list[str]:
-    out.metadata.update(_kept(clip.container.metadata))
-    out.set_chapters(clip.container.chapters())
+    out.metadata.update(_kept(video.container.metadata))
+    out.set_chapters(video.container.chapters())
     copies: dict[int, Stream] = {}
     lost = []
-    for stream in clip.container.streams:
+    for stream in video.container.streams:
         try:
-            copies[stream.index] = _add(out, clip, stream, segments[0], matrix)
+            copies[stream.index] = _add(out, video, stream, segments[0], matrix)
         except ValueError as error:
             lost.append(f"stream {stream.index}: {error}")
-    pictures = copies.pop(clip.stream.index)
-    shown = ((pictures, packet) for packet in _pictures(segments, clip.time_base, last_duration))
-    heard = ((copies[packet.stream_index], packet) for packet in _others(clip, copies))
+    pictures = copies.pop(video.stream.index)
+    shown = ((pictures, packet) for packet in _pictures(segments, video.time_base, last_duration))
+    heard = ((copies[packet.stream_index], packet) for packet in _others(video, copies))
     for stream, packet in heapq.merge(shown, heard, key=lambda pair: _time(pair[1])):
         packet.stream = stream
         out.mux_one(packet)
     return lost
 
 
-def _add(out: OutputContainer, clip: Clip, stream: Stream, segment: Path, matrix: list[int] | None) -> Stream:
+def _add(out: OutputContainer, video: Video, stream: Stream, segment: Path, matrix: list[int] | None) -> Stream:
     """The stream's place in the result.
 
     Raises:
         ValueError: it has none.
     """
-    if stream.index == clip.stream.index:
+    if stream.index == video.stream.index:
         with av.open(str(segment)) as first:
             pictures = out.add_stream_from_template(first.streams.video[0], opaque=True)
-        pictures.time_base = clip.time_base
+        pictures.time_base = video.time_base
         pictures.set_display_matrix(matrix)
-        describe(pictures, clip.stream)
+        describe(pictures, video.stream)
         copy: Stream = pictures
     elif stream.type in _COPIED:
         copy = out.add_stream_from_template(stream)
@@ -129,23 +131,23 @@ def _pictures(segments: Iterable[Path], time_base: Fraction, last_duration: int)
                     before.duration = pts - _stamp(before)
                     yield before
                 before = packet
-    assert before is not None, "a clip has frames"
+    assert before is not None, "a video has frames"
     before.duration = last_duration
     yield before
 
 
-def _others(clip: Clip, copies: Mapping[int, Stream]) -> Iterator[Packet]:
+def _others(video: Video, copies: Mapping[int, Stream]) -> Iterator[Packet]:
     """What is copied of the source, as it is stored."""
     if not copies:
         return
     try:
-        for packet in clip.container.demux([clip.container.streams[index] for index in copies]):
+        for packet in video.container.demux([video.container.streams[index] for index in copies]):
             if packet.is_corrupt:
-                raise video_error(clip.path, "its sound is corrupt or cut short", "copy it again")
+                raise video_error(video.path, "its sound is corrupt or cut short", "copy it again")
             if packet.dts is not None:
                 yield packet
     except (av.FFmpegError, OSError) as error:
-        raise video_error(clip.path, f"its sound is broken ({reason(error)})", "copy it again") from error
+        raise video_error(video.path, f"its sound is broken ({reason(error)})", "copy it again") from error
 
 
 def _time(packet: Packet) -> Fraction:

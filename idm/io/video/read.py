@@ -22,7 +22,7 @@ from idm.io.images import ImageError, image_error
 
 # How swscale converts: nothing is left out for speed.
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
-_SHORT = 0.5  # seconds by which a clip may end before the time it claims
+_SHORT = 0.5  # seconds by which a video may end before the time it claims
 
 # FFmpeg would also open play lists, whatever their suffix, and what they name, over the network too.
 _ONLY = {"format_whitelist": "mov,matroska,webm,avi", "protocol_whitelist": "file"}
@@ -43,7 +43,7 @@ def reason(error: Exception) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """Frame ``index`` of a clip, at ``time`` in seconds; ``image`` is as decoded, in its own format and turned
+    """Frame ``index`` of a video, at ``time`` in seconds; ``image`` is as decoded, in its own format and turned
     as it is stored."""
 
     index: int
@@ -51,7 +51,7 @@ class Frame:
     image: VideoFrame
 
     def pixels(self) -> Integer[np.ndarray, "h w 3"]:
-        """Upright RGB levels: uint8, or uint16 where the clip has more than eight bits."""
+        """Upright RGB levels: uint8, or uint16 where the video has more than eight bits."""
         rgb = self.image.reformat(
             format=rgb_format(self.image.format), interpolation=EXACT, dst_color_range=ColorRange.JPEG, threads=1
         )
@@ -74,7 +74,7 @@ def display_matrix(image: VideoFrame) -> list[int] | None:
     return list(struct.unpack("=9i", found[0][:36])) if found else None
 
 
-class Clip:
+class Video:
     """A video file open for reading, as a context; its frames can be read once.
 
     ``num_moved`` counts time stamps that were missing or did not grow, and had to be moved to the next one
@@ -106,7 +106,7 @@ class Clip:
         self.stream.thread_type = "AUTO"
         self.time_base: Fraction = streams[0].time_base
 
-    def __enter__(self) -> "Clip":
+    def __enter__(self) -> "Video":
         return self
 
     def __exit__(self, *_: object) -> None:

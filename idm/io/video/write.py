@@ -22,7 +22,7 @@ from jaxtyping import Bool, Integer, Shaped
 from idm.io.encoding import Codec, Encoding
 from idm.io.errors import InvalidInput
 from idm.io.machine import ordinary_scheduling
-from idm.io.video.read import EXACT, Clip, Frame, quarters, reason, rgb_format, video_error
+from idm.io.video.read import EXACT, Frame, Video, quarters, reason, rgb_format, video_error
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
@@ -141,8 +141,8 @@ class SegmentWriter:
         VideoError: it cannot be written.
     """
 
-    def __init__(self, path: Path, clip: Clip, codec: Codec, options: dict[str, str]) -> None:
-        self.path, self.clip, self.codec, self.options = path, clip, codec, options
+    def __init__(self, path: Path, video: Video, codec: Codec, options: dict[str, str]) -> None:
+        self.path, self.video, self.codec, self.options = path, video, codec, options
         self._temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
         self._stream: VideoStream | None = None
 
@@ -164,9 +164,9 @@ class SegmentWriter:
                 self._container.mux(self._stream.encode(image))
 
     def _open(self, image: VideoFrame) -> VideoStream:
-        source = self.clip.stream
+        source = self.video.stream
         stream = self._container.add_stream(
-            self.codec, rate=source.guessed_rate, options=self.options, time_base=self.clip.time_base
+            self.codec, rate=source.guessed_rate, options=self.options, time_base=self.video.time_base
         )
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = image.width, image.height, image.format.name

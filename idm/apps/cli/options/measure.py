@@ -104,8 +104,8 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         required=True,
-        help="folder for table.md, comparison.json, scores.csv, differences.csv, grid.png; the same command resumes an "
-        "interrupted comparison",
+        help="folder for table.md, comparison.json, scores.csv, differences.csv, grid.png; run the same command again "
+        "to resume",
     )
     parser.add_argument(
         "--real",
@@ -182,7 +182,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FOLDER",
-        help="for train, val and test with metadata.jsonl, a card and prepare.json; the same command resumes",
+        help="folder for train, val and test with metadata.jsonl, a card and prepare.json; run the same command again "
+        "to resume",
     )
     prepare.add_argument("--size", type=int, default=256, help="side of the faces in pixels (default 256)")
     prepare.add_argument("--aligned", action="store_true", help="inputs are aligned, square faces")
@@ -190,13 +191,16 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         "--people",
         default="auto",
         metavar="HOW",
-        help="who is shown, so that nobody is in two parts: auto (file names that repeat their folder's, as in LFW), "
+        help="how to tell who is shown, so that no person is in two parts: auto (file names that repeat their "
+        "folder's, as in LFW), "
         "folders, none, or a file with lines of file name and person (default auto)",
     )
     for name in ("val", "test"):
-        prepare.add_argument(f"--{name}", type=float, default=0.05, metavar="SHARE", help="of the faces (default 0.05)")
-    prepare.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
-    prepare.add_argument("--weights-dir", type=Path, metavar="DIR", help="where the detector's weights lie")
+        prepare.add_argument(
+            f"--{name}", type=float, default=0.05, metavar="SHARE", help=f"share of the faces for {name} (default 0.05)"
+        )
+    prepare.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
+    prepare.add_argument("--weights-dir", type=Path, metavar="DIR", help="folder of the detector's weights")
 
 
 class _ListMetrics(argparse.Action):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsOptions:
-    """``idm weights``, and ``idm weights fetch``, whose names and consent are missing without it."""
+    """``idm weights`` and ``idm weights fetch``; only the latter has names and consent."""
 
     weights_dir: Path | None
     action: str | None
@@ -109,14 +109,16 @@ def add_adapt(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FOLDER",
-        help="for the model, which idm restore --model takes, and adapt.json; the same command resumes",
+        help="folder for the model (for idm restore --model) and adapt.json; run the same command again to resume",
     )
     parser.add_argument("--model", help="training run, saved pipeline or bundled model (default: the bundled one)")
     parser.add_argument("--aligned", action="store_true", help="inputs are aligned, square faces")
-    parser.add_argument("--minutes", type=float, default=10.0, metavar="M", help="of training (default 10)")
-    parser.add_argument("--steps", type=int, metavar="N", help="of training, instead of --minutes")
-    parser.add_argument("--learning-rate", type=float, default=1e-4, metavar="R", help="peak (default 1e-4)")
-    parser.add_argument("--batch-size", type=int, default=8, help="faces of a step (default 8)")
+    parser.add_argument("--minutes", type=float, default=10.0, metavar="M", help="minutes of training (default 10)")
+    parser.add_argument("--steps", type=int, metavar="N", help="training steps, instead of --minutes")
+    parser.add_argument(
+        "--learning-rate", type=float, default=1e-4, metavar="R", help="peak learning rate (default 1e-4)"
+    )
+    parser.add_argument("--batch-size", type=int, default=8, help="faces per step (default 8)")
     parser.add_argument("--preset", default="gfpgan", help="degradation of most faces (default gfpgan)")
     parser.add_argument("--lora-rank", type=int, metavar="R", help="train low-rank adapters instead of all weights")
     parser.add_argument(
@@ -124,7 +126,7 @@ def add_adapt(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.12,
         metavar="S",
-        help="of the faces to learn from; 1 takes soft ones, too (default 1.12)",
+        help="minimum sharpness of the faces to train on; 1 also takes soft faces (default 1.12)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the training (default 0)")
-    parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="where the detector's weights lie")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the training (default 0)")
+    parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="folder of the detector's weights")

@@ -103,7 +103,7 @@ def _add_detection(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--detector",
         choices=["auto", "retinaface", "retinaface_resnet50", "builtin"],
-        help="auto: retinaface if its weights are present, otherwise builtin, which needs none (default auto)",
+        help="auto: retinaface if its weights and facexlib are present, else builtin, which needs none (default auto)",
     )
     group.add_argument(
         "--weights-dir", type=Path, metavar="DIR", help="folder of the weights of the detector and the identity network"
