@@ -147,6 +147,20 @@ FAULTS = [
         "spread",
         "tests/unit/test_frechet.py",
     ),
+    Fault(
+        "given pairs that are matched by their order instead of their names",
+        "idm/data/given.py",
+        "GivenPairs(Part(lq, [degraded[name] for name in originals]), hq)",
+        "GivenPairs(lq, hq)",
+        "tests/unit/test_given.py",
+    ),
+    Fault(
+        "metrics of pairs where there are no originals",
+        "idm/evaluation/metrics.py",
+        'if metric.kind == "pair" and not has_originals:',
+        'if metric.kind == "pair" and has_originals is None:',
+        "tests/unit/test_given.py",
+    ),
     # idm/extrinsic
     Fault(
         "the gate forgets what x* may lose in sharpness",

@@ -69,7 +69,7 @@ def run(job: Job, arguments: argparse.Namespace) -> None:
         measured = evaluate(folder, list(options), arguments)
         about = {"ablation": ablation, "arm": arm, "test": test, "seed": job.seed, "config": job.key}
         training = json.loads((folder / "metrics.json").read_text())
-        about |= {"steps": job.num_steps, "budget": arguments.budget}
+        about |= {"steps": job.num_steps, "budget": arguments.budget, "settings": arguments.set}
         about |= {name: training[name] for name in ("training_seconds", "training_processor_seconds")}
         write_json(path, {**about, **measured})
 

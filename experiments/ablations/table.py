@@ -22,7 +22,7 @@ from idm.io.atomic import write_json, write_text
 Key = tuple[str, str, str]  # ablation, arm, test
 Results = dict[Key, list[dict[str, Any]]]  # one for each seed
 TRAINING = ("config", "seed", "training_seconds", "training_processor_seconds")
-SHARED = ("steps", "budget", "num_images", "data", "preset", "commit", "machine")
+SHARED = ("steps", "budget", "settings", "num_images", "data", "preset", "commit", "machine")
 Difference = tuple[float, float | None, float | None]
 
 
@@ -67,6 +67,7 @@ def render(rows: Results) -> str:
         steps, seconds = first[0]["steps"], np.mean([result["training_processor_seconds"] for result in first])
         about = f"{steps} steps, {seconds:.0f} processor seconds a training on {first[0]['machine']['processor']}"
         faces = f"{first[0]['num_images']} faces of `{first[0]['data']}`, commit {first[0]['commit'][:12]}"
+        about += "".join(f", `{setting}`" for setting in first[0]["settings"])
         left = [", ".join(filter(None, key[1:])) for key in keys if key not in found]
         faces += f". Not finished: {'; '.join(left)}" if left else ""
         parts.append(f"## {ablation.title}\n\n" + "\n".join(lines) + f"\n\n{about}; {faces}.\n")

@@ -187,6 +187,21 @@ def evaluation_table(result: Result) -> str:
     return markdown(header, rows)
 
 
+def cost_table(result: Result) -> str:
+    """What restorers cost; one whose weights are missing is a row of gaps."""
+    header = ["restorer", "pixels", "parameters (M)", "GFLOP per face", "s/face", "peak memory (MB)"]
+    rows, notes = [], []
+    for row in result["rows"]:
+        if "missing" in row:
+            rows.append([row["label"], *["–"] * (len(header) - 1)])
+            notes.append(f"{row['label']}: not measured: its weights are missing; `{row['missing']}` gets them.")
+            continue
+        mark = " †" if _disturbed({"": row["all_seconds_per_face"]}) else ""
+        costs = [f"{row['gflop_per_face']:.1f}", f"{row['seconds_per_face']:.3f}{mark}", f"{row['peak_memory_mb']:.0f}"]
+        rows.append([f"{row['label']} ({row['name']})", row["image_size"], f"{row['parameters'] / 1e6:.1f}", *costs])
+    return "\n\n".join([markdown(header, rows), *notes])
+
+
 def _speedup(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
 
@@ -220,6 +235,7 @@ def all_tables() -> str:
             f"Threads: {gan['machine']['threads']}; load average before: {gan['load_average']}.",
             gan_table(gan),
             _evaluation(FOLDER / "results" / "evaluation.json"),
+            _cost(FOLDER / "results" / "cost.json"),
             _backends(FOLDER / "results" / "backends.json") + "\n",
         ]
     )
@@ -235,6 +251,17 @@ def _evaluation(path: Path) -> str:
             f"Pairs: {evaluation['num_pairs']}; threads: {evaluation['machine']['threads']}; "
             f"load average before: {evaluation['load_average']}.",
             evaluation_table(evaluation),
+        ]
+    )
+
+
+def _cost(path: Path) -> str:
+    cost = json.loads(path.read_text())
+    return "\n\n".join(
+        [
+            f"### Cost of one face, batch 1, {cost['precision']}, {cost['rounds']} rounds",
+            f"Threads: {cost['machine']['threads']}; load average before: {cost['load_average']}.",
+            cost_table(cost),
         ]
     )
 

@@ -132,6 +132,8 @@ def _on_images(face: Face, change: Callable[[np.ndarray], np.ndarray]) -> Face:
 class FrozenPairs(Dataset[Pair]):
     """Validation pairs: face ``i`` is always degraded in the same way."""
 
+    has_originals: bool = True
+
     def __init__(self, source: FaceSource, recipe: Recipe, seed: int) -> None:
         self.source, self.recipe, self.seed = source, recipe, seed
 

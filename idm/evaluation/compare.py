@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from idm.data.pairs import FrozenPairs, Pair, collate
+from idm.data.given import Pairs
+from idm.data.pairs import Pair, collate
 from idm.evaluation.engine import Scores, restore_timed, score
 from idm.evaluation.kept import KeptFace, KeptFaces
 from idm.evaluation.metric import Image8, PairMetric
@@ -28,9 +29,9 @@ class Measured:
     """The numbers of one face.
 
     Attributes:
-        scores: against the original, by method: "degraded", "bicubic" (the same small face, enlarged by bicubic instead
-            of bilinear interpolation), "stranger" (another person's face, where asked for), and each restorer's label.
-            Those of a restorer with several samples are means over the samples.
+        scores: by method: "degraded", "bicubic" (the same small face, enlarged by bicubic instead of bilinear
+            interpolation, where faces were degraded for this), "stranger" (another person's face, where asked for), and
+            each restorer's label. Those of a restorer with several samples are means over the samples.
         seconds: of restoring once, by restorer.
         diversity: of the samples, by restorer that has several, as :func:`diversity`.
     """
@@ -43,8 +44,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One face by every method: its numbers, and 8-bit RGB images by method and of the "original"; of several samples
-    the first."""
+    """One face by every method: its numbers, and 8-bit RGB images by method and of the "original", if there is one; of
+    several samples the first."""
 
     measured: Measured
     images: dict[str, np.ndarray]
@@ -73,8 +74,8 @@ def _resize(faces: Float[Tensor, "b 3 s s"], size: int) -> Float[Tensor, "b 3 t 
 
 def compare(
     restorers: Mapping[str, Restorer],
-    pairs: FrozenPairs,
-    bicubic: FrozenPairs,
+    pairs: Pairs,
+    bicubic: Pairs | None,
     metrics: Mapping[str, PairMetric],
     *,
     batch_size: int,
@@ -90,7 +91,7 @@ def compare(
     face i is drawn with seed + i + k ``SEEDS_APART``.
 
     Args:
-        bicubic: the same pairs, brought back to size by bicubic interpolation.
+        bicubic: the same pairs, brought back to size by bicubic interpolation; None if their degraded faces were given.
         strangers: for each pair the index of another, whose clean face is measured as if it were a restored one.
         kept: by method, faces of an earlier, interrupted run or of other processes; those of this run are added.
         samples: how often each face is restored, by restorer; once by default.
@@ -110,11 +111,12 @@ def compare(
             for label, one in at_size.items()
         }
         for i, (index, pair) in enumerate(zip(indices, batch, strict=True)):
-            references = {DEGRADED: pair.lq, BICUBIC: bicubic[index].lq}
+            references = {DEGRADED: pair.lq} | ({} if bicubic is None else {BICUBIC: bicubic[index].lq})
             if strangers is not None:
                 references[STRANGER] = pairs.source[strangers[index]].image
             faces = {label: [sample[i] for sample in drawn] for label, drawn in found.items()}
-            yield _measure(pair, references, faces, metrics, kept or {})
+            measured = _measure(pair, references, faces, metrics, kept or {})
+            yield Comparison(measured, references | _shown(pair, faces, pairs.has_originals))
 
 
 def _measure(
@@ -123,20 +125,24 @@ def _measure(
     faces: Mapping[str, Sequence[KeptFace]],
     metrics: Mapping[str, PairMetric],
     kept: Mapping[str, KeptFaces],
-) -> Comparison:
+) -> Measured:
     """One face in numbers: what no restorer made, and the samples of each restorer."""
     scores = {label: _score_image(image, pair, metrics, kept.get(label)) for label, image in references.items()}
     for label, drawn in faces.items():
         each = [_score_kept(face, pair, metrics, kept.get(label), k) for k, face in enumerate(drawn)]
         scores[label] = {name: float(np.mean([one[name] for one in each])) for name in metrics}
-    measured = Measured(
+    return Measured(
         pair.key,
         scores,
         {label: float(np.mean([face.seconds for face in drawn])) for label, drawn in faces.items()},
         {label: diversity([face.image for face in drawn]) for label, drawn in faces.items() if len(drawn) > 1},
     )
-    first = {label: drawn[0].image for label, drawn in faces.items()}
-    return Comparison(measured, {**references, **first, ORIGINAL: pair.hq})
+
+
+def _shown(pair: Pair, faces: Mapping[str, Sequence[KeptFace]], has_originals: bool) -> dict[str, Image8]:
+    """The first sample of each restorer, and the original if there is one."""
+    original = {ORIGINAL: pair.hq} if has_originals else {}
+    return {label: drawn[0].image for label, drawn in faces.items()} | original
 
 
 def diversity(samples: Sequence[Image8]) -> float:
@@ -179,7 +185,7 @@ def table_rows(
     faces: Sequence[Measured], sets: SetScores, about: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """A row for each method: its label, the means of its scores with intervals, the scores of the set of its faces, and
-    what is known of it. Other real faces, where there are any, have scores as a set only."""
+    what is known of it. Other real faces, where there are any beside the originals, have scores as a set only."""
     rows: list[dict[str, Any]] = []
     for label, columns in _columns(faces).items():
         row: dict[str, Any] = {"label": label, "metrics": _summaries(columns) | sets.of(label)}
@@ -189,8 +195,8 @@ def table_rows(
         if label in faces[0].diversity:
             row["diversity"] = summarise_column([face.diversity[label] for face in faces])
         rows.append(row)
-    if REAL in sets.columns:
-        references = [row["label"] for row in rows].index(BICUBIC) + 1 + (STRANGER in faces[0].scores)
+    if REAL in sets.columns and sets.reference != REAL:
+        references = sum(row["label"] in (DEGRADED, BICUBIC, STRANGER) for row in rows)
         rows.insert(references, {"label": REAL, "metrics": sets.of(REAL)})
     return rows
 

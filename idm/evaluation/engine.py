@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from idm.data.pairs import FrozenPairs, Pair, collate
+from idm.data.given import Pairs
+from idm.data.pairs import Pair, collate
 from idm.evaluation.metric import PairMetric
 from idm.evaluation.statistics import summarise_column
 from idm.io.ranges import chw_to_hwc, from_uint8, to_uint8
@@ -31,7 +32,7 @@ class Row:
 
 def evaluate(
     restorer: Restorer,
-    pairs: FrozenPairs,
+    pairs: Pairs,
     metrics: Mapping[str, PairMetric],
     *,
     indices: Sequence[int],

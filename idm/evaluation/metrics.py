@@ -57,10 +57,21 @@ def build_metric(name: str, weights_dir: Path | None = None, device: str = "cpu"
 
 
 def build_metrics(
-    names: Sequence[str], size: int | None = None, weights_dir: Path | None = None, device: str = "cpu"
+    names: Sequence[str],
+    size: int | None = None,
+    weights_dir: Path | None = None,
+    device: str = "cpu",
+    *,
+    has_originals: bool = True,
+    has_reference: bool = True,
 ) -> Metrics:
-    """The metrics of several names. One whose weights or package are missing, or that is not defined at ``size``, is a
-    gap with its reason.
+    """The metrics of several names. One whose weights or package are missing, or that is not defined for these faces,
+    is a gap with its reason.
+
+    Args:
+        size: of the faces; None if it is not known.
+        has_originals: the original of each face is known.
+        has_reference: a set of faces is known that the set metrics compare with.
 
     Raises:
         ValueError: an unknown name, or none of the metrics is of single faces.
@@ -74,7 +85,7 @@ def build_metrics(
     built = Metrics({}, {}, {}, Networks(weights_dir, device))
     errors: list[str] = []
     for row in rows:
-        reason = gap(row, size)
+        reason = gap(row, size, has_originals, has_reference)
         if reason is None:
             try:
                 metric = _build(row, built.networks)
@@ -95,11 +106,15 @@ def build_metrics(
     return built
 
 
-def gap(metric: Metric, size: int | None) -> str | None:
-    """Why a metric is not defined for faces of a size; None if it is."""
-    if size is None or size >= metric.smallest:
-        return None
-    return f"needs faces of {metric.smallest} px or more"
+def gap(metric: Metric, size: int | None, has_originals: bool = True, has_reference: bool = True) -> str | None:
+    """Why a metric is not defined for faces, as of :func:`build_metrics`; None if it is."""
+    if size is not None and size < metric.smallest:
+        return f"needs faces of {metric.smallest} px or more"
+    if metric.kind == "pair" and not has_originals:
+        return "needs the originals of the faces"
+    if metric.kind == "set" and not has_reference:
+        return "needs originals, or other faces to compare with"
+    return None
 
 
 def _build(row: Metric, networks: Networks) -> PairMetric | SetMetric:

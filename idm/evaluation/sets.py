@@ -86,10 +86,10 @@ METRICS = (
 
 
 class SetScores:
-    """Metrics of several columns of images that come face by face, among them ``ORIGINAL``."""
+    """Metrics of several columns of images that come face by face, among them the reference."""
 
-    def __init__(self, metrics: Mapping[str, SetMetric]) -> None:
-        self._metrics = metrics
+    def __init__(self, metrics: Mapping[str, SetMetric], reference: str = ORIGINAL) -> None:
+        self._metrics, self.reference = metrics, reference
         self._described: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
 
     def add(self, images: Mapping[str, Image8]) -> None:
@@ -103,14 +103,14 @@ class SetScores:
         return list(self._described)
 
     def of(self, column: str) -> dict[str, dict[str, float | None]]:
-        """The column against the originals, by metric: "mean", without an interval ("low" and "high" are None), "n",
+        """The column against the reference, by metric: "mean", without an interval ("low" and "high" are None), "n",
         the number of images, and "d", of fitted features (None if none are). Nothing, if no image was added."""
         if column not in self._described:
             return {}
-        described, originals = self._described[column], self._described[ORIGINAL]
+        described, reference = self._described[column], self._described[self.reference]
         return {
             name: {
-                "mean": metric.compare(described[name], originals[name]),
+                "mean": metric.compare(described[name], reference[name]),
                 "low": None,
                 "high": None,
                 "n": len(described[name]),

@@ -87,11 +87,12 @@ def _numbers(label: str, metrics: dict[str, dict[str, float | None]]) -> list[Nu
 
 
 def comparison_table(result: dict[str, Any]) -> Table:
-    """A row for each method."""
+    """A row for each method, and one of gaps for each restorer whose weights are missing."""
     names = _names(result)
     has_samples = any("diversity" in row for row in result["rows"])
     rows = [_comparison_row(row, names, has_samples) for row in result["rows"]]
-    return ["", *map(_title, names), *["diversity"] * has_samples, "seconds per face", "parameters"], rows
+    header = ["", *map(_title, names), *["diversity"] * has_samples, "seconds per face", "parameters"]
+    return header, rows + [[label] + ["–"] * (len(header) - 1) for label in result.get("absent", ())]
 
 
 def differences_table(result: dict[str, Any]) -> Table:
@@ -150,6 +151,10 @@ def notes(result: dict[str, Any]) -> list[str]:
     names, missing, labels = _names(result), result.get("missing", {}), [row["label"] for row in result["rows"]]
     lines = [f"{METRICS[name].title}: {result['protocol'][name]}" for name in names if name not in missing]
     lines += [f"{METRICS[name].title}: not measured: {missing[name]}." for name in names if name in missing]
+    lines += [
+        f"{label}: not measured: its weights are missing; `idm weights fetch {weights}` gets them."
+        for label, weights in result.get("absent", {}).items()
+    ]
     for name in names:
         value = result["rows"][0]["metrics"].get(name, {})
         if value.get("d") is not None and value["n"] <= value["d"]:
@@ -168,9 +173,17 @@ def notes(result: dict[str, Any]) -> list[str]:
     if REAL in labels:
         lines.append(f"{REAL}: as many other real faces.")
     lines += _split_notes(result) + _provenance([result])
-    lines.append(
-        f"All at {result['size']} px, preset `{result['preset']}`; a restorer of another size gets the face resized."
-    )
+    return [*lines, *_faces_notes(result)]
+
+
+def _faces_notes(result: dict[str, Any]) -> list[str]:
+    """How the faces were degraded, and what sets are compared with where there are no originals."""
+    degraded = "degraded as given" if result["preset"] is None else f"preset `{result['preset']}`"
+    lines = [f"All at {result['size']} px, {degraded}; a restorer of another size gets the face resized."]
+    if not result.get("originals", True):
+        real = result["real"]
+        against = f": sets are compared with {real['num_images']} faces of `{real['data']}`" if real else ""
+        lines.append(f"The faces have no originals{against}.")
     return lines
 
 
@@ -223,8 +236,9 @@ def _provenance(results: list[dict[str, Any]]) -> list[str]:
     machine = first["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
     commits = ", ".join(sorted({result["commit"][:12] for result in results}))
+    drawn = "noise" if first.get("preset", "") is None else "degradations and noise"
     return [
-        f"Data: {first['num_images']} faces of `{first['data']}`, degradations and noise from seed {first['seed']}.",
+        f"Data: {first['num_images']} faces of `{first['data']}`, {drawn} from seed {first['seed']}.",
         f"Commit {commits}; {machine['processor']}, {machine['threads']} threads; {versions}.",
     ]
 

@@ -1,6 +1,8 @@
 """Affine warps with exact pixel centres, and the aligned crop of a face."""
 
 import math
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -12,6 +14,7 @@ from torch.nn import functional as F
 from idm.faces.template import ffhq_landmarks, umeyama
 
 _MAX_SAMPLES = 32
+_REACH = 2  # pixels beside a sample that bicubic interpolation reads
 _TILE_SAMPLES = 1024  # samples per side of a tile: bounds the memory of any warp
 
 Matrix = Float64[np.ndarray, "2 3"]
@@ -67,11 +70,14 @@ def warp(
     for top in range(0, height, side):
         for left in range(0, width, side):
             bottom, right = min(top + side, height), min(left + side, width)
-            points = apply_matrix(to_image, _samples_of((left, top), (bottom - top, right - left), num_samples))
-            part, points = _part(image, points, reach=2)
-            sample = _sample_cubic if interpolation == "bicubic" and num_samples == 1 else _sample_linear
+            places = _places(
+                to_image.tobytes(), (left, top), (bottom - top, right - left), num_samples, image.shape[:2]
+            )
+            part = np.ascontiguousarray(to_unit(image[places.rows, places.columns]))
+            is_cubic = interpolation == "bicubic" and num_samples == 1
+            samples = _sample_cubic(part, places.points) if is_cubic else _sample_linear(part, places.grid)
             pattern = "(h n) (w m) c -> h w c"
-            warped[top:bottom, left:right] = reduce(sample(part, points), pattern, "mean", n=num_samples, m=num_samples)
+            warped[top:bottom, left:right] = reduce(samples, pattern, "mean", n=num_samples, m=num_samples)
     return warped
 
 
@@ -91,6 +97,31 @@ def sampling_grid(
     return _as_grid(points, picture).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Where a picture is read: its rectangle within two pixels of all samples, and the samples in this rectangle, as
+    points (x, y) and as ``grid_sample`` counts."""
+
+    rows: slice
+    columns: slice
+    points: Float64[np.ndarray, "h w 2"]
+    grid: Float32[np.ndarray, "h w 2"]
+
+
+@lru_cache(maxsize=1)  # faces of one size are all read in the same places; at most 24 MB
+def _places(
+    to_picture: bytes, first: tuple[int, int], size: tuple[int, int], num_samples: int, picture: tuple[int, int]
+) -> _Places:
+    points = apply_matrix(np.frombuffer(to_picture).reshape(2, 3), _samples_of(first, size, num_samples))
+    limits = np.array(picture[::-1])
+    corners = points[:: max(1, len(points) - 1), :: max(1, points.shape[1] - 1)]  # an affine image of a rectangle
+    low = (np.floor(corners.min(axis=(0, 1))).astype(int) - _REACH).clip(0, limits - 1)
+    high = (np.ceil(corners.max(axis=(0, 1))).astype(int) + _REACH + 1).clip(low + 1, limits)
+    (left, top), (right, bottom) = low.tolist(), high.tolist()
+    grid = _as_grid(points - low, (bottom - top, right - left)).astype(np.float32)
+    return _Places(slice(top, bottom), slice(left, right), points - low, grid)
+
+
 def _samples_of(first: tuple[int, int], size: tuple[int, int], num_samples: int) -> Float64[np.ndarray, "h w 2"]:
     """(x, y) of the samples in the pixels of a result of (height, width), whose first pixel is (x, y) ``first``."""
     ys, xs = ((np.arange(side * num_samples) + 0.5) / num_samples - 0.5 for side in size)
@@ -102,24 +133,12 @@ def _as_grid(points: Float64[np.ndarray, "h w 2"], picture: tuple[int, int]) -> 
     return (2 * points + 1) / picture[::-1] - 1
 
 
-def _part(
-    image: Shaped[np.ndarray, "h w c"], points: Float64[np.ndarray, "h2 w2 2"], reach: int
-) -> tuple[Float32[np.ndarray, "h3 w3 c"], Float64[np.ndarray, "h2 w2 2"]]:
-    """The rectangle of the picture within ``reach`` pixels of points (x, y), as floats, and the points within it."""
-    limits = np.array([image.shape[1], image.shape[0]])
-    corners = points[:: max(1, len(points) - 1), :: max(1, points.shape[1] - 1)]  # an affine image of a rectangle
-    low = (np.floor(corners.min(axis=(0, 1))).astype(int) - reach).clip(0, limits - 1)
-    high = (np.ceil(corners.max(axis=(0, 1))).astype(int) + reach + 1).clip(low + 1, limits)
-    return np.ascontiguousarray(to_unit(image[low[1] : high[1], low[0] : high[0]])), points - low
-
-
 def _sample_linear(
-    image: Float32[np.ndarray, "h w c"], points: Float64[np.ndarray, "h2 w2 2"]
+    image: Float32[np.ndarray, "h w c"], grid: Float32[np.ndarray, "h2 w2 2"]
 ) -> Float32[np.ndarray, "h2 w2 c"]:
-    grid = _as_grid(points, image.shape[:2])
     samples = F.grid_sample(
         rearrange(torch.from_numpy(image), "h w c -> 1 c h w"),
-        torch.from_numpy(grid[None].astype(np.float32)),
+        torch.from_numpy(grid[None]),
         mode="bilinear",
         padding_mode="border",
         align_corners=False,

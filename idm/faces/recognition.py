@@ -85,8 +85,9 @@ class IdentityNet:
     @torch.inference_mode()
     def _features(self, faces: Float[Tensor, "b 3 112 96"]) -> Float[Tensor, "b d"]:
         x = ((faces * 255 - 127.5) / 128).to(self.device, self.dtype)
-        views = [x, x.flip(-1)] if self.mirrored else [x]
-        return F.normalize(torch.cat([self.network(view) for view in views], dim=1).float(), dim=1).cpu()
+        views = torch.cat([x, x.flip(-1)]) if self.mirrored else x
+        features = torch.cat(self.network(views).split(len(x)), dim=1)
+        return F.normalize(features.float(), dim=1).cpu()
 
 
 def load_identity(

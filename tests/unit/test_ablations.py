@@ -73,7 +73,7 @@ def test_the_budget_scales_the_steps(modules) -> None:
 def result(arm: str, seed: int, psnr: np.ndarray) -> dict:
     about = {"ablation": "prediction", "arm": arm, "test": "", "seed": seed, "steps": 5}
     about |= {"training_seconds": 2.0, "training_processor_seconds": 1.0}
-    about |= {"config": f"{arm}{seed}", "budget": 1.0, "preset": "gfpgan"}
+    about |= {"config": f"{arm}{seed}", "budget": 1.0, "settings": ["train.batch_size=8"], "preset": "gfpgan"}
     machine = {"machine": {"processor": "p"}, "num_images": len(psnr), "data": "faces", "commit": "0" * 40}
     return {**about, **machine, "scores": {"psnr": psnr.tolist()}}
 
@@ -92,7 +92,7 @@ def test_a_row_is_compared_with_the_first_face_by_face_and_seed_by_seed(modules,
     assert np.mean(seeds) == pytest.approx(mean)
     text = table.render(rows)
     assert "| v | 2 |" in text
-    assert "5 steps, 1 processor seconds a training on p" in text
+    assert "5 steps, 1 processor seconds a training on p, `train.batch_size=8`; 40 faces" in text
     assert f"{mean:+.3g} [{low:+.3g}, {high:+.3g}]" in text
     base, other = table.summary(rows)
     assert base["metrics"]["psnr"]["difference"] == 0

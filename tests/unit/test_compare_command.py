@@ -233,6 +233,29 @@ def test_references_are_rows_and_each_face_has_its_nearest_stranger(restorers: P
     assert "Kernel cannot rank" not in table
 
 
+def test_a_named_restorer_without_weights_is_a_row_of_gaps_with_the_command(
+    restorers: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setenv("IDM_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("IDM_ASSETS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    arguments = ("codeformer", f"a={restorers / '16.safetensors'}", "theirs=restoreformer", "--num-images", 3)
+    assert run(*arguments, "-o", "out") == 0
+    error = capsys.readouterr().err
+    assert "warning: codeformer is not measured: `idm weights fetch codeformer.pth` gets its weights" in error
+    result = json.loads(Path("out/comparison.json").read_text())
+    assert result["absent"] == {"codeformer": "codeformer.pth", "theirs": "RestoreFormer.pth"}
+    assert [row["label"] for row in result["rows"]] == ["degraded", "bicubic", "a"]
+    table = Path("out/table.md").read_text()
+    assert "| codeformer | – | – | – | – |\n| theirs | – | – | – | – |\n" in table
+    assert "theirs: not measured: its weights are missing; `idm weights fetch RestoreFormer.pth` gets them." in table
+    assert run("codeformer", "restoreformer", "-o", "none") == 1
+    assert "RestoreFormer.pth: weights file not found" in capsys.readouterr().err
+    assert run("codeformer", f"codeformer={restorers / '16.safetensors'}", "-o", "none") == 1
+    assert "every restorer needs a label of its own" in capsys.readouterr().err
+    assert not Path("none").exists()
+
+
 def test_a_broken_file_is_said_to_be_broken_without_spandrel_too(restorers: Path, capsys, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "spandrel", None)
     monkeypatch.chdir(restorers)

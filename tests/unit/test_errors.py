@@ -9,7 +9,7 @@ import pytest
 
 import idm.apps.cli.report as report_module
 from idm.apps.cli import main as cli
-from idm.apps.cli.faces import build_faces
+from idm.apps.cli.faces import build_pairs
 from idm.apps.cli.options.measure import MeasureOptions
 from idm.apps.cli.options.shared import read
 from idm.config.load import ConfigError, load_config
@@ -40,7 +40,7 @@ def test_a_configuration_that_is_no_text_is_named(tmp_path: Path) -> None:
 def test_an_impossible_seed_is_told(command: list[str], seed: int) -> None:
     parsed = cli.build_parser().parse_args([*command, "-o", "out", f"--seed={seed}"])
     with pytest.raises(UserError, match="--seed must lie in"):
-        build_faces(read(MeasureOptions, parsed), 16)
+        build_pairs(read(MeasureOptions, parsed), 16)
 
 
 def bases_of_classes() -> dict[str, list[str]]:

@@ -135,7 +135,7 @@ def test_the_network_sees_rgb_levels_minus_127_5_over_128(monkeypatch: pytest.Mo
     IdentityNet(Spy().eval()).embed([CROP], [IDENTITY_LANDMARKS])
     expected = (CROP.transpose(2, 0, 1).astype(np.float64) * 255 - 127.5) / 128
     np.testing.assert_allclose(seen[0][0].numpy(), expected, rtol=0, atol=1e-3)
-    np.testing.assert_allclose(seen[1][0].numpy(), expected[..., ::-1], rtol=0, atol=1e-3)
+    np.testing.assert_allclose(seen[0][1].numpy(), expected[..., ::-1], rtol=0, atol=1e-3)
 
 
 def test_embeddings_do_not_depend_on_the_batch(random_network: MobileFaceNet) -> None:

@@ -13,9 +13,9 @@ import torch
 from tqdm import tqdm
 
 from idm.apps.cli.faces import (
-    build_faces,
+    Degraded,
     build_measures,
-    build_preset,
+    build_pairs,
     check_output,
     check_splits,
     face_tags,
@@ -23,9 +23,7 @@ from idm.apps.cli.faces import (
 )
 from idm.apps.cli.model import load_labelled, prepare_machine
 from idm.apps.cli.options.measure import CompareOptions
-from idm.data.pairs import FrozenPairs
 from idm.data.sources import FaceSource
-from idm.degradation.steps import Resize
 from idm.evaluation.compare import Comparison, Measured, breakdown, compare, differences, table_rows
 from idm.evaluation.identity import nearest_others
 from idm.evaluation.kept import KeptFaces
@@ -47,11 +45,14 @@ KEPT = ".kept"  # faces of an unfinished comparison
 
 @dataclass(frozen=True)
 class Task:
-    """What a comparison needs: restorers by label, metrics, clean faces, and the settings that results state."""
+    """What a comparison needs: restorers by label, the missing weights files of others, metrics, faces, other real
+    faces if asked for, and the settings that results state."""
 
     loaded: dict[str, Loaded]
+    absent: dict[str, str]
     metrics: Metrics
-    source: FaceSource
+    faces: Degraded
+    real: FaceSource | None
     about: dict[str, Any]
 
 
@@ -68,6 +69,8 @@ def compare_command(options: CompareOptions) -> int:
     """``idm compare``: 0 if every restorer was measured on every face."""
     _check(options)
     task = _prepare(options)
+    for label, weights in task.absent.items():
+        print(f"warning: {label} is not measured: `idm weights fetch {weights}` gets its weights", file=sys.stderr)
     splits = check_splits(options.data, options.training_data)
     if options.processes > 1:
         _share_out(options)
@@ -80,6 +83,7 @@ def compare_command(options: CompareOptions) -> int:
         "differences": differences(run.faces, list(loaded)),
         "breakdown": breakdown(run.faces, face_tags(options.data)),
         "missing": metrics.missing,
+        "absent": task.absent,
         "protocol": {name: METRICS[name].protocol for name in (*metrics.each, *metrics.together)},
         "interval": INTERVAL,
         "splits": splits,
@@ -101,19 +105,26 @@ def _check(options: CompareOptions) -> None:
 def _prepare(options: CompareOptions) -> Task:
     """Load what a comparison needs."""
     taken = (DEGRADED, BICUBIC, STRANGER, REAL, ORIGINAL)
-    loaded = load_labelled(options.restorers, prepare_machine(options), taken)
+    absent: dict[str, str] = {}
+    loaded = load_labelled(options.restorers, prepare_machine(options), taken, absent)
     smallest = min(one.restorer.image_size for one in loaded.values())
     size = smallest if options.size is None else options.size
-    source = build_faces(options, size)
+    faces = build_pairs(options, size)
+    has_originals = faces.pairs.has_originals
+    number = len(faces.pairs) if has_originals else None  # without originals they are what sets are compared with
+    real = None if options.real is None else open_faces(options.real, size, number, options.seed + 1)
     about = {
         "data": options.data,
-        "preset": options.preset,
+        "preset": faces.preset,
+        "originals": has_originals,
+        "real": None if real is None else {"data": options.real, "num_images": len(real)},
         "seed": options.seed,
         "size": size,
         "batch_size": options.batch_size,
         "samples": options.samples,
     }
-    return Task(loaded, build_measures(options.metrics, size), source, about)
+    metrics = build_measures(options.metrics, size, has_originals, has_originals or real is not None)
+    return Task(loaded, absent, metrics, faces, real, about)
 
 
 def _share_out(options: CompareOptions) -> None:
@@ -154,7 +165,6 @@ def _work(options: CompareOptions, rank: int) -> None:
 
 def _compare(options: CompareOptions, task: Task, share: tuple[int, int] = (0, 1)) -> Iterator[Comparison]:
     """Every face of a share by every restorer, beside the reference rows; resumes what an earlier run kept."""
-    recipe, seed = build_preset(options.preset), options.seed
     commit = provenance()["commit"]
     known = {label: one.metadata for label, one in task.loaded.items()}
     kept = {
@@ -163,16 +173,16 @@ def _compare(options: CompareOptions, task: Task, share: tuple[int, int] = (0, 1
         )
         for label in (DEGRADED, BICUBIC, STRANGER, *task.loaded)
     }
-    metrics, source = task.metrics, task.source
-    with_identity = {"identity", "deg"} & metrics.each.keys() and len(source) > 1 and not options.no_stranger
+    metrics, pairs = task.metrics, task.faces.pairs
+    with_identity = {"identity", "deg"} & metrics.each.keys() and len(pairs) > 1 and not options.no_stranger
     return compare(
         {label: one.restorer for label, one in task.loaded.items()},
-        FrozenPairs(source, recipe, seed),
-        FrozenPairs(source, recipe.change(Resize, interpolation="bicubic"), seed),
+        pairs,
+        task.faces.bicubic,
         metrics.each,
         batch_size=options.batch_size,
-        seed=seed,
-        strangers=nearest_others(source, metrics.networks.faces) if with_identity else None,
+        seed=options.seed,
+        strangers=nearest_others(pairs.source, metrics.networks.faces) if with_identity else None,
         kept=kept,
         samples={label: options.samples for label, one in task.loaded.items() if isinstance(one.restorer, IDM)},
         share=share,
@@ -181,18 +191,17 @@ def _compare(options: CompareOptions, task: Task, share: tuple[int, int] = (0, 1
 
 def _measure(options: CompareOptions, task: Task) -> Run:
     """Every face by every restorer, and the scores of whole sets."""
-    source, metrics = task.source, task.metrics
-    run = Run([], SetScores(metrics.together), [])
+    pairs, metrics, real = task.faces.pairs, task.metrics, task.real
+    run = Run([], SetScores(metrics.together, ORIGINAL if pairs.has_originals else REAL), [])
     comparisons = _compare(options, task)
-    for face in tqdm(comparisons, total=len(source), unit="face", disable=not sys.stderr.isatty()):
+    for face in tqdm(comparisons, total=len(pairs), unit="face", disable=not sys.stderr.isatty()):
         run.faces.append(face.measured)
         run.sets.add({label: image for label, image in face.images.items() if label != STRANGER})
         if len(run.shown) < SHOWN:  # of thousands of faces the images would not fit in memory
             run.shown.append(face.images)
-    if options.real is not None and metrics.together:
-        others = open_faces(options.real, task.about["size"], len(source), options.seed + 1)
-        for i in range(len(others)):
-            run.sets.add({REAL: others[i].image})
+    if real is not None and metrics.together:
+        for i in range(len(real)):
+            run.sets.add({REAL: real[i].image})
     return run
 
 

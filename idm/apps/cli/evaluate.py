@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from idm.apps.cli.faces import build_faces, build_measures, build_preset, check_output, check_splits
+from idm.apps.cli.faces import build_measures, build_pairs, check_output, check_splits
 from idm.apps.cli.model import load
 from idm.apps.cli.options.measure import EvaluateOptions
-from idm.data.pairs import FrozenPairs
 from idm.evaluation.engine import Scores, evaluate, score, summarise
 from idm.evaluation.metrics import METRICS, Metrics
 from idm.evaluation.sets import ORIGINAL, SetScores
@@ -33,11 +32,11 @@ def evaluate_command(options: EvaluateOptions) -> int:
 
 def _evaluate_model(options: EvaluateOptions) -> int:
     loaded = load(options)
-    metrics = build_measures(options.metrics, loaded.restorer.image_size)
+    faces = build_pairs(options, loaded.restorer.image_size)
+    pairs = faces.pairs
+    metrics = build_measures(options.metrics, loaded.restorer.image_size, pairs.has_originals, pairs.has_originals)
     sets = SetScores(metrics.together)
     splits = check_splits(options.data, options.training_data)
-    faces = build_faces(options, loaded.restorer.image_size)
-    pairs = FrozenPairs(faces, build_preset(options.preset), options.seed)
     rows = evaluate(
         loaded.restorer,
         pairs,
@@ -51,7 +50,8 @@ def _evaluate_model(options: EvaluateOptions) -> int:
     for row in tqdm(rows, total=len(pairs), unit="face", disable=not sys.stderr.isatty()):
         scores.append((row.pair.key, {"degraded": row.degraded_scores, "restored": row.restored_scores}))
         seconds.append(row.seconds)
-        images = {"degraded": row.pair.lq, "restored": row.restored, ORIGINAL: row.pair.hq}
+        images = {"degraded": row.pair.lq, "restored": row.restored}
+        images |= {ORIGINAL: row.pair.hq} if pairs.has_originals else {}
         sets.add(images)
         if len(shown) < SHOWN:  # of thousands of faces the images would not fit in memory
             shown.append(images)
@@ -61,7 +61,8 @@ def _evaluate_model(options: EvaluateOptions) -> int:
             summary.setdefault(name, {})[column] = value
     about = {
         "data": options.data,
-        "preset": options.preset,
+        "preset": faces.preset,
+        "originals": pairs.has_originals,
         "seed": options.seed,
         "splits": splits,
         "model": loaded.metadata,

@@ -1,14 +1,17 @@
-"""The clean faces, the degradation and the measures that a command line asks for."""
+"""The faces, clean and degraded, and the measures that a command line asks for."""
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from idm.apps.cli.options.measure import MeasureOptions
 from idm.config.assembly.data import evenly
+from idm.data.given import GivenFaces, GivenPairs, Pairs, read_pairs
+from idm.data.pairs import FrozenPairs
 from idm.data.sources import FaceSource, FolderFaces, Part, SyntheticFaces, assets_folder
 from idm.degradation import GFPGAN, PRESETS, Recipe
+from idm.degradation.steps import Resize
 from idm.evaluation.metrics import METRICS, Metrics, build_metrics
 from idm.evaluation.splits import COPY, Nearest, nearest_pairs, shared_faces
 from idm.faces import recognition
@@ -18,34 +21,78 @@ from idm.io.find import find_images
 from idm.io.machine import best_device
 from idm.io.weights import find_weights, home
 
-ASSETS = "assets:"
+PRESET = "gfpgan"  # the default of --preset
+ASSETS, PAIRS, LQ = "assets:", "pairs:", "lq:"  # how --data may begin
 
 
-def build_faces(options: MeasureOptions, size: int) -> FaceSource:
-    """The faces named by ``--data``, as many as ``--num-images``."""
+@dataclass(frozen=True)
+class Degraded:
+    """What restorers are measured on.
+
+    Attributes:
+        bicubic: the same pairs, brought back to size by bicubic interpolation; None if their degraded faces were given.
+        preset: what degraded them; None likewise.
+    """
+
+    pairs: Pairs
+    bicubic: Pairs | None
+    preset: str | None
+
+
+def build_pairs(options: MeasureOptions, size: int) -> Degraded:
+    """The pairs that ``--data`` names, as many as ``--num-images``: those of ``pairs:FOLDER`` and the degraded faces of
+    ``lq:FOLDER`` as they are, else clean faces degraded by ``--preset``.
+
+    Raises:
+        ValueError: an option is out of range, or degraded faces are to be degraded.
+    """
     wanted = options.num_images
     if wanted is not None and wanted < 1:
         raise InvalidInput(f"--num-images must be at least 1, got {wanted}")
     if not 0 <= options.seed < 2**63:
         raise InvalidInput(f"--seed must lie in 0..2^63 - 1, got {options.seed}")
-    return open_faces(options.data, size, wanted, options.seed)
+    if options.data.startswith((PAIRS, LQ)):
+        if options.preset is not None:
+            raise InvalidInput(f"--preset: the faces of {options.data} are degraded already")
+        return Degraded(_given(options.data, size, wanted), None, None)
+    faces, name = open_faces(options.data, size, wanted, options.seed), options.preset or PRESET
+    recipe = build_preset(name)
+    bicubic = recipe.change(Resize, interpolation="bicubic")
+    return Degraded(FrozenPairs(faces, recipe, options.seed), FrozenPairs(faces, bicubic, options.seed), name)
+
+
+def _given(data: str, size: int, wanted: int | None) -> Pairs:
+    """Degraded faces of a folder, with or without originals."""
+    if data.startswith(LQ):
+        return GivenFaces(_some(FolderFaces(data_folder(data), size), wanted))
+    pairs = read_pairs(Path(data.removeprefix(PAIRS)), size)
+    return GivenPairs(_some(pairs.lq, wanted), _some(pairs.source, wanted))
 
 
 def open_faces(data: str, size: int, wanted: int | None, seed: int) -> FaceSource:
-    """The faces of a folder, of ``assets:SPLIT`` or synthetic ones; ``wanted`` of them, spread evenly."""
+    """The clean faces of a folder, of ``assets:SPLIT`` or ``pairs:FOLDER``, or synthetic ones; ``wanted`` of them,
+    spread evenly."""
     if data == "synthetic":
         return SyntheticFaces(wanted or 64, seed, size)
-    source = FolderFaces(data_folder(data), size)
+    if data.startswith(LQ):
+        raise InvalidInput(f"{data}: clean faces are needed")
+    return _some(FolderFaces(data_folder(data), size), wanted)
+
+
+def _some(source: FaceSource, wanted: int | None) -> FaceSource:
+    """As many faces of a source as are wanted, spread evenly; None stands for all."""
     if wanted is not None and wanted > len(source):
         raise InvalidInput(f"--num-images: {wanted} of the {len(source)} faces there are")
     return Part(source, evenly(len(source), wanted)) if wanted else source
 
 
 def data_folder(data: str) -> Path:
-    """The folder that ``--data`` names, which is not "synthetic"."""
+    """The folder of faces that ``--data`` names, which is not "synthetic"; of pairs that of the originals."""
     if data.startswith(ASSETS):
         return assets_folder() / "faces256" / data.removeprefix(ASSETS)
-    return Path(data)
+    if data.startswith(PAIRS):
+        return Path(data.removeprefix(PAIRS)) / "hq"
+    return Path(data.removeprefix(LQ))
 
 
 def face_tags(data: str) -> dict[str, dict[str, str]]:
@@ -111,15 +158,16 @@ def build_preset(preset: str) -> Recipe:
     return recipes[preset]
 
 
-def build_measures(names: str, size: int | None) -> Metrics:
-    """The metrics named by ``--metrics``; what is missing is said on the error stream.
+def build_measures(names: str, size: int | None, has_originals: bool = True, has_reference: bool = True) -> Metrics:
+    """The metrics named by ``--metrics``, as of :func:`~idm.evaluation.metrics.build_metrics`; what is missing is said
+    on the error stream.
 
     Raises:
         ValueError: an unknown name, or none of the metrics looks at single faces.
         FileNotFoundError: none of the metrics of single faces could be built.
     """
     try:
-        metrics = build_metrics(names.split(","), size)
+        metrics = build_metrics(names.split(","), size, has_originals=has_originals, has_reference=has_reference)
     except InvalidInput as error:
         raise InvalidInput(f"--metrics: {error}") from None
     for name, reason in metrics.missing.items():

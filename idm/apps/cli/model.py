@@ -86,24 +86,41 @@ def find_restorer(name: str | None) -> Path | None:
 
 
 def load_labelled(
-    given: Sequence[str], machine: tuple[torch.device, torch.dtype], taken: Sequence[str] = ()
+    given: Sequence[str],
+    machine: tuple[torch.device, torch.dtype],
+    taken: Sequence[str] = (),
+    absent: dict[str, str] | None = None,
 ) -> dict[str, Loaded]:
     """The restorers by label, from arguments LABEL=PATH, or the name of one that ``--restorer`` knows; either may end
     with the steps of an IDM's chain, as in idm@1.
 
+    Args:
+        absent: gets, by label, the weights files that named restorers miss, instead of an error for each; not if
+            nothing else is there.
+
     Raises:
+        FileNotFoundError: a named restorer's weights are missing; says where to put them.
         ValueError: a label that is missing, given twice or in ``taken``; or no path.
     """
     loaded: dict[str, Loaded] = {}
+    missing: FileNotFoundError | None = None
     for one in given:
         label, equals, path = one.partition("=")
-        if label in (*loaded, *taken, ""):
+        if label in (*loaded, *(absent or ()), *taken, ""):
             raise InvalidInput(f"{one!r}: every restorer needs a label of its own, as in gfpgan=runs/gan_faces64")
         if not path and (equals or _split_steps(label)[0] not in ("idm", *NAMED)):
             raise InvalidInput(
                 f"{one!r}: give label and path, as in gfpgan=runs/gan_faces64, or one of idm, {', '.join(NAMED)}"
             )
-        loaded[label] = _load_with_steps(path if equals else label, machine)
+        name = path if equals else label
+        try:
+            loaded[label] = _load_with_steps(name, machine)
+        except FileNotFoundError as error:
+            if absent is None or name not in NAMED:
+                raise
+            absent[label], missing = NAMED[name], error
+    if not loaded and missing is not None:
+        raise missing
     return loaded
 
 

@@ -9,11 +9,12 @@ from idm.apps.cli.options.shared import MachineOptions, ModelOptions, add_machin
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureOptions:
-    """The faces, the degradation and the metrics of a measurement; ``training_data`` None is that of the assets."""
+    """The faces, the degradation and the metrics of a measurement; ``training_data`` None is that of the assets,
+    ``preset`` None is gfpgan for faces that are not degraded yet."""
 
     data: str
     training_data: str | None
-    preset: str
+    preset: str | None
     metrics: str
     num_images: int | None
     seed: int
@@ -107,7 +108,10 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
         "to resume",
     )
     parser.add_argument(
-        "--real", metavar="DATA", help="other real faces, given as for --data, for a reference row of the set metrics"
+        "--real",
+        metavar="DATA",
+        help="other real faces, given as for --data, for a reference row of the set metrics; degraded faces without "
+        "originals are compared with these",
     )
     parser.add_argument(
         "--no-stranger",
@@ -133,7 +137,11 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
 
 def _add_measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data", default="synthetic", help="folder of clean aligned faces, assets:SPLIT, or synthetic (default)"
+        "--data",
+        default="synthetic",
+        help="aligned faces: a folder of clean ones, assets:SPLIT or synthetic (default), which --preset degrades; "
+        "pairs:FOLDER with degraded faces in FOLDER/lq and originals of the same names in FOLDER/hq; or lq:FOLDER of "
+        "degraded faces without originals",
     )
     parser.add_argument(
         "--training-data",
@@ -141,7 +149,7 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
         help="faces that the models were trained on, given as for --data: the command stops if a face of --data is one "
         "of them (default: assets:train for assets:val and assets:test)",
     )
-    parser.add_argument("--preset", default="gfpgan", help="degradation preset, or clean for none (default gfpgan)")
+    parser.add_argument("--preset", help="degradation of clean faces, or clean for none (default gfpgan)")
     parser.add_argument(
         "--metrics",
         default="psnr,ssim",

@@ -1,0 +1,124 @@
+"""What a restorer costs: parameters, floating-point operations, seconds and memory of one face of its own size.
+
+``python experiments/benchmarks/cost.py [NAME ...] [--rounds N] [-o FILE]``
+
+A restorer is given as to ``idm compare``: idm@1, gfpgan, or a label with a path. Each has a process of its own on one
+thread, in the precision that the commands choose there, and they take turns; seconds are the processor's. Without its
+weights GFP-GAN is measured with random ones, which cost the same; others are a gap with the command that gets theirs.
+"""
+
+import argparse
+import os
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from rounds import Turn, start, take_turns, write_result
+from table import cost_table
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from gan_baseline.gfpgan import GFPGAN
+from gan_baseline.restorer import GFPGANRestorer
+from idm.apps.cli.model import NAMED, find_restorer, load_labelled
+from idm.io.machine import inference_dtype, keep_freed_memory, provenance, share_cores
+from idm.restorers.load import Loaded
+from idm.restorers.protocol import Restorer
+
+NAMES = ("idm@1", "idm@2", "small=idm-faces-128@1", *NAMED)
+CPU = torch.device("cpu")
+
+
+def load(name: str) -> Loaded:
+    """A restorer on the CPU.
+
+    Raises:
+        FileNotFoundError: its weights are missing.
+    """
+    dtype = inference_dtype(CPU)
+    try:
+        [loaded] = load_labelled([name], (CPU, dtype)).values()
+    except FileNotFoundError:
+        if name != "gfpgan":
+            raise
+        torch.manual_seed(0)
+        network = GFPGAN(512).eval().requires_grad_(False)
+        number = sum(parameter.numel() for parameter in network.parameters())
+        about = {"name": "GFP-GAN, random weights", "image_size": 512, "parameters": number}
+        return Loaded(GFPGANRestorer(network.to(dtype)), about)
+    return loaded
+
+
+def restore(restorer: Restorer) -> None:
+    """Restore one face of noise."""
+    size = restorer.image_size
+    restorer.restore(torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(1)), [0])
+
+
+def gflop(restorer: Restorer) -> float:
+    """10^9 floating-point operations of restoring one face, all steps of a chain; a multiply-add counts as two."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        restore(restorer)
+    return counter.get_total_flops() / 1e9
+
+
+def prepare(name: str) -> Turn:
+    """A restorer that is warm, in this process."""
+    keep_freed_memory()
+    share_cores(1)
+    restorer = load(name).restorer
+    restore(restorer)
+
+    def turn(request: Any) -> float:
+        """The processor's seconds for a face: other programs' work does not count."""
+        begin = time.process_time()
+        restore(restorer)
+        return time.process_time() - begin
+
+    return turn
+
+
+def measure(names: list[str], num_rounds: int) -> list[dict[str, Any]]:
+    """A row for each restorer; "missing" is the command that gets the weights of one that could not be measured."""
+    rows: dict[str, dict[str, Any]] = {name: {"label": name.partition("=")[0]} for name in names}
+    for name in NAMED.keys() & rows.keys() - {"gfpgan"}:
+        try:
+            find_restorer(name)
+        except FileNotFoundError:
+            rows[name]["missing"] = f"idm weights fetch {NAMED[name]}"
+    found = [name for name, row in rows.items() if "missing" not in row]
+    with ExitStack() as stack:
+        workers = start(stack, {name: partial(prepare, name) for name in found})
+        seconds = take_turns(workers, "face", num_rounds)
+        for name in found:
+            rows[name]["all_seconds_per_face"] = seconds[name]
+            rows[name]["seconds_per_face"] = median(seconds[name])
+            rows[name]["peak_memory_mb"] = workers[name].peak_memory()
+    for name in found:  # last, for a worker's peak memory begins at what this process has ever held
+        loaded = load(name)
+        rows[name] |= {**loaded.metadata, "gflop_per_face": gflop(loaded.restorer)}
+    return list(rows.values())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", default=NAMES, help=f"default: {' '.join(NAMES)}")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds")
+    parser.add_argument("-o", "--output", type=Path, help="JSON file for the result")
+    arguments = parser.parse_args()
+    share_cores(1)
+    load_average = os.getloadavg()[0]  # what else runs on the machine
+    rows = measure(list(arguments.names), arguments.rounds)
+    precision = str(inference_dtype(CPU)).removeprefix("torch.")
+    result = {"rounds": arguments.rounds, "load_average": load_average, "precision": precision, "rows": rows}
+    print(cost_table(result))
+    if arguments.output:
+        write_result(arguments.output, {**result, **provenance()})
+
+
+if __name__ == "__main__":
+    main()
