@@ -340,6 +340,7 @@ def test_a_loss_of_the_refinement_alone_trains_no_patches(learner):
     assert not torch.equal(everywhere["refine.conv.weight"], pixels["refine.conv.weight"])
 
 
+@pytest.mark.usefixtures("learner")  # it resets accelerate's state
 def test_a_loss_of_the_refinement_alone_needs_a_refinement():
     config = load_config(ROOT / "configs" / "faces64.yaml", IDMConfig, ["objective.adversarial.only_refinement=true"])
     with pytest.raises(ConfigError, match=r"set denoiser\.refine_channels"):

@@ -80,7 +80,7 @@ def test_a_source_that_changed_between_two_runs_is_refused(tmp_path: Path, kind:
     first = job(build(kind, tmp_path / "in", range(NUM)), tmp_path / "out")
     first.claim()
     first.run([0, 1], lambda num_faces: None)
-    with pytest.raises(CleanError, match="was made of other faces than the source has now"):
+    with pytest.raises(CleanError, match="was made from other faces than the source has now"):
         run_job(job(build(kind, tmp_path / "in", range(NUM)[::-1]), tmp_path / "out"), Alone())
     run_job(job(build(kind, tmp_path / "in", range(NUM)), tmp_path / "out"), Alone())
     hashes = [entry.sha256 for entry in read_manifest(tmp_path / "out")]
