@@ -18,7 +18,7 @@ Crop = Float32[np.ndarray, "s s 3"]
 # Root mean square error that a restorer makes of its own, as a share of the fine detail that a face has, and at least
 # one grey level. The least share that harms none of the faces of `val` that are clean, mildly degraded or only noisy:
 # experiments/photos/gate.py.
-DETAIL_ERROR = 0.8
+DETAIL_ERROR = 0.9
 LEAST_ERROR = 1 / 255
 LEAST_SHARE = 0.05  # below it a face is as good as its restored self and stays exactly as it is (our choice)
 
@@ -31,7 +31,7 @@ _GATE = Gate(
     max_noise_gain=1.0,
     max_blockiness_gain=math.inf,
     min_sharpness_gain=0.0005,
-    min_noise_loss=0.05,
+    min_noise_loss=0.07,
     min_blockiness_loss=math.inf,
 )
 _FINE = 1.0  # pixels of sigma: finer detail than that is fine
