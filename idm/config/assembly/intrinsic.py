@@ -181,7 +181,7 @@ def build_learner(
     if train.lora is not None:
         add_adapters(denoiser, train.lora.rank, train.lora.alpha, config.seed)
     adversarial = config.objective.adversarial
-    if adversarial is not None and adversarial.only_refinement and denoiser.refine is None:
+    if adversarial is not None and adversarial.only_refinement and not denoiser.config.refine_channels:
         raise ConfigError("objective.adversarial.only_refinement needs a refinement; set denoiser.refine_channels")
     adversary = None if adversarial is None else build_adversary(adversarial, config.denoiser.patch_size)
     denoiser.gradient_checkpointing = train.gradient_checkpointing
