@@ -221,8 +221,8 @@ def render(result: dict[str, Any]) -> str:
             "",
             *_rows("", motions, labels, result["flicker"], lambda cell: f"{cell['flicker']:.2f} ({cell['psnr']:.1f})"),
             "",
-            "Landmarks: root mean square of the error without its mean, and of its change per frame (jitter), in pixels",
-            "of the aligned crop of 128 px. The settings of the 1 euro filter are the best of 20 on these same clips.",
+            "Landmarks: root mean square of the error without its mean, and of its change per frame (jitter), in",
+            "pixels of the aligned crop of 128 px. The 1 euro filter has the best of 20 settings on these same clips.",
             "",
             *_rows(
                 "", motions, ways, result["landmarks"], lambda cell: f"{cell['error']:.2f}, jitter {cell['jitter']:.2f}"
