@@ -208,9 +208,12 @@ def _speedup(ratio: dict[str, float]) -> str:
 
 def all_tables() -> str:
     """Return the text between the markers of the README."""
-    training, sampling, loading, cleaning, gan = (
+    training, sampling, loading, cleaning, gan, evaluation, cost, backends = (
         json.loads((FOLDER / "results" / f"{name}.json").read_text())
-        for name in ("training", "sampling", "data_loading", "cleaning", "gan_generator")
+        for name in (
+            *("training", "sampling", "data_loading", "cleaning"),
+            *("gan_generator", "evaluation", "cost", "backends"),
+        )
     )
     machine = training["machine"]
     return "\n\n".join(
@@ -225,58 +228,29 @@ def all_tables() -> str:
             sampling_table(sampling),
             "† disturbed: seconds of one network differ by more than half between rounds.",
             f"### Data loading: images per second, {loading['num_faces']} {loading['faces']}",
-            f"Threads: {loading['machine']['threads']}; load average before: {loading['load_average']}.",
+            _conditions(loading),
             data_loading_table(loading),
             f"### Cleaning, batch {cleaning['batch_size']}, {cleaning['rounds']} rounds",
-            f"Faces: {cleaning['num_faces']}; threads: {cleaning['machine']['threads']}; "
-            f"load average before: {cleaning['load_average']}.",
+            f"Faces: {cleaning['num_faces']}; {_conditions(cleaning).lower()}",
             cleaning_table(cleaning),
             f"### GFP-GAN, {gan['image_size']} px, batch {gan['batch_size']}, {gan['rounds']} rounds",
-            f"Threads: {gan['machine']['threads']}; load average before: {gan['load_average']}.",
+            _conditions(gan),
             gan_table(gan),
-            _evaluation(FOLDER / "results" / "evaluation.json"),
-            _cost(FOLDER / "results" / "cost.json"),
-            _backends(FOLDER / "results" / "backends.json") + "\n",
-        ]
-    )
-
-
-def _evaluation(path: Path) -> str:
-    if not path.exists():
-        return "### Measuring\n\nNo result is committed yet."
-    evaluation = json.loads(path.read_text())
-    return "\n\n".join(
-        [
             f"### Measuring pairs of {evaluation['pixels']} px, {evaluation['rounds']} rounds",
-            f"Pairs: {evaluation['num_pairs']}; threads: {evaluation['machine']['threads']}; "
-            f"load average before: {evaluation['load_average']}.",
+            f"Pairs: {evaluation['num_pairs']}; {_conditions(evaluation).lower()}",
             evaluation_table(evaluation),
-        ]
-    )
-
-
-def _cost(path: Path) -> str:
-    cost = json.loads(path.read_text())
-    return "\n\n".join(
-        [
             f"### Cost of one face, batch 1, {cost['precision']}, {cost['rounds']} rounds",
-            f"Threads: {cost['machine']['threads']}; load average before: {cost['load_average']}.",
+            _conditions(cost),
             cost_table(cost),
-        ]
-    )
-
-
-def _backends(path: Path) -> str:
-    if not path.exists():
-        return "### Backends\n\nNo result is committed yet."
-    backends = json.loads(path.read_text())
-    return "\n\n".join(
-        [
             f"### Backends, chains of {backends['num_steps']} steps, {backends['rounds']} rounds",
-            f"Threads: {backends['machine']['threads']}; load average before: {backends['load_average']}.",
-            backends_table(backends),
+            _conditions(backends),
+            backends_table(backends) + "\n",
         ]
     )
+
+
+def _conditions(result: Result) -> str:
+    return f"Threads: {result['machine']['threads']}; load average before: {result['load_average']}."
 
 
 def main() -> None:
