@@ -1,7 +1,7 @@
-"""docs/pictures/architecture.svg from the imports: ``python docs/make_architecture.py``.
+"""Draw docs/pictures/architecture.svg from the imports: ``python docs/make_architecture.py``.
 
-Rows are the layers of the first import contract in pyproject.toml. An arrow leads from a package to one it imports; an
-import that a chain of arrows implies is not drawn.
+The rows are the layers of the first import contract in pyproject.toml. An arrow leads from a package to a package that
+it imports. An import that a chain of other arrows implies is not drawn.
 """
 
 import tomllib
@@ -35,14 +35,14 @@ ROLES = {
 
 
 def layers() -> list[list[str]]:
-    """The packages of each row, highest first."""
+    """Return the packages of each row, highest row first."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     contract = next(one for one in contracts if one.get("containers") == ["idm"])
     return [layer.split(" | ") for layer in contract["layers"]]
 
 
 def imports(packages: list[str]) -> dict[str, set[str]]:
-    """Which packages each package imports."""
+    """Return the packages that each package imports."""
     graph = grimp.build_graph("idm", cache_dir=None)
     modules = {package: _modules(graph, package) for package in packages}
     found = {}
@@ -57,7 +57,7 @@ def _modules(graph: grimp.ImportGraph, package: str) -> set[str]:
 
 
 def reduced(edges: dict[str, set[str]]) -> dict[str, set[str]]:
-    """The edges that no longer path implies; the graph has no cycles."""
+    """Remove the edges that a longer path implies. The graph must be acyclic."""
 
     def reachable(start: str) -> set[str]:
         return edges[start].union(*(reachable(one) for one in edges[start]))
@@ -69,8 +69,8 @@ def reduced(edges: dict[str, set[str]]) -> dict[str, set[str]]:
 
 
 def places(rows: list[list[str]]) -> dict[str, Place]:
-    """The centre of each box. Rows with one box are staggered, so that arrows lead past boxes; the last row is below a
-    gap of the row of three above it."""
+    """Return the centre of each box. Rows with one box are staggered, so that arrows pass beside boxes; the box of the
+    last row is below a gap between the three boxes above it."""
     centres: dict[str, Place] = {}
     step = BOX_WIDTH + 60
     for number, row in enumerate(rows):
@@ -83,7 +83,7 @@ def places(rows: list[list[str]]) -> dict[str, Place]:
 
 
 def arrow(start: Place, end: Place) -> str:
-    """From the lower edge of one box to the upper edge of another."""
+    """Draw an arrow from the lower edge of one box to the upper edge of another."""
     (x, y), (to_x, to_y) = start, end
     top, bottom = y + BOX_HEIGHT / 2, to_y - BOX_HEIGHT / 2 - 4
     bend = (bottom - top) / 2
@@ -110,7 +110,7 @@ path { fill: none; stroke: #607d8b; stroke-width: 1.3; marker-end: url(#head); }
 
 
 def render() -> str:
-    """The picture as SVG."""
+    """Return the picture as SVG."""
     rows = layers()
     centres = places(rows)
     edges = reduced(imports(list(centres)))

@@ -1,8 +1,8 @@
 """Write docs/configuration.md from the schemas of IDM and of the baseline: ``python docs/make_configuration.py``.
 
-Names, types, bounds and defaults come from pydantic, and from the dataclasses of degradation steps. Descriptions come
-from the string below a field; where there is none, from the "Args:" of the function that takes the setting. A field
-without a description is an error.
+Names, types, bounds and defaults come from pydantic, and from the dataclasses of degradation steps. The description of
+a field is the string below it, or else its entry under "Args:" in the function that takes the setting. A field without
+a description is an error.
 """
 
 import ast
@@ -34,30 +34,31 @@ HEAD = """# Configuration
 
 <!-- Written by `python docs/make_configuration.py` from the schemas of idm and gan_baseline. Do not edit. -->
 
-A run is one YAML file, such as [configs/quickstart.yaml](../configs/quickstart.yaml). Any value can be
-changed on the command line:
+A YAML file such as [configs/quickstart.yaml](../configs/quickstart.yaml) configures a run. Any value can be overridden
+on the command line:
 
 ```sh
 accelerate launch train_idm.py --config configs/quickstart.yaml train.batch_size=8 data.source.seed=3
 ```
 
-The value of an override is YAML. Where there is a choice, `name` selects it and decides which other keys
-exist: `sampler.name=unipc` drops the keys of the sampler that stood there. An unknown key, a value outside
-its bounds or a combination that cannot work is an error before anything starts; all faults are shown at
-once, with their paths. The resolved configuration is saved as `config.yaml` in the run's folder.
+The value of an override is YAML. In a section with several choices, `name` selects one of them and determines which
+other keys exist: `sampler.name=unipc` selects another sampler and drops the keys of the previous one. Unknown keys,
+values out of bounds and impossible combinations are rejected before anything starts. All errors are reported at once,
+with their paths. The resolved configuration is saved as `config.yaml` in the run's folder.
 
 A file may start with `base: other.yaml`, a path relative to its own folder. It then states only what it changes:
 mappings are merged with those of the base, and all other values, lists included, replace them. A section with another
-`name` replaces the whole section. A base may have a base, and overrides come last.
+`name` replaces the whole section. A base may have a base itself. Overrides are applied last.
 """
 
 BASELINE = """# The GFP-GAN baseline
 
-The settings of `python -m gan_baseline.train`, such as [configs/gan_faces64.yaml](../configs/gan_faces64.yaml).
-Sections that are not listed here are those above. Defaults are the published ones, where there are such.
+These are the settings of `python -m gan_baseline.train`; [configs/gan_faces64.yaml](../configs/gan_faces64.yaml) is an
+example. Sections that are not listed here are the same as above. Where a setting is published, the published value is
+the default.
 """
 
-# Where else settings are described: the function or class that takes them.
+# Sections whose settings are described by the function or class that takes them.
 DESCRIBED_BY = {"DenoiserConfig": Architecture, "ChainConfig": Chain, "GateConfig": Gate} | {
     "GeneratorConfig": GFPGAN,
     "DiscriminatorConfig": StyleGAN2Discriminator,
@@ -70,7 +71,7 @@ def main() -> None:
 
 
 def render() -> str:
-    """The whole page."""
+    """Return the whole page as Markdown."""
     ours = list(_tree(schema.IDMConfig, ""))
     baselines = [part for part in _tree(gan_baseline.schema.GANConfig, "") if part not in ours]
     parts = [HEAD, *(_section(*part) for part in ours), BASELINE, *(_section(*part) for part in baselines)]
@@ -78,7 +79,7 @@ def render() -> str:
 
 
 def fields_of(section: type) -> dict[str, FieldInfo]:
-    """Fields of a pydantic section or of a dataclass, by name."""
+    """Return the fields of a pydantic section or of a dataclass by name."""
     if issubclass(section, BaseModel):
         return dict(section.model_fields)
     hints = get_type_hints(section, include_extras=True)
@@ -95,7 +96,7 @@ def _is_section(annotation: Any) -> bool:
 
 
 def _tree(section: type, path: str) -> Iterator[tuple[type, str]]:
-    """Sections below each other as in a YAML file, each class once."""
+    """Yield all sections with their paths, in the order of a YAML file and each class once."""
     yield section, path
     seen = {section}
     for name, field in fields_of(section).items():
@@ -147,7 +148,7 @@ def _type(field: FieldInfo) -> str:
 
 
 def _describe(annotation: Any) -> str:
-    """A type in words."""
+    """Describe a type in words."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _describe(arguments[0]) + _bounds(arguments[1:])
@@ -171,7 +172,7 @@ def _describe(annotation: Any) -> str:
 
 
 def _bounds(metadata: Any) -> str:
-    """Such as " >= 1", from pydantic's constraints."""
+    """Describe pydantic's constraints, for example as " >= 1"."""
     flat = [c for m in metadata for c in (m.metadata if isinstance(m, FieldInfo) else [m])]
     texts = []
     for constraint in flat:
@@ -200,7 +201,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _yaml(value: Any) -> str:
-    """A value as it is written in a configuration file."""
+    """Format a value as in a configuration file."""
     match value:
         case None:
             return "null"
@@ -230,7 +231,7 @@ def _meaning(section: type, name: str) -> str:
 
 
 def _attribute_docs(owner: type) -> dict[str, str]:
-    """The strings that stand below the fields of a class."""
+    """Return the strings below the fields of a class by field name."""
     (tree,) = ast.parse(inspect.getsource(owner)).body
     assert isinstance(tree, ast.ClassDef)
     docs = {}
@@ -243,7 +244,7 @@ def _attribute_docs(owner: type) -> dict[str, str]:
 
 
 def _arguments(described_by: Any) -> dict[str, str]:
-    """The entries of the "Args:" part of a docstring."""
+    """Return the entries of the "Args:" section of a docstring by argument name."""
     doc = inspect.getdoc(described_by) if described_by is not None else None
     if doc is None or "Args:\n" not in doc:
         return {}
@@ -253,7 +254,7 @@ def _arguments(described_by: Any) -> dict[str, str]:
 
 
 def _markdown(text: str) -> str:
-    """A docstring in one line of markdown."""
+    """Convert a docstring to one line of Markdown."""
     text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", re.sub(r"\s+", " ", text).strip())
     text = text.replace("``", "`")
     text = text[:1].upper() + text[1:] if not text.startswith("`") else text

@@ -1,4 +1,4 @@
-"""docs/metrics.md from the table of metrics: ``python docs/make_metrics.py``."""
+"""Write docs/metrics.md from the table of metrics: ``python docs/make_metrics.py``."""
 
 from pathlib import Path
 
@@ -8,16 +8,16 @@ PAGE = Path(__file__).parent / "metrics.md"
 
 HEAD = """# Metrics
 
-`python docs/make_metrics.py` makes this page from the table that `idm evaluate`, `idm compare` and `idm report` read;
-`idm evaluate --list-metrics` prints it.
+`python docs/make_metrics.py` writes this page from the table that `idm evaluate`, `idm compare` and `idm report` read.
+`idm evaluate --list-metrics` prints the same table.
 
-A **pair** metric compares the restored face with its original, a **single** one looks at the restored face alone, a
-**set** metric compares all restored faces with all originals, whichever belongs to which. Everything is measured on
-images rounded to 8 bits, as they would be saved. Means have studentised bootstrap 95 % intervals; sets have none.
-A metric whose weights are missing, or that is not defined for faces so small, is a gap in the table with its reason.
-`idm weights` says where to get weights; nothing is downloaded.
+A **pair** metric compares each restored face with its original. A **single** metric needs only the restored face. A
+**set** metric compares the set of all restored faces with the set of all originals. All metrics are computed on images
+rounded to 8 bits, as they would be saved. Means have studentised bootstrap 95 % intervals; set metrics have no
+interval. If the weights of a metric are missing, or the faces are smaller than its minimum, the metric is a gap in the
+table with the reason. `idm weights` lists where to get weights; no metric downloads them.
 
-| `--metrics` | column | kind | faces from | what it is |
+| `--metrics` | column | kind | minimum size | protocol |
 |---|---|---|---|---|
 """
 

@@ -1,8 +1,8 @@
-"""The README's picture of the page, from one that is being served:
+"""Take the screenshot of the web page for the documentation. The page must be running:
 
 idm app & python experiments/app_picture.py http://127.0.0.1:7860 -o docs/pictures/app.png
 
-A headless Chromium restores the first example and moves the slider onto the face.
+A headless Chromium restores the first example and moves the slider to the face.
 """
 
 import argparse

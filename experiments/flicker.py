@@ -1,11 +1,11 @@
-"""How much restored faces flicker, and what fixed noise and smoothed landmarks change.
+"""Measure how much restored faces flicker, with and without fixed noise and smoothed landmarks.
 
     IDM_ASSETS=... python experiments/flicker.py        measures (a few minutes on a CPU) and writes the table
     python experiments/flicker.py --table               writes the table from the result file
 
-scikit-image's astronaut (Eileen Collins; NASA, public domain) under three motions that are known exactly; every frame
-is degraded alike (blur, JPEG), with noise of its own. Because the motion is known, restored and clean frames can be
-brought to one place, the aligned crop: what their difference changes by from frame to frame there is flicker.
+The videos show scikit-image's astronaut (Eileen Collins; NASA, public domain) under three exactly known motions. Every
+frame is degraded by the same blur and JPEG compression, and by its own noise. Because the motion is known, restored and
+clean frames can be warped to the same aligned crop. Flicker is the change of their difference from frame to frame.
 """
 
 import argparse
@@ -37,7 +37,7 @@ FOLDER = Path(__file__).parent
 RESULT, TABLE = FOLDER / "results" / "flicker.json", FOLDER / "tables" / "flicker.md"
 
 HEIGHT, WIDTH, FPS, FRAMES = 240, 320, 25, 40
-FACE = np.array([223.0, 122.0])  # its middle in the portrait
+FACE = np.array([223.0, 122.0])  # centre of the face in the portrait
 MODEL = "idm-faces-128"
 BLUR, NOISE, JPEG = 1.5, 10.0, 60
 FITS = {
@@ -54,17 +54,17 @@ Landmarks = list[np.ndarray]
 
 
 def sway(i: int) -> tuple[float, float, float, float]:
-    """Slowly around, nearer and farther: (x, y, scale, angle in degrees) of frame i."""
+    """A slow motion in position, scale and rotation: (x, y, scale, angle in degrees) of frame i."""
     return 160 + 12 * np.sin(i / 8), 120 + 8 * np.cos(i / 9), 0.75 + 0.08 * np.sin(i / 12), 6 * np.sin(i / 10)
 
 
 def pan(i: int) -> tuple[float, float, float, float]:
-    """Steadily and fast to the right: 5 pixels a frame, a twentieth of the face."""
+    """A steady, fast motion to the right: 5 pixels per frame, a twentieth of the face."""
     return 60 + 5.0 * i, 120.0, 0.75, 0.0
 
 
 def nod(i: int) -> tuple[float, float, float, float]:
-    """Up and down twice a second, the fastest a head may do: it turns within six frames."""
+    """Up and down twice per second, about the fastest motion of a head: it reverses within six frames."""
     return 160.0, 120 + 10 * np.sin(2 * np.pi * i / 12), 0.75, 0.0
 
 
@@ -72,7 +72,7 @@ MOTIONS = {motion.__name__: motion for motion in (sway, pan, nod)}
 
 
 def matrix_of(motion: Callable[[int], tuple[float, float, float, float]], i: int) -> Matrix:
-    """From pixels of the portrait to those of frame i."""
+    """Return the 2x3 matrix from pixels of the portrait to those of frame i."""
     x, y, scale, angle = motion(i)
     turn = np.deg2rad(angle)
     linear = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
@@ -88,14 +88,14 @@ def degrade(picture: Picture, i: int) -> Picture:
 
 
 def follow(found: Sequence[DetectedFace], reach: int, degree: int) -> Landmarks:
-    """Landmarks of every frame as idm.faces.track smooths them; a reach of 0 leaves them as they were detected."""
+    """Smooth the landmarks of every frame as idm.faces.track does; a reach of 0 keeps the detected ones."""
     sightings = [Sighting(i, i / FPS, face) for i, face in enumerate(found)]
     near = [sightings[max(0, i - reach) : i + reach + 1] for i in range(len(found))]
     return [smooth(some, i, i / FPS, reach, degree).landmarks for i, some in enumerate(near)]
 
 
 def one_euro(found: Sequence[DetectedFace], min_cutoff: float, beta: float) -> Landmarks:
-    """The 1 euro filter, which looks back only (Casiez, Roussel, Vogel, CHI 2012, algorithm 1; derivatives at 1 Hz)."""
+    """The causal 1 euro filter (Casiez, Roussel, Vogel, CHI 2012, algorithm 1; derivatives at 1 Hz)."""
 
     def weight(cutoff: np.ndarray) -> np.ndarray:
         return 1 / (1 + FPS / (2 * np.pi * cutoff))
@@ -112,7 +112,7 @@ def one_euro(found: Sequence[DetectedFace], min_cutoff: float, beta: float) -> L
 
 
 def landmark_errors(landmarks: Landmarks, to_crop: Sequence[Matrix]) -> dict[str, float]:
-    """Root mean square in pixels of the aligned crop: of the error without its mean, and of its change per frame."""
+    """Root mean square of the error without its mean, and of its change per frame, in pixels of the aligned crop."""
     placed = np.stack([apply_matrix(m, points) for m, points in zip(to_crop, landmarks, strict=True)])
     errors = placed - placed.mean(axis=0)
     return {"error": _rms(errors), "jitter": _rms(np.diff(errors, axis=0))}
@@ -137,8 +137,11 @@ def restore(parts: PhotoRestorer, pictures: Sequence[Picture], landmarks: Landma
 def flicker(
     clip: Sequence[Picture], clean: Sequence[Picture], to_crop: Sequence[Matrix], size: int
 ) -> dict[str, float]:
-    """Of the difference to the clean clip, aligned by the true motion and inside the face, in levels of 255: the mean
-    absolute change from frame to frame, the same of the second difference, and its own mean square as PSNR."""
+    """Measure the difference from the clean clip inside the face, aligned by the true motion, in levels of 255.
+
+    Returns:
+        The mean absolute change from frame to frame, that of the second difference, and the mean square as PSNR in dB.
+    """
     inside = crop_weights(size) > 0.5
     aligned = [
         255 * (warp(a, m, (size, size), "bicubic") - warp(b, m, (size, size), "bicubic"))[inside]
@@ -211,24 +214,24 @@ def render(result: dict[str, Any]) -> str:
         [
             "# Flicker of restored faces",
             "",
-            "`python experiments/flicker.py` measures it, `--table` makes this file from `results/flicker.json`.",
+            "`python experiments/flicker.py` measures it; `--table` writes this file from `results/flicker.json`.",
             "",
-            "Mean absolute change from frame to frame of the difference to the clean clip, inside the face, after the",
-            "motion, which is known, was undone; in levels of 255, less is better. In brackets PSNR in dB.",
+            "Mean absolute change from frame to frame of the difference from the clean clip, inside the face and after",
+            "the known motion was undone, in levels of 255 (lower is better). In brackets: PSNR in dB.",
             "",
             *_rows("", motions, labels, result["flicker"], lambda cell: f"{cell['flicker']:.2f} ({cell['psnr']:.1f})"),
             "",
-            "Landmarks: root mean square error, without its mean, and of its change per frame (jitter), in pixels of",
-            "the aligned crop of 128. The settings of the 1 euro filter are the best of 20 on these very clips.",
+            "Landmarks: root mean square of the error without its mean, and of its change per frame (jitter), in",
+            "pixels of the aligned crop of 128 px. The 1 euro filter has the best of 20 settings on these same clips.",
             "",
             *_rows(
                 "", motions, ways, result["landmarks"], lambda cell: f"{cell['error']:.2f}, jitter {cell['jitter']:.2f}"
             ),
             "",
-            f"- Three clips of {setting['frames']} frames of one portrait: `sway` is slow, `pan` goes 5 pixels a "
-            "frame, `nod` is up and down twice a second.",
-            f"- Every frame blurred (sigma {setting['blur']}), with its own noise (sigma {setting['noise']:g} of 255), "
-            f"JPEG {setting['jpeg']}; restored by {setting['model']}, in float32.",
+            f"- Three clips of {setting['frames']} frames of one portrait: `sway` is slow, `pan` moves 5 pixels per "
+            "frame, `nod` moves up and down twice per second.",
+            f"- Every frame has blur (sigma {setting['blur']}), its own noise (sigma {setting['noise']:g} of 255) and "
+            f"JPEG {setting['jpeg']}, and is restored by {setting['model']} in float32.",
             f"- Commit {result['commit'][:12]}; {machine['processor']}; torch {versions['torch']}.",
             "",
         ]
@@ -249,7 +252,7 @@ def _rows(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", action="store_true", help="only write the table, from the result file")
+    parser.add_argument("--table", action="store_true", help="write only the table, from the result file")
     arguments = parser.parse_args()
     if not arguments.table:
         RESULT.write_text(json.dumps(measure(), indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Put a run's best model into the package.
+"""Save the best model of a run in the package.
 
 ``python experiments/publish_model.py RUN -o idm/restorers/pretrained/NAME``
 """
@@ -24,7 +24,7 @@ def main() -> None:
     idm = build_idm(load_config(arguments.run / "config.yaml", IDMConfig), denoiser)
     if arguments.num_steps is not None:
         idm.chain = idm.chain.changed(num_steps=arguments.num_steps)
-    idm.denoiser.type(torch.float16)  # half the size; what rounding costs lies far below the sampler's noise
+    idm.denoiser.type(torch.float16)  # half the size; the rounding error is far below the sampler's noise
     save_idm(idm, arguments.output)
 
 

@@ -1,7 +1,8 @@
-"""The README's picture: ``python experiments/readme_picture.py -o docs/pictures/astronaut.png``.
+"""Make the picture of the README: ``python experiments/readme_picture.py -o docs/pictures/astronaut.png``.
 
-scikit-image's astronaut (Eileen Collins; NASA, public domain), aligned, degraded by three seeds of the GFP-GAN recipe
-and restored by the bundled model. The seeds were chosen to show blur, noise and few pixels; nothing else was picked.
+scikit-image's astronaut (Eileen Collins; NASA, public domain) is aligned, degraded with three seeds of the GFP-GAN
+recipe and restored by the bundled model. The seeds were chosen to show blur, noise and low resolution; there was no
+other selection.
 """
 
 import argparse
@@ -24,10 +25,10 @@ SEEDS = (6, 13, 17)
 
 
 def aligned_astronaut(size: int) -> np.ndarray:
-    """The face at the FFHQ template, size x size, 8-bit RGB."""
+    """Return the face aligned to the FFHQ template, as 8-bit RGB of size x size pixels."""
     from skimage.data import astronaut
 
-    large = 2 * size  # warp to twice the size, then average: antialiasing
+    large = 2 * size  # warp to twice the size, then average, to avoid aliasing
     matrix = umeyama(LANDMARKS, ffhq_landmarks(large))
     face = cv2.warpAffine(astronaut(), matrix, (large, large), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     return cv2.resize(face, (size, size), interpolation=cv2.INTER_AREA)

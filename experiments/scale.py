@@ -1,7 +1,7 @@
-"""What the paper's full run costs: ``python experiments/scale.py [--measured FILE] --write``, or ``--check``.
+"""Estimate the cost of the paper's full run: ``python experiments/scale.py [--measured FILE] --write``, or ``--check``.
 
-FLOPs are counted on the networks of ``CONFIGS``. Throughput comes from a result of ``benchmarks/gpu.py``; without one
-it follows from an assumed share of a GPU's peak, and the page says so.
+FLOPs are counted on the networks of ``CONFIGS``. Throughput comes from a result of ``benchmarks/gpu.py``. Without such
+a result, an assumed share of a GPU's peak performance gives the throughput, and the page says so.
 """
 
 import argparse
@@ -31,37 +31,38 @@ PASSES = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """GPU seconds of the parts of an extrinsic iteration with one cleaning."""
+    """GPU seconds of one training and one cleaning of the extrinsic iteration."""
 
     training: float
     cleaning: float
 
     @property
     def whole(self) -> float:
-        """Round 0, the cleaning, round 1."""
+        """GPU seconds of round 0, the cleaning and round 1."""
         return 2 * self.training + self.cleaning
 
 
 def cost(name: str, images_per_second: float | None) -> tuple[float, Cost]:
-    """(GFLOP of a forward pass, cost); without a throughput at the assumed share of the peak."""
+    """Return (GFLOP of a forward pass, cost). Without a throughput, assume a share of the peak performance."""
     config = load_config(ROOT / "configs" / f"{name}.yaml", IDMConfig, [])
     with torch.device("meta"):
         gflop = forward_gflop(build_denoiser(config), config.data.image_size)
     forwards = SHARE * PEAK_TFLOPS * 1e3 / gflop if images_per_second is None else PASSES * images_per_second
-    extra = 1 if config.train.gradient_checkpointing and images_per_second is None else 0  # the forward pass again
+    extra = 1 if config.train.gradient_checkpointing and images_per_second is None else 0  # recomputed forward pass
     training = config.train.num_steps * config.train.batch_size * (PASSES + extra) / forwards
     return gflop, Cost(training, FACES * config.sampler.num_steps / forwards)
 
 
-PAGE_TEXT = """# What the paper's full run costs
+PAGE_TEXT = """# Cost of the paper's full run
 
-`python experiments/scale.py --write` writes this page. The run has two trainings and between them one cleaning of
-{faces:,} faces with the chain of the configuration. A training has the steps and the batch of the configuration. The
-paper names neither; both are SR3's, see `configs/ffhq512.yaml`.
+`python experiments/scale.py --write` writes this page. The run consists of two training runs and, between them, one
+cleaning of {faces:,} faces with the chain of the configuration. A training run has the steps and the batch size of the
+configuration. The paper names neither; both are those of SR3, see `configs/ffhq512.yaml`.
 
 {throughput}
 
-Several GPUs count as one times their number: communication and waiting for data are left out.
+The time on several GPUs is that of one GPU divided by their number. Communication and waiting for data are not
+included.
 
 | configuration | GFLOP of a forward pass | part | {gpus} |
 |---|---|---|{bars}
@@ -75,23 +76,27 @@ CLEANING_TEXT = """
 ## A cleaning on {num_processes} processes, without networks
 
 `python experiments/benchmarks/many_shards.py -o {path}`
-cleans {num_faces:,} faces of {pixels} px in {num_shards} shards. It simulates {num_processes} processes one after
-another on one core. One process is stopped in the middle of its share and starts again. Each face is in the manifest
-once.
+cleans {num_faces:,} faces of {pixels} px in {num_shards} shards. It simulates {num_processes} processes one after another
+on one core. One process is stopped in the middle of its share and restarted. The manifest lists each face exactly once.
 
 | part | seconds |
 |---|---|
-| reading, judging and storing, all processes together ({per_face:.2f} ms a face) | {seconds[all_processes_together]:.1f} |
-| the process with most to do, {most} shards | {seconds[slowest_process]:.1f} |
+| reading, judging and storing, all processes together ({per_face:.2f} ms per face) | {seconds[all_processes_together]:.1f} |
+| slowest process ({most} shards at most) | {seconds[slowest_process]:.1f} |
 | manifest, summary and card | {seconds[manifest]:.1f} |
-| check of the finished job when it is started again | {seconds[check_of_a_finished_job]:.1f} |
+| check of the finished job on a restart | {seconds[check_of_a_finished_job]:.1f} |
 
 Peak memory {peak_memory_mb:.0f} MB. Commit {short}, {machine[processor]}.
 """  # noqa: E501
 
 
 def page(measured: dict[str, float], source: str | None) -> str:
-    """Markdown."""
+    """Return the page as Markdown.
+
+    Args:
+        measured: images per second and GPU in training, by the name of the configuration.
+        source: where they were measured; None if the throughput is assumed.
+    """
     rows = []
     for name in CONFIGS:
         gflop, found = cost(name, measured.get(name))
@@ -104,7 +109,7 @@ def page(measured: dict[str, float], source: str | None) -> str:
             rows.append(f"| {name} | {gflop:.0f} | {part} | {cells} |")
     text = PAGE_TEXT.format(
         faces=FACES,
-        throughput=f"Throughput was measured, see `{source}`." if source else ASSUMED,
+        throughput=f"The throughput was measured, see `{source}`." if source else ASSUMED,
         gpus=" | ".join(f"{number} GPU{'s' * (number > 1)}" for number in GPUS),
         bars="---|" * len(GPUS),
         rows="\n".join(rows),
@@ -117,7 +122,7 @@ def _duration(seconds: float) -> str:
 
 
 def _bookkeeping() -> str:
-    """What the cleaning's bookkeeping costs, if it was measured."""
+    """Return the section on the cleaning's bookkeeping, if it was measured."""
     if not CLEANING.exists():
         return ""
     found = json.loads(CLEANING.read_text())
@@ -132,11 +137,9 @@ def _bookkeeping() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--measured", type=Path, nargs="*", default=[], help="results of benchmarks/gpu.py, one process"
-    )
+    parser.add_argument("--measured", type=Path, nargs="*", default=[], help="results of benchmarks/gpu.py")
     parser.add_argument("--write", action="store_true", help="write the page instead of printing it")
-    parser.add_argument("--check", action="store_true", help="1 if the page is stale")
+    parser.add_argument("--check", action="store_true", help="exit with status 1 if the page is stale")
     arguments = parser.parse_args()
     measured = {}
     for path in arguments.measured:

@@ -1,7 +1,7 @@
-"""Peak memory of restoring a clip of 100 and one of 400 frames: ``python experiments/video_memory.py``.
+"""Measure the peak memory of restoring clips of 100 and of 400 frames: ``python experiments/video_memory.py``.
 
-The restorer gives back what it gets and the detector always finds the same face, so that what is measured is the
-reading, waiting, pasting and writing of frames, 640 x 360. Each clip is restored by a process of its own.
+The restorer returns its input and the detector always returns the same face, so only reading, buffering, pasting and
+writing of the 640 x 360 frames are measured. Each clip is restored in its own process.
 """
 
 import json
@@ -27,6 +27,8 @@ HEIGHT, WIDTH = 360, 640
 
 
 class Unchanged:
+    """A restorer that returns its input."""
+
     image_size = 128
 
     def restore(self, lq, seeds):  # type: ignore[no-untyped-def]
@@ -34,6 +36,8 @@ class Unchanged:
 
 
 class Middle:
+    """A detector that always returns the same face, in the middle of the frame."""
+
     def detect(self, pixels: np.ndarray) -> list[DetectedFace]:
         return [DetectedFace(np.array([270.0, 130, 370, 230]), ffhq_landmarks(160) + np.array([240, 100]), 0.9)]
 
@@ -51,7 +55,7 @@ def write_clip(path: Path, num_frames: int) -> None:
 
 
 def peak(source: Path) -> float:
-    """In MiB, of this process."""
+    """Restore a clip and return the peak memory of this process in MiB."""
     parts = PhotoRestorer(Unchanged(), Middle())
     restore_video(parts, source, source.with_name("out.mp4"), PhotoSettings(), Encoding(), about={})
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

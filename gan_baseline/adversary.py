@@ -1,4 +1,4 @@
-"""A discriminator with its optimiser: its loss for the generator, and its own updates."""
+"""Discriminators with their optimisers: the losses that they give the generator, and their own losses."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -21,13 +21,19 @@ Images = Float[Tensor, "b 3 s s"]
 Boxes = dict[str, Box]
 Terms = dict[str, Float[Tensor, ""]]
 
-STYLE_WEIGHTS = (0.5, 1.0)  # of the component discriminators' two feature maps (GFPGAN, gfpgan_model.py)
+STYLE_WEIGHTS = (0.5, 1.0)  # weights of the component discriminators' two feature maps (GFPGAN, gfpgan_model.py)
 
 
 @dataclass(frozen=True)
 class Adam:
-    """Settings of one network's optimiser; the learning rate is multiplied by ``factor`` from each milestone on, and
-    gradients of a norm above ``max_grad_norm`` are scaled down to it."""
+    """Settings of one network's optimiser.
+
+    Attributes:
+        learning_rate: the rate before the first milestone.
+        betas: Adam's decay rates of the two moments.
+        milestones: optimiser steps, each of which multiplies the learning rate by ``factor``.
+        max_grad_norm: gradients with a larger norm are scaled down to it; None never scales them.
+    """
 
     learning_rate: float
     betas: tuple[float, float]
@@ -36,11 +42,11 @@ class Adam:
     max_grad_norm: float | None = None
 
     def optimizer(self, network: nn.Module, shares: Mapping[str, float] | None = None) -> torch.optim.Adam:
-        """Adam for the trainable parameters of a network.
+        """Return Adam for the trainable parameters of a network.
 
         Args:
-            shares: by a parameter's name, c in w = c r: it is trained as if r was stored and c r computed with, that
-                is at c times the rate. 1 for names that are not there.
+            shares: c in w = c r by parameter name. Such a parameter is trained as if r were stored and the network
+                computed with c r, that is, at c times the learning rate. A name that is missing has c = 1.
         """
         groups: dict[float, list[nn.Parameter]] = defaultdict(list)
         for name, parameter in network.named_parameters():
@@ -54,10 +60,11 @@ class Adam:
         )
 
     def learning_rate_at(self, step: int) -> float:
-        """Of optimiser step ``step``, from 0."""
+        """Return the learning rate of optimiser step ``step``, counted from 0."""
         return self.learning_rate * self.factor ** sum(milestone <= step for milestone in self.milestones)
 
     def schedule(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Set the learning rates of all parameter groups for optimiser step ``step``."""
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate_at(step) * group["share"]
 
@@ -74,11 +81,11 @@ def positive(logits: Tensor) -> Float[Tensor, ""]:
 
 
 class Adversary:
-    """The discriminator of whole faces, logistic with lazy R1.
+    """The discriminator of whole faces, trained with the logistic loss and lazy R1.
 
     Args:
-        gamma: weight of R1; 0 leaves it out.
-        r1_every: interval in steps between penalties (StyleGAN2's lazy regularisation, arXiv 1912.04958, 3.1).
+        gamma: weight of R1; 0 disables it.
+        r1_every: steps between two penalties (StyleGAN2's lazy regularisation, arXiv 1912.04958, 3.1).
     """
 
     def __init__(
@@ -94,13 +101,18 @@ class Adversary:
         self.model, self.optimizer = accelerator.prepare(discriminator, adam.optimizer(discriminator))
 
     def generator_loss(self, fake: Images) -> Float[Tensor, ""]:
-        """The loss of the generator."""
+        """Return the generator's logistic loss on its images in [-1, 1]; the discriminator gets no gradient."""
         network = self.accelerator.unwrap_model(self.model)
         with frozen(network):
             return adversarial.generator_logistic(network(fake))
 
     def own_losses(self, step: int, real: Images, fake: Images) -> tuple[Terms, Terms]:
-        """The loss of the discriminator and its accuracy; images carry no gradient."""
+        """Return the discriminator's losses and its accuracies.
+
+        Args:
+            step: optimiser step, counted from 0; it decides whether R1 is computed.
+            real, fake: images in [-1, 1], without gradient.
+        """
         of_real, of_fake = self.model(real), self.model(fake)
         terms = {"discriminator": adversarial.discriminator_logistic(of_real, of_fake)}
         if self.gamma:
@@ -108,21 +120,22 @@ class Adversary:
         return terms, {"real_accuracy": positive(of_real), "fake_accuracy": positive(-of_fake)}
 
     def _lazy_r1(self, real: Images) -> Float[Tensor, ""]:
-        """gamma / 2 E |grad D|^2, counted for all the steps between, in float32."""
+        """gamma / 2 E |grad D|^2 in float32, multiplied by the steps that it stands for."""
         network = self.accelerator.unwrap_model(self.model)
 
-        def in_float32(images: Images) -> Tensor:  # past the instance's forward, which accelerate runs in autocast
+        def in_float32(images: Images) -> Tensor:  # bypasses the instance's forward, which accelerate wraps in autocast
             return StyleGAN2Discriminator.forward(network, images)
 
         return self.r1_every * self.gamma / 2 * adversarial.r1(in_float32, real)
 
 
 class ComponentAdversary:
-    """The discriminators of eyes and mouth, in boxes as of :func:`idm.faces.components.known_boxes`. One optimiser:
-    Adam treats every weight by itself.
+    """The discriminators of eyes and mouth, which see crops at the boxes of :func:`idm.faces.components.known_boxes`.
+
+    They share one optimiser, because Adam treats every weight separately.
 
     Args:
-        adversarial, style: weights of the two losses; 0 leaves the term out.
+        adversarial, style: weights of the two losses of the generator; 0 disables a term.
     """
 
     def __init__(
@@ -138,7 +151,13 @@ class ComponentAdversary:
         self.model, self.optimizer = accelerator.prepare(discriminators, adam.optimizer(discriminators))
 
     def generator_losses(self, fake: Images, real: Images, known: Known, boxes: Boxes) -> dict[str, Float[Tensor, ""]]:
-        """The weighted loss of the generator, summed over the components."""
+        """Return the weighted losses of the generator, summed over the components.
+
+        Args:
+            fake, real: images in [-1, 1].
+            known: which faces have landmarks; the others count as zero.
+            boxes: for each component, its box in every face.
+        """
         network = self.accelerator.unwrap_model(self.model)
         fake_crops, real_crops = crop_components(fake, boxes), crop_components(real, boxes)
         terms = {}
@@ -155,7 +174,12 @@ class ComponentAdversary:
         return terms
 
     def own_losses(self, real: Images, fake: Images, known: Known, boxes: Boxes) -> tuple[Terms, Terms]:
-        """The loss of the discriminators and their accuracy over all patches of all faces; images carry no gradient."""
+        """Return the discriminators' loss and their accuracies over all patches of all faces.
+
+        Args:
+            real, fake: images in [-1, 1], without gradient.
+            known, boxes: as for :meth:`generator_losses`.
+        """
         reals, fakes = self.model(crop_components(real, boxes)), self.model(crop_components(fake, boxes))
         each = [adversarial.discriminator_logistic(reals[name][0], fakes[name][0], known) for name in reals]
         accuracies = {

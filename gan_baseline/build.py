@@ -35,11 +35,11 @@ from idm.training.loop import Run
 
 
 def build_gan(config: GANConfig) -> Run:
-    """A complete training of GFP-GAN, ready to fit; stage zero is run first, if it is configured and not finished.
+    """Build a complete GFP-GAN training run. If stage zero is configured and not finished, it is trained first.
 
     Raises:
-        ConfigError: the faces have no landmarks for a loss on eyes and mouths, the weights of a network or the prior
-            are missing or wrong, or what :func:`~idm.config.assembly.run.build_run` raises.
+        ConfigError: a loss on eyes and mouths is configured and the faces have no landmarks; weights of a network or
+            of the prior are missing or wrong; or :func:`~idm.config.assembly.run.build_run` rejects the settings.
     """
     check_landmarks(config)
     features, embedding = build_features(config), build_embedding(config)
@@ -68,7 +68,7 @@ def build_gan(config: GANConfig) -> Run:
 
 
 def check_landmarks(config: GANConfig) -> None:
-    """ConfigError if a loss on eyes and mouths would find none in any of the faces."""
+    """Raise ConfigError if a loss on eyes and mouths is configured and no face has landmarks."""
     losses, source = config.losses, config.data.source
     if not (losses.component_adversarial or losses.component_style):
         return
@@ -88,7 +88,11 @@ def check_landmarks(config: GANConfig) -> None:
 
 
 def begin_from(path: Path, generator: GFPGAN) -> None:
-    """Load weights into a generator; ConfigError if they are missing, damaged or another network's."""
+    """Load weights into a generator.
+
+    Raises:
+        ConfigError: the weights are missing, damaged or those of another network.
+    """
     try:
         file = find_gfpgan(path)
         fill(generator, load_gfpgan(file).state_dict(), file)
@@ -97,6 +101,7 @@ def begin_from(path: Path, generator: GFPGAN) -> None:
 
 
 def build_generator(config: GANConfig) -> GFPGAN:
+    """Build the generator with new weights, drawn from torch's global generator."""
     net = config.generator
     return GFPGAN(
         image_size=config.data.image_size,
@@ -110,6 +115,11 @@ def build_generator(config: GANConfig) -> GFPGAN:
 
 
 def build_features(config: GANConfig) -> FeatureMaps | None:
+    """Load the network of the perceptual and style losses; None if both have weight 0.
+
+    Raises:
+        ConfigError: its weights are missing or damaged.
+    """
     losses = config.losses
     if not (losses.perceptual or losses.style):
         return None
@@ -126,6 +136,11 @@ def build_features(config: GANConfig) -> FeatureMaps | None:
 
 
 def build_embedding(config: GANConfig) -> Embedding | None:
+    """Load the network of the identity loss; None if its weight is 0.
+
+    Raises:
+        ConfigError: its weights are missing or damaged.
+    """
     if not config.losses.identity:
         return None
     try:
@@ -141,6 +156,7 @@ def build_embedding(config: GANConfig) -> Embedding | None:
 
 
 def build_adversary(config: GANConfig, accelerator: Accelerator) -> Adversary | None:
+    """Build the discriminator of whole faces; None if the adversarial loss has weight 0."""
     net, train, losses = config.discriminator, config.train, config.losses
     if not losses.adversarial:
         return None
@@ -154,6 +170,7 @@ def build_adversary(config: GANConfig, accelerator: Accelerator) -> Adversary | 
 
 
 def build_components(config: GANConfig, accelerator: Accelerator) -> ComponentAdversary | None:
+    """Build the discriminators of eyes and mouth; None if both of their losses have weight 0."""
     train, losses = config.train, config.losses
     if not (losses.component_adversarial or losses.component_style):
         return None
@@ -178,6 +195,7 @@ def build_learner(
     embedding: Embedding | None,
     accelerator: Accelerator,
 ) -> AdversarialIteration:
+    """Build the learner from its networks and settings."""
     train, losses = config.train, config.losses
     for network in (features, embedding):
         if network is not None:
@@ -208,25 +226,26 @@ def build_learner(
 
 
 def build_prior_run(config: GANConfig, prior: TrainedPriorConfig) -> Run:
-    """Stage zero, in the folder ``prior`` of the run."""
+    """Build stage zero, which runs in the folder ``prior`` of the run."""
     stage = config.model_copy(
         update={
             "output_dir": config.output_dir / "prior",
             "train": config.train.model_copy(update={"num_steps": prior.num_steps}),
-            "degradation": config.degradation.model_copy(update={"clean_probability": 1.0}),  # it sees clean faces only
+            "degradation": config.degradation.model_copy(update={"clean_probability": 1.0}),  # it uses only clean faces
         }
     )
     return build_run(stage, partial(build_prior_learner, stage, prior), validates=False)
 
 
 def build_prior_learner(config: GANConfig, prior: TrainedPriorConfig, accelerator: Accelerator) -> PriorIteration:
+    """Build the learner of stage zero with new weights."""
     net, train = config.generator, config.train
     torch.manual_seed(config.seed)
     generator = StyleGAN2Generator(
         config.data.image_size, net.num_style_feat, net.channel_multiplier, net.num_mlp, net.narrow, net.smooth
     )
     adversary = build_adversary(config, accelerator)
-    assert adversary is not None  # checked with the configuration
+    assert adversary is not None  # the schema requires losses.adversarial for a trained prior
     return PriorIteration(
         generator,
         accelerator,

@@ -1,4 +1,4 @@
-"""GFP-GAN's generator as a graph that ``idm export`` writes."""
+"""GFP-GAN's generator as a graph for ``idm export``."""
 
 import json
 
@@ -11,7 +11,7 @@ from idm.restorers.export import Graph
 
 
 class Restoration(nn.Module):
-    """Degraded faces to restored ones with the generator's stored noise, which becomes part of the graph."""
+    """Maps degraded faces to restored ones. The generator's stored noise becomes part of the graph."""
 
     def __init__(self, gfpgan: GFPGAN) -> None:
         super().__init__()
@@ -23,7 +23,8 @@ class Restoration(nn.Module):
 
 
 def generator_graph(gfpgan: GFPGAN) -> Graph:
-    """What :func:`idm.restorers.export.export_onnx` writes: x_d in [-1, 1] -> faces around [-1, 1], not clipped."""
+    """Return the graph for :func:`idm.restorers.export.export_onnx`: x_d in [-1, 1] -> faces around [-1, 1], not
+    clipped."""
     size = gfpgan.image_size
     x_d = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     metadata = {

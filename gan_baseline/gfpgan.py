@@ -15,14 +15,14 @@ from idm.models.critics import SLOPE, SMALLEST, blur, widths
 
 
 class ResBlock(nn.Module):
-    """conv2(resample(conv1(x))) + skip(resample(x)), leaky ReLU after both convolutions, resampling by 2, bilinear.
+    """conv2(resample(conv1(x))) + skip(resample(x)), with leaky ReLU after both convolutions.
 
-    Smooth halving is StyleGAN2's: blurred with [1, 3, 3, 1] x [1, 3, 3, 1] / 64, then convolved with stride 2.
-    Bilinear halving with centred pixels is the mean of 2x2 pixels. The 1x1 convolution of the skip commutes with
-    resampling, so it works on the smaller of the two images.
+    Resampling is bilinear by a factor of 2. Bilinear halving with centred pixels is the mean of 2x2 pixels. "smooth
+    down" is StyleGAN2's halving: a blur with [1, 3, 3, 1] x [1, 3, 3, 1] / 64, then a convolution with stride 2. The
+    1x1 convolution of the skip commutes with resampling, so it runs on the smaller of the two images.
 
     Args:
-        gain: of the starting weights, such that an input with E[x^2] = 1 / gain^2 leaves with about 1.
+        gain: gain of the initial weights, such that an input with E[x^2] = 1 / gain^2 gives an output with about 1.
     """
 
     def __init__(
@@ -50,32 +50,31 @@ class ResBlock(nn.Module):
 
 
 class GFPGAN(nn.Module):
-    """A degraded face to a restored one, in one pass.
+    """Restores a degraded face in one forward pass.
 
-    The U-Net encodes x_d down to 4x4. From there a linear layer gives the W+ codes, and the decoder half of the
-    U-Net gives at every scale from 8 px on an RGB image (for a loss only) and the scale and shift of a spatial
+    The U-Net encodes x_d down to 4x4. A linear layer maps the result to the W+ codes. At every scale from 8 px on,
+    the decoder half of the U-Net gives an RGB image, which only a loss uses, and the scale and shift of a spatial
     feature transform in the generator.
 
-    At 512 px, with the default arguments, names and shapes are those of the published v1.2 to v1.4; the paper's
-    network, which was released first, has ``channel_multiplier=1`` and ``smooth=True``. Other sizes and widths are
-    ours.
+    With the default arguments, names and shapes are those of the published v1.2 to v1.4. The paper's network, which
+    was released first, has ``channel_multiplier=1`` and ``smooth=True``. Other sizes and widths are ours.
 
-    Starting point: the last bias of every scale branch is 1, so that the transform begins near the identity, as in
-    GFP-GAN's training code. Ours: normal weights of variance gain^2 / fan-in with the gains of leaky ReLU and of
-    sums, such that features keep the size of their input at any depth; the last weights of scale and shift
-    branches 0, so that the transform begins as the identity exactly; zero biases.
+    Initial weights: the last bias of every scale branch is 1, so that the transform begins near the identity, as in
+    GFP-GAN's training code. The rest is ours. Weights are normal with variance gain^2 / fan-in, where the gains of
+    leaky ReLU and of sums keep the magnitude of the features at any depth. The last weights of the scale and shift
+    branches are 0, so that the transform begins exactly as the identity. All other biases are 0.
 
     Args:
-        image_size: side of the images, a power of two from 8 on.
+        image_size: side of the images in pixels, a power of two and at least 8.
         num_style_feat: length of a style code.
         channel_multiplier: factor of the widths from 64 px on.
-        num_mlp: layers of the prior's network from z to w, which restoring does not use.
-        narrow: factor of all widths; the U-Net has half of the generator's.
-        sft_half: transform the second half of the channels only (channel-split).
-        smooth: resample as StyleGAN2 does, but for the decoder half of the U-Net, which is always bilinear.
+        num_mlp: layers of the prior's network from z to w, which restoration does not use.
+        narrow: factor of all widths. The U-Net is half as wide as the generator.
+        sft_half: transform only the second half of the channels (channel-split).
+        smooth: resample as StyleGAN2 does, except in the decoder half of the U-Net, which is always bilinear.
 
     Raises:
-        ValueError: a size or widths that are impossible, see :func:`idm.models.critics.widths`.
+        ValueError: the size or the widths are impossible, see :func:`idm.models.critics.widths`.
     """
 
     def __init__(
@@ -127,20 +126,20 @@ class GFPGAN(nn.Module):
     def forward(
         self, x_d: Float[Tensor, "b 3 s s"], noise: Sequence[Float[Tensor, "#b 1 _ _"]] | None = None
     ) -> tuple[Float[Tensor, "b 3 s s"], list[Float[Tensor, "b 3 _ _"]]]:
-        """Restored faces, and the U-Net's RGB image of every scale, 8 px first.
+        """Return the restored faces, and the U-Net's RGB image of every scale, coarsest (8 px) first.
 
-        All images are around [-1, 1], outputs not clipped.
+        All outputs are around [-1, 1] and not clipped.
 
         Args:
             x_d: degraded faces in [-1, 1].
-            noise: a map for every styled convolution of the generator, as of
-                :func:`gan_baseline.stylegan2.draw_noise`; None: the stored ones, so that results repeat.
+            noise: a map for every styled convolution of the generator, as :func:`gan_baseline.stylegan2.draw_noise`
+                returns them. None uses the stored maps, so that results are reproducible.
 
         Raises:
-            ValueError: for faces of another size.
+            ValueError: the faces have another size.
         """
         if x_d.shape[-1] != self.image_size or x_d.shape[-2] != self.image_size:
-            raise ValueError(f"faces of {self.image_size} px wanted, got {x_d.shape[-2]}x{x_d.shape[-1]}")
+            raise ValueError(f"expected faces of {self.image_size} px, got {x_d.shape[-2]}x{x_d.shape[-1]}")
         h = F.leaky_relu_(self.conv_body_first(x_d.contiguous(memory_format=torch.channels_last)), SLOPE)
         skips = []
         for block in self.conv_body_down:
@@ -164,7 +163,7 @@ _LEAKY_GAIN = nn.init.calculate_gain("leaky_relu", SLOPE)
 
 
 def _conv(channels_in: int, channels_out: int, kernel_size: int, *, gain: float = 1.0, bias: bool = True) -> nn.Conv2d:
-    """A convolution that keeps the size and begins with normal weights of variance gain^2 / fan-in."""
+    """A convolution that keeps height and width, with normal initial weights of variance gain^2 / fan-in."""
     conv = nn.Conv2d(channels_in, channels_out, kernel_size, padding=kernel_size // 2, bias=bias)
     _initialise(conv, gain)
     return conv
@@ -177,7 +176,7 @@ def _initialise(layer: nn.Conv2d | nn.Linear, gain: float, bias: float = 0.0) ->
 
 
 def _branch(channels_in: int, channels_out: int, start: float) -> nn.Sequential:
-    """Features to the scales or shifts of a transform, which are ``start`` everywhere at first."""
+    """Maps features to the scales or shifts of a transform, which are initially ``start`` everywhere."""
     last = nn.Conv2d(channels_in, channels_out, 3, padding=1)
     _initialise(last, gain=0.0, bias=start)
     return nn.Sequential(_conv(channels_in, channels_in, 3, gain=_LEAKY_GAIN), nn.LeakyReLU(SLOPE, inplace=True), last)

@@ -31,7 +31,7 @@ Images = Float[Tensor, "b 3 s s"]
 
 @dataclass(frozen=True)
 class Weights:
-    """Of the generator's losses; field for field from the ``losses`` section. 0: not computed."""
+    """Weights of the generator's losses, as in the ``losses`` section. A loss with weight 0 is not computed."""
 
     l1: float
     pyramid: float
@@ -47,11 +47,12 @@ class AdversarialIteration:
     """Trains a GFP-GAN; a :class:`~idm.training.protocol.Learner`.
 
     Args:
-        adversary, components: the discriminators; None where no loss wants them.
-        features, embedding: networks of the perceptual and style loss and of the identity loss; None likewise.
-        fix_decoder: leave the decoder as it is.
-        equalised: train the generator as if its weights were stored with equalised learning rates.
-        seed: from which, with a sample's position, the generator's noise maps follow.
+        adversary, components: the discriminators; None if no loss needs them.
+        features, embedding: the networks of the perceptual and style losses and of the identity loss; None if no loss
+            needs them.
+        fix_decoder: keep the decoder's weights fixed.
+        equalised: train the generator with equalised learning rates, see :mod:`gan_baseline.equalised`.
+        seed: seed of the generator's noise maps, which depend on it and on the position of a sample in the run.
     """
 
     model_name = MODEL
@@ -75,7 +76,7 @@ class AdversarialIteration:
         self.accelerator, self.weights, self.adam, self.seed = accelerator, weights, adam, seed
         self.adversary, self.components = adversary, components
         self.features, self.embedding = features, embedding
-        # What no gradient reaches must say so, or the processes would wait for it.
+        # Unused parameters must not require a gradient: with several processes, DDP would wait for it.
         generator.stylegan_decoder.requires_grad_(not fix_decoder)
         generator.stylegan_decoder.style_mlp.requires_grad_(False)
         generator.toRGB.requires_grad_(weights.pyramid > 0)
@@ -89,7 +90,10 @@ class AdversarialIteration:
     # -------------------------------------------------------------------------------------------- one step
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> Terms:
-        """All networks learn from the same faces, restored by the generator as it was before the step."""
+        """Update all networks once and return the mean losses over the micro-batches.
+
+        All networks learn from the same forward pass of the generator, before any of them is updated.
+        """
         players = [player for player in (self, self.adversary, self.components) if player is not None]
         for player in players:
             player.adam.schedule(player.optimizer, step)
@@ -135,7 +139,15 @@ class AdversarialIteration:
         landmarks: Float[Tensor, "b 5 2"],
         points: Float[Tensor, "b 68 2"] | None = None,
     ) -> Terms:
-        """The terms of the generator's loss, weighed; those of weight 0 are not there."""
+        """Return the weighted terms of the generator's loss; terms with weight 0 are left out.
+
+        Args:
+            step: optimiser step, counted from 0.
+            restored, hq: images in [-1, 1].
+            rgbs: the U-Net's RGB images, coarsest first.
+            landmarks: five points in pixels; NaN in faces without landmarks.
+            points: 68 points in pixels, or None.
+        """
         w, terms = self.weights, {}
         if w.l1:
             terms["l1"] = w.l1 * F.l1_loss(restored, hq)
@@ -171,7 +183,7 @@ class AdversarialIteration:
         return terms
 
     def noise(self, positions: list[int]) -> list[Float[Tensor, "b 1 _ _"]]:
-        """The generator's noise maps, from (seed, position) alone."""
+        """Draw the generator's noise maps, which depend on (seed, position) only."""
         device = self.accelerator.device
         generators = [torch.Generator(device).manual_seed(seed_of(self.seed, position)) for position in positions]
         return draw_noise(self.published.image_size, generators)

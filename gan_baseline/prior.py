@@ -1,6 +1,6 @@
-"""Stage zero: StyleGAN2, the prior that GFP-GAN's decoder begins with (Karras et al., arXiv 1912.04958).
+"""Stage zero: training of StyleGAN2, the prior that initialises GFP-GAN's decoder (Karras et al., arXiv 1912.04958).
 
-Logistic losses with lazy R1 and style mixing. The path length regularisation of StyleGAN2 is left out.
+It uses the logistic losses with lazy R1 and style mixing, without StyleGAN2's path length regularisation.
 """
 
 import copy
@@ -27,7 +27,7 @@ PRIOR = "prior.safetensors"
 
 
 class MixingPrior(nn.Module):
-    """StyleGAN2 whose first ``crossover`` style codes come from one z and the rest from another."""
+    """StyleGAN2 with style mixing: the first ``crossover`` style codes come from one z, the others from another."""
 
     def __init__(self, generator: StyleGAN2Generator) -> None:
         super().__init__()
@@ -49,9 +49,10 @@ class PriorIteration:
     """Trains the prior; a :class:`~idm.training.protocol.Trainable`.
 
     Args:
-        mixing: share of images whose codes come from two z.
-        seed: from which, with a sample's position, z, crossover and noise maps follow.
-        equalised: train as if the weights were stored with equalised learning rates.
+        mixing: share of images whose codes come from two z, in [0, 1].
+        seed: seed of z, crossover and noise maps, which depend on it and on the position of a sample in the run.
+        equalised: train with equalised learning rates, see :mod:`gan_baseline.equalised`. If False, only the network
+            from z to w learns at a lower rate.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class PriorIteration:
         self.skipped = torch.zeros((), device=accelerator.device)
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
+        """Update generator and discriminator once and return the mean losses over the micro-batches."""
         for player in (self, self.adversary):
             player.adam.schedule(player.optimizer, step)
         rows = []
@@ -105,7 +107,10 @@ class PriorIteration:
         return [*self._parameters(), *self.adversary.model.parameters(), *self.ema.shadow_params]
 
     def draw(self, positions: list[int]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """z, crossover and noise maps, from (seed, position) alone."""
+        """Draw z (2, b, d), crossover (b,) and the noise maps, which depend on (seed, position) only.
+
+        A crossover of ``num_codes`` means that an image is not mixed.
+        """
         device, num_codes = self.accelerator.device, self.published.num_codes
         z, crossover, generators = [], [], []
         for position in positions:
@@ -133,12 +138,15 @@ class PriorIteration:
 
 
 def load_prior(decoder: StyleGAN2Generator, path: Path) -> None:
-    """Give a generator the weights of a prior: of a file, the authors' own included, or of the newest checkpoint of a
-    stage zero.
+    """Load the weights of a prior into a generator.
+
+    Args:
+        path: a weights file, which may be the authors' own, or the folder of a stage zero, whose newest checkpoint is
+            used.
 
     Raises:
-        FileNotFoundError: there is no such file, or no checkpoint.
-        WeightsError: the file is broken, or the weights are those of another network.
+        FileNotFoundError: there is no such file, or the folder has no checkpoint.
+        WeightsError: the file is damaged, or its weights are those of another network.
     """
     checkpoints = list_checkpoints(path / "checkpoints") if path.is_dir() else []
     file = checkpoints[-1] / PRIOR if checkpoints else path

@@ -18,11 +18,11 @@ from idm.restorers.export import Graph
 from idm.restorers.load import Loaded
 
 MODEL = "gfpgan.safetensors"
-"""The publishable model within a checkpoint."""
+"""File name of the publishable model in a checkpoint."""
 
 
 class GFPGANRestorer:
-    """An :class:`idm.restorers.protocol.Restorer`. The generator's noise maps follow from each face's seed."""
+    """GFP-GAN as an :class:`idm.restorers.protocol.Restorer`. Each face's seed determines its noise maps."""
 
     def __init__(self, generator: GFPGAN) -> None:
         self.generator = generator
@@ -32,7 +32,7 @@ class GFPGANRestorer:
         return self.generator.image_size
 
     def graph(self) -> Graph:
-        """The generator for :func:`idm.restorers.export.export_onnx`, with its stored noise."""
+        """Return the generator, with its stored noise, for :func:`idm.restorers.export.export_onnx`."""
         return generator_graph(self.generator)
 
     def publish(self, path: Path) -> None:
@@ -41,6 +41,11 @@ class GFPGANRestorer:
 
     @torch.no_grad()
     def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
+        """Restore faces in [0, 1]; one seed per face.
+
+        Raises:
+            ValueError: the faces have another size.
+        """
         weight = self.generator.final_linear.weight
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         noise = draw_noise(self.image_size, generators, weight.device)
@@ -49,11 +54,13 @@ class GFPGANRestorer:
 
 
 def find_gfpgan(path: Path) -> Path:
-    """The file that a path stands for: that of a run's best (or newest) checkpoint, of a checkpoint, or itself.
+    """Return the weights file of a run, of a checkpoint, or the given file itself.
+
+    A run stands for its best checkpoint, or for the newest one if none is marked as the best.
 
     Raises:
-        FileNotFoundError: there is nothing, or a run without a checkpoint.
-        WeightsError: the file is not as the run wrote it.
+        FileNotFoundError: the path does not exist, or the run has no checkpoint.
+        WeightsError: the file differs from what the run wrote.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder; name a training run or the weights of a GFP-GAN")
@@ -70,16 +77,22 @@ def find_gfpgan(path: Path) -> Path:
 
 
 def load_restorer(path: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> GFPGANRestorer:
-    """A trained run, one of its checkpoints, or third-party weights, ready to restore; raises what finding and
-    loading raise."""
+    """Load a training run, one of its checkpoints or a weights file, in evaluation mode and without gradients.
+
+    Raises:
+        FileNotFoundError, WeightsError: see :func:`find_gfpgan` and :func:`gan_baseline.weights.load_gfpgan`.
+    """
     return GFPGANRestorer(load_gfpgan(find_gfpgan(path)).to(device, dtype).eval().requires_grad_(False))
 
 
 def open_restorer(path: Path, device: torch.device, dtype: torch.dtype) -> Loaded | None:
-    """The entry point by which :func:`idm.restorers.load.load_restorer` finds GFP-GANs; None for what is none.
+    """Load a GFP-GAN for :func:`idm.restorers.load.load_restorer`, which calls this function as an entry point.
+
+    Returns:
+        The restorer and its metadata, or None if the path is not a GFP-GAN.
 
     Raises:
-        WeightsError: it is one, and cannot be loaded.
+        WeightsError: the path is a GFP-GAN that cannot be loaded.
     """
     if not is_gfpgan(path):
         return None
@@ -97,7 +110,7 @@ def open_restorer(path: Path, device: torch.device, dtype: torch.dtype) -> Loade
 
 
 def is_gfpgan(path: Path) -> bool:
-    """Whether a path is a run of this baseline, a checkpoint of one, or a file of GFP-GAN's weights."""
+    """Whether a path is a run of this baseline, one of its checkpoints, or a weights file of GFP-GAN."""
     if path.is_dir():
         return any((folder / MODEL).exists() for folder in (path, *list_checkpoints(path / "checkpoints")))
     return holds_gfpgan(path)

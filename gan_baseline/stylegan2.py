@@ -1,8 +1,8 @@
-"""StyleGAN2's generator (Karras et al., arXiv 1912.04958): alone the prior, and the decoder inside GFP-GAN.
+"""StyleGAN2's generator (Karras et al., arXiv 1912.04958): the prior on its own, and the decoder of GFP-GAN.
 
-This is the "clean" form that GFP-GAN publishes its weights in since v1.2: plain convolutions, no equalised learning
-rate, bilinear resampling. Names and shapes of the weights are those of the published files. For the form of before,
-see :mod:`gan_baseline.equalised`.
+This is the "clean" form in which GFP-GAN publishes its weights since v1.2: plain convolutions, no equalised learning
+rates, bilinear resampling. Names and shapes of the weights are those of the published files. For the earlier form, see
+:mod:`gan_baseline.equalised`.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ Condition = tuple[Float[Tensor, "b _ _ _"], Float[Tensor, "b _ _ _"]]
 
 
 def noise_sides(image_size: int) -> list[int]:
-    """Sides of the noise maps in the order of the layers: 4, 8, 8, 16, 16, ..., ``image_size``, ``image_size``."""
+    """Return the sides of the noise maps in the order of the layers: 4, 8, 8, 16, 16, ..., ``image_size`` twice."""
     levels = [2**i for i in range(SMALLEST.bit_length(), image_size.bit_length())]
     return [SMALLEST, *(side for side in levels for _ in range(2))]
 
@@ -29,12 +29,12 @@ def noise_sides(image_size: int) -> list[int]:
 def draw_noise(
     image_size: int, generators: Sequence[torch.Generator], device: torch.device | None = None
 ) -> list[Float[Tensor, "b 1 _ _"]]:
-    """Standard normal noise maps, one for each styled convolution of a generator for ``image_size`` px.
+    """Draw standard normal noise maps, one for each styled convolution of a generator for ``image_size`` px.
 
     Args:
-        generators: one for each image; an image's maps follow from its own generator, not from its batch. They
-            are drawn where the generators live.
-        device: where the maps go; None leaves them where they were drawn.
+        generators: one for each image, so that the maps of an image do not depend on its batch. The maps are drawn on
+            the generators' device.
+        device: device of the returned maps; None keeps the generators' device.
     """
 
     def draw(side: int) -> Tensor:
@@ -45,15 +45,15 @@ def draw_noise(
 
 
 class ModulatedConv2d(nn.Module):
-    """A convolution whose weights are scaled by the style code, for every image its own (StyleGAN2, eq. 1 to 3).
+    """A convolution whose weights are scaled by the style code of each image (StyleGAN2, eq. 1 to 3).
 
-    A convolution is linear, so instead of the weights, its input channels are scaled by s and its output channels
-    by one over the norm of the scaled filters: the same result without a set of weights for each image. On a CPU
-    this was faster than a grouped convolution for eight images, but in backward passes from 128 px on; restoring
-    one 512 px face took 3 % longer than with scaled weights where those are smaller than the features.
+    A convolution is linear, so the input channels are scaled by s, and the output channels by one over the norm of the
+    scaled filters, instead of the weights. The result is the same, without a set of weights for each image. For eight
+    images on a CPU this was faster than a grouped convolution, except in backward passes from 128 px on. Restoring one
+    512 px face took 3 % longer than with scaling the weights in the layers where these are smaller than the features.
 
     Args:
-        demodulate: bring the scaled filters back to unit norm (eq. 3); not for RGB heads.
+        demodulate: scale the modulated filters to unit norm (eq. 3); not used for RGB heads.
         upsample: double height and width before the convolution.
         smooth: upsample as StyleGAN2 does, see :func:`upsample_smoothly`.
     """
@@ -84,9 +84,9 @@ class ModulatedConv2d(nn.Module):
         bias: Float[Tensor, "1 c_out 1 1"],
         gain: float = 1.0,
     ) -> Float[Tensor, "b c_out h w"]:
-        """gain * modulated convolution + bias."""
+        """Return gain * modulated convolution + bias."""
         s = self.modulation(code)
-        x = x * s[:, :, None, None]  # before upsampling, where there is less to scale
+        x = x * s[:, :, None, None]  # before upsampling, because the image is smaller there
         padding = self.weight.shape[-1] // 2
         if self.upsample and self.smooth:
             x, padding = upsample_smoothly(x, margin=padding), 0
@@ -96,7 +96,7 @@ class ModulatedConv2d(nn.Module):
         return torch.addcmul(bias, h, gain * self.demodulation(s)[:, :, None, None])
 
     def demodulation(self, s: Float[Tensor, "b c_in"]) -> Float[Tensor, "b c_out"]:
-        """1 / sqrt(sum_ik (s_i w_ijk)^2 + 1e-8) for every output channel j, or 1."""
+        """Return 1 / sqrt(sum_ik (s_i w_ijk)^2 + 1e-8) for every output channel j, or 1 without demodulation."""
         if not self.demodulate:
             return s.new_ones(len(s), self.weight.shape[1])
         squares = self.weight[0].square().sum(dim=(2, 3))  # c_out c_in
@@ -104,7 +104,7 @@ class ModulatedConv2d(nn.Module):
 
 
 class StyleConv(nn.Module):
-    """Leaky ReLU of sqrt(2) * modulated convolution, plus noise of a learnt strength, plus bias."""
+    """Leaky ReLU of (sqrt(2) * modulated convolution + noise of a learnt strength + bias)."""
 
     def __init__(
         self, channels_in: int, channels_out: int, num_style_feat: int, *, upsample: bool, smooth: bool = False
@@ -124,7 +124,7 @@ class StyleConv(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Features to colours, added to the upsampled image of the level below."""
+    """Maps features to colours and adds the upsampled image of the next coarser level."""
 
     def __init__(self, channels: int, num_style_feat: int, *, smooth: bool = False) -> None:
         super().__init__()
@@ -140,14 +140,14 @@ class ToRGB(nn.Module):
 
 
 class NormaliseCode(nn.Module):
-    """z to mean square one."""
+    """Scales z to a mean square of 1."""
 
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         return z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
 
 
 class ConstantInput(nn.Module):
-    """The learnt 4x4 features that every image begins with."""
+    """The learnt 4x4 input features, the same for every image."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -158,18 +158,21 @@ class ConstantInput(nn.Module):
 
 
 class StyleGAN2Generator(nn.Module):
-    """W+ codes to an image; alone it is StyleGAN2 with skip-connected RGB outputs, without truncation.
+    """Generates an image from W+ codes: StyleGAN2 with RGB outputs joined by skips, without truncation.
 
-    Starting point (ours): normal weights of variance 1 / fan-in, modulation biases 1, all other biases and the
-    noise strengths 0, as in StyleGAN2 but without its equalised learning rate.
+    Initial weights (ours): normal weights with variance 1 / fan-in, modulation biases 1, all other biases and the
+    noise strengths 0, as in StyleGAN2 but without its equalised learning rates.
 
     Args:
-        image_size: side of the images, a power of two from 8 on.
+        image_size: side of the images in pixels, a power of two and at least 8.
         num_style_feat: length of z and of a style code.
         channel_multiplier: factor of the widths from 64 px on.
         num_mlp: layers of the network that maps z to w.
         narrow: factor of all widths.
-        smooth: resample as StyleGAN2 does; False: as v1.2 to v1.4 of GFP-GAN do.
+        smooth: resample as StyleGAN2 does. False resamples bilinearly, as GFP-GAN v1.2 to v1.4 do.
+
+    Raises:
+        ValueError: the size or the widths are impossible, see :func:`idm.models.critics.widths`.
     """
 
     def __init__(
@@ -209,14 +212,14 @@ class StyleGAN2Generator(nn.Module):
     def codes_of(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b n d"]:
         """Map z ~ N(0, I) to w and repeat it for every layer.
 
-        For style mixing take the first codes of one z and the rest of another.
+        Style mixing joins the first codes of one z with the last codes of another.
         """
         return repeat(self.style_mlp(z), "b d -> b n d", n=self.num_codes)
 
     def sample(
         self, z: Float[Tensor, "b d"], noise: Sequence[Float[Tensor, "#b 1 _ _"]] | None = None
     ) -> Float[Tensor, "b 3 s s"]:
-        """The prior's image for each z ~ N(0, I)."""
+        """Return the prior's image for each z ~ N(0, I), around [-1, 1] and not clipped."""
         return self(self.codes_of(z), noise)
 
     def forward(
@@ -225,22 +228,22 @@ class StyleGAN2Generator(nn.Module):
         noise: Sequence[Float[Tensor, "#b 1 _ _"]] | None = None,
         conditions: Sequence[Condition] | None = None,
     ) -> Float[Tensor, "b 3 s s"]:
-        """Images around [-1, 1], not clipped.
+        """Return images around [-1, 1], not clipped.
 
         Args:
-            codes: a style code for every layer (W+), ``num_codes`` of them; an RGB head shares its code with the
-                first convolution of the next level.
-            noise: a map for every styled convolution, as of :func:`draw_noise`; None: the stored ones.
-            conditions: scale and shift for every level from 8 px on, used between its two convolutions.
+            codes: ``num_codes`` style codes, one for every layer (W+); an RGB head shares its code with the first
+                convolution of the next level.
+            noise: a map for every styled convolution, as :func:`draw_noise` returns them; None uses the stored maps.
+            conditions: scale and shift for every level from 8 px on, applied between its two convolutions.
 
         Raises:
-            ValueError: a number of codes, noise maps or conditions that does not fit.
+            ValueError: the number of codes, noise maps or conditions does not fit.
         """
         maps = list(self.noises.buffers()) if noise is None else noise
         expected = (self.num_codes, 1 + len(self.style_convs), len(self.to_rgbs))
         given = (codes.shape[1], len(maps), expected[2] if conditions is None else len(conditions))
         if given != expected:
-            raise ValueError(f"{given} codes, noise maps and conditions given, this generator needs {expected}")
+            raise ValueError(f"expected {expected} codes, noise maps and conditions, got {given}")
         h = self.style_conv1(self.constant_input(len(codes)), codes[:, 0], maps[0])
         image = self.to_rgb1(h, codes[:, 1])
         for i, to_rgb in enumerate(self.to_rgbs):
@@ -255,22 +258,24 @@ class StyleGAN2Generator(nn.Module):
 def spatial_feature_transform(
     x: Float[Tensor, "b c h w"], scale: Float[Tensor, "b part h w"], shift: Float[Tensor, "b part h w"]
 ) -> Float[Tensor, "b c h w"]:
-    """scale * x + shift on the last channels, as many as scale has; the first ones pass (CS-SFT of GFP-GAN)."""
+    """Apply scale * x + shift to the last channels, as many as scale has; the first ones pass (GFP-GAN's CS-SFT)."""
     identity = x.shape[1] - scale.shape[1]
     return torch.cat([x[:, :identity], torch.addcmul(shift, x[:, identity:], scale)], dim=1)
 
 
 def upsample(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-    """Twice the height and width, bilinear."""
+    """Double height and width, bilinearly."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def upsample_smoothly(x: Float[Tensor, "b c h w"], margin: int = 0) -> Float[Tensor, "b c h2 w2"]:
-    """Twice the height and width by the filter [1, 3, 3, 1] x [1, 3, 3, 1] / 16 between zeros, as StyleGAN2 does it,
-    and ``margin`` (0 or 1) pixels around.
+    """Double height and width as StyleGAN2 does: insert zeros and filter with [1, 3, 3, 1] x [1, 3, 3, 1] / 16.
 
-    That is bilinear upsampling of an image with zeros around; a convolution that follows without padding is then the
-    transposed convolution before the filter of the authors' code, with turned weights.
+    This equals bilinear upsampling of an image that is padded with zeros. Followed by a convolution without padding, it
+    equals the transposed convolution and filter of the authors' code, with filters turned by 180 degrees.
+
+    Args:
+        margin: pixels to add on each side, 0 or 1.
     """
     cut = 2 - margin
     return upsample(F.pad(x, (1, 1, 1, 1)))[..., cut:-cut, cut:-cut]

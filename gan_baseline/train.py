@@ -16,4 +16,4 @@ def build(config: GANConfig) -> "Run":
 
 
 if __name__ == "__main__":
-    launch("Train GFP-GAN; start it again with the same output_dir to resume.", GANConfig, build)
+    launch("Train GFP-GAN. The same command with the same output_dir resumes a run.", GANConfig, build)

@@ -1,7 +1,7 @@
-"""Hooks of mkdocs: pages and files outside docs/ that the documentation links to become part of the site.
+"""mkdocs hooks that add pages and files outside docs/ to the site if the documentation links to them.
 
 On GitHub a link is relative to the file in the repository. The site has README.md as its index, docs/ at its root and
-everything else under its path in the repository; links are rewritten accordingly.
+all other files under their paths in the repository. The hooks rewrite links accordingly.
 """
 
 import posixpath
@@ -18,19 +18,19 @@ LINK = re.compile(r"(\]\(<?|(?:src|href)=\")([^)>\"\s]+)")
 
 
 def site_path(path: str) -> str:
-    """Where a file of the repository is on the site."""
+    """Return the path on the site of a file of the repository."""
     return "index.md" if path == "README.md" else path.removeprefix("docs/")
 
 
 def repository_path(uri: str) -> str:
-    """The file of the repository that is at a place of the site."""
+    """Return the file of the repository at a path of the site."""
     if uri == "index.md":
         return "README.md"
     return f"docs/{uri}" if (ROOT / "docs" / uri).is_file() else uri
 
 
 def target_of(link: str, page: str) -> str | None:
-    """The file of the repository to which a link of a page leads; None for other links."""
+    """Return the file of the repository that a link on a page leads to; None for other links."""
     path = link.partition("#")[0]
     if not path or re.match(r"[a-z][a-z0-9+.-]*:|//", path):
         return None
@@ -41,13 +41,13 @@ def target_of(link: str, page: str) -> str | None:
 
 
 def links_of(page: str) -> set[str]:
-    """The files of the repository to which a page links."""
+    """Return the files of the repository that a page links to."""
     found = {target_of(link, page) for _, link in LINK.findall((ROOT / page).read_text())}
     return {target for target in found if target is not None}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add README.md and what the pages link to, and what these link to in turn."""
+    """Add README.md and all files that the pages link to, directly or through other files."""
     waiting = {*PAGES, *(f"docs/{file.src_uri}" for file in files.documentation_pages())}
     seen: set[str] = set()
     while waiting:
@@ -61,7 +61,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point the links of a page at the site's files."""
+    """Rewrite the links of a page to paths on the site."""
     own = repository_path(page.file.src_uri)
     here = posixpath.dirname(page.file.src_uri)
 

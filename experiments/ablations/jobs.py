@@ -1,4 +1,4 @@
-"""Ablations as data: which trainings they need, and what is measured of each."""
+"""Ablations as data: the training runs that they need, and the tests of each run."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ SEEDS = (0, 1)
 
 @dataclass(frozen=True)
 class Ablation:
-    """Settings of training ("arms") and of the test; the first of each is what the others are compared with.
+    """Settings of training ("arms") and of tests. The first arm with the first test is the base of all comparisons.
 
     Attributes:
         arms: overrides of the base configuration by label.
@@ -32,10 +32,12 @@ class Ablation:
 
 @dataclass(frozen=True)
 class Job:
-    """One training and everything that is measured of it.
+    """A training run and all tests of it.
 
     Attributes:
-        key: hash of the whole configuration but for the folder: ablations share a training that they have in common.
+        key: hash of the whole configuration without the folder, so that ablations share equal training runs.
+        seed: seed of the training.
+        overrides: settings that differ from the base configuration.
         measured: names of ablation, arm and test, with the options of ``idm evaluate``.
     """
 
@@ -47,10 +49,10 @@ class Job:
 
 
 def ablations(names: list[str] | None = None) -> list[Ablation]:
-    """The ablations of this folder, or those of the given names, in their order.
+    """Read all ablations of this folder, or those of the given names, in the given order.
 
     Raises:
-        ValueError: there is none of a name.
+        ValueError: there is no ablation of a given name.
     """
     known = {path.stem: path for path in sorted(FOLDER.glob("*.yaml")) if path != BASE}
     unknown = [name for name in names or [] if name not in known]
@@ -65,11 +67,12 @@ def _read(path: Path) -> Ablation:
 
 
 def jobs(chosen: list[Ablation], budget: float | None, extra: list[str]) -> list[Job]:
-    """All trainings, each once, in an order that depends on the arguments only.
+    """Return all training runs, each once, in an order that depends only on the arguments.
 
     Args:
-        budget: core-minutes of a training of the base configuration; steps, warm-up and checkpoints are scaled with it.
-        extra: overrides of every arm.
+        budget: core-minutes for training the base configuration; steps, warm-up and checkpoints scale with it. None
+            keeps the steps of the base configuration.
+        extra: overrides for every arm.
     """
     found: dict[str, Job] = {}
     for ablation in chosen:

@@ -1,8 +1,9 @@
 """Run ablations: ``python experiments/ablations/run.py [NAME ...] -o FOLDER [--budget MINUTES] [--index I]``.
 
-Without names all of them run. Started again it resumes: a training continues from its checkpoint, and what was measured
-is not measured again. ``FOLDER/results`` gets a JSON for each seed of each arm and test; ``table.py FOLDER`` makes the
-table and the plot of them. ``--list`` prints the trainings with their numbers, for a job array of one ``--index`` each.
+Without names, all ablations run. The same command resumes: training continues from its checkpoint, and existing results
+are kept. The script writes a JSON file to ``FOLDER/results`` for each seed of each arm and test. ``table.py FOLDER``
+makes the table and the plot. ``--list`` prints the training runs with their numbers; a job array runs one ``--index``
+per job.
 """
 
 import argparse
@@ -26,15 +27,15 @@ METRICS = "psnr,ssim,sharpness,identity"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="ablations, by the names of their files (default all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="ablations, named as their files (default all)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--budget", type=float, metavar="MINUTES", help="core-minutes of a training (default about 6)")
-    parser.add_argument("--index", type=int, metavar="I", help="run training number I only, from 0")
-    parser.add_argument("--list", action="store_true", help="print the trainings and stop")
-    parser.add_argument("--data", default="assets:val", help="faces to test on, as of idm evaluate")
-    parser.add_argument("--num-images", type=int, help="how many of them (default all)")
-    parser.add_argument("--metrics", default=METRICS, help=f"what is measured, as of idm evaluate (default {METRICS})")
-    parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="settings of every training")
+    parser.add_argument("--budget", type=float, metavar="MINUTES", help="core-minutes per training (default about 6)")
+    parser.add_argument("--index", type=int, metavar="I", help="run only training run number I, counted from 0")
+    parser.add_argument("--list", action="store_true", help="print the training runs and stop")
+    parser.add_argument("--data", default="assets:val", help="faces to test on, as for idm evaluate")
+    parser.add_argument("--num-images", type=int, help="number of faces to test on (default all)")
+    parser.add_argument("--metrics", default=METRICS, help=f"metrics, as for idm evaluate (default {METRICS})")
+    parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="settings of every training run")
     arguments = parser.parse_args()
     if arguments.budget is not None and arguments.budget <= 0:
         parser.error(f"--budget must be above 0, got {arguments.budget:g}")
@@ -47,14 +48,14 @@ def main() -> None:
             print(f"{number:3} {job.key} {job.num_steps} steps, {len(job.measured)} tests: {' '.join(job.overrides)}")
         return
     if arguments.index is not None and not 0 <= arguments.index < len(todo):
-        parser.error(f"--index must lie in 0..{len(todo) - 1}, got {arguments.index}")
+        parser.error(f"--index must be in 0..{len(todo) - 1}, got {arguments.index}")
     quieten_libraries()
     for job in todo if arguments.index is None else [todo[arguments.index]]:
         run(job, arguments)
 
 
 def run(job: Job, arguments: argparse.Namespace) -> None:
-    """One training, unless it is complete, and all of its tests that have no result yet."""
+    """Train unless the run is complete, then run all of its tests that have no result yet."""
     results = {
         entry: arguments.output / "results" / f"{job.key}_{number:02d}.json" for number, entry in enumerate_tests(job)
     }
@@ -75,7 +76,7 @@ def run(job: Job, arguments: argparse.Namespace) -> None:
 
 
 def enumerate_tests(job: Job) -> list[tuple[int, tuple[str, str, str, tuple[str, ...]]]]:
-    """The tests of a job with numbers that do not depend on which other ablations were asked for."""
+    """Number the tests of a job, independently of the other selected ablations."""
     entries = [(ablation, arm, test, tuple(options)) for ablation, arm, test, options in job.measured]
     names = [ablation.name for ablation in ablations()]
     counts: dict[str, int] = {}
@@ -88,12 +89,12 @@ def enumerate_tests(job: Job) -> list[tuple[int, tuple[str, str, str, tuple[str,
 
 
 def evaluate(folder: Path, options: list[str], arguments: argparse.Namespace) -> dict[str, object]:
-    """What ``idm evaluate`` measures of a training on the same faces and degradations, with the scores of each face."""
+    """Run ``idm evaluate`` on a training run and return its result with the scores of each face."""
     output = folder / "evaluation"
     command = ["evaluate", f"--model={folder}", f"--data={arguments.data}", f"--metrics={arguments.metrics}"]
     number = [] if arguments.num_images is None else [f"--num-images={arguments.num_images}"]
     if run_idm(build_parser().parse_args([*command, *number, *options, "-o", str(output)])) != 0:
-        sys.exit(1)  # the message is on the screen
+        sys.exit(1)  # idm evaluate has printed the message
     result = json.loads((output / "metrics.json").read_text())
     with (output / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

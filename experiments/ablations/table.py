@@ -1,9 +1,9 @@
-"""Table and plot of ablations: ``python experiments/ablations/table.py FOLDER``.
+"""Make the table and the plot of ablations: ``python experiments/ablations/table.py FOLDER``.
 
-It makes ``FOLDER/ablations.md``, ``.png`` and ``.json`` of what ``run.py`` left in ``FOLDER/results``. Each row is
-compared with the first one of its ablation, face by face, after the mean over seeds; the interval is over faces, and
-the difference of each seed stands beside it. The JSON holds the same numbers, and of every training its configuration's
-hash, seed, steps, time, commit and machine, without the scores of the single faces.
+The script writes ``FOLDER/ablations.md``, ``.png`` and ``.json`` from the results of ``run.py`` in ``FOLDER/results``.
+Each row is compared with the first row of its ablation by paired differences per face, averaged over the seeds. The
+interval is over faces, and the difference of each seed is stated beside it. The JSON file holds the same numbers and,
+for every training run, the hash of its configuration, seed, steps, time, commit and machine, without scores per face.
 """
 
 import argparse
@@ -20,14 +20,14 @@ from idm.evaluation.statistics import mean_and_interval
 from idm.io.atomic import write_json, write_text
 
 Key = tuple[str, str, str]  # ablation, arm, test
-Results = dict[Key, list[dict[str, Any]]]  # one for each seed
+Results = dict[Key, list[dict[str, Any]]]  # one entry per seed
 TRAINING = ("config", "seed", "training_seconds", "training_processor_seconds")
 SHARED = ("steps", "budget", "settings", "num_images", "data", "preset", "commit", "machine")
 Difference = tuple[float, float | None, float | None]
 
 
 def read(folder: Path) -> Results:
-    """All results, those of one row in the order of their seeds."""
+    """Read all results; those of a row are sorted by seed."""
     rows: Results = defaultdict(list)
     for path in sorted((folder / "results").glob("*.json")):
         result = json.loads(path.read_text())
@@ -36,13 +36,16 @@ def read(folder: Path) -> Results:
 
 
 def difference(row: list[dict[str, Any]], first: list[dict[str, Any]], metric: str) -> tuple[Difference, list[float]]:
-    """Mean difference of two rows of the same seeds with its interval over faces, and the difference of each seed."""
+    """Return the mean difference of two rows with its interval over faces, and the difference of each seed.
+
+    Both rows must have the same seeds.
+    """
     each = np.subtract([result["scores"][metric] for result in row], [result["scores"][metric] for result in first])
     return mean_and_interval(each.mean(axis=0)), each.mean(axis=1).tolist()
 
 
 def finished(keys: list[Key], rows: Results) -> list[Key]:
-    """Those of an ablation's rows that have all seeds of its first one, in their order; none without the first."""
+    """Return the rows of an ablation that have the same seeds as its first row; none if the first row is missing."""
     if keys[0] not in rows:
         return []
     seeds = [result["seed"] for result in rows[keys[0]]]
@@ -50,7 +53,7 @@ def finished(keys: list[Key], rows: Results) -> list[Key]:
 
 
 def render(rows: Results) -> str:
-    """The Markdown of all ablations that have results."""
+    """Return the tables of all ablations that have results, as Markdown."""
     parts = ["# Ablations\n\n`python experiments/ablations/table.py FOLDER` makes this file.\n"]
     for ablation in ablations():
         keys = [(ablation.name, arm, test) for arm in ablation.arms for test in ablation.tests]
@@ -79,7 +82,7 @@ def render(rows: Results) -> str:
 
 
 def summary(rows: Results) -> list[dict[str, Any]]:
-    """Every row of the table in numbers, with the provenance of its trainings."""
+    """Return the numbers of all rows, with the provenance of their training runs."""
     found = []
     for ablation in ablations():
         keys = [(ablation.name, arm, test) for arm in ablation.arms for test in ablation.tests]
@@ -106,7 +109,7 @@ def _cells(row: list[dict[str, Any]], first: list[dict[str, Any]], metric: str, 
 
 
 def plot(rows: Results, path: Path, metric: str = "psnr") -> None:
-    """The difference of every row in one metric, with its interval."""
+    """Plot the difference of every row in one metric, with its interval."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""Restoring with PyTorch, ONNX Runtime and OpenVINO: seconds per face, and what the other programs change in it.
+"""Compare PyTorch, ONNX Runtime and OpenVINO: seconds per restored face, and differences in the restored faces.
 
 ``[IDM_ASSETS=...] python experiments/benchmarks/backends.py [--rounds N] [-o FILE]``; without IDM_ASSETS the
 quality is measured on synthetic faces.
@@ -32,7 +32,7 @@ from idm.restorers.saved import load_idm
 
 CPU = torch.device("cpu")
 BATCH_SIZES = (1, 8)
-NUM_STEPS = 4  # the box's own
+NUM_STEPS = 4  # the default of idm-faces-128
 SEED = 1234
 
 
@@ -58,7 +58,7 @@ CASES = (MODEL, FACES64.name)
 
 
 def build(case: str, variant: Variant) -> IDM:
-    """The model as ``idm restore --backend`` sets it up; faces64's weights are random."""
+    """Build the model as ``idm restore --backend`` does; faces64 has random weights."""
     if case == FACES64.name:
         config = FACES64.load()
         idm = build_idm(config, build_denoiser(config))
@@ -79,7 +79,7 @@ def prepare(case: str, variant: Variant) -> Turn:
     seconds_to_build = time.perf_counter() - begin
 
     def turn(batch_size: int) -> float:
-        """Seconds per face of a whole chain; for 0 faces those that building took."""
+        """Return the seconds per face of a whole chain or, for a batch size of 0, the seconds to build the model."""
         if batch_size == 0:
             return seconds_to_build
         lq = torch.rand(batch_size, 3, idm.image_size, idm.image_size)
@@ -91,7 +91,7 @@ def prepare(case: str, variant: Variant) -> Turn:
 
 
 def compare(case: str, num_rounds: int) -> dict[str, Any]:
-    """One case's rows of the result."""
+    """Measure all variants of one case."""
     with ExitStack() as stack:
         workers = start(stack, {variant.name: partial(prepare, case, variant) for variant in VARIANTS})
         to_build = take_turns(workers, 0, 1)
@@ -115,7 +115,7 @@ def compare(case: str, num_rounds: int) -> dict[str, Any]:
 
 
 def quality(num_faces: int) -> dict[str, Any]:
-    """How the box's restored faces differ from those of PyTorch in float32, in 8-bit levels and in PSNR."""
+    """Compare faces restored by idm-faces-128 with those of PyTorch in float32, in 8-bit levels and in PSNR."""
     idms = {variant.name: build(CASES[0], variant) for variant in VARIANTS}
     size = idms[BASELINE.name].image_size
     if "IDM_ASSETS" in os.environ:
@@ -148,7 +148,7 @@ def quality(num_faces: int) -> dict[str, Any]:
 
 
 def _restore(idm: IDM, lq: Tensor) -> np.ndarray:
-    """Faces in eights, b h w c in [0, 1]."""
+    """Restore faces in batches of eight; the result is (b, h, w, c) in [0, 1]."""
     parts = [idm.restore(part, range(8 * i, 8 * i + len(part))) for i, part in enumerate(lq.split(8))]
     return torch.cat(parts).permute(0, 2, 3, 1).numpy()
 
@@ -156,12 +156,12 @@ def _restore(idm: IDM, lq: Tensor) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds")
-    parser.add_argument("--faces", type=int, default=32, help="faces on which quality is measured")
+    parser.add_argument("--faces", type=int, default=32, help="number of faces for the quality")
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the result")
     arguments = parser.parse_args()
     quieten_libraries()
     share_cores(1)
-    load_average = os.getloadavg()[0]  # what else runs on the machine
+    load_average = os.getloadavg()[0]  # before the benchmark adds its own load
     result = {
         "num_steps": NUM_STEPS,
         "rounds": arguments.rounds,

@@ -1,4 +1,4 @@
-"""Is training as fast as it was? The working tree against a commit, by the training command, in alternating rounds.
+"""Compare the training speed of the working tree with that of a commit, in alternating runs of the training command.
 
 ``python experiments/benchmarks/before_after.py COMMIT [--config FILE] [--rounds N] [-o FILE] [section.key=value ...]``
 """
@@ -17,20 +17,20 @@ from idm.io.machine import provenance
 
 
 def check_out(commit: str, folder: Path) -> None:
-    """The files of a commit."""
+    """Extract the files of a commit into a folder."""
     archive = subprocess.run(["git", "archive", commit], cwd=REPOSITORY, capture_output=True, check=True)
     subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("commit", help="what to compare with")
-    parser.add_argument("--config", default="configs/faces64.yaml", help="must be in both (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=4, help="of one run each (default %(default)s)")
+    parser.add_argument("commit", help="commit to compare with")
+    parser.add_argument("--config", default="configs/faces64.yaml", help="must exist in both (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=4, help="rounds of one run each (default %(default)s)")
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the result")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings of both")
     arguments = parser.parse_intermixed_args()
-    load_average = os.getloadavg()[0]  # what else runs on the machine
+    load_average = os.getloadavg()[0]  # before the benchmark adds its own load
     rates: dict[str, list[float]] = {"before": [], "after": []}
     with tempfile.TemporaryDirectory() as folder:
         check_out(arguments.commit, Path(folder))

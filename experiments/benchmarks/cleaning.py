@@ -1,6 +1,6 @@
-"""Cleaning: what reading, judging and storing cost on top of plain sampling with the same model and chain.
+"""Measure the overhead of cleaning: reading, judging and storing, relative to sampling with the same model and chain.
 
-Seconds are the processor's, on one thread: what is done beside the sampling counts, other programs' work does not.
+Seconds are processor time on one thread, which includes work in parallel to sampling and excludes other programs.
 
 ``python experiments/benchmarks/cleaning.py [--rounds N] [--num-faces N] [-o FILE]``; faces and the weights of the
 identity network come from IDM_ASSETS.
@@ -34,7 +34,7 @@ SAMPLING, CLEANING = "sampling", "cleaning"
 
 
 def prepare(case: Case) -> tuple[IDM, FolderFaces]:
-    """The case's model with random weights, and faces of its size."""
+    """Build the model of a case with random weights, and open faces of its size."""
     keep_freed_memory()
     share_cores(1)
     config = case.load()
@@ -43,7 +43,7 @@ def prepare(case: Case) -> tuple[IDM, FolderFaces]:
 
 
 def prepare_sampling(case: Case, num_faces: int) -> Turn:
-    """Restoring alone, from faces in memory."""
+    """Prepare the restoration alone, of faces in memory."""
     idm, faces = prepare(case)
     x_d = torch.stack([hwc_to_chw(from_uint8(faces[i].image)) for i in range(num_faces)])
 
@@ -59,9 +59,9 @@ def prepare_sampling(case: Case, num_faces: int) -> Turn:
 
 
 def prepare_cleaning(case: Case, num_faces: int) -> Turn:
-    """A whole job: JPEG files in, a parquet shard out."""
+    """Prepare a whole job, from JPEG files to a parquet shard."""
     idm, faces = prepare(case)
-    identity = load_identity(mirrored=False, dtype=idm.denoiser.dtype)  # as idm clean
+    identity = load_identity(mirrored=False, dtype=idm.denoiser.dtype)  # as in idm clean
 
     def turn(num_steps: int) -> float:
         idm.chain = idm.chain.changed(num_steps=num_steps)
@@ -84,7 +84,7 @@ def prepare_cleaning(case: Case, num_faces: int) -> Turn:
 
 
 def compare(case: Case, all_steps: list[int], num_faces: int, num_rounds: int) -> list[dict[str, Any]]:
-    """Rows of one case, a chain each; the overhead is the median of the rounds' own."""
+    """Measure one case with each number of steps; the overhead is the median over the rounds."""
     rows = []
     with ExitStack() as stack:
         makers = {SAMPLING: prepare_sampling, CLEANING: prepare_cleaning}

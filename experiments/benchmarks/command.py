@@ -1,4 +1,4 @@
-"""Throughput of the training command itself, as its log states it."""
+"""Throughput of the training command, according to its log."""
 
 import json
 import os
@@ -25,14 +25,19 @@ def throughput(
     environment: Mapping[str, str] | None = None,
     before: Callable[[], None] | None = None,
 ) -> float:
-    """Images per second of a short training on procedural faces, the median over the rows of its log but the first.
+    """Return the images per second of a short training on procedural faces.
+
+    This is the median over the rows of the log, without the first one.
 
     Args:
         code: the checkout whose ``train_idm.py`` and configurations are used.
-        before: is called in the new process, before the command.
+        config: path of the configuration in the checkout.
+        overrides: settings of the run, as ``section.key=value``.
+        environment: additional environment variables.
+        before: function to call in the new process, before the command.
 
     Raises:
-        RuntimeError: the command failed; the message is what it said.
+        RuntimeError: the command failed; the message holds the end of its error output.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "train_idm.py", "--config", config, f"output_dir={folder}/run", *SHORT, *overrides]

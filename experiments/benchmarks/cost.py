@@ -1,10 +1,11 @@
-"""What a restorer costs: parameters, floating-point operations, seconds and memory of one face of its own size.
+"""Measure the cost of restorers: parameters, floating-point operations, seconds and memory for one face of their size.
 
 ``python experiments/benchmarks/cost.py [NAME ...] [--rounds N] [-o FILE]``
 
-A restorer is given as to ``idm compare``: idm@1, gfpgan, or a label with a path. Each has a process of its own on one
-thread, in the precision that the commands choose there, and they take turns; seconds are the processor's. Without its
-weights GFP-GAN is measured with random ones, which cost the same; others are a gap with the command that gets theirs.
+Restorers are named as for ``idm compare``: idm@1, gfpgan, or a label with a path. Each restorer runs on one thread in
+its own process, in the precision that the commands use, and the processes take turns. Seconds are processor time. If
+the weights of GFP-GAN are missing, it is measured with random weights, which have the same cost. Other restorers
+without weights are gaps with the command that fetches the weights.
 """
 
 import argparse
@@ -34,7 +35,7 @@ CPU = torch.device("cpu")
 
 
 def load(name: str) -> Loaded:
-    """A restorer on the CPU.
+    """Load a restorer on the CPU.
 
     Raises:
         FileNotFoundError: its weights are missing.
@@ -60,21 +61,24 @@ def restore(restorer: Restorer) -> None:
 
 
 def gflop(restorer: Restorer) -> float:
-    """10^9 floating-point operations of restoring one face, all steps of a chain; a multiply-add counts as two."""
+    """Count the floating-point operations of restoring one face with the whole chain, in 10^9.
+
+    A multiply-add counts as two operations.
+    """
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         restore(restorer)
     return counter.get_total_flops() / 1e9
 
 
 def prepare(name: str) -> Turn:
-    """A restorer that is warm, in this process."""
+    """Load a restorer and warm it up."""
     keep_freed_memory()
     share_cores(1)
     restorer = load(name).restorer
     restore(restorer)
 
     def turn(request: Any) -> float:
-        """The processor's seconds for a face: other programs' work does not count."""
+        """Return the processor time of one face in seconds, which excludes the work of other programs."""
         begin = time.process_time()
         restore(restorer)
         return time.process_time() - begin
@@ -83,7 +87,7 @@ def prepare(name: str) -> Turn:
 
 
 def measure(names: list[str], num_rounds: int) -> list[dict[str, Any]]:
-    """A row for each restorer; "missing" is the command that gets the weights of one that could not be measured."""
+    """Return a row for each restorer. If its weights are missing, "missing" holds the command that fetches them."""
     rows: dict[str, dict[str, Any]] = {name: {"label": name.partition("=")[0]} for name in names}
     for name in NAMED.keys() & rows.keys() - {"gfpgan"}:
         try:
@@ -98,7 +102,7 @@ def measure(names: list[str], num_rounds: int) -> list[dict[str, Any]]:
             rows[name]["all_seconds_per_face"] = seconds[name]
             rows[name]["seconds_per_face"] = median(seconds[name])
             rows[name]["peak_memory_mb"] = workers[name].peak_memory()
-    for name in found:  # last, for a worker's peak memory begins at what this process has ever held
+    for name in found:  # last, because a worker's peak memory starts at this process's peak so far
         loaded = load(name)
         rows[name] |= {**loaded.metadata, "gflop_per_face": gflop(loaded.restorer)}
     return list(rows.values())
@@ -111,7 +115,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the result")
     arguments = parser.parse_args()
     share_cores(1)
-    load_average = os.getloadavg()[0]  # what else runs on the machine
+    load_average = os.getloadavg()[0]  # before the benchmark adds its own load
     rows = measure(list(arguments.names), arguments.rounds)
     precision = str(inference_dtype(CPU)).removeprefix("torch.")
     result = {"rounds": arguments.rounds, "load_average": load_average, "precision": precision, "rows": rows}

@@ -1,7 +1,7 @@
-"""Training pairs per second from a folder of JPEGs, next to what the training step consumes.
+"""Measure the training pairs per second from a folder of JPEG files, and the rate at which training consumes them.
 
 ``IDM_ASSETS=... python experiments/benchmarks/data_loading.py [--faces N] [-o FILE]``; without IDM_ASSETS the
-folder is filled with synthetic faces first.
+script first fills a folder with synthetic faces.
 """
 
 import argparse
@@ -28,27 +28,28 @@ from idm.data.synthetic import synthetic_face
 from idm.io.images import write_image
 from idm.io.machine import keep_freed_memory, provenance, share_cores
 
-FILE_SIZE = 256  # of the JPEGs
+FILE_SIZE = 256  # side of the JPEG files in pixels
 FACES256 = replace(
     FACES128, name="faces256", overrides=("data.image_size=256", "denoiser.patch_size=4")
-)  # there is no such configuration: faces128's network on larger patches
+)  # the network of faces128 on larger patches, which is not a shipped configuration
 
 
 def write_faces(folder: Path, num_faces: int) -> None:
-    """Synthetic faces as JPEG files."""
+    """Write synthetic faces as JPEG files."""
     for index in range(num_faces):
         write_image(folder / f"{index:06d}.jpg", synthetic_face(0, index, FILE_SIZE).image)
 
 
 def loading_rates(case: Case, folder: Path, num_faces: int, num_workers: int) -> dict[str, Any]:
-    """Pairs per second of the first epoch, which decodes the files, and of the second, which has them cached."""
+    """Return the pairs per second of the first epoch, which decodes the files, and of the second, which reads the
+    cache."""
     config = case.load()
     source = Cached(Part(FolderFaces(folder, config.data.image_size), range(num_faces)))
     pairing = Pairing(build_recipe(config.degradation), config.seed, config.data.flip_probability)
     num_batches = num_faces // BATCH_SIZE
     share = Share(BATCH_SIZE)
     batches = training_batches(source, pairing, share, first=0, num_workers=num_workers, pin=False)
-    next(batches)  # starts the worker
+    next(batches)  # start the worker
     rates = {}
     for name, count in (("cold", num_batches - 1), ("warm", num_batches)):
         begin = time.perf_counter()
@@ -59,7 +60,7 @@ def loading_rates(case: Case, folder: Path, num_faces: int, num_workers: int) ->
 
 
 def training_rate(case: Case) -> float:
-    """Images per second that the training step consumes when data cost nothing."""
+    """Return the images per second of the training step alone, without data loading."""
     with ExitStack() as stack:
         workers = start(stack, {"idm": partial(prepare_ours, case)})
         take_turns(workers, 2, 1)  # warm up
@@ -68,7 +69,7 @@ def training_rate(case: Case) -> float:
 
 
 def measure(case: Case, folder: Path, num_faces: int) -> dict[str, Any]:
-    """One size's row of the result."""
+    """Measure one image size."""
     return {
         "image_size": case.load().data.image_size,
         "training_images_per_second": training_rate(case),
@@ -78,12 +79,12 @@ def measure(case: Case, folder: Path, num_faces: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--faces", type=int, default=256, help="faces of an epoch; whole batches")
+    parser.add_argument("--faces", type=int, default=256, help="faces per epoch, a multiple of the batch size")
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the result")
     arguments = parser.parse_args()
     if arguments.faces < 2 * BATCH_SIZE or arguments.faces % BATCH_SIZE:
         parser.error(f"--faces must be a multiple of {BATCH_SIZE} and at least {2 * BATCH_SIZE}")
-    load_average = os.getloadavg()[0]  # what else runs on the machine
+    load_average = os.getloadavg()[0]  # before the benchmark adds its own load
     keep_freed_memory()
     share_cores(1)
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,8 +1,8 @@
-"""Measuring: PSNR, SSIM and identity of pairs of 256 px, beside decoding the files and beside pyiqa image by image.
+"""Measure the speed of PSNR, SSIM and identity on pairs of 256 px, compared with decoding alone and with pyiqa.
 
-Seconds are the processor's, on one thread, so that other programs' work does not count. pyiqa is called as its
-documentation does, with the paths of two files; it has no metric of identity. The identity network has random weights,
-which cost the same.
+Seconds are processor time on one thread, so that other programs do not count. pyiqa is called as in its documentation,
+with the paths of two files; it has no identity metric. The identity network has random weights, which have the same
+cost.
 
 ``python experiments/benchmarks/evaluation.py [--rounds N] [--num-pairs N] [-o FILE]``
 """
@@ -34,7 +34,7 @@ Pair = tuple[Path, Path]
 
 
 def write_pairs(folder: Path, number: int) -> list[Pair]:
-    """Procedural faces as PNG files, each beside a noisy copy."""
+    """Write procedural faces and a noisy copy of each as PNG files."""
     rng = np.random.default_rng(0)
     pairs = []
     for i in range(number):
@@ -51,7 +51,7 @@ def decode(pair: Pair) -> list[np.ndarray]:
 
 
 def variants() -> dict[str, Callable[[Pair], object]]:
-    """What is done with each pair of files."""
+    """Return the functions to time by name; each takes a pair of files."""
     import pyiqa
 
     mobilefacenet = MobileFaceNet().eval().requires_grad_(False)

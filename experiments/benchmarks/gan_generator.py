@@ -1,4 +1,4 @@
-"""Restoring a 512 px face with GFP-GAN: our network against spandrel's, which holds the same weights.
+"""Compare our GFP-GAN with spandrel's, which has the same architecture, on restoring a 512 px face.
 
 ``python experiments/benchmarks/gan_generator.py [--rounds N] [-o FILE]``
 """
@@ -27,7 +27,7 @@ IMAGE_SIZE = 512
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of a comparison."""
+    """A network with its settings: one row of the comparison."""
 
     network: Literal["spandrel", "gan_baseline"]
     settings: str
@@ -50,13 +50,13 @@ VARIANTS = (
 
 
 def ours(channel_multiplier: int) -> GFPGAN:
-    """Our network with random weights, the same in every process."""
+    """Build our network with random weights, the same in every process."""
     torch.manual_seed(0)
     return GFPGAN(IMAGE_SIZE, channel_multiplier=channel_multiplier).eval().requires_grad_(False)
 
 
 def theirs(channel_multiplier: int) -> torch.nn.Module:
-    """spandrel's network; random weights too."""
+    """Build spandrel's network, also with random weights."""
     from spandrel.architectures.GFPGAN import GFPGAN as SpandrelGFPGAN
 
     torch.manual_seed(0)
@@ -71,7 +71,7 @@ def face(batch_size: int = 1) -> Tensor:
 
 
 def prepare(variant: Variant, channel_multiplier: int) -> Turn:
-    """A network that is warm, in this process; stored noise in both, so that neither draws any."""
+    """Build a network and warm it up. Both networks use stored noise, so that neither draws any."""
     if variant.keep_memory:
         keep_freed_memory()
     share_cores(1)
@@ -84,7 +84,7 @@ def prepare(variant: Variant, channel_multiplier: int) -> Turn:
 
     @torch.inference_mode()
     def turn(request: Any) -> float:
-        """Seconds for a face."""
+        """Return the seconds for one face."""
         begin = time.perf_counter()
         restore()
         return time.perf_counter() - begin
@@ -94,7 +94,7 @@ def prepare(variant: Variant, channel_multiplier: int) -> Turn:
 
 
 def compare(channel_multiplier: int, num_rounds: int) -> dict[str, Any]:
-    """One case's rows of the result."""
+    """Measure all variants with one channel multiplier."""
     variants = {variant.name: variant for variant in VARIANTS}
     with ExitStack() as stack:
         workers = start(stack, {name: partial(prepare, v, channel_multiplier) for name, v in variants.items()})
@@ -115,7 +115,8 @@ def compare(channel_multiplier: int, num_rounds: int) -> dict[str, Any]:
 
 @torch.inference_mode()
 def bfloat16_deviation(channel_multiplier: int) -> float:
-    """Root mean square of bfloat16's restored face minus float32's, over the latter's standard deviation."""
+    """Return the RMS difference between faces restored in bfloat16 and float32, relative to the latter's standard
+    deviation."""
     network = ours(channel_multiplier)
     expected = network(face())[0]
     deviation = network.bfloat16()(face().bfloat16())[0].float() - expected
@@ -128,9 +129,9 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the result")
     arguments = parser.parse_args()
     share_cores(1)
-    load_average = os.getloadavg()[0]  # what else runs on the machine
+    load_average = os.getloadavg()[0]  # before the benchmark adds its own load
     cases = [compare(channel_multiplier, arguments.rounds) for channel_multiplier in (2, 1)]
-    for case in cases:  # last, for a worker's peak memory begins at what this process has ever held
+    for case in cases:  # last, because a worker's peak memory starts at this process's peak so far
         case["bfloat16_deviation"] = bfloat16_deviation(case["channel_multiplier"])
     result = {
         "image_size": IMAGE_SIZE,

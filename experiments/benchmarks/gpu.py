@@ -1,12 +1,12 @@
-"""Training steps on GPUs: throughput, share of the peak, memory and waiting for data, by batch and checkpointing.
+"""Measure training on GPUs by batch size: throughput, share of peak performance, memory, and time waiting for data.
 
     python experiments/benchmarks/gpu.py --config configs/ffhq512.yaml -o FILE
     accelerate launch --config_file configs/accelerate/gpu8.yaml experiments/benchmarks/gpu.py --config ... -o FILE
 
-Our Denoiser is measured with and without gradient checkpointing, beside diffusers' UNet2DModel of the same widths.
-The batch is that of each process; a batch that does not fit has no numbers. The share of the peak counts the FLOPs of
-three forward passes (what checkpointing computes again is not counted) against those of a large bfloat16 product of
-matrices on the same GPU. Without a GPU the script runs on the CPU, so that it can be tested.
+Our Denoiser is measured with and without gradient checkpointing, and diffusers' UNet2DModel with the same widths. Batch
+sizes are per process; a batch that does not fit into memory has no numbers. The share of peak performance is the FLOPs
+of three forward passes per second (recomputation by checkpointing does not count) over those of a large bfloat16 matrix
+product on the same GPU. Without a GPU the script runs on the CPU, so that it can be tested.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from idm.data.sources import SyntheticFaces
 from idm.io.machine import provenance, set_gpu_arithmetic
 
 PASSES = 3  # a backward pass costs about two forward passes
-NUM_FACES = 64  # procedural; every epoch degrades them anew
+NUM_FACES = 64  # procedural faces; every epoch degrades them again
 
 Forward = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 
@@ -51,7 +51,7 @@ def wait(device: torch.device) -> None:
 
 
 def peak_tflops(device: torch.device) -> float:
-    """Of a product of bfloat16 matrices, the best of a few."""
+    """Measure the peak TFLOP/s as the best of ten products of bfloat16 matrices."""
     side = 8192 if device.type == "cuda" else 512
     a, b = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
     seconds = []
@@ -67,7 +67,7 @@ def peak_tflops(device: torch.device) -> float:
 def seconds_per_step(
     accelerator: Accelerator, network: nn.Module, forward: Forward, size: int, batch: int, num_steps: int
 ) -> tuple[float, float] | None:
-    """(seconds of a step, GB of memory at most); None if the batch does not fit."""
+    """Return (seconds per step, peak memory in GB), or None if the batch does not fit into memory."""
     device = accelerator.device
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
     network, optimizer = accelerator.prepare(network, optimizer)
@@ -77,7 +77,7 @@ def seconds_per_step(
     try:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        for _ in range(3 + num_steps):  # the first ones choose algorithms
+        for _ in range(3 + num_steps):  # the first three warm up
             wait(device)
             begin = time.perf_counter()
             with accelerator.autocast():
@@ -94,12 +94,12 @@ def seconds_per_step(
 
 
 def seconds_per_batch(config: IDMConfig, batch: int, num_batches: int) -> float:
-    """What preparing a batch takes with the configuration's workers, when nothing else is done."""
+    """Return the seconds to prepare a batch with the workers of the configuration, without training."""
     source = SyntheticFaces(NUM_FACES, 0, config.data.image_size)
     pairing = Pairing(build_mixture(config.degradation), 0, config.data.flip_probability)
     workers = config.data.num_workers
     batches = training_batches(source, pairing, Share(batch), first=0, num_workers=workers, pin=False)
-    for _ in range(1 + 2 * workers):  # prefetched ones cost nothing
+    for _ in range(1 + 2 * workers):  # skip the prefetched batches
         next(batches)
     begin = time.perf_counter()
     for _ in range(num_batches):
@@ -114,7 +114,7 @@ def build(name: str, config: IDMConfig) -> Any:
 
 
 def measure(config: IDMConfig, accelerator: Accelerator, batches: list[int], num_steps: int) -> list[dict[str, Any]]:
-    """A row for each network and batch."""
+    """Return a row for each network and batch size."""
     size, peak = config.data.image_size, peak_tflops(accelerator.device)
     rows = []
     for name, forward, checkpointing in (("idm", ours, False), ("idm", ours, True), ("diffusers", theirs, False)):
@@ -141,7 +141,10 @@ def measure(config: IDMConfig, accelerator: Accelerator, batches: list[int], num
 def measure_data(
     config: IDMConfig, batches: list[int], num_batches: int, rows: list[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """For each batch what preparing it takes, and the share of the fastest step's time that waits for it."""
+    """Return, for each batch size, the seconds to prepare a batch and the share of time that training waits for it.
+
+    The share is relative to the fastest step with this batch size.
+    """
     found = []
     for batch in batches:
         seconds = seconds_per_batch(config, batch, num_batches)
@@ -154,8 +157,8 @@ def measure_data(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32], help="of a process")
-    parser.add_argument("--steps", type=int, default=10, help="that are timed")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32], help="batch sizes per process")
+    parser.add_argument("--steps", type=int, default=10, help="number of timed steps")
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the result")
     arguments = parser.parse_args()
     config = load_config(arguments.config, IDMConfig, [])

@@ -1,9 +1,9 @@
-"""How large is an installation? MiB and distributions that the base and each extra bring, as installed here.
+"""Measure the size of an installation: MiB and number of distributions of the base and of each extra.
 
 ``python experiments/benchmarks/installed.py``
 
-Follows the requirements that the installed distributions state, from those of ``pyproject.toml``, and adds the sizes of
-the files that each of them recorded. A package that is not installed here is named and counts nothing.
+The script follows the requirements of the installed distributions, starting with those of ``pyproject.toml``, and adds
+the sizes of the files that they recorded. Packages that are not installed are listed and do not count.
 """
 
 import tomllib
@@ -19,7 +19,7 @@ EXTRAS = PROJECT["optional-dependencies"]
 
 
 def closure(requirements: Sequence[str]) -> tuple[set[str], set[str]]:
-    """The distributions that requirements bring: (installed here, missing here)."""
+    """Return the distributions that the requirements need, directly or indirectly, as (installed, missing)."""
     there: set[str] = set()
     missing: set[str] = set()
     waiting, seen = [(Requirement(text), "") for text in requirements], set()
@@ -44,6 +44,7 @@ def closure(requirements: Sequence[str]) -> tuple[set[str], set[str]]:
 
 
 def mebibytes(names: set[str]) -> float:
+    """Return the size of all files of the distributions in MiB."""
     paths = [Path(str(file.locate())) for name in names for file in distribution(name).files or ()]
     return sum(path.stat().st_size for path in paths if path.exists()) / 2**20
 
@@ -53,7 +54,7 @@ def main() -> None:
     torch, _ = closure(["torch"])
     print("| | MiB | distributions | not installed here |\n|---|---|---|---|")
     print(f"| base | {mebibytes(base):.0f} | {len(base)} | {', '.join(sorted(missing))} |")
-    print(f"| of it torch | {mebibytes(torch):.0f} | {len(torch)} | |")
+    print(f"| of which torch | {mebibytes(torch):.0f} | {len(torch)} | |")
     for name in EXTRAS:
         more, missing = closure(EXTRAS[name])
         more -= base

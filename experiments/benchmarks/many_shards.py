@@ -1,9 +1,9 @@
-"""A cleaning job of FFHQ's size on 64 processes, without networks: what the bookkeeping costs.
+"""Measure the bookkeeping of a cleaning job of FFHQ's size on 64 processes, without networks.
 
-Faces are small noise and the restorer changes them a little, so that what is measured is reading, judging, storing, the
-sharing out of the shards and the assembly of the manifest. The processes' shares are worked off one after another in
-this process, in the order in which :func:`idm.extrinsic.job.run_job` deals them out. One of them is stopped in the
-middle of its share and begins anew.
+Faces are small noise images and the restorer changes them slightly, so only reading, judging, storing, the distribution
+of shards and the assembly of the manifest are measured. This process works through the shares of all processes in turn,
+in the order in which :func:`idm.extrinsic.job.run_job` assigns them. One of them is stopped in the middle of its share
+and restarted.
 
 ``python experiments/benchmarks/many_shards.py [--faces N] [--processes N] [-o FILE]``
 """
@@ -35,7 +35,7 @@ SEED = 0
 
 
 class Noise:
-    """Pictures that follow from their number."""
+    """A source of noise images; each depends only on its index."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -49,7 +49,7 @@ class Noise:
 
 
 class Smoother:
-    """A restorer that takes the mean of a picture and of the same picture moved by a pixel."""
+    """A restorer that returns the mean of an image and of the same image shifted by a pixel."""
 
     image_size = SIZE
 
@@ -74,7 +74,7 @@ def stop_after(num_faces: int) -> Any:
 
 
 def measure(num_faces: int, num_processes: int, output: Path) -> dict[str, Any]:
-    """The job's seconds by its parts."""
+    """Return the seconds for each part of the job, and the sizes of its results."""
 
     def job() -> Cleaning:
         gate = Gate(min_identity=None)
@@ -102,7 +102,7 @@ def measure(num_faces: int, num_processes: int, output: Path) -> dict[str, Any]:
     summary = finish(output, main.paths, main.about)
     finished = time.perf_counter()
     claim_again = time.perf_counter()
-    job().claim()  # as a job that is started again: all shards are checked, byte by byte
+    job().claim()  # as on a restart, which checks all shards byte by byte
     checked = time.perf_counter()
     assert [entry.index for entry in read_manifest(output)] == list(range(num_faces))
     assert len(cleaned_faces(output, SIZE)) == num_faces

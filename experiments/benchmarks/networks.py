@@ -1,6 +1,6 @@
-"""The networks that are compared: our Denoiser, and diffusers' UNet2DModel of equal FLOPs.
+"""The compared networks: our Denoiser, and diffusers' UNet2DModel with equal FLOPs.
 
-``python experiments/benchmarks/networks.py`` searches the UNet2DModel's widths anew.
+``python experiments/benchmarks/networks.py`` searches the widths of the UNet2DModel again.
 """
 
 from collections.abc import Iterator
@@ -28,12 +28,12 @@ TOLERANCE = 0.03
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison: a shipped configuration, what is changed in it, and the equal UNet2DModel's widths."""
+    """One comparison: a shipped configuration, overrides, and the widths of the UNet2DModel with equal FLOPs."""
 
     name: str
     config: str
     overrides: tuple[str, ...]
-    unet_widths: tuple[int, ...]  # the nearest that main() finds
+    unet_widths: tuple[int, ...]  # the nearest widths that main() finds
 
     def load(self) -> IDMConfig:
         return load_config(CONFIGS / self.config, IDMConfig, list(self.overrides))
@@ -45,7 +45,8 @@ WIDE64 = Case("wide64", "faces64.yaml", ("denoiser.channels=[192,384,576]",), (6
 
 
 def build_unet(image_size: int, widths: tuple[int, ...], head_dim: int = HEAD_DIM) -> UNet2DModel:
-    """6 -> 3 channels; all else is diffusers' own choice but where attention is, and its heads."""
+    """Build a UNet2DModel with 6 -> 3 channels; everything else except attention levels and heads is diffusers'
+    default."""
     sides = [image_size // 2**level for level in range(len(widths))]
     kinds = ["Attn" if side in ATTENTION_RESOLUTIONS else "" for side in sides]
     return UNet2DModel(
@@ -62,7 +63,7 @@ def build_unet(image_size: int, widths: tuple[int, ...], head_dim: int = HEAD_DI
 
 
 def forward_gflop(network: nn.Module, image_size: int) -> float:
-    """10^9 floating-point operations of one forward pass of one image; a multiply-add counts as two."""
+    """Count the floating-point operations of one forward pass of one image, in 10^9; a multiply-add counts as two."""
     network = network.to("meta")
     with torch.device("meta"):
         x = torch.empty(1, 3, image_size, image_size)
@@ -76,10 +77,10 @@ def forward_gflop(network: nn.Module, image_size: int) -> float:
 
 
 def describe(case: Case) -> dict[str, Any]:
-    """Both networks' sizes, for a result file.
+    """Return the sizes of both networks for a result file.
 
     Raises:
-        ValueError: their FLOPs differ by more than 3 %.
+        ValueError: the FLOPs differ by more than 3 %.
     """
     config = case.load()
     size = config.data.image_size
@@ -88,7 +89,7 @@ def describe(case: Case) -> dict[str, Any]:
     gflop = {"idm": forward_gflop(ours, size), "diffusers": forward_gflop(theirs, size)}
     ratio = gflop["diffusers"] / gflop["idm"]
     if abs(ratio - 1) > TOLERANCE:
-        raise ValueError(f"{case.name}: UNet2DModel has {ratio:.3f} times the FLOPs; search its widths anew")
+        raise ValueError(f"{case.name}: UNet2DModel has {ratio:.3f} times the FLOPs; search its widths again")
     return {
         "case": case.name,
         "image_size": size,
@@ -104,7 +105,7 @@ def _millions(network: nn.Module) -> float:
 
 
 def candidates(image_size: int) -> Iterator[tuple[int, ...]]:
-    """Widths that stay or double from level to level down to 8 px, whole heads where there is attention."""
+    """Yield widths that stay or double from level to level down to 8 px, with whole heads at attention levels."""
     num_levels = image_size.bit_length() - 3
     for first, *growth in product((16, 32, 64, 128), *[(1, 2)] * (num_levels - 1)):
         widths = [first]

@@ -1,8 +1,8 @@
 """Workers that take turns.
 
-Each variant lives in a process of its own, because allocator settings are a process's, and because what one
-variant leaves in memory must not slow another one. Only one computes at a time, in interleaved rounds, so
-that the machine's drift meets all of them alike; a speed-up is the median of the rounds' own ratios.
+Each variant runs in its own process, because allocator settings apply to a process, and because memory left by one
+variant must not slow down another. Only one variant computes at a time, in interleaved rounds, so that drift of the
+machine affects all of them alike. A speed-up is the median of the ratios of the rounds.
 """
 
 import json
@@ -18,14 +18,14 @@ from types import TracebackType
 from typing import Any
 
 Turn = Callable[[Any], float]
-"""Does a request's work and gives its seconds."""
+"""Does the work of a request and returns its seconds."""
 
 
 class Worker:
     """A process that prepares a variant and then waits for its turns.
 
     Args:
-        prepare: builds the variant, in the worker; must be picklable.
+        prepare: builds the variant in the worker process; must be picklable.
     """
 
     def __init__(self, prepare: Callable[[], Turn]) -> None:
@@ -46,12 +46,16 @@ class Worker:
         self.process.join()
 
     def __call__(self, request: Any) -> float:
-        """One turn; EOFError if the worker died, which has then said why."""
+        """Run one turn and return its seconds.
+
+        Raises:
+            EOFError: the worker has died; its own error output says why.
+        """
         self.connection.send(request)
         return self.connection.recv()
 
     def peak_memory(self) -> float:
-        """MB of resident memory at most, over what the process held before ``prepare``."""
+        """Return the peak resident memory in MB above the peak before ``prepare``."""
         return self(None)
 
 
@@ -73,13 +77,13 @@ def _peak_memory() -> float:
 
 
 def start(stack: ExitStack, variants: dict[str, Callable[[], Turn]]) -> dict[str, Worker]:
-    """Start all variants' workers and wait until the last is ready."""
+    """Start the workers of all variants and wait until they are ready."""
     workers = {name: Worker(prepare) for name, prepare in variants.items()}
     return {name: stack.enter_context(worker) for name, worker in workers.items()}
 
 
 def take_turns(workers: dict[str, Worker], request: Any, num_rounds: int) -> dict[str, list[float]]:
-    """Each worker's seconds in each round; every other round goes backwards."""
+    """Return the seconds of each worker in each round; every other round runs in reverse order."""
     seconds: dict[str, list[float]] = {name: [] for name in workers}
     for number in range(num_rounds):
         for name in list(workers)[:: -1 if number % 2 else 1]:
@@ -88,13 +92,13 @@ def take_turns(workers: dict[str, Worker], request: Any, num_rounds: int) -> dic
 
 
 def speedup(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
-    """Median, least and greatest ratio of the rounds."""
+    """Return the median, least and greatest ratio of the rounds."""
     ratios = [s / f for s, f in zip(slow, fast, strict=True)]
     return {"median": median(ratios), "min": min(ratios), "max": max(ratios)}
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
-    """Write JSON, numbers rounded to four digits."""
+    """Write JSON with floats rounded to four significant digits."""
     path.write_text(json.dumps(_rounded(result), indent=1) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Restoring: seconds per face of our sampler and denoiser against diffusers' DDIM loop and UNet2DModel.
+"""Compare sampling, in seconds per face: our sampler and denoiser against diffusers' DDIM loop and UNet2DModel.
 
 ``python experiments/benchmarks/sampling.py [--rounds N] [-o FILE]``
 """
@@ -37,7 +37,7 @@ TEN_STEPS = [Chain(batch_size, 10) for batch_size in (1, 8)]
 
 
 def prepare_ours(case: Case) -> Turn:
-    """Our denoiser and sampler with what ``idm restore`` switches on."""
+    """Prepare our denoiser and sampler with the settings of ``idm restore``."""
     keep_freed_memory()
     share_cores(1)
     config = case.load()
@@ -58,7 +58,7 @@ def prepare_ours(case: Case) -> Turn:
 
 
 def prepare_theirs(case: Case) -> Turn:
-    """diffusers as it comes: float32, eager, under ``no_grad`` as in its own pipelines."""
+    """Prepare diffusers with its defaults: float32, eager, under ``no_grad`` as in its own pipelines."""
     share_cores(1)
     size = case.load().data.image_size
     unet, scheduler = build_unet(size, case.unet_widths).eval(), DDIMScheduler()
@@ -77,7 +77,7 @@ def prepare_theirs(case: Case) -> Turn:
 
 def _timed(restore: Callable[[Tensor, int], Tensor], image_size: int) -> Turn:
     def turn(chain: Chain) -> float:
-        """Seconds per face of a whole chain."""
+        """Return the seconds per face of a whole chain."""
         x_d = torch.rand(chain.batch_size, 3, image_size, image_size) * 2 - 1
         begin = time.perf_counter()
         restore(x_d, chain.num_steps)
@@ -87,20 +87,20 @@ def _timed(restore: Callable[[Tensor, int], Tensor], image_size: int) -> Turn:
 
 
 def rounds_of(chain: Chain, num_rounds: int) -> int:
-    """Long chains average over their own steps: fewer rounds, but at least one."""
+    """Return the number of rounds: fewer for long chains, which average over their own steps, but at least one."""
     cost = chain.batch_size * chain.num_steps
     return max(1, min(num_rounds, 80 * num_rounds // cost))
 
 
 def compare(case: Case, chains: list[Chain], num_rounds: int) -> dict[str, Any]:
-    """One case's row of the result."""
+    """Measure all chains of one case."""
     row = describe(case)
     seconds: dict[Chain, dict[str, list[float]]] = {chain: {BASELINE: [], OURS: []} for chain in chains}
     with ExitStack() as stack:
         workers = start(stack, {BASELINE: partial(prepare_theirs, case), OURS: partial(prepare_ours, case)})
         for batch_size in sorted({chain.batch_size for chain in chains}):
             take_turns(workers, Chain(batch_size, 2), 1)  # warm up
-        for number in range(num_rounds):  # over all chains, so that a disturbance spoils one round of each
+        for number in range(num_rounds):  # all chains in each round, so that a disturbance affects one round of each
             for chain in chains:
                 if number < rounds_of(chain, num_rounds):
                     for name, (measured,) in take_turns(workers, chain, 1).items():

@@ -1,4 +1,4 @@
-"""Start-up: seconds of whole commands against ``python -c "import torch"``, in interleaved rounds.
+"""Measure the start-up time of whole commands relative to ``python -c "import torch"``, in interleaved rounds.
 
 ``python experiments/benchmarks/startup.py [--preview PHOTO] [-o FILE]``
 """
@@ -22,7 +22,7 @@ BASELINE = "import torch"
 
 
 def commands(folder: Path, photo: Path | None) -> dict[str, list[str]]:
-    """Arguments of ``python`` by name; the face is one that is aligned, of the bundled model's size."""
+    """Return the arguments of ``python`` by the name of the command; the aligned face has 128 px."""
     ramp = np.linspace(0, 255, 128).astype(np.uint8)
     write_image(folder / "face.png", np.stack(np.broadcast_arrays(ramp[None], ramp[:, None], ramp[None]), axis=-1))
     output = ["-o", str(folder / "out")]
@@ -38,7 +38,7 @@ def commands(folder: Path, photo: Path | None) -> dict[str, list[str]]:
 
 
 def seconds(arguments: list[str]) -> tuple[float, float]:
-    """(wall, processor) seconds of one command."""
+    """Return (wall, processor) seconds of one command."""
     begin, before = time.perf_counter(), os.times()
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
     wall, after = time.perf_counter() - begin, os.times()
@@ -47,7 +47,7 @@ def seconds(arguments: list[str]) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="after one that fills the disk's cache (default 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds after one warm-up round (default 5)")
     parser.add_argument("--preview", type=Path, metavar="PHOTO", help="also time the preview of this photograph")
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the result")
     arguments = parser.parse_args()

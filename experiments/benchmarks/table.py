@@ -1,7 +1,7 @@
-"""The tables of the README, from the result files.
+"""Make the tables of the README from the result files.
 
-``python experiments/benchmarks/table.py`` prints them, ``--write`` puts them into the README, ``--check``
-exits with 1 if those in the README are stale.
+``python experiments/benchmarks/table.py`` prints them, ``--write`` puts them into the README, and ``--check`` exits
+with status 1 if the tables in the README are stale.
 """
 
 import argparse
@@ -18,13 +18,13 @@ Result = dict[str, Any]
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A markdown table."""
+    """Format a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def networks_table(result: Result) -> str:
-    """Sizes of the networks that were compared."""
+    """Sizes of the compared networks."""
     header = ["case", "pixels", "network", "widths", "parameters (M)", "GFLOP per image"]
     names = {"idm": "Denoiser", "diffusers": "UNet2DModel"}
     rows = [
@@ -43,7 +43,7 @@ def networks_table(result: Result) -> str:
 
 
 def training_table(result: Result) -> str:
-    """Training steps."""
+    """Speed and memory of training steps."""
     header = ["case", "network", "settings", "images/s", "GFLOP/s", "peak memory (MB)", SPEEDUP]
     rows = [
         [
@@ -62,7 +62,7 @@ def training_table(result: Result) -> str:
 
 
 def sampling_table(result: Result) -> str:
-    """Whole chains."""
+    """Seconds of whole sampling chains."""
     header = ["case", "batch", "steps", "rounds", *(f"{name}, s/face" for name in ("diffusers", "idm")), SPEEDUP]
     rows = [
         [
@@ -81,12 +81,12 @@ def sampling_table(result: Result) -> str:
 
 
 def _disturbed(seconds: dict[str, list[float]]) -> bool:
-    """Whether some network's rounds differ so much that other work must have shared the machine."""
+    """Whether the rounds of a network differ so much that other work must have run on the machine."""
     return any(max(rounds) > 1.5 * min(rounds) for rounds in seconds.values())
 
 
 def data_loading_table(result: Result) -> str:
-    """Pairs per second against the training step."""
+    """Pairs per second, compared with the training step."""
     header = ["pixels", "workers", "cold", "warm", "training step", "share of time spent on data, warm"]
     rows = []
     for size in result["sizes"]:
@@ -100,7 +100,7 @@ def data_loading_table(result: Result) -> str:
 
 
 def gan_table(result: Result) -> str:
-    """GFP-GAN's generator, one face at a time."""
+    """GFP-GAN's generator with single faces."""
     header = ["channel multiplier", "network", "settings", "s/face", "peak memory (MB)", SPEEDUP]
     rows = [
         [
@@ -122,7 +122,7 @@ def gan_table(result: Result) -> str:
 
 
 def backends_table(result: Result) -> str:
-    """What runs the denoiser: speed, and what it changes in the restored faces."""
+    """Inference backends: speed, and differences in the restored faces."""
     header = ["case", "batch", "backend", "seconds to start", "s/face", SPEEDUP]
     rows = [
         [
@@ -157,7 +157,7 @@ def backends_table(result: Result) -> str:
 
 
 def cleaning_table(result: Result) -> str:
-    """Cleaning jobs against plain sampling."""
+    """Cleaning jobs, compared with sampling alone."""
     header = ["case", "pixels", "steps", "sampling, s/face", "cleaning, s/face", "overhead (least to greatest)"]
     rows = [
         [
@@ -173,7 +173,7 @@ def cleaning_table(result: Result) -> str:
 
 
 def evaluation_table(result: Result) -> str:
-    """Measuring pairs of files."""
+    """Speed of metrics on pairs of files."""
     header = ["measures", "ms a pair", "pairs/s", "times as fast as pyiqa (least to greatest)"]
     rows = [
         [
@@ -188,7 +188,7 @@ def evaluation_table(result: Result) -> str:
 
 
 def cost_table(result: Result) -> str:
-    """What restorers cost; one whose weights are missing is a row of gaps."""
+    """Cost of restorers; a restorer whose weights are missing is a row of gaps."""
     header = ["restorer", "pixels", "parameters (M)", "GFLOP per face", "s/face", "peak memory (MB)"]
     rows, notes = [], []
     for row in result["rows"]:
@@ -207,10 +207,13 @@ def _speedup(ratio: dict[str, float]) -> str:
 
 
 def all_tables() -> str:
-    """Everything between the README's markers."""
-    training, sampling, loading, cleaning, gan = (
+    """Return the text between the markers of the README."""
+    training, sampling, loading, cleaning, gan, evaluation, cost, backends = (
         json.loads((FOLDER / "results" / f"{name}.json").read_text())
-        for name in ("training", "sampling", "data_loading", "cleaning", "gan_generator")
+        for name in (
+            *("training", "sampling", "data_loading", "cleaning"),
+            *("gan_generator", "evaluation", "cost", "backends"),
+        )
     )
     machine = training["machine"]
     return "\n\n".join(
@@ -225,65 +228,36 @@ def all_tables() -> str:
             sampling_table(sampling),
             "† disturbed: seconds of one network differ by more than half between rounds.",
             f"### Data loading: images per second, {loading['num_faces']} {loading['faces']}",
-            f"Threads: {loading['machine']['threads']}; load average before: {loading['load_average']}.",
+            _conditions(loading),
             data_loading_table(loading),
             f"### Cleaning, batch {cleaning['batch_size']}, {cleaning['rounds']} rounds",
-            f"Faces: {cleaning['num_faces']}; threads: {cleaning['machine']['threads']}; "
-            f"load average before: {cleaning['load_average']}.",
+            f"Faces: {cleaning['num_faces']}; {_conditions(cleaning).lower()}",
             cleaning_table(cleaning),
             f"### GFP-GAN, {gan['image_size']} px, batch {gan['batch_size']}, {gan['rounds']} rounds",
-            f"Threads: {gan['machine']['threads']}; load average before: {gan['load_average']}.",
+            _conditions(gan),
             gan_table(gan),
-            _evaluation(FOLDER / "results" / "evaluation.json"),
-            _cost(FOLDER / "results" / "cost.json"),
-            _backends(FOLDER / "results" / "backends.json") + "\n",
-        ]
-    )
-
-
-def _evaluation(path: Path) -> str:
-    if not path.exists():
-        return "### Measuring\n\nNo result is committed yet."
-    evaluation = json.loads(path.read_text())
-    return "\n\n".join(
-        [
             f"### Measuring pairs of {evaluation['pixels']} px, {evaluation['rounds']} rounds",
-            f"Pairs: {evaluation['num_pairs']}; threads: {evaluation['machine']['threads']}; "
-            f"load average before: {evaluation['load_average']}.",
+            f"Pairs: {evaluation['num_pairs']}; {_conditions(evaluation).lower()}",
             evaluation_table(evaluation),
-        ]
-    )
-
-
-def _cost(path: Path) -> str:
-    cost = json.loads(path.read_text())
-    return "\n\n".join(
-        [
             f"### Cost of one face, batch 1, {cost['precision']}, {cost['rounds']} rounds",
-            f"Threads: {cost['machine']['threads']}; load average before: {cost['load_average']}.",
+            _conditions(cost),
             cost_table(cost),
-        ]
-    )
-
-
-def _backends(path: Path) -> str:
-    if not path.exists():
-        return "### Backends\n\nNo result is committed yet."
-    backends = json.loads(path.read_text())
-    return "\n\n".join(
-        [
             f"### Backends, chains of {backends['num_steps']} steps, {backends['rounds']} rounds",
-            f"Threads: {backends['machine']['threads']}; load average before: {backends['load_average']}.",
-            backends_table(backends),
+            _conditions(backends),
+            backends_table(backends) + "\n",
         ]
     )
+
+
+def _conditions(result: Result) -> str:
+    return f"Threads: {result['machine']['threads']}; load average before: {result['load_average']}."
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--write", action="store_true", help="put the tables into the README")
-    action.add_argument("--check", action="store_true", help="exit with 1 if the README's tables are stale")
+    action.add_argument("--check", action="store_true", help="exit with status 1 if the tables are stale")
     arguments = parser.parse_args()
     readme = FOLDER / "README.md"
     before, _, rest = readme.read_text().partition(BEGIN)

@@ -1,4 +1,4 @@
-"""Training steps: our Denoiser against diffusers' UNet2DModel of equal FLOPs, and what made ours fast.
+"""Compare training steps of our Denoiser and of diffusers' UNet2DModel with equal FLOPs, with an ablation of settings.
 
 ``python experiments/benchmarks/training.py [--rounds N] [-o FILE]``
 """
@@ -24,12 +24,12 @@ from idm.config.assembly.intrinsic import build_denoiser
 from idm.io.machine import computes_in_bf16, keep_freed_memory, provenance, share_cores
 
 BATCH_SIZE = 8
-STEPS = 2  # of a turn
+STEPS = 2  # steps per turn
 PASSES = 3  # a backward pass costs about two forward passes
 
 
 def prepare_ours(case: Case, *, bf16: bool = True, keep_memory: bool = True) -> Turn:
-    """Our denoiser with what ``train_idm.py`` switches on, or without some of it."""
+    """Prepare our denoiser with the settings of ``train_idm.py``, or without some of them."""
     _set_up_process(keep_memory)
     config = case.load()
     network = build_denoiser(config)
@@ -43,7 +43,7 @@ def prepare_ours(case: Case, *, bf16: bool = True, keep_memory: bool = True) -> 
 
 
 def prepare_theirs(case: Case, *, our_settings: bool = False, head_dim: int = HEAD_DIM) -> Turn:
-    """diffusers' network as it comes: float32, eager; or with our autocast and allocator settings."""
+    """Prepare diffusers' network with its defaults (float32, eager), or with our autocast and allocator settings."""
     _set_up_process(keep_memory=our_settings)
     size = case.load().data.image_size
     network = build_unet(size, case.unet_widths, head_dim)
@@ -65,7 +65,7 @@ def _set_up_process(keep_memory: bool) -> None:
 
 
 def _autocast(wanted: bool) -> torch.autocast:
-    """What ``train.mixed_precision=auto`` does."""
+    """Return the autocast context of ``train.mixed_precision=auto``."""
     return torch.autocast("cpu", torch.bfloat16, enabled=wanted and computes_in_bf16(torch.device("cpu")))
 
 
@@ -78,7 +78,7 @@ def _training(network: nn.Module, forward: Callable[[], Tensor], wanted: Tensor)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
 
     def turn(num_steps: int) -> float:
-        """Seconds per step: forward, backward, update."""
+        """Return the seconds per step: forward, backward and update."""
         begin = time.perf_counter()
         for _ in range(num_steps):
             loss = F.l1_loss(forward().float(), wanted)
@@ -92,7 +92,7 @@ def _training(network: nn.Module, forward: Callable[[], Tensor], wanted: Tensor)
 
 @dataclass(frozen=True)
 class Variant:
-    """A network and its settings."""
+    """A network with its settings."""
 
     network: Literal["idm", "diffusers"]
     settings: str
@@ -114,7 +114,7 @@ ABLATED = (
 
 
 def compare(case: Case, variants: tuple[Variant, ...], num_rounds: int) -> dict[str, Any]:
-    """One case's row of the result."""
+    """Measure all variants of one case."""
     row = describe(case)
     with ExitStack() as stack:
         workers = start(stack, {variant.name: partial(variant.prepare, case) for variant in variants})

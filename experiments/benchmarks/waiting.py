@@ -1,8 +1,9 @@
-"""How OpenMP's threads should wait for one another, alone and beside other busy processes.
+"""Compare how OpenMP threads wait for one another, alone and beside other busy processes.
 
-A thread that spins at a barrier keeps a core from the thread that it waits for, if another process has taken one. Runs
-of the training command take turns: as they are, with threads that sleep at once or after some spins, with one thread
-fewer than cores, and with low priority. Needs two cores or more, of which it takes all that it may use.
+If another process occupies a core, a thread that spins at a barrier takes a core from the thread for which it waits.
+Runs of the training command take turns: with default settings, with threads that sleep at once or after some spins,
+with one thread fewer than cores, and with low priority. The script needs at least two cores and uses all that are
+available.
 
 ``python experiments/benchmarks/waiting.py [--config FILE] [--rounds N] [-o FILE] [section.key=value ...]``
 """
@@ -26,7 +27,7 @@ from idm.io.machine import num_usable_cores, provenance
 
 @dataclass(frozen=True)
 class Variant:
-    """How a run is started: variables that OpenMP reads when it is loaded, and what is called before."""
+    """How a run is started: environment variables for OpenMP, and a function to call before."""
 
     name: str
     environment: dict[str, str] = field(default_factory=dict)
@@ -53,7 +54,7 @@ VARIANTS = (
 
 @contextmanager
 def busy(number: int) -> Iterator[None]:
-    """Processes that do nothing but take a core each."""
+    """Run processes that only keep a core busy."""
     processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
     try:
         yield
@@ -64,7 +65,7 @@ def busy(number: int) -> Iterator[None]:
 
 
 def compare(others: int, config: str, overrides: list[str], num_rounds: int) -> dict[str, Any]:
-    """All variants beside so many busy processes; ratios are to the run as it is, of the same round."""
+    """Measure all variants beside ``others`` busy processes; ratios are relative to the default run of each round."""
     rates: dict[str, list[float]] = {variant.name: [] for variant in VARIANTS}
     with busy(others):
         for number in range(num_rounds):
@@ -83,7 +84,7 @@ def compare(others: int, config: str, overrides: list[str], num_rounds: int) -> 
 
 
 def table(result: dict[str, Any]) -> str:
-    """Markdown: images per second, and the ratio to the run as it is with its range."""
+    """Format the result as Markdown: images per second, and the ratio to the default run with its range."""
     lines = ["| busy processes | setting | images/s | ratio (least to greatest) |", "|---|---|---|---|"]
     for condition in result["conditions"]:
         for row in condition["variants"]:
@@ -97,15 +98,15 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", default="configs/faces64.yaml", help="(default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="of one run of each variant (default %(default)s)")
+    parser.add_argument("--config", default="configs/faces64.yaml", help="configuration (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of one run per variant (default %(default)s)")
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the result")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings of all runs")
     arguments = parser.parse_intermixed_args()
     cores = num_usable_cores()
     if cores < 2:
-        parser.error("one core may be used: no thread waits for another one there")
-    load_average = os.getloadavg()[0]  # what else runs on the machine
+        parser.error("only one core is available, so that no thread waits for another; two or more are needed")
+    load_average = os.getloadavg()[0]  # before the benchmark adds its own load
     conditions = [compare(n, arguments.config, arguments.overrides, arguments.rounds) for n in (0, cores)]
     result = {
         "config": arguments.config,

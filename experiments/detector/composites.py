@@ -1,4 +1,4 @@
-"""Pictures with known faces, made on the fly: aligned faces pasted at any turn into scenes without faces."""
+"""Composites with known faces, generated on the fly: aligned faces pasted at any rotation into scenes without faces."""
 
 import json
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from numpy.random import Generator
 from idm.faces.align import apply_matrix
 from idm.faces.detector.decode import FACE, FACE_CENTRE
 
-_SIDE = 256  # of the aligned faces on disk
-_LEVELS = 4  # copies of each face, each half as large as the one before
+_SIDE = 256  # side of the aligned faces on disk, in pixels
+_LEVELS = 4  # copies of each face, each half as large as the previous one
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,14 @@ class Faces:
 
 @dataclass(frozen=True)
 class Composite:
-    """A picture and its faces: landmarks (n, 5, 2) and centres (n, 2) in pixel indices, sizes in pixels, and which of
-    them are ``hidden`` by others or by the border, so that neither finding nor missing them is wrong."""
+    """A picture and its faces.
+
+    Attributes:
+        pixels: (h, w, 3), uint8 RGB.
+        landmarks, centres: (n, 5, 2) and (n, 2), in pixel indices.
+        sizes: (n,), in pixels.
+        hidden: (n,), True for faces covered by others or by the border; detecting or missing them is not an error.
+    """
 
     pixels: np.ndarray
     landmarks: np.ndarray
@@ -41,8 +47,14 @@ class Composite:
 
 @dataclass(frozen=True)
 class Look:
-    """What composites are made of. ``sizes``: least and greatest face in pixels; ``upright``: the share of faces turned
-    by less than about 30 degrees; ``degraded``: the share of pictures with blur, noise or JPEG."""
+    """Settings of composites.
+
+    Attributes:
+        sizes: least and greatest size of a face in pixels.
+        num_faces: numbers of faces, drawn with equal probability.
+        upright: share of faces that are rotated by less than about 30 degrees.
+        degraded: share of pictures with blur, noise or JPEG.
+    """
 
     sizes: tuple[float, float]
     num_faces: tuple[int, ...] = (0, 1, 1, 2, 3)
@@ -51,6 +63,12 @@ class Look:
 
 
 def load_faces(folder: Path, side: int, limit: int | None = None) -> Faces:
+    """Read aligned faces with landmarks from a folder with metadata.jsonl.
+
+    Args:
+        side: side of the largest copies in pixels.
+        limit: number of faces; None reads all.
+    """
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()][:limit]
     images = [cv2.imread(str(folder / row["file_name"]))[..., ::-1] for row in rows]
     sides = [side >> level for level in range(_LEVELS)]
@@ -60,7 +78,10 @@ def load_faces(folder: Path, side: int, limit: int | None = None) -> Faces:
 
 
 def load_scenes(folder: Path, held_out: bool) -> list[np.ndarray]:
-    """The pictures of a folder, RGB or RGBA (objects to paste), which must hold no face: one in seven is held out."""
+    """Read the training or the held-out pictures of a folder; one in seven is held out.
+
+    The pictures must not contain faces. RGB pictures are scenes, RGBA pictures are objects to paste.
+    """
     paths = [path for number, path in enumerate(sorted(folder.glob("*.png"))) if (number % 7 == 0) == held_out]
     scenes = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in paths]
     scenes = [np.repeat(s[..., None], 3, axis=2) if s.ndim == 2 else s for s in scenes]
@@ -77,7 +98,7 @@ class Composer:
         self.masks = [_mask(rng) for _ in range(96)]
 
     def draw(self, size: tuple[int, int]) -> Composite:
-        """A composite of (height, width)."""
+        """Draw a composite of (height, width) pixels."""
         rng = self.rng
         pixels = self._background(size)
         for _ in range(rng.integers(0, 3)):
@@ -106,7 +127,7 @@ class Composer:
         places = np.array(centres).reshape(-1, 2)
         return Composite(pixels, landmarks, places, np.array(sizes), np.array(hidden, bool))
 
-    # --- what lies behind
+    # --- background
 
     def _background(self, size: tuple[int, int]) -> np.ndarray:
         kind = self.rng.choice(5, p=(0.62, 0.14, 0.08, 0.08, 0.08))
@@ -135,7 +156,7 @@ class Composer:
         return cv2.warpAffine(scene, matrix, size[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
     def _part_of_portrait(self, size: tuple[int, int]) -> np.ndarray:
-        """So large a face that only parts of it are seen, or the clothes below it."""
+        """Draw part of a face that is too large to be seen as a whole, or of the clothes below it."""
         rng = self.rng
         face = self.faces.levels[0][rng.integers(len(self.faces.landmarks))]
         side = len(face)
@@ -147,10 +168,10 @@ class Composer:
         matrix = _similarity(scale, scale, rng.uniform(0, 2 * np.pi), at, np.array(size[::-1]) / 2)
         return cv2.warpAffine(face, matrix, size[::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
 
-    # --- what lies in front
+    # --- foreground
 
     def _paste_distraction(self, pixels: np.ndarray) -> None:
-        """Something that is no face, with the edges that pasted faces have."""
+        """Paste something other than a face, with the same kinds of edges as pasted faces."""
         rng, size = self.rng, np.array(pixels.shape[1::-1])
         side = float(np.exp(rng.uniform(np.log(24), np.log(0.9 * size.max()))))
         angle = rng.normal(0, 0.4)
@@ -173,7 +194,7 @@ class Composer:
         _blend(pixels, cv2.warpAffine(patch, matrix, shape), cv2.warpAffine(mask, matrix, shape))
 
     def _paste_face(self, pixels: np.ndarray, length: float, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Paste a face of ``length`` pixels around a centre, in place: its landmarks, and its mask."""
+        """Paste a face of ``length`` pixels around a centre, in place, and return its landmarks and its mask."""
         rng, shape = self.rng, pixels.shape[1::-1]
         number = rng.integers(len(self.faces.landmarks))
         wanted = length / FACE[1]  # the side of the pasted crop
@@ -203,7 +224,7 @@ def _values(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _similarity(sx: float, sy: float, angle: float, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Scales x and y, turns, and brings ``source`` to ``target``."""
+    """Return the 2x3 matrix that scales x and y, rotates by ``angle`` and maps ``source`` to ``target``."""
     c, s = np.cos(angle), np.sin(angle)
     linear = np.array([(c, -s), (s, c)]) @ np.diag([sx, sy])
     return np.column_stack([linear, target - linear @ source])
@@ -229,7 +250,7 @@ def _blend(pixels: np.ndarray, front: np.ndarray, mask: np.ndarray) -> None:
 
 
 def _mask(rng: Generator, side: int = 96) -> np.ndarray:
-    """How a crop is blended in: an ellipse around the head or the whole square, with an edge from hard to very soft."""
+    """Draw a blending mask: an ellipse around the head or the whole square, with a hard to very soft edge."""
     mask = np.zeros((side, side), np.float32)
     if rng.random() < 0.5:
         middle = (rng.normal((0.5, 0.53), 0.02) * side).astype(int).tolist()
@@ -243,14 +264,14 @@ def _mask(rng: Generator, side: int = 96) -> np.ndarray:
 
 
 def _inside(mask: np.ndarray) -> np.ndarray:
-    """Zero at the border, where a crop ends."""
+    """Set the border of a mask, where a crop ends, to zero."""
     mask = mask.copy()
     mask[[0, -1]] = 0
     mask[:, [0, -1]] = 0
     return mask
 
 
-# --- scenes by code
+# --- procedural scenes
 
 
 def _gradient(size: tuple[int, int], rng: Generator) -> np.ndarray:
@@ -278,7 +299,7 @@ def _shapes(pixels: np.ndarray, rng: Generator) -> np.ndarray:
 
 
 def _texture(size: tuple[int, int], rng: Generator) -> np.ndarray:
-    """Noise of several scales between two colours."""
+    """Draw noise of several scales between two colours."""
     height, width = size
     total = np.zeros(size, np.float32)
     for octave in range(7):
@@ -291,11 +312,11 @@ def _texture(size: tuple[int, int], rng: Generator) -> np.ndarray:
     return (low + total[..., None] * (high - low)).clip(0, 255).astype(np.uint8)
 
 
-# --- what happens to photographs
+# --- degradations of photographs
 
 
 def _colour(pixels: np.ndarray, rng: Generator) -> np.ndarray:
-    """Grey, sepia, other white balance, brightness, contrast and gamma."""
+    """Make a picture grey or sepia, or change its white balance; then change brightness, contrast and gamma."""
     x = pixels.astype(np.float32) * np.float32(1 / 255)
     kind = rng.random()
     if kind < 0.6:

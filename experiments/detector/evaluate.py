@@ -3,9 +3,9 @@
 ``python experiments/detector/evaluate.py --faces $IDM_ASSETS/faces256/val --scenes FOLDER
 --photographs $IDM_ASSETS/wild/whole_imgs -o results.json``
 
-Composites of held-out faces in held-out scenes have known landmarks. On photographs RetinaFace is the reference, which
-says what it finds, not what is right. Pictures without faces are the held-out scenes, the held-out objects on a plain
-ground, and composites without faces.
+Composites of held-out faces in held-out scenes have known landmarks. On photographs RetinaFace is the reference,
+although its detections are not ground truth. Pictures without faces are the held-out scenes, the held-out objects on a
+plain background, and composites without faces.
 """
 
 import argparse
@@ -37,16 +37,18 @@ TURNS = {"upright": (0, 30), "tilted": (30, 60), "on its side": (60, 120), "upsi
 
 
 def turn_of(landmarks: np.ndarray, template: np.ndarray) -> float:
+    """Return the rotation of a face relative to the template, in degrees from 0 to 180."""
     matrix = umeyama(template, landmarks)
     return float(np.degrees(abs(np.arctan2(matrix[1, 0], matrix[0, 0]))))
 
 
 def centre_of(landmarks: np.ndarray) -> np.ndarray:
+    """Return the point midway between the middle of the eyes and the middle of the mouth corners."""
     return (landmarks[:2].mean(axis=0) + landmarks[3:].mean(axis=0)) / 2
 
 
 def match(faces: Sequence[DetectedFace], centres: np.ndarray, sizes: np.ndarray) -> list[int | None]:
-    """For each known face the number of the found one whose landmarks lie within 0.3 of its size, if any."""
+    """Return, for each known face, the index of the nearest detection within 0.3 of its size, or None."""
     pairs: list[int | None] = []
     for centre, size in zip(centres, sizes, strict=True):
         distances = [float(np.hypot(*(centre_of(face.landmarks) - centre))) for face in faces]
@@ -56,7 +58,10 @@ def match(faces: Sequence[DetectedFace], centres: np.ndarray, sizes: np.ndarray)
 
 
 def measure(detector: Detector, pictures: Iterable[Composite], template: np.ndarray) -> dict[str, Any]:
-    """Recall by size and by turn, false finds per picture, landmark error in percent of the distance of the eyes."""
+    """Measure recall by size and by rotation, false detections per picture, and the landmark error.
+
+    The landmark error is in percent of the distance between the eyes.
+    """
     rows: list[tuple[float, float, bool, float]] = []
     false = num = 0
     for picture in pictures:
@@ -149,7 +154,7 @@ def main() -> None:
     parser.add_argument("--photographs", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--num", type=int, default=60, help="composites of each kind (default 60)")
-    parser.add_argument("--only", choices=["builtin", "retinaface"], help="measure one; the file keeps the other's")
+    parser.add_argument("--only", choices=["builtin", "retinaface"], help="measure only this one; keep other results")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     faces, scenes = load_faces(arguments.faces, 256), load_scenes(arguments.scenes, held_out=True)

@@ -1,10 +1,10 @@
-"""Pictures without faces, made of what every installation has: scikit-image's pictures, and procedures.
+"""Pictures without faces from sources in every installation: scikit-image's pictures and procedural scenes.
 
-Half are views of scikit-image's pictures without people: any turn, 0.25 to 4 times as large, with the degradations of
-faces. They are not held out: the weights in the package were trained with most of these pictures as scenes. The other
-half are procedural and new to the detector: textures of several scales, cells, stripes, shapes with spots, gratings,
-and text. The coins among scikit-image's pictures show heads in relief. Nothing here is a photograph of rooms, animals
-or crowds as people take them.
+Half of the pictures are views of scikit-image's pictures without people, at any rotation and 0.25 to 4 times as large,
+with the degradations of faces. They are not held out: most of them were scenes in the training of the bundled weights.
+The other half are procedural and new to the detector: textures of several scales, cells, stripes, shapes with spots,
+gratings, and text. The coins among scikit-image's pictures show heads in relief. There are no typical photographs of
+rooms, animals or crowds.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ Pixels = np.ndarray
 
 
 def pictures(number: int, seed: int) -> Iterator[tuple[str, Pixels]]:
-    """(kind, uint8 RGB picture), by turns a view of a picture and a procedural scene."""
+    """Yield (kind, uint8 RGB picture), alternately a view of a picture and a procedural scene."""
     given = [_colour(getattr(data, name)()) for name in PICTURES]
     scenes = (_texture, _cells, _stripes, _spotted_shapes, _grating, _text)
     for index in range(number):
@@ -46,17 +46,17 @@ def pictures(number: int, seed: int) -> Iterator[tuple[str, Pixels]]:
 
 
 def _colour(picture: Pixels) -> Pixels:
-    """As uint8 RGB."""
+    """Convert a picture to uint8 RGB."""
     if picture.dtype != np.uint8:
         picture = (255 * picture.astype(np.float64) / picture.max()).astype(np.uint8)
     return np.repeat(picture[..., None], 3, axis=2) if picture.ndim == 2 else np.ascontiguousarray(picture[..., :3])
 
 
 def _view(picture: Pixels, rng: Generator) -> Pixels:
-    """Part of a picture, at any turn and between 1/4 and 4 times as large."""
+    """Return part of a picture, at any rotation and between 1/4 and 4 times as large."""
     height, width = SIZE
     scale, angle = float(np.exp(rng.uniform(np.log(0.25), np.log(4)))), rng.uniform(0, 360)
-    if scale < 1:  # by area, so that nothing aliases
+    if scale < 1:  # area interpolation avoids aliasing
         picture, scale = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), 1.0
     x, y = rng.uniform(0, picture.shape[1]), rng.uniform(0, picture.shape[0])
     matrix = cv2.getRotationMatrix2D((x, y), angle, scale)
@@ -141,7 +141,7 @@ def _text(rng: Generator) -> Pixels:
 
 
 def _between(field: np.ndarray, rng: Generator) -> Pixels:
-    """A field's values as mixtures of two colours."""
+    """Map the values of a field to mixtures of two colours."""
     share = ((field - field.min()) / np.ptp(field))[..., None]
     low, high = rng.integers(0, 256, (2, 3))
     return (low + share * (high - low)).astype(np.uint8)

@@ -1,13 +1,14 @@
-"""Measure again what needs no folder of scenes: pictures without faces, photographs, and turned faces.
+"""Repeat the tests of the detector that need no folder of scenes: pictures without faces, photographs, rotated faces.
 
     IDM_ASSETS=... python experiments/detector/recheck.py -o experiments/detector/results/recheck.json
 
-- Without faces: 200 pictures of :mod:`no_faces`, searched as ``idm restore`` does. How many have finds, by kind.
-- Photographs: `wild/whole_imgs` and the astronaut; RetinaFace says which faces there are and where their landmarks lie.
-- Turned faces: faces of `val` in a larger picture, turned by 0 to 360 degrees. How many are found, and the processor
-  time of a picture, with one search and with a search in four turns, whether or not the detector needs it.
+- Without faces: 200 pictures of :mod:`no_faces`, searched as in ``idm restore``: number of pictures with detections.
+- Photographs: `wild/whole_imgs` and the astronaut, with the faces and landmarks of RetinaFace as the reference.
+- Rotated faces: faces of `val` in a larger picture, rotated by 0 to 360 degrees: number of detections, and processor
+time
+  per picture, with one search and with a search in four rotations, even if the detector does not need it.
 
-``--retinaface`` measures RetinaFace, too.
+``--retinaface`` also measures RetinaFace.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def without_faces(detector: Detector, number: int) -> dict[str, Any]:
 
 
 def turned_faces(number: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(picture, landmarks) of single faces, in crops of 40 to 300 pixels at any turn, on their own blurred colours."""
+    """Return (picture, landmarks) of single faces of 40 to 300 pixels at any rotation, on their own blurred colours."""
     faces, rng = FolderFaces(assets_folder() / "faces256" / "val", 256), np.random.default_rng(SEED)
     found = []
     for index in rng.permutation(len(faces))[:number]:
@@ -65,7 +66,7 @@ def turned_faces(number: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 class Upright:
-    """A detector that is treated as one that knows upright faces only."""
+    """Wraps a detector so that it is treated as one for upright faces only."""
 
     def __init__(self, detector: Detector) -> None:
         self.detect = detector.detect
@@ -74,7 +75,11 @@ class Upright:
 def search_turned(
     detector: Detector, faces: list[tuple[np.ndarray, np.ndarray]], turn: Literal["auto", 0]
 ) -> dict[str, float]:
-    """Found: landmarks within a quarter of the eyes' distance on average, named as in the face."""
+    """Count the detected faces and measure the processor time in milliseconds per picture.
+
+    A face counts as found if its landmarks, in the right order, are within a quarter of the distance between the eyes
+    on average.
+    """
     found, others, begun = 0, 0, time.process_time()
     for picture, points in faces:
         finds = detect_faces(detector, picture, turn)
@@ -90,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num", type=int, default=200, help="pictures without faces (default 200)")
     parser.add_argument("--num-turned", type=int, default=60)
-    parser.add_argument("--retinaface", action="store_true", help="measure RetinaFace, too")
+    parser.add_argument("--retinaface", action="store_true", help="also measure RetinaFace")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)

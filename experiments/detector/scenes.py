@@ -1,9 +1,9 @@
-"""Collect pictures without faces: scenes, and objects on a transparent ground.
+"""Collect pictures without faces: scenes, and objects on a transparent background.
 
-``python experiments/detector/scenes.py FOLDER_OR_FILE ... -o SCENES``: all PNG, JPEG and WebP pictures below the
-folders, and those within Qt resource files (``.rcc``), as PNG of at most 1000 pixels. Pictures that show people, by
-the names and digests below, are left out. What is in the folders must be looked at: a face among the scenes teaches
-the detector not to see it.
+``python experiments/detector/scenes.py FOLDER_OR_FILE ... -o SCENES`` saves all PNG, JPEG and WebP pictures in the
+folders, and those in Qt resource files (``.rcc``), as PNG files of at most 1000 pixels. It leaves out pictures with
+people, which are listed below by names and digests. Inspect the result: a face in a scene teaches the detector to
+ignore faces.
 """
 
 import argparse
@@ -27,7 +27,7 @@ d8457dcc d8ad38f4
 
 
 def pictures(source: Path) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of what may be pictures."""
+    """Yield the names and contents of possible pictures."""
     for path in sorted(source.rglob("*")) if source.is_dir() else [source]:
         if path.suffix in (".png", ".jpg", ".jpeg", ".webp"):
             yield path.stem, path.read_bytes()
@@ -36,7 +36,7 @@ def pictures(source: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def embedded(content: bytes) -> Iterator[bytes]:
-    """The pictures that lie uncompressed in a file, by their first bytes."""
+    """Yield the uncompressed pictures in a file, which are found by their first bytes."""
     for start in (match.start() for match in re.finditer(rb"RIFF....WEBP", content, re.DOTALL)):
         yield content[start : start + 8 + int.from_bytes(content[start + 4 : start + 8], "little")]
     for first, last in ((b"\x89PNG\r\n", b"IEND\xaeB`\x82"), (b"\xff\xd8\xff", b"\xff\xd9")):
@@ -47,7 +47,11 @@ def embedded(content: bytes) -> Iterator[bytes]:
 
 
 def save(name: str, content: bytes, folder: Path) -> bool:
-    """Write a picture as ``scene_*`` or, if it has transparent parts, ``stamp_*``; whether it is one and is wanted."""
+    """Write a picture as ``scene_*`` or, if it has transparent parts, as ``stamp_*``.
+
+    Returns:
+        Whether it was written: the content is a picture that is large enough and not listed as showing people.
+    """
     if len(content) < LEAST_BYTES or PEOPLE.search(name):
         return False
     try:

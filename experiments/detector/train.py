@@ -2,8 +2,9 @@
 
 ``python experiments/detector/train.py --faces $IDM_ASSETS/faces256/train --scenes FOLDER -o FILE [--minutes 40]``
 
-``--scenes`` is a folder of PNG pictures without faces (README.md of this folder says which we took). The rate falls to
-nothing over the given minutes; every minute the averaged weights are written, so that it can be stopped at any time.
+``--scenes`` is a folder of PNG pictures without faces (README.md in this folder lists those that we used). The learning
+rate decays to zero over the given minutes. The averaged weights are written every minute, so that training can be
+stopped at any time.
 """
 
 import argparse
@@ -26,15 +27,15 @@ from torch.utils.data import DataLoader, IterableDataset
 from idm.faces.detector.decode import cell_centres
 from idm.faces.detector.network import GREATEST, LEAST, UNIT, FaceMaps, FaceNet
 
-SIDE = 128  # of a training picture
+SIDE = 128  # side of a training picture in pixels
 BATCH = 32
 LOOK = Look(sizes=(13, 84))
-MARGIN = 1.4  # faces up to so much smaller or larger than the network's are neither faces nor not
+MARGIN = 1.4  # faces up to this factor outside the network's sizes are ignored by the losses
 LANDMARK_WEIGHT = 2.0
 
 
 def to_targets(picture: Composite) -> tuple[Tensor, Tensor, Tensor]:
-    """(h, w) peaks in [0, 1], -1 where nothing is asked; (h, w, 5, 2) offsets; pixels (3, 128, 128) in [0, 1]."""
+    """Return (h, w) peaks in [0, 1], or -1 for ignored cells; (h, w, 5, 2) offsets; (3, 128, 128) pixels in [0, 1]."""
     centres = cell_centres(SIDE // 8, SIDE // 8).numpy()
     peaks, offsets = np.zeros(centres.shape[:2], np.float32), np.zeros((*centres.shape[:2], 5, 2), np.float32)
     unasked = np.zeros(peaks.shape, bool)
@@ -66,12 +67,15 @@ def focal_loss(logits: Float[Tensor, "b h w"], peaks: Float[Tensor, "b h w"]) ->
 
 
 def landmark_loss(offsets: Float[Tensor, "b h w 5 2"], wanted: Float[Tensor, "b h w 5 2"], peaks: Tensor) -> Tensor:
+    """Return the smooth L1 loss of the landmarks, weighted by the peaks above 0.3."""
     weights = peaks * (peaks > 0.3)
     errors = F.smooth_l1_loss(offsets, wanted, reduction="none", beta=0.05).mean(dim=(-1, -2))
     return (weights * errors).sum() / weights.sum().clamp(min=1)
 
 
 class Composites(IterableDataset):
+    """An endless data set of training targets."""
+
     def __init__(self, composer: Composer) -> None:
         self.composer = composer
 
@@ -81,7 +85,7 @@ class Composites(IterableDataset):
 
 
 def train(network: FaceNet, pictures: DataLoader, minutes: float, peak_rate: float, output: Path) -> int:
-    """Train until the time is over; the number of steps."""
+    """Train for the given minutes, write the averaged weights, and return the number of steps."""
     network = network.to(memory_format=torch.channels_last).train()
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.998), use_buffers=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-8, weight_decay=1e-2)
@@ -113,6 +117,7 @@ def train(network: FaceNet, pictures: DataLoader, minutes: float, peak_rate: flo
 
 
 def write(network: torch.nn.Module, path: Path) -> None:
+    """Write the weights in float16, atomically."""
     part = path.with_suffix(".part")
     weights = network.state_dict().items()
     save_file(
@@ -127,8 +132,8 @@ def main() -> None:
     parser.add_argument("--scenes", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=40.0)
-    parser.add_argument("--rate", type=float, default=3e-3, help="greatest learning rate (default 0.003)")
-    parser.add_argument("--init", type=Path, help="weights to go on from")
+    parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate (default 0.003)")
+    parser.add_argument("--init", type=Path, help="weights to continue from")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     cv2.setNumThreads(0)

@@ -1,8 +1,8 @@
-"""GFP-GAN's critic over a training: how often it is right, and what its generator's faces look like meanwhile.
+"""Analyse GFP-GAN's critic during training: its accuracy, and the quality of the faces of its generator.
 
 ``python experiments/equal_terms/critic.py RUN -o NAME`` reads the log of a run, measures each of its checkpoints on
-faces of ``val`` with frozen degradations, and writes ``NAME.json`` and ``NAME.png``. A critic at chance calls half of
-the real and half of the restored faces right, and its loss is 2 ln 2 = 1.386.
+faces of ``val`` with frozen degradations, and writes ``NAME.json`` and ``NAME.png``. A critic at chance classifies half
+of the real and half of the restored faces correctly, and its loss is 2 ln 2 = 1.386.
 """
 
 import argparse
@@ -32,18 +32,18 @@ MEASURED = {"psnr": "PSNR (dB)", "sharpness": "sharpness / original's", "frechet
 
 
 def measure(model: Path, num_images: int) -> dict[str, float]:
-    """Means of the restored faces."""
+    """Return the mean scores of the restored faces."""
     command = ["evaluate", f"--model={model}", "--data=assets:val", f"--metrics={','.join(MEASURED)}"]
     with tempfile.TemporaryDirectory() as folder:
         where = [f"--num-images={num_images}", f"--output={folder}/result"]
         if run_idm(build_parser().parse_args([*command, *where])) != 0:
-            sys.exit(1)  # the message is on the screen
+            sys.exit(1)  # idm evaluate has printed the message
         found = json.loads(Path(folder, "result", "metrics.json").read_text())["metrics"]
     return {name: found[name]["restored"]["mean"] for name in MEASURED}
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Accuracy and loss of the critic, then sharpness and Frechet distance of the checkpoints, over the steps."""
+    """Plot accuracy and loss of the critic, and sharpness and Frechet distance of the checkpoints, over the steps."""
     log, checkpoints = result["log"], result["checkpoints"]
     steps, measured_at = [row["step"] for row in log], [row["step"] for row in checkpoints]
     figure, axes = plt.subplots(1, 4, figsize=(14, 3.2), constrained_layout=True)

@@ -1,13 +1,13 @@
-"""IDM beside GFP-GAN on equal terms: one command trains both, measures both, and writes the comparison.
+"""Compare IDM and GFP-GAN on equal terms: one command trains both, measures both, and writes the comparison.
 
-``python experiments/equal_terms/run.py -o FOLDER [--size 64] [--minutes 10] [--seeds 0 1 2]``; started again it goes
-on.
+``python experiments/equal_terms/run.py -o FOLDER [--size 64] [--minutes 10] [--seeds 0 1 2]``; the same command
+resumes.
 
-Both see the same faces, degradations and feature loss, and train for the same core-minutes of processor time, which
-hardly depends on what else the machine does. First a few steps of each are timed; from then on the number of steps of
-each is fixed (``calibration.json``). For each seed both are trained and measured on the faces of ``--data`` with the
-same frozen degradations. ``FOLDER/results`` holds ``comparison.json`` and ``table.md``, with differences of the same
-faces.
+Both models have the same faces, degradations and feature loss, and train for the same core-minutes of processor time,
+which hardly depends on other work on the machine. The script first times a few steps of each model and then fixes their
+numbers of steps (``calibration.json``). For each seed, both models are trained and measured on the faces of ``--data``
+with the same frozen degradations. The script writes ``comparison.json`` and ``table.md``, with paired differences per
+face, to ``FOLDER/results``.
 """
 
 import argparse
@@ -33,9 +33,9 @@ from idm.restorers.load import load_restorer
 ROOT = Path(__file__).parents[2]
 METRICS = ("psnr", "ssim", "sharpness", "identity")
 TIMED = (4, 36)
-"""Steps between which the clock of a calibration runs: two periods of GFP-GAN's R1."""
+"""First and last timed step of a calibration: two periods of GFP-GAN's R1."""
 NUM_CHECKPOINTS = 8
-"""Checkpoints that a training leaves, evenly spaced; ``critic.py`` measures GFP-GAN's."""
+"""Number of evenly spaced checkpoints of a training run; ``critic.py`` measures those of GFP-GAN."""
 GFPGAN_SETTINGS = ["losses.perceptual_network=mobilefacenet", "losses.perceptual=0.1", "losses.style=0"]
 
 
@@ -44,9 +44,9 @@ class Arm:
     """A restorer to train.
 
     Attributes:
-        command: what trains it, after the interpreter.
-        folder, config: of its configuration, with the side of the faces left open.
-        network: the attribute of its restorer that is evaluated.
+        command: the training command, without the interpreter.
+        folder, config: folder and file name of its configuration; ``{size}`` stands for the side of the faces.
+        network: the attribute of its restorer that holds the network.
     """
 
     command: tuple[str, ...]
@@ -55,7 +55,8 @@ class Arm:
     network: str
 
     def settings(self, num_steps: int) -> list[str]:
-        """What all runs share, the feature loss of IDM's configuration, and what follows from the number of steps."""
+        """Return the settings of all runs, GFP-GAN's feature loss (as in IDM's configuration), and the settings that
+        depend on the number of steps."""
         every = max(1, num_steps // NUM_CHECKPOINTS)
         common = [f"train.num_steps={num_steps}", "train.log_every=10", "train.trackers=[]"]
         common += [f"validation.every={num_steps}", f"train.checkpoint_every={every}"]
@@ -73,12 +74,12 @@ ARMS = {
 
 
 def run(*arguments: object) -> None:
-    """A command of the project, in a process of its own."""
+    """Run a command of the project in its own process."""
     subprocess.run([sys.executable, *map(str, arguments)], check=True, cwd=ROOT)
 
 
 def train(arm: Arm, output: Path, size: int, seed: int, num_steps: int, overrides: Sequence[str]) -> None:
-    """Train to the end; a finished run is left as it is."""
+    """Train to the end; a finished run is not changed."""
     config = arm.folder / arm.config.format(size=size)
     fixed = [f"output_dir={output}", f"seed={seed}"]
     run(*arm.command, f"--config={config}", *fixed, *arm.settings(num_steps), *overrides)
@@ -89,13 +90,13 @@ def log(run_folder: Path) -> list[dict[str, Any]]:
 
 
 def core_minutes(run_folder: Path) -> float:
-    """Processor time of a training, a stage zero included, without its validations."""
+    """Return the processor time of a training run, including stage zero, without validations."""
     folders = [folder for folder in (run_folder, run_folder / "prior") if folder.is_dir()]
     return sum(max(row.get("processor_seconds", 0) for row in log(folder)) for folder in folders) / 60
 
 
 def calibrate(folder: Path, size: int, minutes: float, overrides: dict[str, list[str]]) -> dict[str, int]:
-    """The steps of each arm that fit into ``minutes`` of one core, measured once and then kept."""
+    """Return the number of steps of each arm that fit into ``minutes`` of one core; it is measured once and saved."""
     kept = folder / "calibration.json"
     if kept.exists():
         found = json.loads(kept.read_text())
@@ -117,7 +118,7 @@ def calibrate(folder: Path, size: int, minutes: float, overrides: dict[str, list
 
 
 def cost(arm: Arm, model: Path) -> dict[str, float]:
-    """Evaluations of the network and GFLOP for one face, its processor seconds in a batch of 8, and parameters."""
+    """Measure network evaluations and GFLOP per face, processor seconds per face in a batch of 8, and parameters."""
     device = torch.device("cpu")
     restorer = load_restorer(model, device, inference_dtype(device)).restorer
     network: torch.nn.Module = getattr(restorer, arm.network)
@@ -137,15 +138,17 @@ def cost(arm: Arm, model: Path) -> dict[str, float]:
 
 
 def scores(folder: Path) -> dict[str, np.ndarray]:
-    """Columns of a comparison's scores.csv, a number for each face."""
+    """Read the columns of a comparison's scores.csv, with one number per face."""
     with (folder / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {name: np.array([float(row[name]) for row in rows]) for name in rows[0] if name != "name"}
 
 
 def summarise(folder: Path, seeds: Sequence[int], size: int, data: str) -> dict[str, Any]:
-    """All seeds in one: means over faces and seeds, and differences of the same face, averaged over the seeds; the
-    commit is the one at which they were measured."""
+    """Summarise all seeds: means over faces and seeds, and paired differences per face, averaged over the seeds.
+
+    The stated commit is the one at which the models were measured.
+    """
     per_seed = [scores(folder / f"seed_{seed}" / "compare") for seed in seeds]
     compared = [json.loads((folder / f"seed_{seed}" / "compare" / "comparison.json").read_text()) for seed in seeds]
     result: dict[str, Any] = {"size": size, "data": data, "seeds": list(seeds), "arms": {}, "differences": {}}
@@ -176,13 +179,13 @@ COSTS = {
 }
 
 NOTE = """{num_faces} faces of `{data}`, seeds {seeds}. Cells: mean over faces and seeds (least and greatest seed).
-Differences: of the same face, averaged over the seeds, with a bootstrap 95 % interval over the faces, and in brackets
-of each seed. The feature loss of both looks through the network that measures identity and the Frechet distance.
-Sharpness: variance of the Laplacian over that of the original. Commit {commit}; {processor}."""
+Differences: paired per face and averaged over the seeds, with a bootstrap 95 % interval over the faces; in brackets,
+the differences of the seeds. The feature losses of both models use the network that measures identity and the Frechet
+distance. Sharpness: variance of the Laplacian divided by that of the original. Commit {commit}; {processor}."""
 
 
 def render(result: dict[str, Any]) -> str:
-    """The comparison as Markdown."""
+    """Return the comparison as Markdown."""
     arms, differences = list(result["arms"].values()), result["differences"]
     rows = [["", "IDM", "GFP-GAN", "IDM - GFP-GAN"], ["---"] * 4]
     for name in METRICS:
@@ -218,9 +221,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10, help="core-minutes of each training (default 10)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--data", default="assets:test", help="faces to measure on (default assets:test)")
-    parser.add_argument("--num-images", type=int, help="how many of them, for a trial (default all)")
-    parser.add_argument("--idm", nargs="*", default=[], metavar="section.key=value", help="further settings of IDM")
-    parser.add_argument("--gfpgan", nargs="*", default=[], metavar="section.key=value", help="and of GFP-GAN")
+    parser.add_argument("--num-images", type=int, help="number of faces, for a trial (default all)")
+    parser.add_argument("--idm", nargs="*", default=[], metavar="section.key=value", help="more settings of IDM")
+    parser.add_argument("--gfpgan", nargs="*", default=[], metavar="section.key=value", help="more settings of GFP-GAN")
     arguments = parser.parse_args()
     folder = arguments.output.resolve()
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Is a cleaned set clean? The set that round 0 cleaned, cleaned once more by the same model.
+"""Clean the set that round 0 cleaned once more with the same model, to see whether cleaning has a fixed point.
 
 ``python experiments/extrinsic/fixed_point.py --experiment FOLDER -o OUT [--num-images 1000]`` takes seed 0 of
 ``run.py``'s experiment and writes ``OUT/fixed_point.json``.

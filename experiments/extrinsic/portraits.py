@@ -1,7 +1,7 @@
-"""How far does cleaning sharpen the soft portraits? The bundled model, 128 px, ``idm clean`` with several chains.
+"""Measure how much cleaning sharpens soft portraits: ``idm clean`` with idm-faces-128 and several chains.
 
-``python experiments/extrinsic/portraits.py -o OUT [--num-images 200]`` cleans the same portraits of
-``faces256/train`` once for each chain; start it again to resume.
+``python experiments/extrinsic/portraits.py -o OUT [--num-images 200]`` cleans the same portraits of ``faces256/train``
+once with each chain. The same command resumes.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def write_portraits(folder: Path, num_images: int) -> None:
 
 
 def summarise(output: Path) -> dict[str, Any]:
-    """All x*, and those that the gate took."""
+    """Summarise all x*, and those that the gate accepted."""
     entries = read_manifest(output)
     taken = [entry for entry in entries if entry.accepted]
     reasons = {reason: sum(e.reason == reason for e in entries) for reason in sorted({e.reason for e in entries})}

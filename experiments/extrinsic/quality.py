@@ -1,8 +1,9 @@
-"""Does the gate's quality see spoiled faces? For each number and each kind of spoiling, on held-out faces.
+"""Test whether the gate's quality measures detect spoiled faces, for each measure and kind of spoiling.
 
-``python experiments/extrinsic/quality.py -o experiments/extrinsic/results/quality.json`` prints and writes, for
-strengths from hardly visible to plain: how often a spoiled face is worse than its own original, and how well the number
-tells spoiled faces from others' originals (area under the ROC curve; 0.5 is blind, below 0.5 it is misled).
+``python experiments/extrinsic/quality.py -o experiments/extrinsic/results/quality.json`` uses held-out faces. For
+strengths from hardly visible to obvious, it prints and writes how often a spoiled face is worse than its own original,
+and how well the measure separates spoiled faces from all originals (area under the ROC curve; 0.5 is chance, lower is
+misleading).
 """
 
 import argparse
@@ -31,6 +32,7 @@ GOODNESS: dict[str, Callable[[Quality], float]] = {
 
 
 def compare(size: int) -> list[dict[str, Any]]:
+    """Measure all kinds and strengths of spoiling on faces of ``size`` pixels."""
     faces = FolderFaces(assets_folder() / "faces256" / "val", size)
     images = [faces[i].image for i in range(len(faces))]
     originals = [measure(image) for image in images]

@@ -1,10 +1,10 @@
-"""Does an extrinsic iteration help? Training targets of which 30 % are spoiled, with and without cleaning.
+"""Measure the effect of an extrinsic iteration: 30 % of the training targets are spoiled, with and without cleaning.
 
-``python experiments/extrinsic/run.py -o FOLDER [--seeds 0 1 2] [section.key=value ...]``; start it again to resume.
-For each seed: round 0 on spoiled targets, cleaning by it and round 1 on the cleaned ones (one command), round 1 again
-but from round 0's weights, the same with nothing cleaned, the ceiling (nothing spoiled) and the control (spoiled, twice
-as many steps). All are measured on the same clean held-out faces with frozen degradations; results go to
-``FOLDER/results``, the tables are made of them by ``table.py``.
+``python experiments/extrinsic/run.py -o FOLDER [--seeds 0 1 2] [section.key=value ...]``; the same command resumes. The
+arms of each seed are: round 0 on spoiled targets, cleaning with its model, and round 1 on the cleaned targets (one
+command); round 1 from round 0's weights; the same with nothing cleaned; the ceiling (nothing spoiled); and the control
+(spoiled, twice the steps). All arms are measured on the same clean held-out faces with frozen degradations. Results are
+written to ``FOLDER/results``; ``table.py`` makes the tables from them.
 """
 
 import argparse
@@ -45,7 +45,7 @@ SIZE = 64
 
 
 def train(output: Path, source: Path, seed: int, overrides: list[str]) -> None:
-    """The project's own command, in a process of its own."""
+    """Run the training command in its own process."""
     subprocess.run(
         [
             sys.executable,
@@ -63,7 +63,7 @@ def train(output: Path, source: Path, seed: int, overrides: list[str]) -> None:
 
 
 def measure_model(run: Path, result: Path, arm: str, seed: int) -> None:
-    """Scores of a run on clean held-out faces, per face; frozen degradations as in the run's validation."""
+    """Write the scores of a run for each clean held-out face, with frozen degradations as in the run's validation."""
     if result.exists():
         return
     config = load_config(run / "config.yaml", IDMConfig)
@@ -106,7 +106,7 @@ def measure_model(run: Path, result: Path, arm: str, seed: int) -> None:
 
 
 def measure_targets(clean: Path, spoiled: Path, originals: Path, result: Path, seed: int) -> None:
-    """How near the training targets are to the unspoiled originals, before and after cleaning, by kind of spoiling."""
+    """Compare training targets with the unspoiled originals, before and after cleaning, by kind of spoiling."""
     if result.exists():
         return
     rows = [json.loads(line) for line in (spoiled / "metadata.jsonl").read_text().splitlines()]
@@ -137,7 +137,8 @@ def measure_targets(clean: Path, spoiled: Path, originals: Path, result: Path, s
 
 
 def _summary(group: dict[str, list[float]]) -> dict[str, Any]:
-    """PSNR is of the mean squared error of all faces together, since that of an untouched face is infinite."""
+    """Average a group. PSNR is that of the mean squared error of all faces, because it is infinite for an untouched
+    face."""
     summary = {name: float(np.mean(values)) for name, values in group.items()}
     for column in ("before", "after"):
         error = summary.pop(f"mse_{column}")
@@ -158,7 +159,7 @@ def _rounded(value: Any) -> Any:
 
 
 def run_seed(seed: int, output: Path, overrides: list[str], num_faces: int | None) -> None:
-    """All arms of one seed, the cheapest question first."""
+    """Train and measure all arms of one seed."""
     faces = FolderFaces(assets_folder() / "faces256" / "train", SIZE)
     source = Part(faces, evenly(len(faces), num_faces or len(faces)))
     originals, spoiled = output / "originals", output / f"spoiled_{seed}"
@@ -173,7 +174,7 @@ def run_seed(seed: int, output: Path, overrides: list[str], num_faces: int | Non
     measure_model(here / "rounds" / "round_1", results / f"round_1_{seed}.json", "round 1", seed)
     measure_targets(here / "rounds" / "clean_0", spoiled, originals, results / f"targets_{seed}.json", seed)
     previous = here / "rounds_previous"
-    _copy(here / "rounds", previous, ("round_0", "clean_0"))  # the same, so only round 1 is left to train
+    _copy(here / "rounds", previous, ("round_0", "clean_0"))  # equal stages, so that only round 1 is trained
     train(previous, spoiled, seed, [*overrides, "extrinsic.init=previous"])
     measure_model(previous / "round_1", results / f"round_1_previous_{seed}.json", "round 1 from round 0", seed)
     uncleaned = here / "rounds_uncleaned"
@@ -190,7 +191,7 @@ def run_seed(seed: int, output: Path, overrides: list[str], num_faces: int | Non
 
 
 def _copy(source: Path, target: Path, stages: Sequence[str]) -> None:
-    """Give one experiment the finished stages of another."""
+    """Copy finished stages from one experiment to another."""
     for stage in stages:
         if not (target / stage).exists():
             shutil.copytree(source / stage, target / f".{stage}")
@@ -201,7 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--num-faces", type=int, help="of the training faces, for a trial (default all)")
+    parser.add_argument("--num-faces", type=int, help="number of training faces, for a trial (default all)")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     arguments = parser.parse_intermixed_args()
     keep_freed_memory()

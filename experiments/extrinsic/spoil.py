@@ -1,7 +1,7 @@
-"""Training targets of which a known share is spoiled, as the poorer photographs of FFHQ are: soft, noisy, compressed.
+"""Spoil a known share of training targets, like the poorer photographs of FFHQ: soft, noisy, compressed.
 
-``python experiments/extrinsic/spoil.py -o FOLDER --size 64 --seed 0 --share 0.3`` writes one folder of PNG files with
-metadata.jsonl, which says of each face how it was spoiled ("none" for most).
+``python experiments/extrinsic/spoil.py -o FOLDER --size 64 --seed 0 --share 0.3`` writes a folder of PNG files with
+metadata.jsonl, which states how each face was spoiled ("none" for most).
 """
 
 import argparse
@@ -19,19 +19,19 @@ from idm.io.ranges import from_uint8, to_uint8
 
 Kind = Literal["none", "blur", "noise", "jpeg", "mixed"]
 CHANCES: dict[Kind, float] = {"blur": 0.4, "noise": 0.2, "jpeg": 0.2, "mixed": 0.2}
-"""Of a spoiled face; most poor portraits are soft. Our own choice, as the ranges are."""
+"""Probabilities of the kinds for a spoiled face; most poor portraits are soft. These and the ranges are our choice."""
 RANGES: dict[Kind, tuple[tuple[float, float], tuple[float, float], tuple[float, float]]] = {
     "blur": ((0.6, 1.2), (0.0, 0.0), (100.0, 100.0)),
     "noise": ((0.0, 0.0), (4.0, 10.0), (100.0, 100.0)),
     "jpeg": ((0.0, 0.0), (0.0, 0.0), (20.0, 50.0)),
     "mixed": ((0.4, 0.9), (1.0, 5.0), (50.0, 90.0)),
 }
-"""Sigma of blur in pixels of a 64 px face, of noise in 1/255, libjpeg's quality; at 0, 0 and 100 a step is left out."""
+"""Sigma of blur in pixels of a 64 px face, sigma of noise in 1/255, JPEG quality; 0, 0 and 100 skip the step."""
 
 
 @dataclass(frozen=True)
 class Spoiling:
-    """What is done to a face, in this order; :data:`RANGES` has the units."""
+    """The strengths of blur, noise and JPEG for one face, applied in this order; :data:`RANGES` has the units."""
 
     kind: Kind
     blur: float = 0.0
@@ -40,7 +40,8 @@ class Spoiling:
 
 
 def draw_spoilings(num_faces: int, share: float, seed: int) -> list[Spoiling]:
-    """Exactly ``round(share * num_faces)`` faces are spoiled, each in one way; a function of the arguments."""
+    """Draw the spoiling of every face, as a function of the arguments; ``round(share * num_faces)`` faces are
+    spoiled."""
     rng = np.random.default_rng([0x5B011, seed])
     chosen = set(rng.permutation(num_faces)[: round(share * num_faces)].tolist())
     spoilings = []
@@ -52,7 +53,7 @@ def draw_spoilings(num_faces: int, share: float, seed: int) -> list[Spoiling]:
 
 
 def spoil(image: np.ndarray, spoiling: Spoiling, rng: np.random.Generator) -> np.ndarray:
-    """An 8-bit face, spoiled; blur scales with the face."""
+    """Spoil an 8-bit face; the blur scales with its size."""
     face = from_uint8(image)
     if spoiling.blur > 0:
         sigma = spoiling.blur * image.shape[0] / 64
@@ -65,7 +66,7 @@ def spoil(image: np.ndarray, spoiling: Spoiling, rng: np.random.Generator) -> np
 
 
 def write_spoiled(source: FaceSource, folder: Path, share: float, seed: int) -> None:
-    """Write the set, unless it is there: metadata.jsonl comes last."""
+    """Write the set unless it is complete; metadata.jsonl is written last."""
     if (folder / "metadata.jsonl").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)

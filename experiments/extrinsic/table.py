@@ -1,7 +1,7 @@
-"""The tables of the README beside this file, from the result files.
+"""Make the tables of the README in this folder from the result files.
 
-``python experiments/extrinsic/table.py`` prints them, ``--write`` puts them into the README, ``--check`` exits with 1
-if those in the README are stale.
+``python experiments/extrinsic/table.py`` prints them, ``--write`` puts them into the README, and ``--check`` exits with
+status 1 if the tables in the README are stale.
 """
 
 import argparse
@@ -28,7 +28,7 @@ METRICS = {"psnr": ("PSNR ↑", 2), "ssim": ("SSIM ↑", 4), "identity": ("ident
 KINDS = ("blur", "noise", "jpeg", "mixed", "none")
 
 Scores = dict[int, dict[str, list[float]]]
-"""Of one arm: seed -> metric -> a number for each face."""
+"""Scores of one arm: seed -> metric -> one number per face."""
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -42,7 +42,7 @@ def load(arm: str) -> Scores:
 
 
 def over_seeds(values: Sequence[float], digits: int) -> str:
-    """Mean and, from two seeds on, Student's 95 % interval of the seeds' means."""
+    """Format the mean and, for at least two seeds, Student's 95 % interval of the seeds' means."""
     mean = f"{np.mean(values):.{digits}f}"
     if len(values) < 2:
         return mean
@@ -51,7 +51,7 @@ def over_seeds(values: Sequence[float], digits: int) -> str:
 
 
 def over_images(differences: np.ndarray, digits: int) -> str:
-    """Mean and paired bootstrap 95 % interval over the faces."""
+    """Format the mean and the paired bootstrap 95 % interval over the faces."""
     rng = np.random.default_rng(0)
     means = [differences[rng.integers(len(differences), size=len(differences))].mean() for _ in range(2000)]
     low, high = np.quantile(means, [0.025, 0.975])
@@ -69,7 +69,7 @@ def arms_table() -> str:
 
 
 def differences_table(than: str, arms: Sequence[str]) -> str:
-    """Each arm against the arm ``than`` of the same seed."""
+    """Compare each arm with the arm ``than`` of the same seed."""
     base, rows = load(than), []
     for arm in arms:
         scores = load(arm)
@@ -86,7 +86,7 @@ def differences_table(than: str, arms: Sequence[str]) -> str:
 
 
 def targets_table() -> str:
-    """Training targets against their unspoiled originals, means over the seeds."""
+    """Compare training targets with their unspoiled originals, averaged over the seeds."""
     files = [json.loads(path.read_text())["kinds"] for path in sorted(RESULTS.glob("targets_[0-9].json"))]
     rows = []
     for kind in KINDS:
@@ -130,9 +130,9 @@ def fixed_point() -> str:
     first, second = (f"{result[name]['drift']['psnr']:.1f} dB" for name in ("first", "second"))
     drift = result["second"]["drift"]
     return (
-        f"The cleaned set cleaned once more by the same model, {result['second']['num_faces']} faces of seed 0: "
-        f"{drift['share']:.1%} replaced; the pool keeps identity {drift['identity']:.4f}, moves its colour by "
-        f"{' '.join(f'{value:+.4f}' for value in drift['colour'])} and has a PSNR of {second} to the pool before "
+        f"The cleaned set, cleaned once more by the same model ({result['second']['num_faces']} faces of seed 0): "
+        f"{drift['share']:.1%} are replaced. Compared with the pool before, identity is {drift['identity']:.4f}, the "
+        f"colour shifts by {' '.join(f'{value:+.4f}' for value in drift['colour'])}, and PSNR is {second} "
         f"(first cleaning: {first})."
     )
 
@@ -153,7 +153,7 @@ def quality_table() -> str:
 
 
 def unconditional_table() -> str:
-    """Means over the seeds."""
+    """Results of the unconditional models, averaged over the seeds."""
     files = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("unconditional_[0-9].json"))]
     names = ("frechet", "final_loss", "loss_jump", "mean_gradient", "largest_gradient")
     rows = []
@@ -190,21 +190,22 @@ def all_tables() -> str:
     parts = [
         f"{first['num_images']} held-out faces; {first['machine']['processor']}, {first['machine']['threads']} thread, "
         f"torch {versions['torch']}, commit {first['commit'][:12]}.",
-        "### The models\n\nMean over the faces; ± is Student's 95 % interval over the seeds.",
+        "### Models\n\nMeans over the faces; ± is Student's 95 % interval over the seeds.",
         arms_table(),
-        "Differences: over seeds as above, over faces a paired bootstrap of the differences averaged over the seeds.",
+        "Differences: intervals over seeds as above; intervals over faces are a paired bootstrap of the differences "
+        "averaged over the seeds.",
         differences_table("round_0", [arm for arm in ARMS if arm != "round_0"]),
         differences_table("control", ["round_1", "round_1_previous", "ceiling", "control_previous"]),
         differences_table("control_previous", ["round_1_previous"]),
-        "### The training targets\n\nAgainst their unspoiled originals. PSNR is of the mean squared error of all faces "
-        "of a kind together, since that of an untouched face is infinite.",
+        "### Training targets\n\nCompared with their unspoiled originals. PSNR is that of the mean squared error of "
+        "all faces of a kind, because it is infinite for an untouched face.",
         targets_table(),
         "Drift of the pool in the cleaning of round 0:",
         drift_table(),
         fixed_point(),
-        "### What the gate's quality sees\n\nShare of spoiled faces that are worse than their own originals / area "
-        "under the ROC curve against all originals. Strengths: blur's sigma in pixels of a 64 px face, noise's in "
-        "1/255, JPEG's quality.",
+        "### Sensitivity of the gate's quality measures\n\nShare of spoiled faces that are worse than their own "
+        "originals / area under the ROC curve against all originals. Strengths: sigma of blur in pixels of a 64 px "
+        "face, sigma of noise in 1/255, JPEG quality.",
         quality_table(),
         "### Unconditional models",
         unconditional_table(),
@@ -218,7 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--write", action="store_true", help="put the tables into the README")
-    action.add_argument("--check", action="store_true", help="exit with 1 if the README's tables are stale")
+    action.add_argument("--check", action="store_true", help="exit with status 1 if the tables are stale")
     arguments = parser.parse_args()
     readme = FOLDER / "README.md"
     before, _, rest = readme.read_text().partition(BEGIN)

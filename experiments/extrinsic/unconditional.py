@@ -1,9 +1,9 @@
-"""Beyond restoration: the same denoiser without condition, trained on the spoiled and on the cleaned faces.
+"""Train the same denoiser without condition on the spoiled and on the cleaned faces, and compare the generated faces.
 
-``python experiments/extrinsic/unconditional.py --experiment FOLDER -o OUT [--seed 0] [section.key=value ...]`` takes
-one seed of ``run.py``'s experiment, trains on its spoiled and on its cleaned targets with equal settings, and
-compares: the training's loss and gradients, and the Frechet distance of MobileFaceNet features (not FID) of generated
-faces to originals that were held out of both trainings. Start it again to resume.
+``python experiments/extrinsic/unconditional.py --experiment FOLDER -o OUT [--seed 0] [section.key=value ...]`` uses one
+seed of ``run.py``'s experiment and trains on its spoiled and on its cleaned targets with equal settings. It compares
+the losses and gradients of the two training runs, and the Frechet distance of MobileFaceNet features (not FID) between
+generated faces and originals that were held out of both. The same command resumes.
 """
 
 import argparse
@@ -33,11 +33,11 @@ from idm.training.log import read_log
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "unconditional64.yaml"
 SIZE = 64
-HELD_OUT = 8  # one face in so many
+HELD_OUT = 8  # one face in eight is held out
 
 
 def write_faces(source: FaceSource, folder: Path) -> None:
-    """All faces but the held-out ones as PNG files."""
+    """Write all faces except the held-out ones as PNG files."""
     for i in range(len(source)):
         path = folder / f"{i:05d}.png"
         if i % HELD_OUT and not path.exists():
@@ -56,12 +56,13 @@ def generate(run: Path, num_images: int, batch_size: int) -> list[np.ndarray]:
 
 
 def embed(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Features of the aligned faces; generated ones have their landmarks where the template has them, if anywhere."""
+    """Compute features of aligned faces; generated faces are assumed to have the landmarks of the template."""
     return load_identity().embed([from_uint8(image) for image in images], [ffhq_landmarks(SIZE)] * len(images))
 
 
 def stability(run: Path) -> dict[str, float]:
-    """Of the logged windows: the last fifth's mean loss, and how much loss and gradients jump between neighbours."""
+    """Summarise the log: mean loss of its last fifth and, after its first fifth, the mean change of the loss between
+    rows and the gradient norms."""
     rows = [row for row in read_log(run / "log.jsonl") if "loss" in row]
     loss, gradient = (np.array([row[name] for row in rows]) for name in ("loss", "grad_norm"))
     tail = max(1, len(rows) // 5)
@@ -78,7 +79,9 @@ def main() -> None:
     parser.add_argument("--experiment", type=Path, required=True, help="output folder of run.py")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num-images", type=int, default=518, help="generated faces, as many as are held out")
+    parser.add_argument(
+        "--num-images", type=int, default=518, help="generated faces (default 518, as many as are held out)"
+    )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     arguments = parser.parse_intermixed_args()
     keep_freed_memory()

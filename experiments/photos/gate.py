@@ -1,12 +1,12 @@
-"""How much of the model's change does the gate of photographs let through, and does it harm a face?
+"""Measure how much of the model's change the gate of ``idm restore`` applies, and whether a face is harmed.
 
     IDM_ASSETS=... python experiments/photos/gate.py -o experiments/photos/results/gate.json
 
-Degrades every third face of `val` in each way below, restores it by the bundled model with the given face's colours, as
-``idm restore`` does, and prints for each way: the mean gain in PSNR with all of the change and with what the gate
-leaves of it, the share of faces that change, how many lose more than .1 dB, and the least gain. "clean" faces are not
-degraded (one that comes back unchanged counts as 60 dB, so every change is a loss), "noise 5" has white noise of 5/255.
-``--detail-error`` tries other values of the one number that is chosen here, and ``--first 1`` other faces.
+The script degrades every third face of `val` in each of the ways below and restores it with the bundled model and the
+colours of the given face, as ``idm restore`` does. For each way it prints the mean gain in PSNR with the full change
+and with the part that the gate applies, the share of faces that change, how many lose more than .1 dB, and the least
+gain. "clean" faces are not degraded (an unchanged face counts as 60 dB, so every change is a loss). "noise 5" has white
+noise of 5/255. ``--detail-error`` tests other values of the constant chosen here, and ``--first 1`` uses other faces.
 """
 
 import argparse
@@ -41,7 +41,7 @@ WAYS = {
 
 @torch.inference_mode()
 def restored(model: IDM, way: Recipe, first: int) -> Iterator[tuple[Crop, Crop, Crop]]:
-    """(given, restored, original), in [0, 1]."""
+    """Yield (given, restored, original) faces, (h, w, 3) in [0, 1]."""
     size = model.image_size
     faces, weights = FolderFaces(assets_folder() / "faces256" / "val", size), crop_weights(size).astype(np.float32)
     pairs = FrozenPairs(faces, way, SEED)
@@ -73,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="run, saved or bundled model (default: the bundled one)")
     parser.add_argument("--detail-error", type=float, nargs="+", default=[DETAIL_ERROR])
-    parser.add_argument("--first", type=int, choices=range(STEP), default=0, help="number of the first face")
+    parser.add_argument("--first", type=int, choices=range(STEP), default=0, help="index of the first face")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     device = best_device()

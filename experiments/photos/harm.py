@@ -1,11 +1,12 @@
-"""Does restoring photographs harm faces that need little? On faces of `val`, through the whole of a photograph's way.
+"""Measure whether ``idm restore`` harms faces of `val` that need little change, using its whole pipeline.
 
     IDM_ASSETS=... python experiments/photos/harm.py -o experiments/photos/results/harm.json
 
-Each face is degraded, pasted into a larger picture (its own edge colours, blurred), found, restored and put back, with
-all of the restorer's change and with what :mod:`idm.apps.photo.harm` leaves of it. PSNR, SSIM and identity are means
-over the square of the face, against the original. Black-and-white portraits are not degraded: the slope is that of the
-restored on the given lightness between Gaussians of 2 and 20 pixels. Turned photographs are turned back and compared.
+Each face is degraded, pasted into a larger picture (with its own edge colours, blurred), detected, restored and pasted
+back, with the restorer's full change and with the part that :mod:`idm.apps.photo.harm` applies. PSNR, SSIM and identity
+are means over the square of the face, compared with the original. Black-and-white portraits are not degraded; their
+slope is the regression of the restored on the given lightness, band-passed between Gaussians of 2 and 20 pixels.
+Rotated photographs are rotated back and compared with the original.
 """
 
 import argparse
@@ -40,7 +41,7 @@ Pixels = np.ndarray
 
 @dataclass(frozen=True)
 class Case:
-    """A photograph with one face: the given picture, the original, and where the face's square lies."""
+    """A photograph with one face: the given picture, the original face, and the square of the face in the picture."""
 
     given: Pixels
     original: Pixels
@@ -49,6 +50,7 @@ class Case:
 
 
 def cases(size: int, preset: str | None, num_faces: int, seed: int, grey: bool = False) -> Iterator[Case]:
+    """Yield photographs with faces of ``size`` pixels, degraded by ``preset``; ``grey`` selects grey portraits."""
     faces = FolderFaces(assets_folder() / "faces256" / "val", size)
     chosen = np.random.default_rng(seed).permutation(len(faces))
     if grey:
@@ -67,7 +69,7 @@ def cases(size: int, preset: str | None, num_faces: int, seed: int, grey: bool =
 
 
 def in_picture(face: Pixels, margin: int) -> Pixels:
-    """Within a larger picture: its border goes on, ever more blurred."""
+    """Extend a face to a larger picture by repeating its border and blurring the extension."""
     padded = np.pad(face, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
     picture = cv2.GaussianBlur(padded, (0, 0), margin / 8)
     picture[margin:-margin, margin:-margin] = face
@@ -75,7 +77,7 @@ def in_picture(face: Pixels, margin: int) -> Pixels:
 
 
 def measure(parts: PhotoRestorer, some: Iterator[Case], settings: PhotoSettings) -> dict[str, Any]:
-    """Means over the faces before and after."""
+    """Restore all photographs and return the means over the faces before and after."""
     assert parts.identity is not None
     before, after, kept, shares = [], [], 0, []
     for case in some:
@@ -101,6 +103,7 @@ def measure(parts: PhotoRestorer, some: Iterator[Case], settings: PhotoSettings)
 
 
 def slope(restored: Pixels, given: Pixels) -> float:
+    """Return the slope of the restored on the given lightness, band-passed; 1 keeps the contrast."""
     bands = []
     for picture in (restored, given):
         luma = from_uint8(picture) @ LUMA
@@ -117,7 +120,7 @@ def tones(parts: PhotoRestorer, some: Iterator[Case], settings: PhotoSettings) -
 
 
 def turned(parts: PhotoRestorer, some: Iterator[Case], settings: PhotoSettings) -> dict[str, float]:
-    """Mean PSNR of photographs turned by 0 to 270 degrees."""
+    """Return the mean PSNR of photographs rotated by 0, 90, 180 and 270 degrees."""
     scores: dict[str, list[float]] = {str(90 * k): [] for k in range(4)}
     for case in some:
         for k in range(4):
@@ -129,7 +132,7 @@ def turned(parts: PhotoRestorer, some: Iterator[Case], settings: PhotoSettings) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="as of idm restore (default: the bundled model)")
+    parser.add_argument("--model", type=Path, help="as for idm restore (default: the bundled model)")
     parser.add_argument("--num-faces", type=int, default=24)
     parser.add_argument("--num-portraits", type=int, default=16)
     parser.add_argument("--num-turned", type=int, default=6)

@@ -1,7 +1,7 @@
-"""The published numbers of this field as Markdown: ``python experiments/published/table.py``.
+"""Write the published numbers as Markdown: ``python experiments/published/table.py``.
 
-Each YAML beside this file is one table: its title, protocol, columns, sources by abbreviation, and rows of method,
-source, and a value for each column as the source prints it, "" where it has none.
+Each YAML file in this folder is one table: title, protocol, columns, sources by abbreviation, and rows. A row has the
+method, the source, and a value for each column as the source prints it, or "" if the source has none.
 """
 
 from pathlib import Path
@@ -26,10 +26,10 @@ ORDER = (
 
 
 def render() -> str:
-    """All tables, in their order."""
+    """Return all tables as Markdown."""
     head = (
-        "# Published numbers\n\n`python experiments/published/table.py` makes this file. None of these numbers was "
-        "measured here, and none may stand in one column with ours: test sets, references and implementations differ.\n"
+        "# Published numbers\n\n`python experiments/published/table.py` writes this file. None of these numbers was "
+        "measured by us, and none can be compared with ours: test sets, references and implementations differ.\n"
     )
     return head + "".join(_render(yaml.safe_load((FOLDER / f"{name}.yaml").read_text())) for name in ORDER)
 

@@ -1,9 +1,10 @@
-"""Measure every sampler with 1 to 50 steps, and every fidelity: what another step buys, and what it costs.
+"""Measure quality and time of every sampler with 1 to 50 steps, and of several values of ``fidelity``.
 
     python experiments/strengths/chains.py bundled --num-faces 32 -o experiments/strengths/chains
 
-The faces are of ``val``, degraded once as GFP-GAN does. ``chains.json`` holds the means over the faces, the means as
-given among them, and the seconds of a face; ``chains.png`` draws quality against seconds and along ``fidelity``.
+The faces are from ``val``, degraded once with GFP-GAN's recipe. ``chains.json`` holds the means over the faces,
+including those of the given faces, and the seconds per face. ``chains.png`` plots quality against seconds and against
+``fidelity``.
 """
 
 import argparse
@@ -46,7 +47,9 @@ BATCH = 8
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("restorer", help='"bundled" or a path')
-    parser.add_argument("--num-faces", type=int, default=32, help="spread evenly over val")
+    parser.add_argument(
+        "--num-faces", type=int, default=32, help="number of faces, spread evenly over val (default 32)"
+    )
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
@@ -71,7 +74,7 @@ def main() -> None:
 
 
 def chains(published: Chain, steps: list[int]) -> Iterator[tuple[dict[str, Any], Chain]]:
-    """Every sampler with every number of steps; then the published chain from noise to the degraded face."""
+    """Yield every sampler with every number of steps, then the model's chain with every fidelity."""
     for sampler in get_args(SamplerName):
         for num_steps in steps:
             yield {"sampler": sampler, "num_steps": num_steps}, Chain(sampler=sampler, num_steps=num_steps)
@@ -88,7 +91,7 @@ def held_out(number: int, image_size: int) -> list[Pair]:
 
 
 def restore_all(restorer, pairs: list[Pair]) -> tuple[list[np.ndarray], float]:
-    """All faces restored, and the seconds of one."""
+    """Restore all faces and return them with the seconds per face."""
     restored, begun = [], perf_counter()
     for start in range(0, len(pairs), BATCH):
         restored += restore(restorer, pairs[start : start + BATCH], start)
@@ -96,7 +99,7 @@ def restore_all(restorer, pairs: list[Pair]) -> tuple[list[np.ndarray], float]:
 
 
 class Judge:
-    """The means of all metrics over images of the pairs' faces."""
+    """Computes the means of all metrics over images of the pairs' faces."""
 
     def __init__(self, pairs: list[Pair]) -> None:
         self.pairs, self.network, self.niqe = pairs, load_identity(), build_metric("niqe")
@@ -114,7 +117,7 @@ class Judge:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Quality against seconds, one line a sampler; and along fidelity."""
+    """Plot quality against seconds, with one line per sampler, and against fidelity."""
     figure, axes = plt.subplots(2, len(METRICS), figsize=(3.2 * len(METRICS), 6), constrained_layout=True)
     sampled = [row for row in result["chains"] if "fidelity" not in row]
     kept = [row for row in result["chains"] if "fidelity" in row]

@@ -1,11 +1,12 @@
-"""Measure restorers on faces that are degraded not at all, a little, as GFP-GAN does, and severely.
+"""Measure restorers on undegraded, mildly degraded, GFP-GAN-degraded and severely degraded faces.
 
     python experiments/strengths/run.py --split val bundled@1 bundled@2 runs/faces256@1 -o experiments/strengths/results
 
-Each restorer is "bundled" or a path, with "@N" for N steps. Every face is degraded once per strength from the seed, and
-all restorers see the same pictures. A result file holds, per strength: means as given and restored, the paired
-difference with its 95 % interval (percentile bootstrap over faces), results by source and by group of the faces, the
-share of faces that lose more than .3 dB, the first six faces (a test measures them again) and the ten worst.
+Each restorer is "bundled" or a path, with "@N" for N steps. Every face is degraded once per strength, from the seed,
+and all restorers get the same pictures. For each strength, a result file holds the means of the given and the restored
+faces, the paired difference with its 95 % interval (percentile bootstrap over faces), results by source and by group of
+the faces, the share of faces that lose more than .3 dB, the first six faces (which a test measures again) and the ten
+worst.
 """
 
 import argparse
@@ -36,14 +37,14 @@ STRENGTHS: dict[str, Recipe] = {
     "gfpgan": PRESETS["gfpgan"],
     "severe": PRESETS["codeformer_stage2"],
 }
-HIGHEST_PSNR = 60.0  # of a face that comes back unchanged
+HIGHEST_PSNR = 60.0  # PSNR of an unchanged face, in dB
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("restorers", nargs="+", help='"bundled" or a path, with "@N" for N steps')
     parser.add_argument("--split", choices=["val", "test"], default="val")
-    parser.add_argument("--num-faces", type=int, help="the first faces only")
+    parser.add_argument("--num-faces", type=int, help="use only the first faces")
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
@@ -62,7 +63,7 @@ def main() -> None:
 
 
 def measure(spec: str, faces: Part, rows: dict[str, dict]) -> dict:
-    """One restorer on every strength."""
+    """Measure one restorer on every strength."""
     path, _, steps = spec.partition("@")
     device = best_device()
     loaded = load_restorer(None if path == "bundled" else Path(path), device, inference_dtype(device))
@@ -106,7 +107,7 @@ def measure_strength(restorer, faces: Part, recipe: Recipe, rows: dict[str, dict
 
 
 def restore(restorer, batch: list[Pair], start: int) -> list[np.ndarray]:
-    """Restored as ``idm restore`` does it: faces of another size than the model's are resized to it and back."""
+    """Restore as ``idm restore`` does: faces of another size are resized to the model's size and back."""
     size, own = batch[0].lq.shape[0], restorer.image_size
     lq = torch.stack([hwc_to_chw(from_uint8(resize_image(pair.lq, (own, own)))) for pair in batch])
     with torch.inference_mode():
@@ -119,7 +120,7 @@ def embed(network, images: list[np.ndarray], batch: list[Pair]) -> np.ndarray:
 
 
 def laplacian_variance(image: np.ndarray) -> float:
-    """Variance of the Laplacian of luma, the measure of sharpness."""
+    """Return the variance of the Laplacian of luma, which measures sharpness."""
     luma = image.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
     inner = luma[1:-1, 1:-1]
     return float((luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * inner).var())

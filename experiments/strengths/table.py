@@ -16,8 +16,8 @@ METRICS = {
 
 
 def render(results: Path = HERE / "results") -> str:
-    """The tables of all result files: each restorer on each split, then by source and by group of the faces."""
-    parts = ["# Faces degraded not at all, a little, as GFP-GAN does, and severely\n"]
+    """Return the tables of all result files: each restorer on each split, then by source and by group of the faces."""
+    parts = ["# Results on undegraded, mildly degraded, GFP-GAN-degraded and severely degraded faces\n"]
     for path in sorted(results.glob("*.json")):
         result = json.loads(path.read_text())
         title = f"## {path.stem}\n\n{result['num_faces']} faces of `{result['split']}`, {result['image_size']} px"
@@ -27,7 +27,7 @@ def render(results: Path = HERE / "results") -> str:
 
 
 def strengths(result: dict[str, Any]) -> str:
-    """One row a strength: each metric as given and as restored, with the paired difference's interval."""
+    """Format one row per strength: each metric of the given and the restored faces, with the paired interval."""
     head = ["degradation", *(title for title, _ in METRICS.values()), "lose .3 dB", "seconds"]
     lines = [row(head), row(["---"] * len(head))]
     for name, values in result["strengths"].items():
@@ -44,7 +44,7 @@ def change(metric: dict[str, Any], digits: int) -> str:
 
 
 def breakdown(result: dict[str, Any], key: str) -> str:
-    """Means as given and as restored for each part of the faces, at GFP-GAN's degradation."""
+    """Format the means of the given and the restored faces for each part of the faces, with GFP-GAN's degradation."""
     head = [key.removeprefix("by_"), "faces", *(title for title, _ in METRICS.values())]
     lines = [row(head), row(["---"] * len(head))]
     for name, values in result["strengths"]["gfpgan"][key].items():

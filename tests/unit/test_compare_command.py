@@ -78,7 +78,7 @@ def test_table_numbers_and_scores_are_of_the_same_faces(restorers: Path, tmp_pat
         (["a="], "give label and path"),
         (["a=absent.pth"], "absent.pth: no such file or folder"),
         (["a=broken.pth"], "broken.pth: is not a plain weights file"),
-        (["a=GFPGANv1.pth"], "GFPGANv1.pth: holds another architecture than"),
+        (["a=GFPGANv1.pth"], "GFPGANv1.pth: its weights do not fit the architecture"),
         (["a=16.safetensors", "--size", "0"], "size must be from 16"),
         (["a=16.safetensors", "--num-images", "0"], "--num-images must be at least 1"),
         (["a=16.safetensors", "--batch-size", "0"], "--batch-size must be at least 1"),

@@ -152,12 +152,12 @@ def test_the_learners_weights_are_those_of_the_section():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("generator.fix_decoder=true", "generator.fix_decoder: an untrained decoder"),
+        ("generator.fix_decoder=true", "generator.fix_decoder: a new decoder must be trained"),
         ("data.image_size=96", "image_size 96 is not a power of two"),
         ("generator.narrow=0.001", "generator, data.image_size: narrow 0.001"),
         ("discriminator.narrow=0.001", "discriminator, data.image_size: narrow 0.001"),
         ("data.image_size=16", "eyes are too small below data.image_size 32"),
-        ("train.milestones=[5, 5]", "train.milestones: must rise"),
+        ("train.milestones=[5, 5]", "train.milestones: must increase"),
         ("train.mixed_precision=fp16", "train.mixed_precision"),
         ("losses.l1=-1", "losses.l1"),
         ("losses.identity_network=vgg19", "losses.identity_network"),

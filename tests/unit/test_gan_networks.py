@@ -189,7 +189,7 @@ def test_every_scale_has_its_image_coarsest_first(gfpgan):
 
 
 def test_a_face_of_another_size_is_refused(gfpgan):
-    with pytest.raises(ValueError, match="32 px wanted, got 64x64"):
+    with pytest.raises(ValueError, match="expected faces of 32 px, got 64x64"):
         gfpgan(torch.zeros(1, 3, 64, 64))
 
 

@@ -119,7 +119,7 @@ def test_weights_without_their_architecture_are_refused(saved):
 @pytest.mark.parametrize("change", [{"sft_half": True}, {"image_size": 32}, {"narrow": 1 / 32}, {"num_mlp": 3}])
 def test_weights_of_another_architecture_are_refused(saved, change):
     save_file(load_file(saved), saved, {"architecture": json.dumps({**TINY, **change})})
-    refused(saved, "holds another architecture", "weights differ, first ")
+    refused(saved, "its weights do not fit the architecture", "weights differ, first ")
 
 
 def test_a_gap_is_refused_and_not_filled_with_random_numbers(saved):
@@ -177,7 +177,7 @@ def test_names_that_are_numbers_and_weights_without_a_shape_are_refused(tmp_path
     refused(path, "does not hold named weights, the first is called 0")
     assert not holds_gfpgan(path)
     torch.save({"params_ema": {"conv_body_first.weight": torch.tensor(1.0)}}, path)
-    refused(path, "holds another architecture")
+    refused(path, "its weights do not fit the architecture")
     torch.save(
         {"params_ema": {"condition_scale.0.0.bias": torch.tensor(1.0), "conv_body_first.weight": torch.zeros(9)}}, path
     )
@@ -216,11 +216,11 @@ def test_a_file_that_is_no_published_gfpgan_is_refused(tmp_path):
     torch.save({"state_dict": {}}, path)
     refused(path, "does not hold named weights")
     torch.save({"params_ema": {"encoder.weight": torch.zeros(16, 3, 1, 1)}}, path)
-    refused(path, "is not a GFP-GAN (conv_body_first.weight is missing)")
+    refused(path, "does not hold GFP-GAN weights (conv_body_first.weight is missing)")
     torch.save({"params_ema": {"conv_body_first.0.weight": torch.zeros(16, 3, 1, 1)}}, path)
-    refused(path, "holds another architecture", "'smooth': True")
+    refused(path, "its weights do not fit the architecture", "'smooth': True")
     torch.save({"params_ema": {"conv_body_first.weight": torch.zeros(32, 3, 1, 1)}}, path)
-    refused(path, "holds another architecture", "first condition_scale.0.0.bias (nothing instead of 256)")
+    refused(path, "its weights do not fit the architecture", "first condition_scale.0.0.bias (nothing instead of 256)")
 
 
 def test_code_in_a_published_file_is_not_run(tmp_path):
