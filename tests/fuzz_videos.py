@@ -1,8 +1,8 @@
 """Throw damaged videos at a job. The oracle: a video that PyAV decodes to its end is restored, frame by frame; all else
 fails with a VideoError that names the file, and leaves no result.
 
-PyAV's log level stays unset: with any level FFmpeg's threads call Python to log, and one that does while the main thread
-closes its decoder waits for ever. Unset, PyAV is silent.
+PyAV's log level stays unset: with any level FFmpeg's threads call Python to log, and one that does while the main
+thread closes its decoder waits for ever. Unset, PyAV is silent.
 
 A bounded, seeded part runs in tests/unit/test_fuzz.py; `python tests/fuzz.py` runs all.
 """
