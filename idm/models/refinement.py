@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from idm.models.architecture import Architecture
-from idm.models.layers import Downsample, ResidualBlock, depth_to_space, zero_init
+from idm.models.layers import ResidualBlock, depth_to_space, zero_init
 
 
 class Refinement(nn.Module):
@@ -73,7 +73,7 @@ class HalfResolution(nn.Module):
         super().__init__()
         width = 3 * sizes.refine_channels
         self.factor = sizes.patch_size // 2
-        self.down = Downsample(sizes.refine_channels, width)
+        self.conv_in = nn.Conv2d(sizes.refine_channels, width, 3, padding=1)
         self.features = nn.Conv2d(sizes.channels[0], width, 1)
         self.blocks = nn.ModuleList(ResidualBlock(width, embedding_dim, 0.0) for _ in range(sizes.refine_blocks))
         self.conv_out = zero_init(nn.Conv2d(width, sizes.refine_channels, 3, padding=1))
@@ -90,23 +90,20 @@ class HalfResolution(nn.Module):
             features: the decoder's last.
             embedding: of gamma.
         """
-        h = self.down(h) + enlarge(self.features(features), self.factor)
+        h = self.conv_in(F.avg_pool2d(h, 2)) + enlarge(self.features(features), self.factor)
         for block in self.blocks:
             h = block(h, embedding)
         return enlarge(self.conv_out(h), 2)
 
 
-def interpolated(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a denoiser whose refinement rearranges features from patches to pixels, averaged over each patch."""
+def averaging(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a denoiser whose refinement halves the resolution by a convolution with stride 2, at even pixels."""
     new = dict(weights)
-    for name in ("refine.features", "refine.level.features", "refine.level.up.conv"):
-        target = name.replace("up.conv", "conv_out")
-        for part in ("weight", "bias"):
-            mine = own[f"{target}.{part}"]
-            mean = new.pop(f"{name}.{part}").unflatten(0, (len(mine), -1)).mean(dim=1)
-            if mean.shape != mine.shape:  # 1 x 1 in the middle of 3 x 3
-                mean = F.pad(mean, (1, 1, 1, 1))
-            new[f"{target}.{part}"] = mean
+    bias, weight = (new.pop(f"refine.level.down.{part}") for part in ("bias", "weight"))
+    # a tap at -1, 0 or 1 pixels lies -.75, -.25 or .25 averaged pixels from the average of pixels 0 and 1
+    places = torch.tensor([[0.75, 0.25, 0.0], [0.25, 0.75, 0.75], [0.0, 0.0, 0.25]], dtype=weight.dtype)
+    new["refine.level.conv_in.weight"] = torch.einsum("oihw,yh,xw->oiyx", weight, places, places).contiguous()
+    new["refine.level.conv_in.bias"] = bias
     return new
 
 
