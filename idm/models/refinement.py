@@ -1,16 +1,21 @@
 """The end of the denoiser: from patches to pixels."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from idm.models.architecture import Architecture
-from idm.models.layers import Downsample, ResidualBlock, Upsample, depth_to_space, zero_init
+from idm.models.layers import ResidualBlock, depth_to_space, zero_init
 
 
 class Refinement(nn.Module):
     """A correction of the patches' pixels: convolutions over features, input and output at full resolution.
+
+    The features are interpolated, not rearranged from patches to pixels: whatever a critic asks of the refinement, it
+    cannot draw a pattern with the period of the patches.
 
     Where x_d is added to the output, its noise comes along, and the trunk has fewer channels than a patch has pixels to
     subtract it again. So the refinement also predicts, for each pixel, how far a blurred x_d replaces x_d. With
@@ -26,7 +31,7 @@ class Refinement(nn.Module):
         self.patch_size = sizes.patch_size
         images = 3 if sizes.conditional else 2  # x_d, x_t, and the pixels so far
         width = sizes.refine_channels
-        self.features = nn.Conv2d(sizes.channels[0], self.FEATURES * sizes.patch_size**2, 3, padding=1)
+        self.features = nn.Conv2d(sizes.channels[0], self.FEATURES, 3, padding=1)
         self.conv_in = nn.Conv2d(images * sizes.image_channels + self.FEATURES, width, 3, padding=1)
         self.level = HalfResolution(sizes, embedding_dim) if sizes.refine_blocks else None
         self.conv = nn.Conv2d(width, width, 3, padding=1)
@@ -49,15 +54,15 @@ class Refinement(nn.Module):
             embedding: of gamma.
         """
         features = h
-        seen = depth_to_space(torch.cat([self.features(h), patches], dim=1), self.patch_size)
-        h = torch.cat([seen, pixels], dim=1).contiguous(memory_format=torch.channels_last)
-        h = F.silu(self.conv_in(h))
+        images = depth_to_space(patches, self.patch_size)
+        h = torch.cat([enlarge(self.features(h), self.patch_size), images, pixels], dim=1)
+        h = F.silu(self.conv_in(h.contiguous(memory_format=torch.channels_last)))
         if self.level is not None:
             h = h + self.level(h, features, embedding)
         h = F.silu(self.conv(h))
         if self.blurring is None:
             return self.conv_out(h)
-        x_d = seen[:, self.FEATURES : self.FEATURES + self.image_channels].detach()
+        x_d = images[:, : self.image_channels]
         return self.conv_out(h) + self.blurring(h) * (blur(x_d) - x_d)
 
 
@@ -68,11 +73,10 @@ class HalfResolution(nn.Module):
         super().__init__()
         width = 3 * sizes.refine_channels
         self.factor = sizes.patch_size // 2
-        self.down = Downsample(sizes.refine_channels, width)
-        self.features = nn.Conv2d(sizes.channels[0], width * self.factor**2, 1)
+        self.conv_in = nn.Conv2d(sizes.refine_channels, width, 3, padding=1)
+        self.features = nn.Conv2d(sizes.channels[0], width, 1)
         self.blocks = nn.ModuleList(ResidualBlock(width, embedding_dim, 0.0) for _ in range(sizes.refine_blocks))
-        self.up = Upsample(width, sizes.refine_channels)
-        zero_init(self.up.conv)
+        self.conv_out = zero_init(nn.Conv2d(width, sizes.refine_channels, 3, padding=1))
 
     def forward(
         self,
@@ -86,10 +90,26 @@ class HalfResolution(nn.Module):
             features: the decoder's last.
             embedding: of gamma.
         """
-        h = self.down(h) + depth_to_space(self.features(features), self.factor)
+        h = self.conv_in(F.avg_pool2d(h, 2)) + enlarge(self.features(features), self.factor)
         for block in self.blocks:
             h = block(h, embedding)
-        return self.up(h)
+        return enlarge(self.conv_out(h), 2)
+
+
+def averaging(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a denoiser whose refinement halves the resolution by a convolution with stride 2, at even pixels."""
+    new = dict(weights)
+    bias, weight = (new.pop(f"refine.level.down.{part}") for part in ("bias", "weight"))
+    # a tap at -1, 0 or 1 pixels lies -.75, -.25 or .25 averaged pixels from the average of pixels 0 and 1
+    places = torch.tensor([[0.75, 0.25, 0.0], [0.25, 0.75, 0.75], [0.0, 0.0, 0.25]], dtype=weight.dtype)
+    new["refine.level.conv_in.weight"] = torch.einsum("oihw,yh,xw->oiyx", weight, places, places).contiguous()
+    new["refine.level.conv_in.bias"] = bias
+    return new
+
+
+def enlarge(x: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c h2 w2"]:
+    """Interpolate linearly to ``factor`` times the height and width."""
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
 def blur(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
