@@ -1,7 +1,5 @@
 """The end of the denoiser: from patches to pixels."""
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -14,8 +12,9 @@ from idm.models.layers import ResidualBlock, depth_to_space, zero_init
 class Refinement(nn.Module):
     """A correction of the patches' pixels: convolutions over features, input and output at full resolution.
 
-    The features are interpolated, not rearranged from patches to pixels: whatever a critic asks of the refinement, it
-    cannot draw a pattern with the period of the patches.
+    Features are interpolated instead of rearranged from patches to pixels, and pixels are averaged two by two instead
+    of being left out by a stride. So no layer tells the pixels of a patch apart; with layers that did, a critic made
+    the refinement draw a weave into hair and dots along edges.
 
     Where x_d is added to the output, its noise comes along, and the trunk has fewer channels than a patch has pixels to
     subtract it again. So the refinement also predicts, for each pixel, how far a blurred x_d replaces x_d. With
@@ -96,20 +95,9 @@ class HalfResolution(nn.Module):
         return enlarge(self.conv_out(h), 2)
 
 
-def averaging(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a denoiser whose refinement halves the resolution by a convolution with stride 2, at even pixels."""
-    new = dict(weights)
-    bias, weight = (new.pop(f"refine.level.down.{part}") for part in ("bias", "weight"))
-    # a tap at -1, 0 or 1 pixels lies -.75, -.25 or .25 averaged pixels from the average of pixels 0 and 1
-    places = torch.tensor([[0.75, 0.25, 0.0], [0.25, 0.75, 0.75], [0.0, 0.0, 0.25]], dtype=weight.dtype)
-    new["refine.level.conv_in.weight"] = torch.einsum("oihw,yh,xw->oiyx", weight, places, places).contiguous()
-    new["refine.level.conv_in.bias"] = bias
-    return new
-
-
 def enlarge(x: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c h2 w2"]:
-    """Interpolate linearly to ``factor`` times the height and width."""
-    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+    """Interpolate linearly to ``factor`` times the height and width, in the precision of ``x`` under autocast too."""
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False).to(x.dtype)
 
 
 def blur(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

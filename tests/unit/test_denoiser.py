@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from idm.config.assembly.intrinsic import initial_weights
 from idm.diffusion.schedule import linear
+from idm.models.architecture import Architecture
 from idm.models.layers import (
     Attention,
     ChannelNorm,
@@ -26,6 +28,7 @@ from idm.models.layers import (
     depth_to_space,
     zero_init,
 )
+from idm.models.refinement import Refinement
 from idm.models.unet import Denoiser, double_patches
 from idm.restorers.idm import IDM
 from idm.restorers.saved import save_idm
@@ -345,8 +348,36 @@ def test_the_half_resolution_level_sees_the_noise_level_and_the_features_in_thei
     changed = features.clone()
     changed[:, :, -1, -1] += 1
     rows, columns = (level(h, changed, embedding) - before).abs().amax(dim=(0, 1)).nonzero(as_tuple=True)
-    reach = 2 * 2  # two 3 x 3 convolutions at half the resolution
+    # interpolation of the features and three 3 x 3 convolutions at half the resolution, then interpolation to pixels
+    reach = 2 * (patch_size // 4 + 3) + 1
     assert rows.min() == columns.min() == 16 - patch_size - reach
+
+
+def test_the_refinement_treats_all_pixels_of_a_patch_alike():
+    """Mirrored weights on mirrored images give the mirrored correction, and even images an even one."""
+    sizes = Architecture(**{**TINY, "patch_size": 4}, refine_channels=8, refine_blocks=1, add_degraded=True)
+    refinement = randomised(Refinement(sizes, 32))
+    mirrored = deepcopy(refinement)
+    with torch.no_grad():
+        for module in mirrored.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.copy_(module.weight.flip(3))
+    rng = torch.Generator().manual_seed(0)
+    h, images, pixels = (
+        torch.randn(shape, generator=rng) for shape in ((2, 8, 16, 16), (2, 6, 64, 64), (2, 3, 64, 64))
+    )
+    embedding = torch.randn(2, 32, generator=rng)
+
+    def refined(network: Refinement, *seen: torch.Tensor) -> torch.Tensor:
+        h, images, pixels = seen
+        return network(h, F.pixel_unshuffle(images, 4), pixels, embedding)
+
+    there = refined(refinement, h, images, pixels)
+    back = refined(mirrored, h.flip(3), images.flip(3), pixels.flip(3)).flip(3)
+    torch.testing.assert_close(back, there)
+    even = refined(refinement, torch.ones_like(h), torch.ones_like(images), torch.ones_like(pixels))
+    inside = even[..., 24:40, 24:40]
+    torch.testing.assert_close(inside, inside[..., :1, :1].expand_as(inside))
 
 
 def test_a_half_resolution_level_needs_a_refinement_and_patches_that_can_be_halved():

@@ -33,7 +33,6 @@ from idm.models.architecture import Architecture
 from idm.models.critics import PatchCritic
 from idm.models.lora import add_adapters
 from idm.models.network import Network
-from idm.models.refinement import averaging
 from idm.models.unet import double_patches
 from idm.restorers.idm import IDM
 from idm.restorers.saved import ModelError, find_model, read_architecture, read_weights
@@ -136,8 +135,6 @@ def initial_weights(path: Path, denoiser: Network) -> dict[str, Tensor]:
         weights = {**weights, **{name: own[name] for name in own if name.startswith("refine.")}}
     elif not saved.refine_blocks:
         weights = {**weights, **{name: own[name] for name in own if name.startswith("refine.level.")}}
-    if "refine.level.down.weight" in weights:
-        weights = averaging(weights)
     if found := difference(denoiser, weights):
         raise ConfigError(f"train.init_from: {path} has another architecture than denoiser: {found}")
     return weights
