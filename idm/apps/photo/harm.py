@@ -16,8 +16,8 @@ from idm.io.ranges import to_uint8
 Crop = Float32[np.ndarray, "s s 3"]
 
 # Root mean square error that a restorer makes of its own, as a share of the fine detail that a face has, and at least
-# one grey level. At this share no clean or mildly degraded face of 44 of `val` loses more than .1 dB, and one that is
-# only noisy loses .12 dB: experiments/photos/gate.py.
+# one grey level. At this share none of 44 faces of `val` loses more than .1 dB if it is clean, mildly degraded or only
+# noisy: experiments/photos/gate.py.
 DETAIL_ERROR = 0.9
 LEAST_ERROR = 1 / 255
 LEAST_SHARE = 0.05  # below it a face is as good as its restored self and stays exactly as it is (our choice)
