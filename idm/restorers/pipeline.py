@@ -205,8 +205,9 @@ class IDMPipeline(DiffusionPipeline):
         Args:
             image: PIL; h w 3 or b h w 3 arrays, uint8 or float in [0, 1]; or 3 h w or b 3 h w tensors in [0, 1]. They
                 must have the model's size: a model that was trained at another size would damage them.
-            generator: one for each face, or one for all. A single generator is copied for the first face, so that the
-                result equals that of ``idm restore --seed``, and it seeds the generators of the other faces.
+            generator: one for each face, or one for all; default: one that is seeded by PyTorch's global generator. A
+                single generator is copied for the first face, so that the result equals that of ``idm restore --seed``,
+                and it seeds the generators of the other faces.
             output_type: a list of PIL images, of h w 3 float arrays in [0, 1], or a b 3 h w tensor in [0, 1].
             return_dict: return the faces as ``.images`` instead of a tuple of one element.
             callback_on_step_end: called with (pipeline, step from 0, timestep, {"x_0": current estimate, b 3 h w in
@@ -224,7 +225,7 @@ class IDMPipeline(DiffusionPipeline):
                 f"this model restores aligned faces of {size} x {size} px, got {height} x {width}: resize them first"
             )
         if generator is None:
-            generator = torch.Generator().manual_seed(torch.seed())
+            generator = torch.Generator().manual_seed(int(torch.randint(2**63 - 1, ())))
         if isinstance(generator, torch.Generator):
             generator = _one_for_each(generator, len(lq))
         model = self.idm
