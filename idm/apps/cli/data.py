@@ -32,7 +32,7 @@ def prepare_command(options: PrepareOptions) -> int:
     """``idm data prepare``: 0 if every photograph could be read."""
     settings = _settings(options)
     photos = name_photos(options.input)
-    read_people(settings.people)  # a mistake in it is said before any work
+    read_people(settings.people)  # a mistake in it is reported before any work
     read = aligned(settings.size)
     if not settings.aligned:
         read = detected(load_detector(weights=options.weights_dir, device=str(best_device())), settings.size)

@@ -159,8 +159,8 @@ def build_preset(preset: str) -> Recipe:
 
 
 def build_measures(names: str, size: int | None, has_originals: bool = True, has_reference: bool = True) -> Metrics:
-    """The metrics named by ``--metrics``, as of :func:`~idm.evaluation.metrics.build_metrics`; what is missing is said
-    on the error stream.
+    """Build the metrics named by ``--metrics``, see :func:`~idm.evaluation.metrics.build_metrics`; print on the error
+    stream what is missing.
 
     Raises:
         ValueError: an unknown name, or none of the metrics looks at single faces.

@@ -16,7 +16,7 @@ from idm.io.weights import find_weights
 from idm.restorers.idm import IDM
 from idm.restorers.load import Loaded, describe, load_restorer
 
-# What a machine without weights of others is told, once.
+# The hint on a machine without third-party weights, printed once.
 IDENTITY_NOTE = "note: identities are not measured; `idm weights fetch` brings MobileFaceNet, which measures them."
 
 # Published weights that go by a name.

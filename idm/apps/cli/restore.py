@@ -29,7 +29,7 @@ _PHOTO_OPTIONS = (
     *("detector", "min_score", "detect_side", "background", "format", "weights_dir", "video_codec", "crf"),
 )
 
-# What is said of a file that was written without a restored face.
+# The message for a file that was written without a restored face.
 _TOLD = {"no face": "without a face", "not chosen": "with no face chosen", "kept": "kept as given"}
 
 

@@ -26,7 +26,7 @@ from idm.io.video.read import EXACT, Frame, Video, quarters, reason, rgb_format,
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
-# ISO/IEC 23091-4: the matrices that swscale converts by, and the one it takes where nothing is said
+# ISO/IEC 23091-4: the matrices that swscale converts by, and the one it takes where the file names none
 _MATRICES, _BT601 = (1, 4, 5, 6, 7, 9), 6
 
 
