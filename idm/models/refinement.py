@@ -13,8 +13,8 @@ class Refinement(nn.Module):
     """A correction of the patches' pixels: convolutions over features, input and output at full resolution.
 
     Features are interpolated instead of rearranged from patches to pixels, and pixels are averaged two by two instead
-    of being left out by a stride. So no layer tells the pixels of a patch apart; with layers that did, a critic made
-    the refinement draw a weave into hair and dots along edges.
+    of being left out by a stride. With layers that treat the pixels of a patch differently, a critic made the
+    refinement draw a weave into hair and dots along edges. A linear interpolation still has a kink at every patch.
 
     Where x_d is added to the output, its noise comes along, and the trunk has fewer channels than a patch has pixels to
     subtract it again. So the refinement also predicts, for each pixel, how far a blurred x_d replaces x_d. With
