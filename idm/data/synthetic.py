@@ -13,14 +13,12 @@ from jaxtyping import Float32, UInt8
 
 from idm.io.errors import InvalidInput
 
-MIN_SIZE, MAX_SIZE = 16, 1024
 _DOMAIN = 0x5FACE  # keeps these random numbers apart from others that are drawn from the same seed
 _ORIGIN = np.array([256.5, 240.6])
 # FFHQ's five points as every face restorer aligns to them, from the origin, pixel borders at integers.
 _TEMPLATE = np.array([[192.98, 239.95], [318.90, 240.19], [256.63, 314.02], [201.26, 371.41], [313.09, 371.15]]) + 0.5
 _SKIN = np.array([[0.97, 0.82, 0.73], [0.90, 0.71, 0.58], [0.78, 0.57, 0.43], [0.58, 0.39, 0.28], [0.38, 0.25, 0.18]])
 _HAIR = np.array([[0.10, 0.08, 0.08], [0.24, 0.15, 0.1], [0.42, 0.27, 0.16], [0.72, 0.55, 0.32], [0.55, 0.25, 0.12]])
-_GREY = np.array([0.68, 0.68, 0.68])
 _IRIS = np.array([[0.22, 0.13, 0.08], [0.34, 0.22, 0.11], [0.25, 0.38, 0.50], [0.28, 0.38, 0.26], [0.38, 0.41, 0.44]])
 
 Field = Float32[np.ndarray, "n n"]
@@ -42,8 +40,8 @@ class SyntheticFace:
 
 def check_size(size: int) -> None:
     """Raises ValueError for a size outside 16 to 1024 pixels."""
-    if not MIN_SIZE <= size <= MAX_SIZE:
-        raise InvalidInput(f"size must be from {MIN_SIZE} to {MAX_SIZE} pixels, got {size}")
+    if not 16 <= size <= 1024:
+        raise InvalidInput(f"size must be from 16 to 1024 pixels, got {size}")
 
 
 def synthetic_face(seed: int, index: int, size: int) -> SyntheticFace:
@@ -57,18 +55,18 @@ def synthetic_face(seed: int, index: int, size: int) -> SyntheticFace:
     check_size(size)
     if seed < 0 or index < 0:
         raise InvalidInput(f"seed and index must not be negative, got {seed} and {index}")
-    person = Person(np.random.default_rng(np.random.SeedSequence([_DOMAIN, seed, index])))
+    person = _Person(np.random.default_rng(np.random.SeedSequence([_DOMAIN, seed, index])))
     times = 1 if size >= 512 else max(2, -(-128 // size))  # small pictures are painted larger and averaged
-    canvas = Canvas(person, size * times)
-    for layer in (backdrop, body, head, nose, eye, mouth, beard, hair, glasses):
+    canvas = _Canvas(person, size * times)
+    for layer in (_backdrop, _body, _head, _nose, _eye, _mouth, _beard, _hair, _glasses):
         layer(canvas, person)
     picture = cv2.resize(np.clip(canvas.rgb, 0, 1), (size, size), interpolation=cv2.INTER_AREA)
     points = np.array(person.landmarks) @ person.pose[:, :2].T + person.pose[:, 2]
     landmarks = (points * (size / 512) - 0.5).astype(np.float32)
-    return SyntheticFace(np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8), landmarks)
+    return SyntheticFace(np.rint(255 * picture).astype(np.uint8), landmarks)
 
 
-class Person:
+class _Person:
     """Everything that is drawn by chance. Normal numbers end at two deviations: faces vary, but none is a monster."""
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -81,7 +79,7 @@ class Person:
         self.skin = np.array([np.interp(tone, range(5), _SKIN[:, c]) for c in range(3)]) * [1, normal(1.0, 0.02), 1]
         dark = tone > 2 or rng.random() < 0.4
         grey = rng.random() < 2 * (self.age - 0.5)
-        self.hair = (_GREY if grey else _HAIR[rng.integers(2 if dark else 5)]) * normal(1.0, 0.12)
+        self.hair = (np.full(3, 0.68) if grey else _HAIR[rng.integers(2 if dark else 5)]) * normal(1.0, 0.12)
         self.iris = _IRIS[rng.integers(2 if dark else 5)]
         self.cloth, self.near, self.far = (self._hue() for _ in range(3))
         self.skin, self.hair, self.iris = (c.astype(np.float32) for c in (self.skin, self.hair, self.iris))
@@ -114,10 +112,10 @@ class Person:
         self.pose = np.column_stack([turn, _ORIGIN + np.array([normal(0.0, 1.5), normal(0.0, 1.5)])])
 
 
-class Canvas:
+class _Canvas:
     """A square picture, `rgb`, and the face coordinates of its pixels, `x` and `y`."""
 
-    def __init__(self, person: Person, size: int) -> None:
+    def __init__(self, person: _Person, size: int) -> None:
         grid = (np.mgrid[0:size, 0:size][::-1].astype(np.float32) + 0.5) * (512 / size)
         turn, shift = person.pose[:, :2].astype(np.float32), person.pose[:, 2:, None].astype(np.float32)
         self.person, self.size = person, size
@@ -143,8 +141,8 @@ class Canvas:
 
     def strands(self, angle: Field, count: int, row: int) -> Field:
         """Stripes of many frequencies along a coordinate, within about -1 to 1."""
-        waves = self.person.waves[row]
-        return sum(np.sin(angle * count * (1 + 0.37 * i) + wave) for i, wave in enumerate(waves[:5])) / 3
+        waves = enumerate(self.person.waves[row, :5])
+        return sum(np.sin(angle * count * (1 + 0.37 * i) + wave) for i, wave in waves) / 3
 
     def head(self, wider: Length = 0, crown: Length = 170) -> Field:
         """Signed distance to the outline of the head: half an ellipse above, the jaw below."""
@@ -153,7 +151,7 @@ class Canvas:
         return 0.9 * wide * (np.sqrt((self.x / wide) ** 2 + down**person.square + up**2.6) - 1)
 
 
-def backdrop(c: Canvas, person: Person) -> None:
+def _backdrop(c: _Canvas, person: _Person) -> None:
     ramp = np.clip((c.y + 240) / 512 + 0.3 * np.sin(c.x / 150 + person.waves[0, 0]), 0, 1)[..., None]
     c.rgb[:] = person.near * (1 - ramp) + person.far * ramp
     for wave_x, wave_y, wave in person.waves.T[:9].tolist():
@@ -161,7 +159,7 @@ def backdrop(c: Canvas, person: Person) -> None:
         c.paint(c.ellipse(x, y, 16 + 5 * wave, 16 + 5 * wave), 0.5 * person.near + 0.5, 0.16, soft=6 + 3 * wave)
 
 
-def body(c: Canvas, person: Person) -> None:
+def _body(c: _Canvas, person: _Person) -> None:
     if person.style == "curly":
         cloud = c.ellipse(0, -10, person.cheek + 62, 205) + 8 * c.strands(np.arctan2(c.x, 60 - c.y), 6, 0)
         c.paint(cloud, _hair_colour(c, person) * 0.75)
@@ -175,7 +173,7 @@ def body(c: Canvas, person: Person) -> None:
     c.paint(np.maximum(c.ellipse(0, 430, 290, 190), -c.ellipse(0, 225, 76, 62)), cloth)
 
 
-def head(c: Canvas, person: Person) -> None:
+def _head(c: _Canvas, person: _Person) -> None:
     for side in (-1, 1):
         c.paint(c.ellipse(side * (person.cheek + 3), 34, 17, 36), person.skin * 0.82)
     nx, ny = (c.x - 12 * person.yaw) / (person.cheek + 14), (c.y - 10) / 235
@@ -193,13 +191,12 @@ def head(c: Canvas, person: Person) -> None:
         c.shade(-0.28 * max(person.age - 0.3, 0) * np.exp(-(bend**2)) * np.clip((75 - np.abs(c.x)) / 30, 0, 1))
 
 
-def nose(c: Canvas, person: Person) -> None:
+def _nose(c: _Canvas, person: _Person) -> None:
     x, y = person.landmarks[2]
     ridge = x * np.clip(c.y / y, 0, 1)
     between = np.clip((c.y + 25) / 25, 0, 1) * np.clip((y + 8 - c.y) / 20, 0, 1)
-    bright = 1 if person.light[0] > 0 else -1
     c.shade(0.13 * between * np.exp(-(((c.x - ridge) / 9) ** 2)))
-    c.shade(-0.20 * between * np.exp(-(((c.x - ridge + 19 * bright) / 10) ** 2)))
+    c.shade(-0.20 * between * np.exp(-(((c.x - ridge + math.copysign(19, person.light[0])) / 10) ** 2)))
     c.shade(-0.25 * c.spot(x, y + 22, 26, 6))
     for side in (-1, 1):
         wing = np.abs(c.ellipse(x + side * 19, y + 6, 13, 13)) / 2.5
@@ -208,13 +205,10 @@ def nose(c: Canvas, person: Person) -> None:
     c.shade(0.30 * c.spot(x, y, 9, 8))
 
 
-def eye(c: Canvas, person: Person) -> None:
+def _eye(c: _Canvas, person: _Person) -> None:
     width, upper, lower = person.normal(31.0, 1.2), person.normal(11.5, 0.9), person.normal(9.0, 0.7)
-    raised, thick, arch = (
-        person.normal(33.0, 2.5),
-        person.normal(7.0 + 3 * person.masculine, 1.2),
-        person.normal(8.0, 2.0),
-    )
+    raised, thick = person.normal(33.0, 2.5), person.normal(7.0 + 3 * person.masculine, 1.2)
+    arch = person.normal(8.0, 2.0)
     for side, (x, y) in zip((-1, 1), person.landmarks[:2], strict=True):
         across = side * (c.x - x) / width
         bow = np.clip(1 - across**2, -1, 1)
@@ -241,7 +235,7 @@ def eye(c: Canvas, person: Person) -> None:
         c.paint(brow + 1.5 * c.strands(c.x / 3, 1, 1), np.minimum(person.hair, 0.5) * 0.7 * hairs, 0.85, soft=4)
 
 
-def mouth(c: Canvas, person: Person) -> None:
+def _mouth(c: _Canvas, person: _Person) -> None:
     (left, left_y), (right, right_y) = person.landmarks[3:]
     across = (2 * c.x - left - right) / (right - left)
     bow, within = np.clip(1 - across**2, 0, 1), (np.abs(across) - 1) * (right - left) / 2
@@ -259,7 +253,7 @@ def mouth(c: Canvas, person: Person) -> None:
     c.paint(np.maximum(np.abs(c.y - line) - 1.5, within), person.skin * 0.16, 0.9, soft=2.5)
 
 
-def beard(c: Canvas, person: Person) -> None:
+def _beard(c: _Canvas, person: _Person) -> None:
     (left, _), (right, y) = person.landmarks[3:]
     lips = c.ellipse((left + right) / 2, y + 6, 50, 20)
     chin = np.maximum(c.skull - 6, 55 + 0.55 * (person.cheek - np.abs(c.x)) - c.y)
@@ -271,7 +265,7 @@ def beard(c: Canvas, person: Person) -> None:
         c.shade(-0.5 * c.spot(x, y, 5, 4))
 
 
-def hair(c: Canvas, person: Person) -> None:
+def _hair(c: _Canvas, person: _Person) -> None:
     if person.style == "bald":
         return
     volume = {"short": 10.0, "quiff": 24.0, "bob": 22.0, "long": 20.0, "fringe": 22.0, "curly": 50.0}[person.style]
@@ -282,11 +276,10 @@ def hair(c: Canvas, person: Person) -> None:
     side = np.abs(c.x - 14 * person.yaw) / person.cheek
     line = start + reach * np.clip(side, 0, 1.3) ** 4 + 4 * c.strands(c.x / 9, 1, 2)
     c.paint(np.maximum(c.skull, c.y - line - 14), person.skin * 0.4, 0.35, soft=16)  # the shadow of the hair
-    below = np.maximum(c.y - line, c.y - (40 if reach < 100 else 150))
-    c.paint(np.maximum(outline, below), _hair_colour(c, person))
+    c.paint(np.maximum(outline, c.y - np.minimum(line, 40 if reach < 100 else 150)), _hair_colour(c, person))
 
 
-def _hair_colour(c: Canvas, person: Person) -> Colour:
+def _hair_colour(c: _Canvas, person: _Person) -> Colour:
     """Strands that run from the crown, with a band of gloss."""
     x, y = c.x - 60 * math.sin(person.waves[2, 0]), c.y + 235
     bend, length = (0.14, 13) if person.style == "curly" else (0.03, 40)
@@ -295,7 +288,7 @@ def _hair_colour(c: Canvas, person: Person) -> Colour:
     return person.hair * (1 + 0.38 * c.strands(angle, 34, 1) + gloss)[..., None] + 0.02
 
 
-def glasses(c: Canvas, person: Person) -> None:
+def _glasses(c: _Canvas, person: _Person) -> None:
     if not person.glasses:
         return
     frame, power = person.cloth * 0.4, 4 if person.waves[2, 2] > 3 else 2
