@@ -76,6 +76,7 @@ class Step(ABC, Generic[Drawn]):
 
 
 def uniform(ends: Range, rng: np.random.Generator) -> float:
+    """A number drawn uniformly from [low, high)."""
     low, high = ends
     return low + rng.random() * (high - low)
 

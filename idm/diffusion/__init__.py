@@ -1,0 +1,1 @@
+"""The mathematics of diffusion: schedules, forward process, objective, samplers. Functions on tensors."""

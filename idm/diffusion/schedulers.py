@@ -112,9 +112,11 @@ class LangevinScheduler(SchedulerMixin, ConfigMixin):
         self.set_timesteps(len(trained_betas))
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
+        """Choose the timesteps of a chain, from T - 1 downwards; they are spaced evenly."""
         self.timesteps = trailing_timesteps(len(self.alphas_cumprod), num_inference_steps).to(device)
 
     def scale_model_input(self, sample: Tensor, timestep: int | None = None) -> Tensor:
+        """Return x_t as it is: the network takes it unscaled."""
         return sample
 
     def step(
@@ -125,6 +127,16 @@ class LangevinScheduler(SchedulerMixin, ConfigMixin):
         generator: torch.Generator | list[torch.Generator] | None = None,
         return_dict: bool = True,
     ) -> SchedulerOutput | tuple[Tensor]:
+        """One step of the chain, from ``timestep`` to the next one that :meth:`set_timesteps` chose.
+
+        Args:
+            model_output: the network's estimate, of x_0 or of eps as ``prediction_type`` says.
+            sample: x_t.
+            generator: draws the noise, of which the last step has none.
+
+        Returns:
+            x at the next timestep, as ``prev_sample``, or alone in a tuple without ``return_dict``.
+        """
         t = int(timestep)
         t_next = next_timestep(self.timesteps, t)
         gamma, gamma_next = float(self.gammas[t + 1]), float(self.gammas[t_next + 1])
