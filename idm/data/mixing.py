@@ -41,4 +41,5 @@ def linear(num_steps: int) -> Share:
 
 
 def constant(share: float) -> Share:
+    """The same share at every step."""
     return lambda step: share

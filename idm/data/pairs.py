@@ -53,6 +53,7 @@ class Batch:
     points: Float32[Tensor, "b 68 2"] | None = None
 
     def pin_memory(self) -> "Batch":
+        """Copy the batch to pinned memory, for asynchronous copies to a GPU; the data loader calls it."""
         points = None if self.points is None else self.points.pin_memory()
         return Batch(self.hq.pin_memory(), self.lq.pin_memory(), self.landmarks.pin_memory(), self.positions, points)
 
@@ -172,6 +173,7 @@ class Share:
     world: int = 1
 
     def positions(self, micro_batch: int) -> range:
+        """Positions in the run of the samples of this process's micro-batch number ``micro_batch``."""
         start = (micro_batch * self.world + self.rank) * self.size
         return range(start, start + self.size)
 

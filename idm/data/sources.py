@@ -176,6 +176,7 @@ class StreamedFaces:
             yield {column: values[0] for column, values in batch.items()}
 
     def face(self, row: Mapping[str, Any], key: str) -> Face:
+        """The face of an undecoded row; ``key`` names it. ImageError where the row does not hold one."""
         return row_to_face(row, self.image_column, self.landmarks_column, self.size, key)
 
 
