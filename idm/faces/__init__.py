@@ -1,0 +1,1 @@
+"""Detection, alignment, recognition and pasting of faces."""

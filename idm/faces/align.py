@@ -29,10 +29,12 @@ def to_unit(pixels: Shaped[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape
 
 
 def apply_matrix(matrix: Matrix, points: Num[np.ndarray, "*n 2"]) -> Float64[np.ndarray, "*n 2"]:
+    """Map points (x, y) by an affine matrix."""
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
 def invert(matrix: Matrix) -> Matrix:
+    """The matrix of the inverse map."""
     linear = np.linalg.inv(matrix[:, :2])
     return np.column_stack([linear, -linear @ matrix[:, 2]])
 

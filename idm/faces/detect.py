@@ -56,6 +56,8 @@ class DetectedFace:
 
 @runtime_checkable
 class Detector(Protocol):
+    """Finds faces. :func:`load_detector` and :mod:`idm.faces.detector` build detectors."""
+
     def detect(self, pixels: Integer[np.ndarray, "h w 3"]) -> list[DetectedFace]:
         """All faces of a uint8 or uint16 RGB picture, the largest first."""
         ...

@@ -19,6 +19,8 @@ _SIDE = 256  # of the network's input
 
 
 class LandmarkNet(Protocol):
+    """Finds the 98 landmarks of WFLW. :func:`load_landmarks` builds one."""
+
     def __call__(self, image: Float32[np.ndarray, "s s 3"]) -> Float64[np.ndarray, "98 2"]:
         """Landmarks (x, y) of an aligned face in [0, 1], in pixels of it; (0, 0) is the centre of the first pixel."""
         ...

@@ -105,6 +105,7 @@ class Tracker:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Tracker":
+        """The tracker whose :meth:`state` this is."""
         tracker = cls(state["reach"])
         tracker.num_seen, tracker.num_tracks = state["num_seen"], state["num_tracks"]
         if state["thumbnail"] is not None:

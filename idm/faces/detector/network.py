@@ -39,6 +39,8 @@ class ConvBlock(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
+    """Two :class:`ConvBlock` whose output is added to their input."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.blocks = nn.Sequential(ConvBlock(channels, channels), ConvBlock(channels, channels))
