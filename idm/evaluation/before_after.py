@@ -24,10 +24,13 @@ Columns = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Attributes:
-    metrics: {name: {"degraded", "before", "after", "difference", "low", "high"}}, means over the faces; the ends of the
-        95 % interval of the difference are Student's.
-    num_faces: number of measured faces. helped: some measure is significantly better, and none significantly worse.
+    """What the paired differences show.
+
+    Attributes:
+        metrics: {name: {"degraded", "before", "after", "difference", "low", "high"}}, means over the faces; the ends of
+            the 95 % interval of the difference are Student's.
+        num_faces: number of measured faces.
+        helped: some measure is significantly better, and none significantly worse.
     """
 
     metrics: dict[str, dict[str, float]]
@@ -35,6 +38,7 @@ class Verdict:
     helped: bool
 
     def about(self) -> dict[str, Any]:
+        """The verdict as values for JSON, with the number of draws for each face."""
         return {"num_faces": self.num_faces, "draws": DRAWS, "helped": self.helped, "metrics": self.metrics}
 
 

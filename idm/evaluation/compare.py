@@ -62,9 +62,11 @@ class Resized:
 
     @property
     def image_size(self) -> int:
+        """The side in pixels of the faces it takes and gives."""
         return self._size
 
     def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
+        """Resize the faces to the restorer's size, restore them, and resize the results back; all are in [0, 1]."""
         return _resize(self.restorer.restore(_resize(lq, self.restorer.image_size), seeds), self._size)
 
 

@@ -48,6 +48,7 @@ class KeptFaces:
             return KeptFace(file["image"], float(file["seconds"]), scores)
 
     def save(self, pair: Pair, face: KeptFace, sample: int = 0) -> None:
+        """Store the restored face of a pair, in one step. CheckpointError where it cannot be written."""
         content = io.BytesIO()
         np.savez(
             content,

@@ -39,6 +39,7 @@ class Content:
 
 
 def markdown(content: Content) -> str:
+    """The table, the differences if there are any, and the notes as Markdown."""
     lines = [*markdown_table(*content.table), "", content.interval, ""]
     if content.differences is not None:
         lines += [DIFFERENCES, "", *markdown_table(*content.differences), ""]

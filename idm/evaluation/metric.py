@@ -37,9 +37,13 @@ class SetMetric(Protocol):
 
     num_features: int | None
 
-    def describe(self, image: Image8) -> Any: ...
+    def describe(self, image: Image8) -> Any:
+        """The features of one RGB image, of uint8."""
+        ...
 
-    def compare(self, restored: Sequence[Any], originals: Sequence[Any]) -> float: ...
+    def compare(self, restored: Sequence[Any], originals: Sequence[Any]) -> float:
+        """The distance between the features of the restored and of the original images."""
+        ...
 
 
 class Networks:
@@ -55,18 +59,21 @@ class Networks:
 
     @cached_property
     def faces(self) -> "FaceEmbeddings":
+        """MobileFaceNet. FileNotFoundError where its weights are missing."""
         from idm.faces import recognition
 
         return FaceEmbeddings(recognition.load_identity(self.weights_dir, self.device))
 
     @cached_property
     def landmarks(self) -> "LandmarkNet":
+        """The network of 98 landmarks. FileNotFoundError where its weights are missing."""
         from idm.faces import landmarks
 
         return FaceLandmarks(landmarks.load_landmarks(self.weights_dir, self.device))
 
     @cached_property
     def inception(self) -> "Inception":
+        """The Inception network of FID. FileNotFoundError where its weights are missing."""
         from idm.evaluation.inception import load_inception
 
         return load_inception(self.device)

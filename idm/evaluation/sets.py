@@ -29,9 +29,11 @@ class FeatureDistance:
         self._describe, self._distance, self.num_features = describe, distance, num_features
 
     def describe(self, image: Image8) -> Features:
+        """The feature vector of one RGB image, of uint8."""
         return self._describe(image)
 
     def compare(self, restored: Sequence[Features], originals: Sequence[Features]) -> float:
+        """The distance between two sets of feature vectors."""
         return self._distance(np.stack(restored), np.stack(originals))
 
 
@@ -100,6 +102,7 @@ class SetScores:
 
     @property
     def columns(self) -> list[str]:
+        """The columns that have images, in the order in which they came."""
         return list(self._described)
 
     def of(self, column: str) -> dict[str, dict[str, float | None]]:

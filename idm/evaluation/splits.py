@@ -37,6 +37,7 @@ class Nearest:
     evaluated: str
 
     def about(self) -> dict[str, Any]:
+        """The fields as values for JSON."""
         return asdict(self)
 
 

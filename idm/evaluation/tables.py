@@ -107,6 +107,7 @@ def differences_table(result: dict[str, Any]) -> Table:
 
 
 def interval_note(result: dict[str, Any]) -> str:
+    """The line below a table: what its intervals and its seconds are."""
     beside = f", {result['processes']} processes at once" if result.get("processes", 1) > 1 else ""
     return f"{_interval_of(result)}; seconds: median, in batches of {result['batch_size']}{beside}."
 
@@ -244,6 +245,7 @@ def _provenance(results: list[dict[str, Any]]) -> list[str]:
 
 
 def main() -> None:
+    """Write the Markdown, LaTeX and CSV files of each table description that the command line names."""
     for name in sys.argv[1:]:
         path = Path(name)
         for suffix, text in render(path).items():
