@@ -1,0 +1,1 @@
+"""The extrinsic iteration: a trained model cleans its own training set."""

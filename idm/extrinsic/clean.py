@@ -286,6 +286,7 @@ def face_seed(seed: int, index: int, sample: int) -> int:
 
 
 def pixel_hash(image: np.ndarray) -> str:
+    """The sha256 of the pixels of an image."""
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
 
 

@@ -35,6 +35,8 @@ class Gate:
 
 @dataclass(frozen=True)
 class Decision:
+    """Whether x* replaces x, and why."""
+
     accepted: bool
     reason: Reason
 

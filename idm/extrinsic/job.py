@@ -20,15 +20,23 @@ class Processes(Protocol):
     """The part of :class:`accelerate.PartialState` that a job needs."""
 
     @property
-    def process_index(self) -> int: ...
+    def process_index(self) -> int:
+        """The number of this process, from 0."""
+        ...
 
     @property
-    def num_processes(self) -> int: ...
+    def num_processes(self) -> int:
+        """How many processes work on the job."""
+        ...
 
     @property
-    def is_main_process(self) -> bool: ...
+    def is_main_process(self) -> bool:
+        """Whether this process claims the folder and writes the summary."""
+        ...
 
-    def wait_for_everyone(self) -> None: ...
+    def wait_for_everyone(self) -> None:
+        """Return when all processes have called it."""
+        ...
 
 
 def run_job(job: Cleaning, state: Processes) -> dict[str, Any]:
@@ -90,6 +98,7 @@ class Progress:
         self.bar.close()
 
     def add(self, num_faces: int) -> None:
+        """Count ``num_faces`` more faces of this process, and the finished shards of the others."""
         if self.bar.disable:
             return
         self.own += num_faces

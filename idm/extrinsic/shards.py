@@ -91,6 +91,7 @@ def record_path(shard: Path) -> Path:
 
 
 def read_record(shard: Path) -> dict[str, Any]:
+    """The record of a finished shard. OSError where there is none, ValueError where it is not JSON."""
     return json.loads(record_path(shard).read_text())
 
 
