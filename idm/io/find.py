@@ -78,6 +78,7 @@ def find_images(inputs: Sequence[Path], suffixes: Sequence[str] = READ_SUFFIXES)
 
 
 def no_image(folder: Path, suffixes: Sequence[str]) -> ImageError:
+    """The error for a folder in which no file has one of the suffixes."""
     return image_error(folder, f"no image in this folder ({' '.join(suffixes)})", "name another folder")
 
 

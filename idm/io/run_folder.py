@@ -17,10 +17,12 @@ HASHES = "hashes.json"
 
 
 def step_of(checkpoint: Path) -> int:
+    """The number of steps after which a checkpoint was written, from its name."""
     return int(checkpoint.name.removeprefix(PREFIX))
 
 
 def checkpoint_of(folder: Path, step: int) -> Path:
+    """The path of the checkpoint after ``step`` steps."""
     return folder / f"{PREFIX}{step:08d}"
 
 
@@ -137,10 +139,12 @@ def best_score(folder: Path, metric: str = "psnr", worst: float = -math.inf) -> 
 
 
 def mark_best(folder: Path, step: int, score: float, metric: str = "psnr") -> None:
+    """Record which checkpoint is the best, and what it scored."""
     write_json(folder / BEST, {"step": step, metric: score})
 
 
 def unmark_best(folder: Path) -> None:
+    """Forget which checkpoint is the best."""
     (folder / BEST).unlink(missing_ok=True)
 
 

@@ -33,6 +33,7 @@ class VideoError(ImageError):
 
 
 def video_error(path: Path, problem: str, remedy: str) -> VideoError:
+    """The error for a video: what is wrong with it, and what to do."""
     return VideoError(str(image_error(path, problem, remedy)))
 
 
@@ -59,6 +60,7 @@ class Frame:
 
 
 def rgb_format(image: VideoFormat) -> str:
+    """FFmpeg's RGB format that holds the levels of a video: 8 bits each, or 16 if the video has more than 8."""
     return "rgb48le" if max(component.bits for component in image.components) > 8 else "rgb24"
 
 

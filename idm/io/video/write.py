@@ -94,10 +94,12 @@ def to_image(
 
 
 def is_rgb(pixel_format: str) -> bool:
+    """Whether a pixel format stores RGB rather than luma and chroma."""
     return VideoFormat(pixel_format).is_rgb
 
 
 def is_full_range(image: VideoFrame) -> bool:
+    """Whether the levels of a frame use their full range, rather than 16 to 235 of 255."""
     return image.color_range == ColorRange.JPEG or image.format.name.startswith("yuvj") or image.format.is_rgb
 
 
@@ -202,6 +204,7 @@ def describe(stream: VideoStream, source: VideoStream) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
+    """Report what FFmpeg and the disk raise within the context as a VideoError of this file."""
     try:
         yield
     except (av.FFmpegError, OSError) as error:
@@ -209,6 +212,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def appear(temporary: Path, path: Path) -> None:
+    """Flush a finished file to the disk, and give it its name in one step."""
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
