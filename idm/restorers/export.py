@@ -49,14 +49,18 @@ class Graph:
 class Exportable(Protocol):
     """A restorer whose network ``idm export`` can write."""
 
-    def graph(self) -> Graph: ...
+    def graph(self) -> Graph:
+        """The network with example inputs, for :func:`export_onnx`."""
+        ...
 
 
 @runtime_checkable
 class Publishable(Protocol):
     """A restorer whose weights ``idm export`` can also write in the published ``.pth`` format of its kind."""
 
-    def publish(self, path: Path) -> None: ...
+    def publish(self, path: Path) -> None:
+        """Write the weights to a file."""
+        ...
 
 
 def export_onnx(graph: Graph, path: Path) -> float:

@@ -80,6 +80,7 @@ class IDM:
 
     @property
     def image_size(self) -> int:
+        """The side in pixels of the faces that the model restores."""
         return self.denoiser.config.image_size
 
     def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:

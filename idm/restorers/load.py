@@ -30,7 +30,9 @@ class Opener(Protocol):
     """The type of an entry point in the group "idm.restorers": opens a path of its own kind, and returns None for
     others."""
 
-    def __call__(self, path: Path, device: torch.device, dtype: torch.dtype) -> Loaded | None: ...
+    def __call__(self, path: Path, device: torch.device, dtype: torch.dtype) -> Loaded | None:
+        """The restorer of the path, or None if the path is of another kind."""
+        ...
 
 
 def load_restorer(path: Path | None, device: torch.device, dtype: torch.dtype) -> Loaded:

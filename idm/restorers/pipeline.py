@@ -126,6 +126,7 @@ class IDMPipeline(DiffusionPipeline):
 
     @property
     def image_size(self) -> int:
+        """The side in pixels of the faces that the pipeline restores."""
         return self.denoiser.config.image_size
 
     @classmethod

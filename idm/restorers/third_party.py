@@ -43,6 +43,7 @@ class SpandrelRestorer:
 
     @torch.inference_mode()
     def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
+        """Restore degraded faces in [0, 1], one by one; face i draws from ``seeds[i]``."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             faces = [self._restore_one(face.to(self.device), seed) for face, seed in zip(lq, seeds, strict=True)]
         return torch.stack(faces)
