@@ -5,6 +5,7 @@ from idm.training.launch import Fittable, launch
 
 
 def build(config: IDMConfig) -> Fittable:
+    """The run of a configuration, or its rounds; PyTorch is imported only then."""
     if config.extrinsic is not None:
         from idm.config.assembly.extrinsic import build_rounds
 

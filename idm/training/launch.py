@@ -17,9 +17,13 @@ Config = TypeVar("Config", bound=RunConfig)
 class Fittable(Protocol):
     """A training run, or several in a row."""
 
-    def fit(self) -> None: ...
+    def fit(self) -> None:
+        """Train to the end, from the newest checkpoint if there is one."""
+        ...
 
-    def report(self) -> None: ...
+    def report(self) -> None:
+        """Print where the results are."""
+        ...
 
 
 def launch(description: str, schema: type[Config], build: Callable[[Config], Fittable]) -> None:

@@ -130,6 +130,8 @@ class IntrinsicIteration:
         self.skipped = torch.zeros((), device=accelerator.device)
 
     def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, Tensor]:
+        """One update of f_theta, and of its critic if there is one: see
+        :meth:`idm.training.protocol.Trainable.train_step`."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.optimisation.learning_rate_at(step)
         losses: list[Tensor] = []
@@ -233,21 +235,25 @@ class IntrinsicIteration:
         return torch.Generator().manual_seed(seed_of(self.seed, batch.positions[0]) + (role == "critic"))
 
     def restorer(self) -> IDM:
+        """The model with the averaged weights, in the precision of inference."""
         self._publish()
         self.pipeline.denoiser.type(inference_dtype(self.accelerator.device))
         return self.pipeline
 
     def tensors(self) -> list[Tensor]:
+        """The weights, their averages, and the weights of the critic."""
         critic = [] if self.adversary is None else list(self.adversary.critic.parameters())
         return [*self._parameters(), *self.ema.shadow_params, *critic]
 
     def save(self, folder: Path) -> None:
+        """Write the state of all processes, and on the main one the pipeline."""
         self.accelerator.save_state(str(folder), safe_serialization=True)
         self._publish()
         if self.accelerator.is_main_process:
             save_idm(self.pipeline, folder / self.model_name)
 
     def load(self, folder: Path) -> None:
+        """Restore what :meth:`save` wrote."""
         self.accelerator.load_state(str(folder))
         weights = load_file(folder / self.model_name / "denoiser" / "diffusion_pytorch_model.safetensors")
         self.pipeline.denoiser.float().load_state_dict(weights)

@@ -27,6 +27,7 @@ class Window:
         self.clear()
 
     def clear(self) -> None:
+        """Begin a new line: forget all values but the sequence of skipped updates."""
         self.totals: dict[str, Float[Tensor, " 2"]] = {}
         self.skipped = torch.zeros((), device=self.device)
         self.longest = self.row.clone()
@@ -114,6 +115,7 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Replace a log in one step, a line of JSON for each row."""
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
