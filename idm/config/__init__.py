@@ -1,0 +1,1 @@
+"""Settings: their schema, reading them, and assembling a run from them."""

@@ -63,6 +63,7 @@ def build_gammas(config: ScheduleConfig) -> Float[Tensor, " T1"]:
 
 
 def build_noise_levels(config: NoiseLevelsConfig) -> NoiseLevels:
+    """How training draws gamma."""
     match config:
         case PiecewiseUniformConfig():
             return NoiseLevels()
@@ -73,6 +74,9 @@ def build_noise_levels(config: NoiseLevelsConfig) -> NoiseLevels:
 
 
 def build_adversary(config: AdversarialConfig, patch_size: int) -> Adversary:
+    """The critic and its losses; ``patch_size`` is that of the denoiser, for a critic that has none of its own.
+    ConfigError where initial weights of the critic cannot be used.
+    """
     critic = PatchCritic(patch_size=config.patch_size or patch_size, channels=config.channels)
     if config.init_from is not None:
         critic.load_state_dict(critic_weights(config.init_from, critic))
@@ -141,6 +145,7 @@ def initial_weights(path: Path, denoiser: Network) -> dict[str, Tensor]:
 
 
 def build_denoiser(config: IDMConfig) -> Network:
+    """A denoiser with new weights, for the faces' size."""
     return Architecture(image_size=config.data.image_size, **config.denoiser.model_dump()).build()
 
 
@@ -154,6 +159,7 @@ def build_idm(config: IDMConfig, denoiser: Network) -> IDM:
 
 
 def build_optimisation(train: IDMTrainConfig) -> Optimisation:
+    """The settings of AdamW, of its learning rate and of the averaged weights."""
     return Optimisation(
         num_steps=train.num_steps,
         learning_rate=train.learning_rate,

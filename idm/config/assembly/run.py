@@ -28,6 +28,9 @@ from idm.training.validation import Validation
 
 
 def build_accelerator(config: RunConfig) -> Accelerator:
+    """The accelerator with the precision and the trackers of the settings; it sets the global switches of GPUs, too.
+    ConfigError where a tracker is not installed.
+    """
     installed = {tracker.value for tracker in get_available_trackers()}
     for name in config.train.trackers:
         if name not in installed:  # accelerate would train on without it
@@ -106,6 +109,7 @@ def build_run(
 
 
 def build_validation(config: RunConfig, pairs: FrozenPairs) -> Validation:
+    """The metrics on the held-out pairs. ConfigError where the weights or the package of a metric are missing."""
     wanted = config.validation
     single: dict[str, PairMetric] = {}
     whole: dict[str, SetMetric] = {}
@@ -144,6 +148,7 @@ def flat(config: RunConfig) -> dict[str, Any]:
 
 
 def build_settings(config: RunConfig) -> Settings:
+    """What the run needs to know: its folder, its lengths and intervals, and the settings for its history."""
     train, validation = config.train, config.validation
     return Settings(
         folder=config.output_dir,

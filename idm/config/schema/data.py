@@ -123,6 +123,8 @@ SourceConfig = Annotated[SyntheticConfig | FolderConfig | HuggingFaceConfig | As
 
 
 class DataConfig(Section):
+    """The faces to train and validate on, and how they are read."""
+
     source: SourceConfig
     """P_X: the faces to train on. Without ``val_source`` its last ``validation.num_images`` faces are held out."""
     val_source: SourceConfig | None = None

@@ -117,6 +117,8 @@ class AdversarialConfig(Section):
 
 
 class ObjectiveConfig(Section):
+    """What f_theta predicts, and the losses that train it."""
+
     prediction: Literal["epsilon", "sample", "v"] = "sample"
     """What f_theta predicts: the noise, the clean face, or v."""
     p: Literal[1, 2] = 1

@@ -50,6 +50,8 @@ class LoRAConfig(Section):
 
 
 class IDMTrainConfig(TrainConfig):
+    """Optimisation, logging and checkpoints of IDM."""
+
     init_from: Path | None = None
     """Weights to start from: a run, a saved pipeline or a bundled model by its name, such as idm-faces-128. A model of
     half the patch size is converted to one that sees the faces at half the size
@@ -78,6 +80,8 @@ ValidationMetric = Literal["psnr", "ssim", "lpips", "identity", "frechet"]
 
 
 class ValidationConfig(Section):
+    """When and on what a run is validated."""
+
     every: Count = 500
     """Steps between validations."""
     num_images: Count = 64
