@@ -59,6 +59,7 @@ class Faces:
 
     @property
     def sides(self) -> tuple[Path, Path]:
+        """The folders of the faces to train on and of those held out."""
         return self.folder / TRAIN, self.folder / HELD_OUT
 
 

@@ -106,6 +106,7 @@ def _run(parsed: argparse.Namespace) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of ``idm`` and of all its commands. It imports none of them, so that ``--help`` is fast."""
     parser = argparse.ArgumentParser(prog="idm", description="Restore degraded faces with IDM, and measure it.")
     parser.add_argument("--version", action=_Version, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -166,6 +166,7 @@ def _prepare_cpu(options: ModelOptions) -> tuple[torch.device, torch.dtype]:
 
 
 def choose_device(name: str | None) -> torch.device:
+    """The device of ``--device``, by default the best one of this machine. ValueError where it cannot be used."""
     if name is None:
         return best_device()
     try:

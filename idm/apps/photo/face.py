@@ -97,6 +97,7 @@ class Face:
         self.refusal = ""
 
     def align(self, pixels: Integer[np.ndarray, "h w 3"], size: int) -> None:
+        """Cut out the aligned face, of ``size`` pixels. Landmarks that cannot be aligned are a failure of this face."""
         try:
             self.crop, self.to_crop = align_face(pixels, self.found.landmarks, size)
         except ValueError as error:
@@ -141,6 +142,7 @@ class Face:
 
     @property
     def is_used(self) -> bool:
+        """Whether the restored face takes the place of the given one."""
         return not (self.failure or self.refusal)
 
     def _toned(self, sample: Crop, settings: PhotoSettings) -> Crop:
@@ -173,18 +175,22 @@ class Face:
         return len(self.crop) / scale_of(self.to_crop)
 
     def keeps_detail(self, settings: PhotoSettings) -> bool:
+        """Whether only the change is pasted, so that detail finer than the model's stays."""
         return settings.detail == "keep" or (settings.detail != "replace" and self.side > len(self.crop))
 
     def loses_grain(self, settings: PhotoSettings) -> bool:
+        """Whether the photograph's grain is removed from the detail that stays."""
         return settings.detail == "clean" and self.side > len(self.crop)
 
     def patch(self, to_photo: Matrix, settings: PhotoSettings) -> Patch:
+        """What is pasted into the result; ``to_photo`` maps its pixels to those of the photograph."""
         to_crop = after(self.to_crop, to_photo)
         if self.keeps_detail(settings):
             return Patch(self.restored - self.crop, to_crop, is_change=True)
         return Patch(self.restored, to_crop)
 
     def report(self, settings: PhotoSettings) -> FaceReport:
+        """What became of the face."""
         box, score = _box_and_score(self.found)
         if self.failure:
             return FaceReport(self.number, "failed", box, score, note=self.failure)

@@ -13,14 +13,17 @@ def same_suffix(suffixes: Sequence[str]) -> Callable[[Path], str]:
 
 
 def as_png(path: Path) -> str:
+    """The suffix of a result that is always a PNG."""
     return ".png"
 
 
 def as_preview(path: Path) -> str:
+    """The suffix of a preview."""
     return ".preview.png"
 
 
 def nothing_beside(target: Path) -> tuple[Path, ...]:
+    """No further files."""
     return ()
 
 

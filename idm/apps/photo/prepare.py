@@ -74,6 +74,7 @@ class Found:
 
     @property
     def pixels(self) -> Float32[np.ndarray, " p"]:
+        """The thumbnail, in [0, 1], by which duplicates are found."""
         return np.frombuffer(bytes.fromhex(self.thumbnail), np.uint8).astype(np.float32) / 255
 
 

@@ -68,5 +68,6 @@ class PhotoSettings:
 
     @property
     def needs_identity(self) -> bool:
+        """Whether these settings need the identity network."""
         picks = self.samples > 1 and self.pick == "identity"
         return picks or self.min_identity is not None or self.reference is not None

@@ -18,6 +18,8 @@ from idm.restorers.third_party import ThirdPartyModelError, load_network
 
 @runtime_checkable
 class Upscaler(Protocol):
+    """Enlarges whole photographs."""
+
     def upscale(self, pixels: Integer[np.ndarray, "h w 3"], size: tuple[int, int]) -> Integer[np.ndarray, "h2 w2 3"]:
         """A new picture of ``size`` (height, width) in the same levels, uint8 or uint16; nothing in it moves."""
         ...
@@ -34,6 +36,7 @@ class Bicubic:
     """:func:`bicubic` as an :class:`Upscaler`."""
 
     def upscale(self, pixels: Integer[np.ndarray, "h w 3"], size: tuple[int, int]) -> Integer[np.ndarray, "h2 w2 3"]:
+        """See :meth:`Upscaler.upscale`."""
         return bicubic(pixels, size)
 
 
@@ -60,6 +63,7 @@ class NetworkUpscaler:
     margin: int = 16
 
     def upscale(self, pixels: Integer[np.ndarray, "h w 3"], size: tuple[int, int]) -> Integer[np.ndarray, "h2 w2 3"]:
+        """See :meth:`Upscaler.upscale`; a picture of the same size is only cleaned."""
         result = np.empty((*size, 3), pixels.dtype)
         for top in range(0, size[0], self.tile):
             for left in range(0, size[1], self.tile):

@@ -60,6 +60,7 @@ class Person:
     past: Past = field(default_factory=Past)
 
     def add(self, frame: int, report: FaceReport) -> None:
+        """Count a frame in which the person is seen."""
         self.last_frame = frame
         self.num_restored += report.state == "restored"
         self.num_kept += report.state == "kept"
@@ -84,11 +85,13 @@ class State:
     num_moved: int = 0
 
     def to_json(self) -> str:
+        """The state as JSON, which keeps floats exactly."""
         people = [asdict(person) for person in self.people.values()]
         return json.dumps(vars(self) | {"tracker": self.tracker.state(), "people": people})
 
     @classmethod
     def from_json(cls, text: str) -> "State":
+        """The state that :meth:`to_json` wrote."""
         state = json.loads(text)
         people = [Person(**{**person, "past": Past(**person["past"])}) for person in state["people"]]
         tracker = Tracker.from_state(state["tracker"])
@@ -289,6 +292,7 @@ class Segments:
             self.paths.append(self.next_path())
 
     def next_path(self) -> Path:
+        """Where the next segment is written."""
         return self.folder / f"{len(self.paths):06d}.nut"
 
     def finish(self) -> None:
@@ -298,6 +302,7 @@ class Segments:
         self.paths.append(path)
 
     def remove(self) -> None:
+        """Delete the folder."""
         if self.folder.exists():
             shutil.rmtree(self.folder)
 

@@ -47,11 +47,13 @@ class Handlers:
 
     @property
     def page_service(self) -> PageService:
+        """The models and limits that all users share."""
         return self.work.page_service
 
     # --------------------------------------------------------------------------------------- faces found
 
     def example(self, event: gr.EventData) -> str:
+        """The path of the example that a user clicked."""
         chosen = event._data.get("index") if isinstance(event._data, dict) else None
         if not isinstance(chosen, int) or not 0 <= chosen < len(self.examples):
             raise gr.Error("choose one of the examples", print_exception=False)
@@ -94,6 +96,7 @@ class Handlers:
     # --------------------------------------------------------------------------------------- settings
 
     def choose_restorer(self, label: str) -> tuple[Update, ...]:
+        """Set steps and fidelity to the defaults of a restorer; both are disabled for one without a chain."""
         defaults, has_chain = self.page_service.defaults(label), self.page_service.has_chain(label)
         return (
             gr.Slider(value=defaults.num_steps, maximum=self.page_service.most_steps(label), interactive=has_chain),
@@ -101,6 +104,7 @@ class Handlers:
         )
 
     def new_seed(self) -> int:
+        """A random seed."""
         return secrets.randbelow(MAX_SEED + 1)
 
     def mark_stale(self, name: str, faces: list[int], *values: Any) -> Update:

@@ -99,6 +99,7 @@ class PageService:
         return read_photo(path, self.max_pixels, self.budget.num_bytes, scale)
 
     def find(self, photo: Photo, turn: Turn = "auto") -> list[DetectedFace]:
+        """The faces of a photograph, the largest first."""
         return detect_faces(self.detector, photo.pixels, turn)
 
     # --------------------------------------------------------------------------------------- requests

@@ -28,15 +28,19 @@ class OneAtATime:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def detect(self, pixels: Integer[np.ndarray, "h w 3"]) -> list[DetectedFace]:
+        """See :meth:`idm.faces.detect.Detector.detect`; other threads wait."""
         with self.lock:
             return self.detector.detect(pixels)
 
 
 class Count:
+    """Counts what is done, and reports it."""
+
     def __init__(self, total: int, on_progress: OnProgress) -> None:
         self.done, self.total, self.on_progress = 0, total, on_progress
 
     def one_more(self) -> None:
+        """Count one more, and report it."""
         self.done += 1
         self.on_progress(self.done, self.total)
 
@@ -51,9 +55,11 @@ class Chained:
 
     @property
     def image_size(self) -> int:
+        """The side in pixels of the faces that the model restores."""
         return self.idm.image_size
 
     def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
+        """Restore faces with the request's chain, and count each step."""
         return self.idm.sample(lq, generators_of(seeds), self.chain, lambda *_: self.count.one_more())
 
 
@@ -66,9 +72,11 @@ class Watched:
 
     @property
     def image_size(self) -> int:
+        """The side in pixels of the faces that the restorer takes."""
         return self.restorer.image_size
 
     def restore(self, lq: Float[Tensor, "b 3 s s"], seeds: Sequence[int]) -> Float[Tensor, "b 3 s s"]:
+        """Restore faces, and count each call as one."""
         restored = self.restorer.restore(lq, seeds)
         self.count.one_more()
         return restored

@@ -25,6 +25,7 @@ class AppOptions(MachineOptions):
 
 
 def add_app(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``idm app``."""
     parser.add_argument(
         "--model",
         nargs="+",

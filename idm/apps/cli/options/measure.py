@@ -75,6 +75,7 @@ class PrepareOptions:
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``idm evaluate``."""
     parser.add_argument(
         "--pairs",
         nargs=2,
@@ -90,6 +91,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def add_compare(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``idm compare``."""
     parser.add_argument(
         "restorers",
         nargs="+",
@@ -162,6 +164,7 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``idm report``."""
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="output folders of idm compare")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="the page, such as report.html"
@@ -170,6 +173,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``idm data check`` and ``idm data prepare``."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     check = actions.add_parser("check", help="count and decode the images of a test set (see docs/test_sets.md)")
     check.add_argument("name", help="name of the set, such as celeba-test or lfw-test")

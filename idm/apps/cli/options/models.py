@@ -56,6 +56,7 @@ class AdaptOptions:
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``idm weights`` and ``idm weights fetch``."""
     parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="search this folder only")
     parser.set_defaults(names=[], yes=False)
     fetch = parser.add_subparsers(dest="action", metavar="fetch").add_parser(
@@ -75,6 +76,7 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``idm export``."""
     parser.add_argument("model", nargs="?", help="a model as for idm restore --model (default: the bundled model)")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="an ONNX file, a folder for it, or a .pth file for a GFP-GAN"
@@ -82,6 +84,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def add_clean(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``idm clean``."""
     parser.add_argument("--model", type=Path, help="training run or saved pipeline (default: the bundled model)")
     parser.add_argument(
         "--data",
@@ -102,6 +105,7 @@ def add_clean(parser: argparse.ArgumentParser) -> None:
 
 
 def add_adapt(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``idm adapt``."""
     parser.add_argument("input", nargs="+", type=Path, metavar="INPUT", help="photographs, or folders of them")
     parser.add_argument(
         "-o",

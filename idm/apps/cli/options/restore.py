@@ -47,6 +47,7 @@ class RestoreOptions(ModelOptions):
 
 
 def add_restore(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``idm restore``."""
     parser.usage = "idm restore INPUT [INPUT ...] -o FOLDER [options]"
     parser.add_argument(
         "input", nargs="+", type=Path, metavar="INPUT", help="images, videos (mp4, mov, mkv, webm, avi) or folders"

@@ -24,6 +24,7 @@ class MachineOptions:
 
 
 def add_machine(parser: argparse._ActionsContainer) -> None:
+    """Add the options of :class:`MachineOptions`."""
     parser.add_argument("--batch-size", type=int, default=8, help="faces per batch (default 8)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best available)")
     parser.add_argument(
@@ -48,6 +49,7 @@ class ModelOptions(MachineOptions):
 
 
 def add_model(parser: argparse._ActionsContainer) -> None:
+    """Add the options of :class:`ModelOptions`."""
     parser.add_argument(
         "--model",
         "--restorer",
@@ -72,6 +74,7 @@ def add_model(parser: argparse._ActionsContainer) -> None:
 
 
 def add_memory(parser: argparse._ActionsContainer) -> None:
+    """Add ``--max-memory``, which is given in gigabytes and stored in bytes."""
     parser.add_argument(
         "--max-memory",
         type=_gigabytes,
