@@ -184,6 +184,7 @@ def build_components(config: GANConfig, accelerator: Accelerator) -> ComponentAd
 
 
 def build_adam(config: GANConfig, learning_rate: float, betas: tuple[float, float]) -> Adam:
+    """Build Adam with the learning-rate schedule and the clipping of the training settings."""
     train = config.train
     return Adam(learning_rate, betas, train.milestones, train.decay_factor, train.max_grad_norm)
 

@@ -121,6 +121,7 @@ class GFPGAN(nn.Module):
 
     @property
     def image_size(self) -> int:
+        """The side in pixels of the faces that the network restores."""
         return self.stylegan_decoder.image_size
 
     def forward(

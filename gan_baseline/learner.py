@@ -191,21 +191,25 @@ class AdversarialIteration:
     # -------------------------------------------------------------------------------------------- its result
 
     def restorer(self) -> GFPGANRestorer:
+        """Return the generator with its averaged weights."""
         self.ema.publish(self.published.parameters())
         return GFPGANRestorer(self.published)
 
     def tensors(self) -> list[Tensor]:
+        """Return the weights of all networks and the generator's averages."""
         critics = [player.model for player in (self.adversary, self.components) if player is not None]
         learnt = [parameter for critic in critics for parameter in critic.parameters()]
         return [*self._parameters(), *learnt, *self.ema.shadow_params]
 
     def save(self, folder: Path) -> None:
+        """Write the state of all processes, and on the main one the generator."""
         self.accelerator.save_state(str(folder), safe_serialization=True)
         self.ema.publish(self.published.parameters())
         if self.accelerator.is_main_process:
             save_gfpgan(self.published, folder / MODEL)
 
     def load(self, folder: Path) -> None:
+        """Restore what :meth:`save` wrote."""
         self.accelerator.load_state(str(folder))
         self.published.load_state_dict(load_gfpgan(folder / MODEL).state_dict())
         self.ema.restore(self.published.parameters())

@@ -104,6 +104,7 @@ class PriorIteration:
         return {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}
 
     def tensors(self) -> list[Tensor]:
+        """Return the weights of both networks and the generator's averages."""
         return [*self._parameters(), *self.adversary.model.parameters(), *self.ema.shadow_params]
 
     def draw(self, positions: list[int]) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -123,12 +124,14 @@ class PriorIteration:
         return torch.stack(z, dim=1).to(device), torch.stack(crossover).to(device), noise
 
     def save(self, folder: Path) -> None:
+        """Write the state of all processes, and on the main one the generator."""
         self.accelerator.save_state(str(folder), safe_serialization=True)
         self.ema.publish(self.published.parameters())
         if self.accelerator.is_main_process:
             save_file(self.published.state_dict(), folder / PRIOR)
 
     def load(self, folder: Path) -> None:
+        """Restore what :meth:`save` wrote."""
         self.accelerator.load_state(str(folder))
         load_prior(self.published, folder / PRIOR)
         self.ema.restore(self.published.parameters())

@@ -29,6 +29,7 @@ class GFPGANRestorer:
 
     @property
     def image_size(self) -> int:
+        """The side in pixels of the faces that the generator restores."""
         return self.generator.image_size
 
     def graph(self) -> Graph:

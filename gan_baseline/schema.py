@@ -98,6 +98,8 @@ PriorConfig = Annotated[TrainedPriorConfig | CheckpointPriorConfig, Field(discri
 
 
 class GANTrainConfig(TrainConfig):
+    """Optimisation, logging and checkpoints of GFP-GAN."""
+
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.5 ** (32 / 10_000)
     """As for IDM, with a warm-up of the decay. The published decay is constant."""
     mixed_precision: Literal["auto", "no", "bf16"] = "auto"

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 
 def build(config: GANConfig) -> "Run":
+    """Build the run of a configuration; PyTorch is imported only then."""
     from gan_baseline.build import build_gan
 
     return build_gan(config)
