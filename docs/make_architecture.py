@@ -91,6 +91,7 @@ def arrow(start: Place, end: Place) -> str:
 
 
 def box(package: str, centre: Place) -> str:
+    """Draw a package: its name, and below it what it is for."""
     x, y = centre
     corner = f'x="{x - BOX_WIDTH / 2:g}" y="{y - BOX_HEIGHT / 2:g}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="6"'
     return (

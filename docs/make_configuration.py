@@ -66,6 +66,7 @@ DESCRIBED_BY = {"DenoiserConfig": Architecture, "ChainConfig": Chain, "GateConfi
 
 
 def main() -> None:
+    """Write the page."""
     TARGET.write_text(render())
     print(f"wrote {TARGET}")
 

@@ -23,6 +23,7 @@ table with the reason. `idm weights` lists where to get weights; no metric downl
 
 
 def render() -> str:
+    """Return the whole page as Markdown."""
     rows = (
         f"| `{name}` | {metric.heading} | {metric.kind} | {metric.smallest} px | {metric.protocol} |\n"
         for name, metric in METRICS.items()

@@ -53,6 +53,7 @@ class Scratches(Step[int]):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Degrade faces with scratches, restore them, and write a picture of both."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True, help="picture of the faces")
     parser.add_argument("--model", type=Path, help="default: the default bundled model")

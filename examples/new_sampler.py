@@ -46,6 +46,7 @@ def estimator(model: IDM, x_d: Image) -> Estimate:
 
 @torch.no_grad()
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Restore faces with DDIM and with the sampler, and print the PSNR of both."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, help="default: the default bundled model")
     parser.add_argument("--num-images", type=int, default=4)

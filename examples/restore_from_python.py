@@ -13,6 +13,7 @@ from idm.io.photos import write_photo
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Restore the photograph that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photo", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)

@@ -20,6 +20,7 @@ CONFIG = Path(__file__).parents[1] / "configs" / "faces64.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Train on the folder that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("faces", type=Path, help="folder of aligned, square faces")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the run")
