@@ -1,13 +1,15 @@
 """Do the documents still speak of what is there? Functions, tests, files, settings, links."""
 
 import ast
+import importlib
 import importlib.util
+import inspect
 import re
 import sys
 import tomllib
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 import pytest
 import yaml
@@ -161,7 +163,7 @@ def test_every_weights_file_has_its_terms_listed() -> None:
     assert [name for name in KNOWN if f"`{name}`" not in page] == []
 
 
-# Generated and machine-readable files
+# Generated pages, and the site
 
 
 def load(path: Path) -> ModuleType:
@@ -194,6 +196,46 @@ def test_the_site_lists_every_page_of_the_documentation() -> None:
     pages = set(re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text()))
     docs = ROOT / "docs"
     assert {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")} <= pages
+
+
+# Docstrings and API pages
+
+
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for package in ("idm", "gan_baseline")
+    for path in (ROOT / package).rglob("*.py")
+    if not path.name.startswith("__")
+)
+
+
+def test_every_module_is_on_an_api_page_or_listed_as_internal() -> None:
+    pages = ROOT / "docs" / "api"
+    shown = [name for page in pages.glob("*.md") for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)]
+    _, _, listed = (pages / "index.md").read_text().partition("## Internal modules")
+    internal = re.findall(r"`((?:idm|gan_baseline)[.\w]+)`", listed)
+    assert len(shown) == len({*shown, *internal}) - len(internal)
+    assert {name for name in internal if not any(f"{module}.".startswith(f"{name}.") for module in MODULES)} == set()
+    hidden = tuple(f"{name}." for name in internal)
+    assert [module for module in MODULES if module not in shown and not f"{module}.".startswith(hidden)] == []
+
+
+def test_every_public_method_has_a_docstring_or_a_base_that_has_one() -> None:
+    """ruff demands those of modules, classes and functions."""
+    undocumented = [
+        f"{module}.{name}.{attribute}"
+        for module in MODULES
+        for name, kind in vars(importlib.import_module(module)).items()
+        if isinstance(kind, type) and kind.__module__ == module and not name.startswith("_")
+        for attribute, value in vars(kind).items()
+        if isinstance(value, FunctionType | classmethod | staticmethod | property | cached_property)
+        if not attribute.startswith("_") and attribute not in getattr(kind, "__dataclass_fields__", ())
+        if not inspect.getdoc(getattr(kind, attribute))
+    ]
+    assert undocumented == []
+
+
+# Machine-readable files
 
 
 def test_the_citation_has_the_version_and_licence_of_the_package() -> None:
