@@ -99,6 +99,12 @@ def write_comparison(folder: Path, psnr_idm: np.ndarray, psnr_gfpgan: np.ndarray
     (folder / "comparison.json").write_text(json.dumps({"rows": rows, "commit": "abc"}))
 
 
+def test_the_committed_table_is_that_of_its_numbers(equal_terms) -> None:
+    results = FOLDER / "results"
+    comparison = json.loads((results / "comparison.json").read_text())
+    assert (results / "table.md").read_text() == equal_terms.render(comparison)
+
+
 def test_the_table_pairs_the_same_faces_and_shows_each_seed(equal_terms, tmp_path: Path, monkeypatch) -> None:
     rng = np.random.default_rng(0)
     faces = rng.normal(20, 5, 40)

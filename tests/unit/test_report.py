@@ -5,6 +5,7 @@ import importlib.util
 import json
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -24,9 +25,9 @@ def test_a_committed_table_is_what_its_files_give(spec: Path) -> None:
         assert spec.with_suffix(suffix).read_text() == text, f"run: python -m idm.evaluation.tables {spec}"
 
 
-def test_the_tables_of_the_readme_are_the_committed_ones() -> None:
+def test_the_tables_of_the_page_of_experiments_are_the_committed_ones() -> None:
     """Each stands below the name of its file, as in <!-- compare128 -->."""
-    readme = (TABLES[0].parents[2] / "README.md").read_text()
+    readme = (TABLES[0].parents[1] / "README.md").read_text()
     shown = re.findall(r"<!-- (\w+) -->\n(\| \| .*?)\n\n", readme, re.DOTALL)
     assert shown
     for name, table in shown:
@@ -114,12 +115,23 @@ def test_a_mean_whose_interval_cannot_be_had_stands_alone_and_is_strict_json(tmp
     assert "| after | 31.00 |" in table(tmp_path, f"{{label: after, result: {name}}}")
 
 
-def test_the_table_of_flicker_is_that_of_its_result_file() -> None:
-    path = TABLES[0].parents[1] / "flicker.py"
-    spec = importlib.util.spec_from_file_location("flicker", path)
+def script(name: str) -> ModuleType:
+    """A script of the experiments, which is in no package."""
+    spec = importlib.util.spec_from_file_location(name.replace("/", "_"), TABLES[0].parents[1] / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    flicker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(flicker)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_table_of_flicker_is_that_of_its_result_file() -> None:
+    flicker = script("flicker")
     result = json.loads(flicker.RESULT.read_text())
     assert flicker.TABLE.read_text() == flicker.render(result), "run: python experiments/flicker.py --table"
+
+
+def test_the_tables_of_the_benchmarks_are_those_of_their_result_files() -> None:
+    table = script("benchmarks/table")
+    shown = (table.FOLDER / "README.md").read_text().partition(table.BEGIN)[2].partition(table.END)[0]
+    assert shown == table.all_tables(), "run: python experiments/benchmarks/table.py --write"
