@@ -57,7 +57,7 @@ def write_clip(path: Path, num_frames: int) -> None:
 def peak(source: Path) -> float:
     """Restore a clip and return the peak memory of this process in MiB."""
     parts = PhotoRestorer(Unchanged(), Middle())
-    restore_video(parts, source, source.with_name("out.mp4"), PhotoSettings(), Encoding(), about={})
+    restore_video(parts, source, source.with_name("out.mp4"), PhotoSettings(), Encoding(), metadata={})
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

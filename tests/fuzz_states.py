@@ -198,7 +198,7 @@ def restored_video(folder: Path, restorer: Dims | None = None) -> bytes:
     """Restore a video, or resume it, and return the frames."""
     folder.mkdir(exist_ok=True)
     target, parts = folder / "clip.mkv", PhotoRestorer(restorer or Dims(), Moves())
-    restore_video(parts, _video(folder), target, SETTINGS, Encoding("ffv1"), about={}, segment_frames=4)
+    restore_video(parts, _video(folder), target, SETTINGS, Encoding("ffv1"), metadata={}, segment_frames=4)
     with av.open(str(target)) as container:
         return b"".join(frame.to_ndarray(format="rgb24").tobytes() for frame in container.decode(video=0))
 
@@ -238,7 +238,7 @@ def clean(folder: Path) -> dict[str, bytes]:
         settings=CleanSettings(batch_size=2, shard_size=2),
         gate=Gate(min_identity=None),
         identity=None,
-        about={"source": "the same", "model": "the same"},
+        metadata={"source": "the same", "model": "the same"},
     )
     run_job(job, Alone())
     wanted = [*(folder / "out" / "data").glob("*.parquet"), folder / "out" / "manifest.jsonl"]

@@ -68,11 +68,11 @@ def run(job: Job, arguments: argparse.Namespace) -> None:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         measured = evaluate(folder, list(options), arguments)
-        about = {"ablation": ablation, "arm": arm, "test": test, "seed": job.seed, "config": job.key}
+        metadata = {"ablation": ablation, "arm": arm, "test": test, "seed": job.seed, "config": job.key}
         training = json.loads((folder / "metrics.json").read_text())
-        about |= {"steps": job.num_steps, "budget": arguments.budget, "settings": arguments.set}
-        about |= {name: training[name] for name in ("training_seconds", "training_processor_seconds")}
-        write_json(path, {**about, **measured})
+        metadata |= {"steps": job.num_steps, "budget": arguments.budget, "settings": arguments.set}
+        metadata |= {name: training[name] for name in ("training_seconds", "training_processor_seconds")}
+        write_json(path, {**metadata, **measured})
 
 
 def enumerate_tests(job: Job) -> list[tuple[int, tuple[str, str, str, tuple[str, ...]]]]:

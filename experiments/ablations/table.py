@@ -68,12 +68,12 @@ def render(rows: Results) -> str:
             cells = [_cells(rows[key], first, name, key == keys[0]) for name in metrics]
             lines.append(f"| {', '.join(filter(None, key[1:]))} | {len(rows[key])} | {' | '.join(cells)} |")
         steps, seconds = first[0]["steps"], np.mean([result["training_processor_seconds"] for result in first])
-        about = f"{steps} steps, {seconds:.0f} processor seconds a training on {first[0]['machine']['processor']}"
+        note = f"{steps} steps, {seconds:.0f} processor seconds a training on {first[0]['machine']['processor']}"
         faces = f"{first[0]['num_images']} faces of `{first[0]['data']}`, commit {first[0]['commit'][:12]}"
-        about += "".join(f", `{setting}`" for setting in first[0]["settings"])
+        note += "".join(f", `{setting}`" for setting in first[0]["settings"])
         left = [", ".join(filter(None, key[1:])) for key in keys if key not in found]
         faces += f". Not finished: {'; '.join(left)}" if left else ""
-        parts.append(f"## {ablation.title}\n\n" + "\n".join(lines) + f"\n\n{about}; {faces}.\n")
+        parts.append(f"## {ablation.title}\n\n" + "\n".join(lines) + f"\n\n{note}; {faces}.\n")
     parts.append(
         "Differences: from the first row of the table, mean and studentised bootstrap 95 % interval over faces after "
         "the mean over seeds, and in brackets what each seed says. An interval with 0 in it is a null result.\n"
@@ -94,8 +94,8 @@ def summary(rows: Results) -> list[dict[str, Any]]:
                 by_seed = [float(np.mean(result["scores"][name])) for result in row]
                 metrics[name] = {"by_seed": by_seed, "difference": mean, "low": low, "high": high, "differences": seeds}
             trainings = [{name: result[name] for name in TRAINING} for result in row]
-            about = {"ablation": key[0], "arm": key[1], "test": key[2], "metrics": metrics, "trainings": trainings}
-            found.append(about | {name: row[0][name] for name in SHARED})
+            entry = {"ablation": key[0], "arm": key[1], "test": key[2], "metrics": metrics, "trainings": trainings}
+            found.append(entry | {name: row[0][name] for name in SHARED})
     return found
 
 

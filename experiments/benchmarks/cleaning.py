@@ -73,7 +73,7 @@ def prepare_cleaning(case: Case, num_faces: int) -> Turn:
                 settings=Settings(batch_size=BATCH_SIZE, shard_size=num_faces),
                 gate=Gate(),
                 identity=identity,
-                about={"model": None},
+                metadata={"model": None},
             )
             begin = time.process_time()
             job.claim()
@@ -120,8 +120,8 @@ def main() -> None:
         for case, all_steps in ((FACES64, [1, 4, 10]), (FACES128, [1, 10]))
         for row in compare(case, all_steps, arguments.num_faces, arguments.rounds)
     ]
-    about = {"num_faces": arguments.num_faces, "rounds": arguments.rounds, "load_average": load}
-    result = {**about, "batch_size": BATCH_SIZE, "cases": rows, **provenance()}
+    metadata = {"num_faces": arguments.num_faces, "rounds": arguments.rounds, "load_average": load}
+    result = {**metadata, "batch_size": BATCH_SIZE, "cases": rows, **provenance()}
     if arguments.output:
         write_result(arguments.output, result)
 

@@ -49,8 +49,8 @@ def load(name: str) -> Loaded:
         torch.manual_seed(0)
         network = GFPGAN(512).eval().requires_grad_(False)
         number = sum(parameter.numel() for parameter in network.parameters())
-        about = {"name": "GFP-GAN, random weights", "image_size": 512, "parameters": number}
-        return Loaded(GFPGANRestorer(network.to(dtype)), about)
+        metadata = {"name": "GFP-GAN, random weights", "image_size": 512, "parameters": number}
+        return Loaded(GFPGANRestorer(network.to(dtype)), metadata)
     return loaded
 
 

@@ -168,12 +168,12 @@ def main() -> None:
     data = measure_data(config, arguments.batches, arguments.steps, rows)
     accelerator.print(data)
     if arguments.output and accelerator.is_main_process:
-        about = {
+        metadata = {
             "config": str(arguments.config),
             "processes": accelerator.num_processes,
             "workers": config.data.num_workers,
         }
-        write_result(arguments.output, {**about, "rows": rows, "data": data, **provenance()})
+        write_result(arguments.output, {**metadata, "rows": rows, "data": data, **provenance()})
     accelerator.end_training()
 
 

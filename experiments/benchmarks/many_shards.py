@@ -78,9 +78,9 @@ def measure(num_faces: int, num_processes: int, output: Path) -> dict[str, Any]:
 
     def job() -> Cleaning:
         gate = Gate(min_identity=None)
-        about = {"source": {"name": "noise"}, "model": None}
+        metadata = {"source": {"name": "noise"}, "model": None}
         return Cleaning(
-            Noise(num_faces), Smoother(), output, settings=Settings(), gate=gate, identity=None, about=about
+            Noise(num_faces), Smoother(), output, settings=Settings(), gate=gate, identity=None, metadata=metadata
         )
 
     begun = time.perf_counter()
@@ -99,7 +99,7 @@ def measure(num_faces: int, num_processes: int, output: Path) -> dict[str, Any]:
         job().run(share, lambda number: None)
         seconds.append(time.perf_counter() - start)
     cleaned = time.perf_counter()
-    summary = finish(output, main.paths, main.about)
+    summary = finish(output, main.paths, main.metadata)
     finished = time.perf_counter()
     claim_again = time.perf_counter()
     job().claim()  # as on a restart, which checks all shards byte by byte

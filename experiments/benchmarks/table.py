@@ -149,11 +149,11 @@ def backends_table(result: Result) -> str:
         ]
         for row in quality["rows"]
     ]
-    about = (
+    note = (
         f"The same faces, {quality['num_faces']} {quality['faces']}, idm-faces-128, against PyTorch in fp32; "
         "differences in levels of 8 bits, PSNR in dB:"
     )
-    return f"{markdown(header, rows)}\n\n{about}\n\n{markdown(quality_header, quality_rows)}"
+    return f"{markdown(header, rows)}\n\n{note}\n\n{markdown(quality_header, quality_rows)}"
 
 
 def cleaning_table(result: Result) -> str:

@@ -46,7 +46,7 @@ class Composite:
 
 
 @dataclass(frozen=True)
-class Look:
+class CompositeConfig:
     """Settings of composites.
 
     Attributes:
@@ -91,8 +91,8 @@ def load_scenes(folder: Path, held_out: bool) -> list[np.ndarray]:
 class Composer:
     """Draws composites of one look."""
 
-    def __init__(self, faces: Faces, scenes: list[np.ndarray], look: Look, rng: Generator) -> None:
-        self.faces, self.look, self.rng = faces, look, rng
+    def __init__(self, faces: Faces, scenes: list[np.ndarray], config: CompositeConfig, rng: Generator) -> None:
+        self.faces, self.config, self.rng = faces, config, rng
         self.scenes = [scene for scene in scenes if scene.shape[2] == 3]
         self.objects = [scene for scene in scenes if scene.shape[2] == 4]
         self.masks = [_mask(rng) for _ in range(96)]
@@ -107,8 +107,8 @@ class Composer:
         centres: list[np.ndarray] = []
         sizes: list[float] = []
         hidden: list[bool] = []
-        for _ in range(rng.choice(self.look.num_faces)):
-            length = float(np.exp(rng.uniform(*np.log(self.look.sizes))))
+        for _ in range(rng.choice(self.config.num_faces)):
+            length = float(np.exp(rng.uniform(*np.log(self.config.sizes))))
             centre = rng.uniform(0, size[::-1])
             if any(np.hypot(*(centre - c)) < 0.42 * (length + s) for c, s in zip(centres, sizes, strict=True)):
                 continue
@@ -122,7 +122,7 @@ class Composer:
         landmarks = np.array(found).reshape(-1, 5, 2)
         if rng.random() < 0.35:
             pixels = _colour(pixels, rng)
-        if rng.random() < self.look.degraded:
+        if rng.random() < self.config.degraded:
             pixels = _degrade(pixels, rng)
         places = np.array(centres).reshape(-1, 2)
         return Composite(pixels, landmarks, places, np.array(sizes), np.array(hidden, bool))
@@ -201,7 +201,7 @@ class Composer:
         level = int(np.clip(np.floor(np.log2(self.faces.side / wanted)), 0, _LEVELS - 1))
         face = self.faces.levels[level][number]
         mirrored = rng.random() < 0.5
-        scale, angle = wanted / len(face), _angle(self.look.upright, rng)
+        scale, angle = wanted / len(face), _angle(self.config.upright, rng)
         matrix = _similarity(scale * (-1 if mirrored else 1), scale, angle, FACE_CENTRE * len(face) - 0.5, centre)
         border = cv2.BORDER_REPLICATE if rng.random() < 0.15 else cv2.BORDER_CONSTANT
         warped = cv2.warpAffine(face, matrix, shape, flags=cv2.INTER_LINEAR, borderMode=border)

@@ -19,7 +19,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from composites import Composer, Composite, Look, load_faces, load_scenes
+from composites import Composer, Composite, CompositeConfig, load_faces, load_scenes
 from skimage.data import astronaut
 
 from idm.degradation import PRESETS, degradation_rng, degrade
@@ -31,7 +31,7 @@ from idm.io.images import read_image
 from idm.io.ranges import to_uint8
 
 SIZE = (480, 640)
-LOOK = Look(sizes=(18, 260), num_faces=(1, 2, 3, 4))
+CONFIG = CompositeConfig(sizes=(18, 260), num_faces=(1, 2, 3, 4))
 SIZES = ((18, 24), (24, 40), (40, 80), (80, 400))
 TURNS = {"upright": (0, 30), "tilted": (30, 60), "on its side": (60, 120), "upside down": (150, 180)}
 
@@ -117,7 +117,7 @@ def without_faces(scenes: Sequence[np.ndarray], composer: Composer, num: int) ->
 
 
 def on_photographs(detector: Detector, reference: Detector, photographs: dict[str, np.ndarray]) -> dict[str, Any]:
-    told = {}
+    result = {}
     for name, pixels in photographs.items():
         found, expected = detector.detect(pixels), reference.detect(pixels)
         pairs = match(found, np.array([centre_of(f.landmarks) for f in expected]), np.array([f.size for f in expected]))
@@ -128,14 +128,14 @@ def on_photographs(detector: Detector, reference: Detector, photographs: dict[st
             for k, f in zip(pairs, expected, strict=True)
             if k is not None
         ]
-        told[name] = {
+        result[name] = {
             "faces_of_reference": len(expected),
             "of_them_found": sum(k is not None for k in pairs),
             "others_found": len(set(range(len(found))) - set(pairs)),
             "landmarks_apart_percent": [round(float(d), 2) for d in distances],
             "scores": [round(face.score, 3) for face in found],
         }
-    return told
+    return result
 
 
 def milliseconds(detector: Detector, pixels: np.ndarray, repeats: int = 9) -> float:
@@ -164,17 +164,19 @@ def main() -> None:
     reference = load_detector("retinaface")
     detectors: dict[str, Detector] = {"builtin": load_detector("builtin"), "retinaface": reference}
 
-    def drawn(look: Look, seed: int, num: int = arguments.num) -> list[Composite]:
-        composer = Composer(faces, scenes, look, np.random.default_rng(seed))
+    def drawn(config: CompositeConfig, seed: int, num: int = arguments.num) -> list[Composite]:
+        composer = Composer(faces, scenes, config, np.random.default_rng(seed))
         return [composer.draw(SIZE) for _ in range(num)]
 
-    large = replace(LOOK, sizes=(120, 300), num_faces=(1,), upright=1.0, degraded=0.0)
+    large = replace(CONFIG, sizes=(120, 300), num_faces=(1,), upright=1.0, degraded=0.0)
     sets = {
-        "upright": drawn(replace(LOOK, upright=1.0), 1),
-        "any turn": drawn(replace(LOOK, upright=0.0), 2),
+        "upright": drawn(replace(CONFIG, upright=1.0), 1),
+        "any turn": drawn(replace(CONFIG, upright=0.0), 2),
         "large, gfpgan's degradation": list(degraded(drawn(large, 3, arguments.num // 2), "gfpgan")),
     }
-    bare = without_faces(scenes, Composer(faces, scenes, replace(LOOK, num_faces=(0,)), np.random.default_rng(4)), 200)
+    bare = without_faces(
+        scenes, Composer(faces, scenes, replace(CONFIG, num_faces=(0,)), np.random.default_rng(4)), 200
+    )
     results: dict[str, Any] = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
     for name, detector in detectors.items():
         if arguments.only not in (None, name):

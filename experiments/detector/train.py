@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from composites import Composer, Composite, Look, load_faces, load_scenes
+from composites import Composer, Composite, CompositeConfig, load_faces, load_scenes
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -29,7 +29,7 @@ from idm.faces.detector.network import GREATEST, LEAST, UNIT, FaceMaps, FaceNet
 
 SIDE = 128  # side of a training picture in pixels
 BATCH = 32
-LOOK = Look(sizes=(13, 84))
+CONFIG = CompositeConfig(sizes=(13, 84))
 MARGIN = 1.4  # faces up to this factor outside the network's sizes are ignored by the losses
 LANDMARK_WEIGHT = 2.0
 
@@ -144,7 +144,7 @@ def main() -> None:
     composer = Composer(
         load_faces(arguments.faces, 160),
         load_scenes(arguments.scenes, held_out=False),
-        LOOK,
+        CONFIG,
         np.random.default_rng(arguments.seed),
     )
     steps = train(network, DataLoader(Composites(composer), BATCH), arguments.minutes, arguments.rate, arguments.output)

@@ -195,9 +195,9 @@ def render(result: dict[str, Any]) -> str:
     rows.append(["core-minutes of training", *(_mean(arm["core_minutes"]) for arm in arms), ""])
     rows += [[title, *(format(arm[name], form) for arm in arms), ""] for name, (title, form) in COSTS.items()]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    about = {"num_faces": differences["psnr"]["num_faces"], "data": result["data"]}
-    about |= {"commit": result["commit"][:12], "processor": result["machine"]["processor"]}
-    note = NOTE.format(**about, seeds=", ".join(map(str, result["seeds"])))
+    metadata = {"num_faces": differences["psnr"]["num_faces"], "data": result["data"]}
+    metadata |= {"commit": result["commit"][:12], "processor": result["machine"]["processor"]}
+    note = NOTE.format(**metadata, seeds=", ".join(map(str, result["seeds"])))
     return f"# IDM and GFP-GAN at {result['size']} px on equal terms\n\n{table}\n\n{note}\n"
 
 

@@ -108,9 +108,10 @@ def main() -> None:
     reference = embed([originals[i].image for i in range(1, len(originals), HELD_OUT)])
     rows["originals of the training part"] = {"frechet": frechet_distance(reference, held_out)}
     write_image(output / "generated.png", image_grid(list(zip(*shown, strict=True)), list(sets)))
-    about = {"distance": NAME, "num_generated": arguments.num_images, "num_held_out": len(held_out)}
+    metadata = {"distance": NAME, "num_generated": arguments.num_images, "num_held_out": len(held_out)}
     write_json(
-        output / f"unconditional_{arguments.seed}.json", {**about, "seed": arguments.seed, "rows": rows, **provenance()}
+        output / f"unconditional_{arguments.seed}.json",
+        {**metadata, "seed": arguments.seed, "rows": rows, **provenance()},
     )
 
 

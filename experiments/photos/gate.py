@@ -91,8 +91,8 @@ def main() -> None:
             ]
             rows[f"{tried:g}"][name] = row = summary(full, gated, shares)
             print(f"{tried:g} {name:18} {row}", flush=True)
-    about = {"data": "assets:val", "first": options.first, "step": STEP, "seed": SEED, "restorer": describe(model)}
-    write_json(options.output, {**about, "detail_error": rows, **provenance()})
+    metadata = {"data": "assets:val", "first": options.first, "step": STEP, "seed": SEED, "restorer": describe(model)}
+    write_json(options.output, {**metadata, "detail_error": rows, **provenance()})
 
 
 if __name__ == "__main__":

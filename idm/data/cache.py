@@ -45,14 +45,14 @@ class SharedFaces:
         size: their side in pixels.
     """
 
-    ABOUT = 2048  # bytes for all of a face but its pixels
+    RECORD_BYTES = 2048  # bytes for all of a face but its pixels
 
     def __init__(self, number: int, size: int) -> None:
         self.number, self.size = number, size
-        self.memory = mmap.mmap(-1, max(1, number * (3 * size**2 + self.ABOUT)))
-        whole = np.frombuffer(self.memory, np.uint8)[: number * (3 * size**2 + self.ABOUT)]
-        pixels, about = np.split(whole, [number * 3 * size**2])
-        self.pixels, self.about = pixels.reshape(number, size, size, 3), about.reshape(number, self.ABOUT)
+        self.memory = mmap.mmap(-1, max(1, number * (3 * size**2 + self.RECORD_BYTES)))
+        whole = np.frombuffer(self.memory, np.uint8)[: number * (3 * size**2 + self.RECORD_BYTES)]
+        pixels, records = np.split(whole, [number * 3 * size**2])
+        self.pixels, self.records = pixels.reshape(number, size, size, 3), records.reshape(number, self.RECORD_BYTES)
         self.lock = multiprocessing.Lock()  # a process that sees a face sees all of it
 
     def __reduce__(self) -> tuple[type["SharedFaces"], tuple[int, int]]:
@@ -61,19 +61,23 @@ class SharedFaces:
     def get(self, index: int) -> Face | None:
         """The face, whose pixels cannot be changed; None if it was not set."""
         with self.lock:
-            length = int(self.about[index, :4].view(np.uint32)[0])
+            length = int(self.records[index, :4].view(np.uint32)[0])
         if length == 0:
             return None
-        landmarks, key, points = pickle.loads(self.about[index, 4 : 4 + length].tobytes())
+        landmarks, key, points = pickle.loads(self.records[index, 4 : 4 + length].tobytes())
         image = self.pixels[index]
         image.flags.writeable = False
         return Face(image, landmarks, key, points)
 
     def __setitem__(self, index: int, face: Face) -> None:
-        about = pickle.dumps((face.landmarks, face.key, face.points))
-        if face.image.shape != self.pixels[index].shape or face.original is not None or len(about) > self.ABOUT - 4:
+        record = pickle.dumps((face.landmarks, face.key, face.points))
+        if (
+            face.image.shape != self.pixels[index].shape
+            or face.original is not None
+            or len(record) > self.RECORD_BYTES - 4
+        ):
             return
         self.pixels[index] = face.image
-        self.about[index, 4 : 4 + len(about)] = np.frombuffer(about, np.uint8)
+        self.records[index, 4 : 4 + len(record)] = np.frombuffer(record, np.uint8)
         with self.lock:
-            self.about[index, :4].view(np.uint32)[0] = len(about)
+            self.records[index, :4].view(np.uint32)[0] = len(record)

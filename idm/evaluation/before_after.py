@@ -37,7 +37,7 @@ class Verdict:
     num_faces: int
     helped: bool
 
-    def about(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """The verdict as values for JSON, with the number of draws for each face."""
         return {"num_faces": self.num_faces, "draws": DRAWS, "helped": self.helped, "metrics": self.metrics}
 

@@ -184,16 +184,16 @@ def _score_kept(
 
 
 def table_rows(
-    faces: Sequence[Measured], sets: SetScores, about: Mapping[str, Mapping[str, Any]]
+    faces: Sequence[Measured], sets: SetScores, metadata: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """A row for each method: its label, the means of its scores with intervals, the scores of the set of its faces, and
     what is known of it. Other real faces, where there are any beside the originals, have scores as a set only."""
     rows: list[dict[str, Any]] = []
     for label, columns in _columns(faces).items():
         row: dict[str, Any] = {"label": label, "metrics": _summaries(columns) | sets.of(label)}
-        if label in about:
+        if label in metadata:
             seconds = [face.seconds[label] for face in faces]
-            row |= {"seconds_per_image": float(np.median(seconds)), **about[label]}
+            row |= {"seconds_per_image": float(np.median(seconds)), **metadata[label]}
         if label in faces[0].diversity:
             row["diversity"] = summarise_column([face.diversity[label] for face in faces])
         rows.append(row)

@@ -36,7 +36,7 @@ class Nearest:
     train: str
     evaluated: str
 
-    def about(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """The fields as values for JSON."""
         return asdict(self)
 

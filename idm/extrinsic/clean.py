@@ -46,7 +46,7 @@ from idm.io.machine import num_usable_cores
 from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
 from idm.restorers.protocol import Restorer
 
-ABOUT = "clean.json"
+METADATA = "clean.json"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Cleaning:
     """One process's view of a job.
 
     Args:
-        about: "source" and "model" as JSON; a folder that was made with others is rejected.
+        metadata: "source" and "model" as JSON; a folder that was made with others is rejected.
         gate: None accepts every x*.
         identity: None if the gate does not need it.
     """
@@ -84,13 +84,13 @@ class Cleaning:
         settings: Settings,
         gate: Gate | None,
         identity: IdentityNet | None,
-        about: dict[str, Any],
+        metadata: dict[str, Any],
     ) -> None:
         self.source, self.restorer, self.output = source, restorer, output
         self.settings, self.gate, self.identity = settings, gate, identity
         num_faces = source.num_faces if isinstance(source, StreamedFaces) else len(source)
-        self.about = {
-            **about,
+        self.metadata = {
+            **metadata,
             "num_faces": num_faces,
             "image_size": restorer.image_size,
             "gate": None if gate is None else asdict(gate),
@@ -106,13 +106,13 @@ class Cleaning:
         Raises:
             CleanError: states what differs, or how much space is missing.
         """
-        path = self.output / ABOUT
+        path = self.output / METADATA
         ours = [self.output / name for name in (CARD, MANIFEST, SUMMARY)]
         others = [file for file in (*ours, *(self.output / DATA).glob("*")) if file.exists()]
         if not path.exists() and others:
             raise CleanError(f"{others[0]}: does not belong to this job; choose another output folder")
         if path.exists():
-            before, now = _flat(_read_about(path)), _flat(self.about)
+            before, now = _flat(_read_metadata(path)), _flat(self.metadata)
             changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
             if changed:
                 raise CleanError(
@@ -127,7 +127,7 @@ class Cleaning:
             draft.unlink()
         self._verify()
         self._require_space()
-        write_json(path, self.about)
+        write_json(path, self.metadata)
 
     def _verify(self) -> None:
         """Treat damaged finished shards as missing, and reject a source that has changed since.
@@ -290,14 +290,14 @@ def pixel_hash(image: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
-def _read_about(path: Path) -> dict[str, Any]:
+def _read_metadata(path: Path) -> dict[str, Any]:
     try:
-        about = read_json(path)
+        metadata = read_json(path)
     except (CheckpointError, OSError):
-        about = None
-    if not isinstance(about, dict):
+        metadata = None
+    if not isinstance(metadata, dict):
         raise CleanError(f"{path}: is damaged; delete the folder and clean again, or choose another output folder")
-    return about
+    return metadata
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

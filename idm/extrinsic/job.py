@@ -62,7 +62,7 @@ def run_job(job: Cleaning, state: Processes) -> dict[str, Any]:
             time.sleep(POLL_SECONDS)
         progress.add(0)
     if state.is_main_process and not summary.exists():
-        finish(job.output, job.paths, job.about)
+        finish(job.output, job.paths, job.metadata)
     state.wait_for_everyone()
     return read_json(summary)
 

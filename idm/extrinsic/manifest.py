@@ -17,7 +17,7 @@ from idm.io.find import as_text
 MANIFEST, SUMMARY, CARD = "manifest.jsonl", "summary.json", "README.md"
 
 
-def finish(output: Path, shards: Sequence[Path], about: dict[str, Any]) -> dict[str, Any]:
+def finish(output: Path, shards: Sequence[Path], metadata: dict[str, Any]) -> dict[str, Any]:
     """Assemble the manifest of all shards, write its summary and the data-set card; returns the summary.
 
     Every line of the manifest also names the model that drew x*, by hash, with its sampler.
@@ -26,12 +26,12 @@ def finish(output: Path, shards: Sequence[Path], about: dict[str, Any]) -> dict[
         CleanError: the shards do not hold every face of the source exactly once.
     """
     entries = [entry for shard in shards for entry in read_entries(shard)]
-    if [entry.index for entry in entries] != list(range(about["num_faces"])):
+    if [entry.index for entry in entries] != list(range(metadata["num_faces"])):
         raise CleanError(f"{output}: the shards do not hold every face exactly once; delete the folder and clean again")
-    lines = (json.dumps({**asdict(entry), "model": about["model"]}, ensure_ascii=False) for entry in entries)
+    lines = (json.dumps({**asdict(entry), "model": metadata["model"]}, ensure_ascii=False) for entry in entries)
     write_text(output / MANIFEST, "".join(f"{line}\n" for line in lines))
     summary = summarise(entries)
-    write_text(output / CARD, as_text(card(summary, about)))
+    write_text(output / CARD, as_text(card(summary, metadata)))
     write_json(output / SUMMARY, summary)  # last: where it is, the job is finished
     return summary
 
@@ -102,7 +102,7 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / max(1, len(values))
 
 
-def card(summary: dict[str, Any], about: dict[str, Any]) -> str:
+def card(summary: dict[str, Any], metadata: dict[str, Any]) -> str:
     """README.md of the data set: what it is and where it comes from."""
     drift = summary["drift"]
     identity = "not measured" if drift["identity"] is None else f"{drift['identity']:.4f}"
@@ -129,6 +129,6 @@ face and its reason. Rights and terms are those of the source.
 Drift of the set: identity {identity}, colour {drift["colour"]} (R, G, B in 1/255).
 
 ```json
-{json.dumps(about, indent=2, ensure_ascii=False)}
+{json.dumps(metadata, indent=2, ensure_ascii=False)}
 ```
 """

@@ -128,8 +128,8 @@ def write_shard(
     }
     for name, kind in _MANIFEST_TYPES.items():
         columns[name] = pa.array([getattr(face.entry, name) for face in faces], kind)
-    about = {"huggingface": _features(), "unreadable": json.dumps([asdict(entry) for entry in unreadable])}
-    table = pa.table(columns).replace_schema_metadata(about)
+    metadata = {"huggingface": _features(), "unreadable": json.dumps([asdict(entry) for entry in unreadable])}
+    table = pa.table(columns).replace_schema_metadata(metadata)
     draft = path.with_name(f".unfinished-{uuid.uuid4().hex}-{path.name}")  # its own, if the job runs twice at once
     try:
         pq.write_table(table, draft, compression="none", use_dictionary=False)  # the images are compressed already

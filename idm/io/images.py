@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageFile, PngImagePlugin
 
 from idm.io.errors import InvalidInput
-from idm.io.memory import photo_bytes, told
+from idm.io.memory import format_bytes, photo_bytes
 from idm.io.metadata import STRIPPED, orientation_of, turned, without_metadata
 
 MAX_PIXELS = 200_000_000
@@ -102,7 +102,8 @@ class Limits:
             raise image_error(name, f"has no pixels ({width} x {height})", "export the image again")
         needed = needed_bytes(image, self.scale)
         if self.max_bytes is not None and needed > self.max_bytes:
-            problem = f"{width} x {height} pixels need about {told(needed)} of memory, not {told(self.max_bytes)}"
+            need, limit = format_bytes(needed), format_bytes(self.max_bytes)
+            problem = f"{width} x {height} pixels need about {need} of memory, not {limit}"
             raise image_error(name, problem, "shrink it first, or raise --max-memory")
 
 

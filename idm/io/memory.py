@@ -44,7 +44,7 @@ def photo_bytes(num_pixels: int, *, num_bytes: int, kind: str | None = None, sca
     return round(num_pixels * (reading + _WRITTEN * num_bytes * (scale**2 - 1)))
 
 
-def told(num_bytes: float | int) -> str:
+def format_bytes(num_bytes: float | int) -> str:
     """A number of bytes for messages: gigabytes, or megabytes below 100 MB."""
     return f"{num_bytes / 1e9:.2g} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.2g} MB"
 

@@ -101,9 +101,9 @@ def to_photo(image: Image.Image, path: Path | None = None) -> Photo:
         lost += ["8 of 16 bits"] if deep is None else []
     else:
         pixels, alpha = _shallow(image)
-    about = read_metadata(image, is_grey)
-    pixels, alpha = turned(pixels, about.orientation), None if alpha is None else turned(alpha, about.orientation)
-    kept = (about.icc_profile, about.exif, about.xmp, about.dpi, (*lost, *about.dropped))
+    metadata = read_metadata(image, is_grey)
+    pixels, alpha = turned(pixels, metadata.orientation), None if alpha is None else turned(alpha, metadata.orientation)
+    kept = (metadata.icc_profile, metadata.exif, metadata.xmp, metadata.dpi, (*lost, *metadata.dropped))
     return Photo(pixels, alpha, is_grey, *kept)
 
 

@@ -220,21 +220,25 @@ def test_faces_are_judged_one_by_one_with_the_keyboard(page: Page, assets: Path,
     page.tab.locator("#idm-change input").nth(1).check()
     restore_the_group(page)
     page.press("role=tab[name='Each face']")
-    slider = page.tab.locator("#idm-look input[type=range]")
+    slider = page.tab.locator("#idm-before-after input[type=range]")
     slider.focus()
     page.tab.keyboard.press("ArrowRight")
-    edge = page.tab.locator("#idm-look .idm-compare").evaluate("element => element.style.getPropertyValue('--edge')")
+    edge = page.tab.locator("#idm-before-after .idm-compare").evaluate(
+        "element => element.style.getPropertyValue('--edge')"
+    )
     assert edge == "51%"
     outline = slider.evaluate("element => getComputedStyle(element).outlineWidth")
     assert float(outline.removesuffix("px")) >= 2
-    assert all(image.get_attribute("alt") for image in page.tab.locator("#idm-look img, #idm-variants img").all())
+    assert all(
+        image.get_attribute("alt") for image in page.tab.locator("#idm-before-after img, #idm-variants img").all()
+    )
 
     page.tab.locator("#idm-face input").nth(1).focus()  # gradio's radio buttons are reached by Tab, each by itself
     page.tab.keyboard.press("Space")
-    page.tab.locator("#idm-look img[alt^='Face 1']").first.wait_for(timeout=PATIENCE)
+    page.tab.locator("#idm-before-after img[alt^='Face 1']").first.wait_for(timeout=PATIENCE)
     page.tab.locator("#idm-used input").nth(0).focus()  # as given
     page.tab.keyboard.press("Space")
-    page.tab.locator("#idm-look", has_text="it was rejected").wait_for(timeout=PATIENCE)
+    page.tab.locator("#idm-before-after", has_text="it was rejected").wait_for(timeout=PATIENCE)
     page.press("role=tab[name='Result']")
     result = pixels(download(page, "#idm-png", tmp_path))
     (tmp_path / "examples").mkdir()

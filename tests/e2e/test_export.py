@@ -67,9 +67,9 @@ def test_export_writes_one_file_into_a_folder_and_says_how_near_it_is(model, tmp
     assert "opset 18, inputs x_d, x_t, gamma" in out
     loaded = onnx.load(path)
     onnx.checker.check_model(loaded, full_check=True)
-    about = {entry.key: entry.value for entry in loaded.metadata_props}
-    assert about["name"] == model.as_posix()
-    assert (about["num_steps"], about["prediction"], len(about["weights_sha256"])) == ("2", "sample", 64)
+    metadata = {entry.key: entry.value for entry in loaded.metadata_props}
+    assert metadata["name"] == model.as_posix()
+    assert (metadata["num_steps"], metadata["prediction"], len(metadata["weights_sha256"])) == ("2", "sample", 64)
 
 
 @pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
@@ -90,8 +90,8 @@ def test_the_commands_give_the_same_faces_with_a_backend_and_report_to_nobody(mo
 def test_evaluate_says_what_ran_the_model(model, tmp_path, capsys) -> None:
     arguments = ("evaluate", "--model", model, "--num-images", 2, "--backend", "onnxruntime", "-o", tmp_path)
     assert in_process(capsys, *arguments)[0] == 0
-    about = json.loads((tmp_path / "metrics.json").read_text())["model"]
-    assert (about["backend"], about["precision"]) == ("onnxruntime", "float32")  # whatever the machine prefers
+    metadata = json.loads((tmp_path / "metrics.json").read_text())["model"]
+    assert (metadata["backend"], metadata["precision"]) == ("onnxruntime", "float32")  # whatever the machine prefers
 
 
 @pytest.mark.parametrize(

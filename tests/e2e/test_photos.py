@@ -69,14 +69,14 @@ def test_a_machine_without_any_weights_of_others_restores_a_photograph(
         Image.fromarray(astronaut).save(tmp_path / name)
     out = tmp_path / "out"
     options = ("-o", out, "--model", model, "--change", "full")
-    code, said, err = restore(capsys, tmp_path / "0.png", tmp_path / "2.png", *options)
+    code, printed, err = restore(capsys, tmp_path / "0.png", tmp_path / "2.png", *options)
     assert code == 0
-    assert "0 failed" in said
+    assert "0 failed" in printed
     assert [line.count("`idm weights fetch`") for line in err.splitlines()] == [1, 1]  # each said once, not per file
-    told = json.loads((out / "status.json").read_text())
-    assert told["settings"]["detector"][0] == "builtin"
-    assert "missing" in told["settings"]["identity"]
-    for file in told["files"].values():
+    status = json.loads((out / "status.json").read_text())
+    assert status["settings"]["detector"][0] == "builtin"
+    assert "missing" in status["settings"]["identity"]
+    for file in status["files"].values():
         (face,) = file["faces"]
         assert face["state"] == "restored"
     assert not (tmp_path / "home").exists()
@@ -94,11 +94,11 @@ def test_a_photograph_comes_back_larger_with_all_that_came_with_it(model, astron
     sideways = np.rot90(astronaut, -1)
     Image.fromarray(np.ascontiguousarray(sideways)).save(tmp_path / "a.jpg", quality=95, exif=exif)
     out = tmp_path / "out"
-    code, said, err = restore(
+    code, printed, err = restore(
         capsys, tmp_path / "a.jpg", "-o", out, "--model", model, "--upscale", 1.5, "--change", "full"
     )
     assert code == 0, err
-    assert "1 restored, 0 failed" in said
+    assert "1 restored, 0 failed" in printed
     photo = read_photo(out / "a.jpg")
     assert photo.pixels.shape == (390, 390, 3)
     back = Image.Exif()
@@ -131,9 +131,9 @@ def test_sixteen_bits_and_alpha_survive_and_the_guard_keeps_the_face(model, astr
 @pytest.mark.usefixtures("weights")
 def test_a_photograph_without_faces_is_written_and_said_to_have_none(model, tmp_path, capsys) -> None:
     Image.new("RGB", (80, 60), "teal").save(tmp_path / "a.bmp")
-    code, said, _ = restore(capsys, tmp_path / "a.bmp", "-o", tmp_path / "out", "--model", model, "--upscale", 2)
+    code, printed, _ = restore(capsys, tmp_path / "a.bmp", "-o", tmp_path / "out", "--model", model, "--upscale", 2)
     assert (code, entry(tmp_path / "out")["state"]) == (0, "no face")
-    assert said.startswith("0 restored, 1 without a face, 0 failed -> ")
+    assert printed.startswith("0 restored, 1 without a face, 0 failed -> ")
     assert Image.open(tmp_path / "out" / "a.png").size == (160, 120)
 
 
@@ -142,14 +142,14 @@ def test_a_photograph_in_which_nothing_changes_stays_the_same_file(model, astron
     Image.fromarray(astronaut).save(tmp_path / "face.jpg", quality=80)
     Image.new("RGB", (80, 60), "teal").save(tmp_path / "none.jpg", quality=80)
     out = tmp_path / "out"
-    code, said, _ = restore(capsys, tmp_path, "-o", out, "--model", model, "--min-identity", 1)
+    code, printed, _ = restore(capsys, tmp_path, "-o", out, "--model", model, "--min-identity", 1)
     assert code == 0
-    assert said.splitlines()[0] == f"0 restored, 1 without a face, 1 kept as given, 0 failed -> {out}"
-    assert "faces: 0 restored, 1 kept as given; " in said
+    assert printed.splitlines()[0] == f"0 restored, 1 without a face, 1 kept as given, 0 failed -> {out}"
+    assert "faces: 0 restored, 1 kept as given; " in printed
     for name in ("face.jpg", "none.jpg"):
         assert (out / name).read_bytes() == (tmp_path / name).read_bytes()
-    said = restore(capsys, tmp_path / "face.jpg", "-o", out, "--model", model, "--min-face", 500)[1]
-    assert said.startswith("0 restored, 1 with no face chosen, 0 failed")
+    printed = restore(capsys, tmp_path / "face.jpg", "-o", out, "--model", model, "--min-face", 500)[1]
+    assert printed.startswith("0 restored, 1 with no face chosen, 0 failed")
     assert (out / "face.jpg").read_bytes() == (tmp_path / "face.jpg").read_bytes()
     restore(capsys, tmp_path / "face.jpg", "-o", out, "--model", model, "--min-identity", 1, "--upscale", 2)
     assert Image.open(out / "face.jpg").size == (520, 520)
@@ -165,10 +165,10 @@ def test_what_may_have_been_missed_is_said(model, tmp_path, capsys) -> None:
     Image.new("RGB", (400, 60), "teal").save(tmp_path / "a.png")
     (tmp_path / "b.heic").touch()
     options = ("-o", tmp_path / "out", "--model", model, "--detect-side", 200)
-    said = restore(capsys, tmp_path, *options)[1]
-    assert "of up to 400 px were searched in copies of 200 px, where faces below about 24 px are missed" in said
-    assert "--detect-side 400" in said
-    assert "1 .heic" in said
+    printed = restore(capsys, tmp_path, *options)[1]
+    assert "of up to 400 px were searched in copies of 200 px, where faces below about 24 px are missed" in printed
+    assert "--detect-side 400" in printed
+    assert "1 .heic" in printed
     assert json.loads((tmp_path / "out" / "status.json").read_text())["settings"]["detector"] == [
         "retinaface",
         0.8,
@@ -181,13 +181,13 @@ def test_what_may_have_been_missed_is_said(model, tmp_path, capsys) -> None:
 def test_a_preview_restores_nothing_and_numbers_the_faces(model, astronaut, tmp_path, capsys) -> None:
     Image.fromarray(astronaut).save(tmp_path / "a.png")
     out = tmp_path / "out"
-    code, said, _ = restore(capsys, tmp_path / "a.png", "-o", out, "--model", model, "--preview")
+    code, printed, _ = restore(capsys, tmp_path / "a.png", "-o", out, "--model", model, "--preview")
     assert code == 0
-    assert "1 previewed" in said
+    assert "1 previewed" in printed
     assert sorted(path.name for path in out.iterdir()) == ["a.preview.png", "preview.json"]
-    told = entry(out, "preview.json")
-    assert told["faces_chosen"] == [0]
-    (face,) = told["faces"]
+    status = entry(out, "preview.json")
+    assert status["faces_chosen"] == [0]
+    (face,) = status["faces"]
     assert face["number"] == 0
     assert face["score"] > 0.8
     left, top, right, bottom = face["box"]

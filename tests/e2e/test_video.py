@@ -66,9 +66,9 @@ class Wanders:
 
 source, target = map(Path, sys.argv[1:])
 settings = PhotoSettings(batch_size=2, change="full")
-told = restore_video(PhotoRestorer(Noise(), Wanders()), source, target, settings, Encoding("ffv1"), about={},
-                    segment_frames=5)
-print(told.get("resumed_at_frame", 0))
+summary = restore_video(PhotoRestorer(Noise(), Wanders()), source, target, settings, Encoding("ffv1"), metadata={},
+                        segment_frames=5)
+print(summary.get("resumed_at_frame", 0))
 """
 
 
@@ -116,15 +116,15 @@ def test_the_command_restores_a_clip_and_names_a_broken_one(
     (folder / "cut.mp4").write_bytes(source.read_bytes()[:3000])
     arguments = ["restore", folder, "-o", tmp_path / "out", "--model", model, "--crf", 12, "--change", "full"]
     code = cli.run(cli.build_parser().parse_args([str(argument) for argument in arguments]))
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     assert code == 1
-    assert "1 restored, 1 failed" in said.out
-    assert said.err.count("error: ") == 1
-    assert f"{folder / 'cut.mp4'}: " in said.err
+    assert "1 restored, 1 failed" in printed.out
+    assert printed.err.count("error: ") == 1
+    assert f"{folder / 'cut.mp4'}: " in printed.err
     files = json.loads((tmp_path / "out" / "status.json").read_text())["files"]
-    told = files[str(source)]
-    assert (told["state"], told["frames"]) == ("restored", 6)
-    assert told["people"][0]["num_restored"] == 6
+    entry = files[str(source)]
+    assert (entry["state"], entry["frames"]) == ("restored", 6)
+    assert entry["people"][0]["num_restored"] == 6
     before, after = frames(source), frames(tmp_path / "out" / "good.mkv")
     assert len(before) == len(after)
     for a, b in zip(before, after, strict=True):

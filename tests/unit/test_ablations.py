@@ -71,11 +71,11 @@ def test_the_budget_scales_the_steps(modules) -> None:
 
 
 def result(arm: str, seed: int, psnr: np.ndarray) -> dict:
-    about = {"ablation": "prediction", "arm": arm, "test": "", "seed": seed, "steps": 5}
-    about |= {"training_seconds": 2.0, "training_processor_seconds": 1.0}
-    about |= {"config": f"{arm}{seed}", "budget": 1.0, "settings": ["train.batch_size=8"], "preset": "gfpgan"}
+    metadata = {"ablation": "prediction", "arm": arm, "test": "", "seed": seed, "steps": 5}
+    metadata |= {"training_seconds": 2.0, "training_processor_seconds": 1.0}
+    metadata |= {"config": f"{arm}{seed}", "budget": 1.0, "settings": ["train.batch_size=8"], "preset": "gfpgan"}
     machine = {"machine": {"processor": "p"}, "num_images": len(psnr), "data": "faces", "commit": "0" * 40}
-    return {**about, **machine, "scores": {"psnr": psnr.tolist()}}
+    return {**metadata, **machine, "scores": {"psnr": psnr.tolist()}}
 
 
 def test_a_row_is_compared_with_the_first_face_by_face_and_seed_by_seed(modules, tmp_path: Path) -> None:

@@ -112,9 +112,9 @@ class Log:
     def check(self, what: object, ask: Callable[[], object], *accepted: str) -> None:
         """The answer must begin with one of these words, and nothing may be logged as a traceback."""
         answer = str(ask())
-        said = "".join(self.capture.readouterr())
+        printed = "".join(self.capture.readouterr())
         assert answer.startswith(accepted), f"{what}: {answer}"
-        assert "Traceback" not in said, f"{what}: {said}"
+        assert "Traceback" not in printed, f"{what}: {printed}"
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ DEFAULTS = {
 }
 ME = gr.Request(session_hash="me")
 # Places of what restoring gives.
-NAME, PHOTO, TABLE, PNG, SAME, STALE, FACES, LOOK, USED, VARIANTS, REDRAW = range(11)
+NAME, PHOTO, TABLE, PNG, SAME, STALE, FACES, BEFORE_AFTER, USED, VARIANTS, REDRAW = range(11)
 
 
 class SideBySide:
@@ -97,7 +97,7 @@ def photo_at(path: Path, *numbers: int) -> Path:
     return path
 
 
-def said(update: Any) -> dict[str, Any]:
+def changes_of(update: Any) -> dict[str, Any]:
     """What a handler changes of a component."""
     return update._constructor_args[0]
 
@@ -111,7 +111,7 @@ def restored(handlers: Handlers, photo: Path, faces: list[int], **changes: objec
 
 
 def pixels(updates: tuple[Any, ...]) -> np.ndarray:
-    return np.asarray(Image.open(said(updates[PNG])["value"]))
+    return np.asarray(Image.open(changes_of(updates[PNG])["value"]))
 
 
 def pictures(text: str) -> list[str]:
@@ -132,26 +132,30 @@ def test_a_face_is_rejected_used_again_and_drawn_again_by_itself(handlers: Handl
     given = np.asarray(Image.open(photo))
     first = restored(handlers, photo, [0, 1])
     name = first[NAME]
-    assert said(first[FACES])["choices"] == [("0: restored", 0), ("1: restored", 1)]
+    assert changes_of(first[FACES])["choices"] == [("0: restored", 0), ("1: restored", 1)]
     assert not np.array_equal(pixels(first)[:, :FACE], given[:, :FACE])
 
     rejected = handlers.use(name, 1, AS_GIVEN)
     assert np.array_equal(pixels(rejected)[:, FACE:], given[:, FACE:])
-    assert said(rejected[FACES]) == {**said(first[FACES]), "choices": [("0: restored", 0), ("1: kept", 1)], "value": 1}
-    assert "it was rejected: the face stays as it was" in said(rejected[LOOK])["value"]
-    assert said(rejected[USED])["value"] == AS_GIVEN
-    assert said(first[STALE]) == {"visible": False}
+    assert changes_of(rejected[FACES]) == {
+        **changes_of(first[FACES]),
+        "choices": [("0: restored", 0), ("1: kept", 1)],
+        "value": 1,
+    }
+    assert "it was rejected: the face stays as it was" in changes_of(rejected[BEFORE_AFTER])["value"]
+    assert changes_of(rejected[USED])["value"] == AS_GIVEN
+    assert changes_of(first[STALE]) == {"visible": False}
     assert rejected[STALE] == gr.skip()  # a stale result stays stale
 
     again = handlers.redraw(name, 1, ME, gr.Progress())
-    assert said(again[USED])["value"] == 1
-    seed = said(again[USED])["choices"][-1][0].split()[1]
+    assert changes_of(again[USED])["value"] == 1
+    seed = changes_of(again[USED])["choices"][-1][0].split()[1]
     expected = restored(handlers, photo, [0, 1], seed=int(seed))
     assert np.array_equal(pixels(again)[:, FACE:], pixels(expected)[:, FACE:])
 
     back = handlers.use(name, 1, 0)
-    assert said(back[USED])["value"] == 0
-    assert len(said(back[USED])["choices"]) == 3  # as given, and two variants
+    assert changes_of(back[USED])["value"] == 0
+    assert len(changes_of(back[USED])["choices"]) == 3  # as given, and two variants
 
 
 def test_a_rejected_face_leaves_the_others_as_they_were(handlers: Handlers, tmp_path: Path) -> None:
@@ -166,27 +170,27 @@ def test_every_picture_of_a_result_has_an_alternative_text_and_every_slider_a_na
     handlers: Handlers, tmp_path: Path
 ) -> None:
     found = handlers.find(str(photo_at(tmp_path / "a.png", 0, 1)))
-    assert "3 faces framed and numbered" in Tags(said(found[1])["value"]).named("img")[0]["alt"]
-    pictures(said(found[1])["value"])
+    assert "3 faces framed and numbered" in Tags(changes_of(found[1])["value"]).named("img")[0]["alt"]
+    pictures(changes_of(found[1])["value"])
     updates = restored(handlers, tmp_path / "a.png", [0, 1])
-    for place, number in ((PHOTO, 2), (LOOK, 2), (VARIANTS, 2)):
-        assert len(pictures(said(updates[place])["value"])) == number
-    for place in (PHOTO, LOOK):
-        [slider] = Tags(said(updates[place])["value"]).named("input")
+    for place, number in ((PHOTO, 2), (BEFORE_AFTER, 2), (VARIANTS, 2)):
+        assert len(pictures(changes_of(updates[place])["value"])) == number
+    for place in (PHOTO, BEFORE_AFTER):
+        [slider] = Tags(changes_of(updates[place])["value"]).named("input")
         assert slider["type"] == "range"
         assert slider["aria-label"]
-    shown = Image.open(pictures(said(updates[LOOK])["value"])[0])
+    shown = Image.open(pictures(changes_of(updates[BEFORE_AFTER])["value"])[0])
     assert shown.size == (FACE, FACE)  # the square around a face of 52 px is as high as the photograph
     other = handlers.show_face(updates[NAME], 1)
-    assert "Face 1, as given" in said(other[0])["value"]
-    assert said(other[1])["value"] == 0
+    assert "Face 1, as given" in changes_of(other[0])["value"]
+    assert changes_of(other[1])["value"] == 0
 
 
 def test_a_replaced_result_leaves_no_files(handlers: Handlers, tmp_path: Path) -> None:
     first = restored(handlers, photo_at(tmp_path / "a.png", 0), [0])
     handlers.use(first[NAME], 0, AS_GIVEN)
     [folder] = handlers.work.results.iterdir()
-    assert not Path(said(first[PNG])["value"]).exists()
+    assert not Path(changes_of(first[PNG])["value"]).exists()
     assert folder == handlers.desks.get(first[NAME]).folder
 
 
@@ -194,9 +198,9 @@ def test_a_face_has_only_so_many_variants_and_the_button_says_so(handlers: Handl
     updates = restored(handlers, photo_at(tmp_path / "a.png", 0), [0])
     name = updates[NAME]
     for _ in range(MAX_VARIANTS - 1):
-        assert said(updates[REDRAW])["interactive"]
+        assert changes_of(updates[REDRAW])["interactive"]
         updates = handlers.redraw(name, 0, ME, gr.Progress())
-    assert not said(updates[REDRAW])["interactive"]
+    assert not changes_of(updates[REDRAW])["interactive"]
     with pytest.raises(gr.Error, match="most that are kept"):
         handlers.redraw(name, 0, ME, gr.Progress())
 
@@ -214,10 +218,10 @@ def test_a_desk_that_is_no_longer_kept_is_said_to_be_so(handlers: Handlers) -> N
 def test_every_face_that_was_left_alone_has_its_reason(handlers: Handlers, tmp_path: Path) -> None:
     photo = photo_at(tmp_path / "a.png", 0, 1)
     found = handlers.find(str(photo))
-    labels = [label for label, _ in said(found[2])["choices"]]
+    labels = [label for label, _ in changes_of(found[2])["choices"]]
     assert labels == ["0: 52 px, score 0.90", "1: 52 px, score 0.90", "2: 18 px, score 0.70, smaller than 24 px"]
-    assert said(found[2])["value"] == [0, 1]
-    table = said(restored(handlers, photo, [0, 1])[TABLE])["value"]
+    assert changes_of(found[2])["value"] == [0, 1]
+    table = changes_of(restored(handlers, photo, [0, 1])[TABLE])["value"]
     assert "left alone<small>a face of 18 px is smaller than 24 px</small>" in table
 
 
@@ -230,7 +234,7 @@ def test_a_result_is_marked_stale_exactly_while_the_settings_are_not_those_it_wa
     name = restored(handlers, photo_at(tmp_path / "a.png", 0, 1), [1, 0])[NAME]
 
     def is_stale(faces: list[int], **changes: object) -> bool:
-        return said(handlers.mark_stale(name, faces, *settings(**changes)))["visible"]
+        return changes_of(handlers.mark_stale(name, faces, *settings(**changes)))["visible"]
 
     assert not is_stale([0, 1])
     changes = {
@@ -241,7 +245,7 @@ def test_a_result_is_marked_stale_exactly_while_the_settings_are_not_those_it_wa
     assert is_stale([0])
     assert is_stale([])
     assert is_stale([0, 1], seed=None)  # impossible
-    assert not said(handlers.mark_stale("", [0, 1], *settings(seed=1)))["visible"]  # there is no result
+    assert not changes_of(handlers.mark_stale("", [0, 1], *settings(seed=1)))["visible"]  # there is no result
 
 
 def test_every_setting_of_the_page_reaches_the_restoration(handlers: Handlers, tmp_path: Path) -> None:
@@ -270,7 +274,7 @@ def test_several_photographs_come_back_in_a_zip_and_one_that_is_none_does_not_st
     Image.new("RGB", (FACE, FACE)).save(tmp_path / "none.png")
     files = [*photos, tmp_path / "c.jpg", tmp_path / "notes.png", tmp_path / "none.png"]
     summary, download = Batch(work).restore([str(file) for file in files], ME, gr.Progress(), *settings(seed=3))
-    with zipfile.ZipFile(said(download)["value"]) as archive:
+    with zipfile.ZipFile(changes_of(download)["value"]) as archive:
         assert archive.testzip() is None
         assert sorted(archive.namelist()) == ["a (2).png", "a.png", "c.jpg", "none.png", "status.json"]
         status = json.loads(archive.read("status.json"))
@@ -285,10 +289,10 @@ def test_several_photographs_come_back_in_a_zip_and_one_that_is_none_does_not_st
     }
     assert "notes.png: is not an image of a known kind" in status["files"]["notes.png"]["error"]
     assert str(tmp_path) not in json.dumps(status)
-    text = said(summary)["value"]
+    text = changes_of(summary)["value"]
     assert "2 of 3 restored<small>2: left alone, a face of 18 px is smaller than 24 px</small>" in text
     assert len(re.findall("<tr>", text)) == 1 + len(files)
-    assert [path.name for path in Path(said(download)["value"]).parent.iterdir()] == ["restored.zip"]
+    assert [path.name for path in Path(changes_of(download)["value"]).parent.iterdir()] == ["restored.zip"]
 
 
 def test_a_cancelled_batch_stops_at_once_and_leaves_nothing(work: Work, tmp_path: Path) -> None:

@@ -194,14 +194,14 @@ def test_a_user_who_cancels_or_leaves_frees_the_restorer_after_a_step(tmp_path: 
     write_image(tmp_path / "a.png", np.full((32, 32, 3), 90, np.uint8))
     waits = Waits()
     work = Work(PageService({"waits": waits}, OneFace(), None, max_pixels=10**6), tmp_path)
-    said: list[str] = []
+    messages: list[str] = []
 
     def user(name: str) -> None:
         try:
             order = (str(tmp_path / "a.png"), {"samples": 8})
             Endpoints(work).restore(*order, gr.Request(session_hash=name), gr.Progress())
         except gr.Error as error:
-            said.append(f"{name}: {error.message}")
+            messages.append(f"{name}: {error.message}")
 
     first = threading.Thread(target=user, args=["first"])
     first.start()
@@ -210,10 +210,10 @@ def test_a_user_who_cancels_or_leaves_frees_the_restorer_after_a_step(tmp_path: 
     work.cancel(gr.Request(session_hash="first"))
     waits.go_on.set()
     first.join(60)
-    assert said == ["first: cancelled"]
+    assert messages == ["first: cancelled"]
     assert waits.num_faces == 1
     user("second")
-    assert said == ["first: cancelled"]
+    assert messages == ["first: cancelled"]
     assert work.running == {}
 
 

@@ -168,8 +168,8 @@ def restore_as_a_user(running: Running, data: bytes, seed: int) -> np.ndarray:
     path = running.upload("photo.png", data)  # the same name for all: a mix-up would not show in it
     session = f"user {seed}"
     assert "event: complete" in running.call("find_v1", file_data(path), session=session)
-    said = running.call("restore_v1", file_data(path), {"seed": seed}, session=session)
-    [result], answer = json.loads(said.partition("event: complete\ndata: ")[2].splitlines()[0])
+    response = running.call("restore_v1", file_data(path), {"seed": seed}, session=session)
+    [result], answer = json.loads(response.partition("event: complete\ndata: ")[2].splitlines()[0])
     assert answer["settings"]["seed"] == seed
     assert [face["number"] for face in answer["faces"]] == [0]
     result = result["path"]
@@ -304,9 +304,9 @@ def test_no_file_outside_the_cache_is_served_or_read(running: Running, attempt: 
     assert SECRET not in answer
     assert "root:" not in answer
     (running.cache / "link").unlink()
-    said = running.find(path)
-    assert "event: complete" not in said
-    assert SECRET not in said
+    response = running.find(path)
+    assert "event: complete" not in response
+    assert SECRET not in response
 
 
 def test_the_name_of_an_upload_does_not_lead_out_of_the_cache(running: Running) -> None:
@@ -378,17 +378,17 @@ def test_a_call_that_is_too_long_is_refused(running: Running) -> None:
 def test_what_is_no_photograph_is_refused_in_clear_words_without_the_servers_folders(
     running: Running, name: str, data: bytes, message: str
 ) -> None:
-    said = running.find(running.upload(name, data))
-    assert "event: error" in said
-    assert message in json.loads(said.partition("data: ")[2].splitlines()[0])["error"]
-    assert str(running.home) not in said
+    response = running.find(running.upload(name, data))
+    assert "event: error" in response
+    assert message in json.loads(response.partition("data: ")[2].splitlines()[0])["error"]
+    assert str(running.home) not in response
 
 
 def test_a_photograph_without_faces_is_no_error_and_offers_nothing_to_restore(running: Running, tmp_path: Path) -> None:
     Image.new("RGB", (FACE, FACE)).save(tmp_path / "black.png")
-    said = running.find(running.upload("black.png", (tmp_path / "black.png").read_bytes()))
-    assert "event: complete" in said
-    assert json.loads(said.partition("data: ")[2].splitlines()[0]) == [[]]
+    response = running.find(running.upload("black.png", (tmp_path / "black.png").read_bytes()))
+    assert "event: complete" in response
+    assert json.loads(response.partition("data: ")[2].splitlines()[0]) == [[]]
 
 
 @pytest.mark.parametrize(
@@ -407,9 +407,9 @@ def test_a_photograph_without_faces_is_no_error_and_offers_nothing_to_restore(ru
     ],
 )
 def test_settings_that_the_page_does_not_offer_are_refused(running: Running, setting: dict[str, object]) -> None:
-    said = running.call("restore_v1", file_data(running.upload("a.png", png(0))), setting)
-    assert "event: error" in said
-    assert "event: complete" not in said
+    response = running.call("restore_v1", file_data(running.upload("a.png", png(0))), setting)
+    assert "event: error" in response
+    assert "event: complete" not in response
 
 
 def test_it_listens_on_this_machine_only(running: Running) -> None:

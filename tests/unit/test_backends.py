@@ -87,8 +87,8 @@ def test_a_model_restores_the_same_faces_on_every_backend_and_saves_its_own_weig
         assert levels.mean() < 1
     save_idm(idm, tmp_path)
     assert torch.equal(load_idm(tmp_path, torch.device("cpu"), torch.float32).restore(lq, [0, 1, 2]), wanted)
-    about = idm.metadata()
-    assert (about["backend"], about["precision"]) == (f.backend, str(f.dtype).removeprefix("torch."))
+    metadata = idm.metadata()
+    assert (metadata["backend"], metadata["precision"]) == (f.backend, str(f.dtype).removeprefix("torch."))
     idm.use_backend("torch")
     assert torch.equal(idm.restore(lq, [0, 1, 2]), wanted)
     assert idm.metadata()["backend"] == "torch"
@@ -170,10 +170,10 @@ def test_the_file_alone_is_enough_to_restore_a_face(tmp_path) -> None:
     idm, path = make_idm(make_denoiser(add_degraded=True)), tmp_path / "denoiser.onnx"
     assert export_onnx(idm.graph(), path) < 1e-5
     assert [p.name for p in tmp_path.iterdir()] == ["denoiser.onnx"]  # the weights are inside
-    about = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    gammas = from_betas(torch.tensor(json.loads(about["scheduler_config"])["trained_betas"], dtype=torch.float64))
-    chain = json.loads(about["chain"])
-    assert sampler_of(about["scheduler"]) == chain["sampler"]
+    metadata = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    gammas = from_betas(torch.tensor(json.loads(metadata["scheduler_config"])["trained_betas"], dtype=torch.float64))
+    chain = json.loads(metadata["chain"])
+    assert sampler_of(metadata["scheduler"]) == chain["sampler"]
     chain = Chain(**{**chain, "levels": tuple(chain["levels"])})
     run = load_onnxruntime(path)
 
@@ -182,5 +182,5 @@ def test_the_file_alone_is_enough_to_restore_a_face(tmp_path) -> None:
 
     lq = torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     generators = [torch.Generator().manual_seed(seed) for seed in (4, 5, 6)]
-    restored = sample(f, 2 * lq - 1, gammas, chain, prediction=about["prediction"], generators=generators)
+    restored = sample(f, 2 * lq - 1, gammas, chain, prediction=metadata["prediction"], generators=generators)
     torch.testing.assert_close((restored + 1) / 2, idm.restore(lq, [4, 5, 6]), rtol=0, atol=1e-5)

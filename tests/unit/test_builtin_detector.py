@@ -142,8 +142,8 @@ def test_retinaface_is_taken_where_its_weights_are_and_asked_for_by_name(
         without.setitem(sys.modules, "facexlib", None)  # as if it were not installed
         assert choose_detector() == "builtin"
         assert isinstance(load_detector(), BuiltinDetector)
-        said = "the detector retinaface needs the package facexlib: pip install 'idm-face-restoration[retinaface]'"
-        with pytest.raises(MissingPackage, match=f"^{re.escape(said)}$"):
+        message = "the detector retinaface needs the package facexlib: pip install 'idm-face-restoration[retinaface]'"
+        with pytest.raises(MissingPackage, match=f"^{re.escape(message)}$"):
             load_detector("retinaface")
     with pytest.raises(ValueError, match="does not hold the weights"):  # broken weights are not passed over
         load_detector()

@@ -136,10 +136,10 @@ DAMAGES = {
 def test_a_damaged_file_is_named_and_the_checkpoint_before_it_counts(tmp_path, damage):
     good, bad = write(tmp_path, 10), write(tmp_path, 20)
     assert run_folder.newest_intact(tmp_path) == (bad, {})
-    hurt, told = DAMAGES[damage]
+    hurt, reason = DAMAGES[damage]
     hurt(bad / "pipeline" / "model.bin")
-    assert run_folder.damage(bad) == told
-    assert run_folder.newest_intact(tmp_path) == (good, {bad: told})
+    assert run_folder.damage(bad) == reason
+    assert run_folder.newest_intact(tmp_path) == (good, {bad: reason})
 
 
 def test_damage_outside_of_what_is_looked_at_does_not_count(tmp_path):

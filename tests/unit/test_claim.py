@@ -95,13 +95,13 @@ def test_a_tracker_that_is_not_installed_says_what_to_install(load, monkeypatch)
 
 
 def test_trackers_are_told_the_settings_as_flat_pairs(load):
-    told = for_trackers(load())
-    assert told["train.learning_rate"] == 1e-3
-    assert told["data.source.name"] == "synthetic"
-    assert told["denoiser.channels"] == "[16, 32]"
-    assert told["objective.min_snr_clamp"] == "null"
-    assert told["degradation.mixture"] == "{}"
-    assert all(isinstance(value, str | int | float) for value in told.values())
+    recorded = for_trackers(load())
+    assert recorded["train.learning_rate"] == 1e-3
+    assert recorded["data.source.name"] == "synthetic"
+    assert recorded["denoiser.channels"] == "[16, 32]"
+    assert recorded["objective.min_snr_clamp"] == "null"
+    assert recorded["degradation.mixture"] == "{}"
+    assert all(isinstance(value, str | int | float) for value in recorded.values())
 
 
 # Metrics

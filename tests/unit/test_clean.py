@@ -75,7 +75,7 @@ def job(output: Path, change: Callable[[Tensor, int], Tensor] = sharpen, **chang
         "restorer": Faked(change),
         "gate": ANYONE,
         "identity": None,
-        "about": {"model": "fake"},
+        "metadata": {"model": "fake"},
         **changes,
     }
     return Cleaning(output=output, settings=settings, **arguments)
@@ -197,8 +197,8 @@ def test_names_that_are_no_utf_8_or_hold_line_separators_survive_in_the_manifest
     write_image(folder / "two\u2028lines\x85.png", faces[0].image)
     write_image(folder / os.fsdecode(b"latin-\xe9.png"), faces[1].image)
     (folder / os.fsdecode(b"broken-\xe9.png")).write_text("no picture")
-    about = {"model": "fake", "source": {"path": os.fsdecode(b"in-\xe9")}}
-    summary = run_job(job(tmp_path / "out", source=FolderFaces(folder, SIZE), about=about), ALONE)
+    metadata = {"model": "fake", "source": {"path": os.fsdecode(b"in-\xe9")}}
+    summary = run_job(job(tmp_path / "out", source=FolderFaces(folder, SIZE), metadata=metadata), ALONE)
     assert summary["unreadable"] == 1
     broken, latin, lines = read_manifest(tmp_path / "out")
     assert "broken-\\xe9.png" in broken.reason
@@ -273,7 +273,7 @@ def test_a_stream_that_ends_too_early_is_an_error(tmp_path: Path) -> None:
 
 def test_every_line_of_the_manifest_names_model_and_sampler(tmp_path: Path) -> None:
     model = {"weights_sha256": "ab" * 32, "sampler": "DDIMScheduler", "num_steps": 4}
-    run_job(job(tmp_path, about={"model": model}), ALONE)
+    run_job(job(tmp_path, metadata={"model": model}), ALONE)
     lines = (tmp_path / "manifest.jsonl").read_text().splitlines()
     assert [json.loads(line)["model"] for line in lines] == [model] * 20
     assert len(read_manifest(tmp_path)) == 20
@@ -351,7 +351,7 @@ def test_two_processes_equal_one(tmp_path: Path, finished: dict[str, bytes]) -> 
     todo = both[0].todo()
     for rank in (1, 0):
         both[rank].run(todo[rank::2], lambda num_faces: None)
-    finish(output, both[0].paths, both[0].about)
+    finish(output, both[0].paths, both[0].metadata)
     assert content(output) == finished
 
 
@@ -366,7 +366,7 @@ def test_a_finished_job_started_again_restores_nothing(tmp_path: Path, finished:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"about": {"model": "another"}}, "model"),
+        ({"metadata": {"model": "another"}}, "model"),
         ({"seed": 1}, "settings.seed"),
         ({"samples": 2}, "settings.samples"),
         ({"gate": replace(ANYONE, max_noise_gain=3.0)}, "gate.max_noise_gain"),
@@ -409,7 +409,7 @@ def test_a_manifest_that_lacks_a_face_is_never_written(tmp_path: Path) -> None:
     made.claim()
     made.run([0, 1, 3], lambda num_faces: None)
     with pytest.raises(CleanError, match="exactly once"):
-        finish(tmp_path, [made.paths[n] for n in (0, 1, 3)], made.about)
+        finish(tmp_path, [made.paths[n] for n in (0, 1, 3)], made.metadata)
     assert not (tmp_path / "manifest.jsonl").exists()
 
 

@@ -71,7 +71,7 @@ def job(source: Any, output: Path) -> Cleaning:
         settings=Settings(batch_size=2, shard_size=2),
         gate=Gate(min_identity=None),
         identity=None,
-        about={"source": "the same", "model": "the same"},
+        metadata={"source": "the same", "model": "the same"},
     )
 
 

@@ -53,8 +53,8 @@ def test_missing_weights_are_a_gap_with_the_command_that_gets_them(cost, monkeyp
     monkeypatch.delenv("IDM_ASSETS", raising=False)
     monkeypatch.chdir(tmp_path)
     load = cost.load
-    about = {"name": "two passes", "image_size": 16, "parameters": 84}
-    monkeypatch.setattr(cost, "load", lambda name: Loaded(Twice(), about) if name == "mine=m" else load(name))
+    metadata = {"name": "two passes", "image_size": 16, "parameters": 84}
+    monkeypatch.setattr(cost, "load", lambda name: Loaded(Twice(), metadata) if name == "mine=m" else load(name))
     monkeypatch.setattr(cost, "start", lambda stack, variants: {name: Turns() for name in variants})
     rows = cost.measure(["mine=m", "codeformer"], 3)
     assert rows[0]["seconds_per_face"] == 0.5

@@ -357,7 +357,7 @@ def test_shared_faces_are_kept_whole_or_not_at_all() -> None:
     shared = SharedFaces(3, SIZE)
     assert shared.get(0) is None
     shared[0] = face
-    shared[1] = replace(face, key="x" * SharedFaces.ABOUT)
+    shared[1] = replace(face, key="x" * SharedFaces.RECORD_BYTES)
     shared[2] = replace(face, original=face.image)
     kept = shared.get(0)
     np.testing.assert_array_equal(kept.image, face.image)

@@ -233,9 +233,9 @@ def command(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_the_command_shows_the_terms_fetches_and_then_finds_the_file(command, capsys, tmp_path: Path) -> None:
     assert command("net.bin", "--yes") == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for text in ("a net", "MIT", "0.3 MB", SHA256, str(tmp_path / "weights"), "its sha256 is right"):
-        assert text in said
+        assert text in printed
     assert find_weights("net.bin").read_bytes() == CONTENT
     assert command("NET.B", "--yes") == 0
     assert "present at" in capsys.readouterr().out

@@ -180,14 +180,14 @@ def test_a_new_file_of_an_old_name_and_a_changed_one_are_restored(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "change", [{"settings": PhotoSettings(seed=1)}, {"about": {"restorer": {"weights_sha256": "another"}}}]
+    "change", [{"settings": PhotoSettings(seed=1)}, {"metadata": {"restorer": {"weights_sha256": "another"}}}]
 )
 def test_other_settings_and_another_model_are_done_again(tmp_path: Path, change: dict) -> None:
     source, out = pictures(tmp_path / "in", "a.png"), tmp_path / "out"
-    options = {"settings": PhotoSettings(), "about": {"restorer": {"weights_sha256": "one", "name": "runs/a"}}}
+    options = {"settings": PhotoSettings(), "metadata": {"restorer": {"weights_sha256": "one", "name": "runs/a"}}}
     restore(source, out, **options)
     assert restore(source, out, skip_existing=True, **options | change).written
-    same = {"about": {"restorer": {"weights_sha256": "one", "name": "/moved/a"}}}
+    same = {"metadata": {"restorer": {"weights_sha256": "one", "name": "/moved/a"}}}
     restore(source, out, **options)
     assert restore(source, out, skip_existing=True, **options | same).skipped
 
@@ -246,12 +246,12 @@ def test_what_cannot_be_read_in_a_folder_is_named_fails_and_costs_no_other_file(
         patch.setattr(os, "scandir", refuse)  # chmod does not stop root
         report = restore(source, tmp_path / "out")
     assert [path.name for path in report.written] == ["a.png"]
-    said = {path: entry.get("error") for path, entry in status_of(tmp_path / "out")["files"].items()}
-    assert "is a link to nothing" in said[str(source / "gone.png")]
-    assert "is a link to a folder" in said[str(source / "linked")]
-    assert "is not a regular file" in said[str(source / "pipe.jpg")]
-    assert "cannot be listed (Permission denied)" in said[str(source / "locked")]
-    assert len(report.failed) == len(said) - 1 == 4
+    errors = {path: entry.get("error") for path, entry in status_of(tmp_path / "out")["files"].items()}
+    assert "is a link to nothing" in errors[str(source / "gone.png")]
+    assert "is a link to a folder" in errors[str(source / "linked")]
+    assert "is not a regular file" in errors[str(source / "pipe.jpg")]
+    assert "cannot be listed (Permission denied)" in errors[str(source / "locked")]
+    assert len(report.failed) == len(errors) - 1 == 4
 
 
 # ------------------------------------------------------------------------------------------- a full disk

@@ -36,14 +36,14 @@ def test_reading_and_writing_a_photograph_stays_within_what_is_said(
     ramp = np.arange(SIDE * SIDE * 3, dtype=np.uint32).reshape(SIDE, SIDE, 3)
     write_photo(path, Photo((ramp % np.iinfo(dtype).max).astype(dtype)))
     with Image.open(path) as image:
-        said = needed_bytes(image)
+        estimate = needed_bytes(image)
 
     def work() -> None:
         photo = read_photo(path)
         write_photo(path, Photo(photo.pixels.copy()))  # what was read, and what becomes of it
 
     peak = peak_of(work)
-    assert said / 4 < peak < said, f"{peak / SIDE**2:.1f} bytes per pixel, {said / SIDE**2:.1f} said"
+    assert estimate / 4 < peak < estimate, f"{peak / SIDE**2:.1f} bytes per pixel, {estimate / SIDE**2:.1f} estimated"
 
 
 def test_a_picture_beyond_the_limit_is_refused_before_it_is_decoded(tmp_path: Path, peak_of) -> None:

@@ -243,11 +243,11 @@ def test_a_metric_without_its_package_names_the_extra_that_installs_it(
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     for module in [name for name in sys.modules if name.startswith(f"{package}.")]:
         monkeypatch.delitem(sys.modules, module)
-    said = f"{name} needs the package {package}: pip install 'idm-face-restoration[metrics]'"
-    with pytest.raises(MissingPackage, match=f"^{re.escape(said)}$"):
+    message = f"{name} needs the package {package}: pip install 'idm-face-restoration[metrics]'"
+    with pytest.raises(MissingPackage, match=f"^{re.escape(message)}$"):
         build_metric(name)
-    assert build_metrics(["psnr", name]).missing == {name: said}
-    with pytest.raises(FileNotFoundError, match=re.escape(said)):
+    assert build_metrics(["psnr", name]).missing == {name: message}
+    with pytest.raises(FileNotFoundError, match=re.escape(message)):
         build_metrics([name])
 
 

@@ -48,9 +48,9 @@ def test_a_folder_of_photographs_becomes_a_data_set(tmp_path: Path, capsys) -> N
     captured = capsys.readouterr()
     assert "broken.png" in captured.err
     assert "15 photographs -> 8 train, 2 val, 2 test" in captured.out
-    about = json.loads((out / "prepare.json").read_text())
-    assert about["left_out"] == {"unreadable": 1, "copies": 1, "too small": 1}
-    assert about["people"] == {"train": 4, "val": 1, "test": 1}
+    summary = json.loads((out / "prepare.json").read_text())
+    assert summary["left_out"] == {"unreadable": 1, "copies": 1, "too small": 1}
+    assert summary["people"] == {"train": 4, "val": 1, "test": 1}
     people = {}
     for part in ("train", "val", "test"):
         faces = FolderFaces(out / part, 32)
@@ -151,9 +151,9 @@ def test_of_a_known_person_the_largest_face_is_taken_and_of_others_all(tmp_path:
     settings = Settings(size=32, aligned=False, people="auto", val=0.0, test=0.0, seed=0)
     out = tmp_path / "out"
     assert sum(1 for _ in find_faces(photos, settings, detected(TwoFaces(), 32), out)) == 2
-    about = finish(out, settings)
-    assert about["faces"] == {"train": 3, "val": 0, "test": 0}
-    assert about["left_out"] == {"beside a known person": 1}
+    summary = finish(out, settings)
+    assert summary["faces"] == {"train": 3, "val": 0, "test": 0}
+    assert summary["left_out"] == {"beside a known person": 1}
     rows = [json.loads(line) for line in (out / "train" / "metadata.jsonl").read_text().splitlines()]
     assert [(row["photo"].rpartition("/")[2], row.get("person")) for row in rows] == [
         ("Ann_0001.png", "Ann"),

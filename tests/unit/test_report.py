@@ -83,9 +83,9 @@ def test_latex_has_the_paired_differences_and_nothing_but_ascii() -> None:
     assert "paired differences" not in text  # that result file is older than they are
     rows = [{"label": "a", "metrics": {"ssim": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 9}}}]
     difference = {"a": "a", "b": "b", "metrics": {"ssim": {"mean": -0.1, "low": None, "high": None, "n": 9}}}
-    about = {"batch_size": 2, "num_images": 9, "data": "d", "seed": 1, "size": 16, "preset": "p", "commit": "c"}
-    about |= {"machine": {"processor": "p", "threads": 1}, "versions": {}, "protocol": {"ssim": "as ever."}}
-    content = comparison_content({"rows": rows, "differences": [difference], **about})
+    metadata = {"batch_size": 2, "num_images": 9, "data": "d", "seed": 1, "size": 16, "preset": "p", "commit": "c"}
+    metadata |= {"machine": {"processor": "p", "threads": 1}, "versions": {}, "protocol": {"ssim": "as ever."}}
+    content = comparison_content({"rows": rows, "differences": [difference], **metadata})
     text = tex("T", "made", content)
     assert r"    a $-$ b & 9 & $-$0.1000 \\" in text
     assert text.isascii()

@@ -172,18 +172,18 @@ def test_another_file_in_an_old_ones_place_makes_a_folder_another_source(tmp_pat
         write_image(folder / f"{i}.png", faces[i].image)
     settings = CleaningConfig.model_validate({"gate": {"min_identity": None}})
 
-    def about() -> dict[str, Any]:
+    def described() -> dict[str, Any]:
         source = Cached(Part(FolderFaces(folder, 32), [0]))
-        return build_cleaning(source, {}, DEFAULT, tmp_path / "out", settings, 0).about["source"]
+        return build_cleaning(source, {}, DEFAULT, tmp_path / "out", settings, 0).metadata["source"]
 
-    before = about()
-    assert about() == before
+    before = described()
+    assert described() == before
     write_image(folder / "1.png", faces[2].image)
-    assert about() != before
+    assert described() != before
     write_image(folder / "1.png", faces[1].image)
-    assert about() == before
+    assert described() == before
     (folder / "1.png").rename(folder / "2.png")
-    assert about() != before
+    assert described() != before
 
 
 @pytest.mark.parametrize(

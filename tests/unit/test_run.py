@@ -130,10 +130,10 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(run, tmp_path, c
     hurt(tmp_path / "checkpoints" / "step_00000006" / name)
     learner = Counter()
     run(learner)
-    told = capsys.readouterr()
-    assert "step_00000006 is damaged" in told.err
-    assert "resuming from" in told.out
-    assert "step_00000004" in told.out
+    printed = capsys.readouterr()
+    assert "step_00000006 is damaged" in printed.err
+    assert "resuming from" in printed.out
+    assert "step_00000004" in printed.out
     assert learner.weight.item() == 6
     assert saved(tmp_path) == ["damaged-step_00000006", "step_00000004", "step_00000006"]
     assert [row["step"] for row in read_log(tmp_path / "log.jsonl")] == [3, 6]

@@ -352,8 +352,8 @@ for field in ("sampler", "start_from", "spacing"):
 
 
 def test_an_unknown_name_is_refused():  # where the types of arguments are not checked
-    said = subprocess.run([sys.executable, "-c", UNKNOWN], check=True, capture_output=True, text=True).stdout
-    assert said.splitlines() == [
+    printed = subprocess.run([sys.executable, "-c", UNKNOWN], check=True, capture_output=True, text=True).stdout
+    assert printed.splitlines() == [
         f"sampler must be one of {', '.join(SAMPLERS)}, got 'heun'",
         "start_from must be one of noise, degraded, got 'heun'",
         "spacing must be one of even, quadratic, karras, log_snr, levels, got 'heun'",

@@ -187,9 +187,9 @@ def test_looking_for_faces_does_not_wait_for_somebody_elses_restoration(pipeline
 def test_progress_counts_to_its_end_in_steps_of_one(
     page_service: PageService, wanted: RestoreRequest, steps: int
 ) -> None:
-    told: list[tuple[int, int]] = []
-    page_service.restore(photo_of(0, 1, 2), wanted, lambda done, total: told.append((done, total)))
-    assert told == [(n, steps) for n in range(1, steps + 1)]
+    reported: list[tuple[int, int]] = []
+    page_service.restore(photo_of(0, 1, 2), wanted, lambda done, total: reported.append((done, total)))
+    assert reported == [(n, steps) for n in range(1, steps + 1)]
 
 
 @pytest.mark.parametrize(

@@ -90,5 +90,5 @@ def test_restoring_an_aligned_face_imports_nothing_heavy(tmp_path, face):
 
 def test_a_command_finds_the_model_once_and_reads_its_weights_once(tmp_path, face):
     arguments = ["restore", "--aligned", str(face), "-o", str(tmp_path / "out")]
-    said = subprocess.run([sys.executable, "-c", COUNTED, *arguments], check=True, capture_output=True, text=True)
-    assert said.stdout.splitlines()[-1] == "['find', 'weights']"
+    printed = subprocess.run([sys.executable, "-c", COUNTED, *arguments], check=True, capture_output=True, text=True)
+    assert printed.stdout.splitlines()[-1] == "['find', 'weights']"

@@ -21,13 +21,13 @@ def face(x: float, y: float = 0.0, size: float = 100.0) -> DetectedFace:
 def follow(positions: list[list[float]], reach: int = REACH) -> list[dict[int, DetectedFace]]:
     """What a tracker says of each frame, of faces that begin at these x positions."""
     tracker = Tracker(reach)
-    said = []
+    tracked = []
     for frame in range(len(positions) + reach):
         if frame < len(positions):
             tracker.see(frame / 25, GREY, [face(x) for x in positions[frame]])
         if frame >= reach:
-            said.append(tracker.faces_at(frame - reach, (frame - reach) / 25))
-    return said
+            tracked.append(tracker.faces_at(frame - reach, (frame - reach) / 25))
+    return tracked
 
 
 # ------------------------------------------------------------------------------------------- association
@@ -64,15 +64,15 @@ def test_faces_keep_their_numbers_while_they_pass_each_other_at_a_distance_of_ro
 
 
 def test_a_face_that_the_detector_misses_for_a_moment_is_where_it_must_have_been() -> None:
-    said = follow([[8.0 * i] if i not in (6, 7, 8, 9) else [] for i in range(16)])
-    assert [list(faces) for faces in said] == [[0]] * 16
-    for frame, faces in enumerate(said):
+    tracked = follow([[8.0 * i] if i not in (6, 7, 8, 9) else [] for i in range(16)])
+    assert [list(faces) for faces in tracked] == [[0]] * 16
+    for frame, faces in enumerate(tracked):
         assert faces[0].box[0] == pytest.approx(8.0 * frame)
 
 
 def test_a_face_that_was_away_for_longer_is_a_new_one_and_is_not_invented_meanwhile() -> None:
-    said = follow([[0.0] if not 5 <= i < 10 else [] for i in range(15)])
-    assert [list(faces) for faces in said] == [[0]] * 5 + [[]] * 5 + [[1]] * 5
+    tracked = follow([[0.0] if not 5 <= i < 10 else [] for i in range(15)])
+    assert [list(faces) for faces in tracked] == [[0]] * 5 + [[]] * 5 + [[1]] * 5
 
 
 def test_a_cut_begins_new_faces_and_nothing_is_smoothed_across_it() -> None:
@@ -162,8 +162,8 @@ def test_steady_motion_is_followed_without_lag_and_jitter_falls_by_the_filters_o
 
 def test_a_sudden_stop_is_overrun_by_a_bounded_part_of_a_step() -> None:
     step = 12.0
-    said = follow([[step * min(i, 20)] for i in range(40)])
-    errors = [faces[0].box[0] - step * min(i, 20) for i, faces in enumerate(said)]
+    tracked = follow([[step * min(i, 20)] for i in range(40)])
+    errors = [faces[0].box[0] - step * min(i, 20) for i, faces in enumerate(tracked)]
     assert max(map(abs, errors)) < 0.8 * step
     assert np.abs(errors[: 20 - REACH]).max() < 1e-9
     assert np.abs(errors[20 + REACH + 1 :]).max() < 1e-9

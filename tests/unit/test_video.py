@@ -129,12 +129,12 @@ def stored(path: Path) -> list[list[np.ndarray]]:
         return [[values(plane, kind) for plane in frame.image.planes] for frame in clip.frames()]
 
 
-def about(path: Path) -> dict[str, Any]:
+def properties(path: Path) -> dict[str, Any]:
     """Everything of a clip but its pictures."""
     with Video(path) as clip:
         frames = list(clip.frames())
         context = clip.stream.codec_context
-        said = {
+        properties = {
             "times": [frame.image.pts * clip.time_base for frame in frames],
             "rotation": frames[0].image.rotation,
             "range": context.color_range,
@@ -143,14 +143,14 @@ def about(path: Path) -> dict[str, Any]:
     with av.open(str(path)) as container:
         sounds = container.streams.audio
         packets = [packet for packet in container.demux(sounds) if packet.size] if sounds else []
-        said["sound"] = [(bytes(packet), packet.pts * packet.time_base) for packet in packets]
-    return said
+        properties["sound"] = [(bytes(packet), packet.pts * packet.time_base) for packet in packets]
+    return properties
 
 
 def run(
     source: Path, target: Path, restorer: Any, detector: Any = None, settings: PhotoSettings = SETTINGS, **options: Any
 ) -> dict[str, Any]:
-    options = {"encoding": LOSSLESS, "about": {"model": "stub"}, "segment_frames": 6} | options
+    options = {"encoding": LOSSLESS, "metadata": {"model": "stub"}, "segment_frames": 6} | options
     encoding = options.pop("encoding")
     return clip_module.restore_video(
         PhotoRestorer(restorer, detector or Spot()), source, target, settings, encoding, **options
@@ -194,10 +194,10 @@ def test_a_restorer_that_changes_nothing_gives_back_the_clip_with_its_times_soun
     )
     target = tmp_path / "out" / f"clip{'.mkv' if is_avi else source.suffix}"
     target.parent.mkdir()
-    told = run(source, target, Changes(), encoding=encoding)
-    assert (told["frames"], told["people"][0]["num_restored"]) == (16, 16)
-    assert "not_kept" not in told
-    before, after = about(source), about(target)
+    report = run(source, target, Changes(), encoding=encoding)
+    assert (report["frames"], report["people"][0]["num_restored"]) == (16, 16)
+    assert "not_kept" not in report
+    before, after = properties(source), properties(target)
     if kind == "mov":  # MPEG-4 part 2 says no range; H.264 says what that means
         assert (before.pop("range"), after.pop("range")) == (0, 1)
     if is_avi:
@@ -252,8 +252,8 @@ def test_pixels_are_upright_and_the_result_is_turned_as_the_source(turns: int, t
         for frame, expected in zip(clip.frames(), upright, strict=True):
             assert np.abs(frame.pixels().astype(int) - expected).mean() < 4  # subsampled colour
     detector = Spot()
-    told = run(source, tmp_path / "out.mov", Changes((0.3, 0, 0)), detector, encoding=Encoding("libx264", 0))
-    assert told["people"][0]["num_restored"] == 6
+    report = run(source, tmp_path / "out.mov", Changes((0.3, 0, 0)), detector, encoding=Encoding("libx264", 0))
+    assert report["people"][0]["num_restored"] == 6
     with Video(tmp_path / "out.mov") as clip:
         first = next(clip.frames())
         assert first.image.rotation % 360 == 90 * turns
@@ -318,8 +318,8 @@ def test_crops_of_several_frames_are_restored_at_once(clip: Path, tmp_path: Path
 
 
 def test_a_face_missed_in_some_frames_is_restored_in_them(clip: Path, tmp_path: Path) -> None:
-    told = run(clip, tmp_path / "out.mkv", Changes(), Spot(lost=[5, 6, 7, 12]))
-    (person,) = told["people"]
+    report = run(clip, tmp_path / "out.mkv", Changes(), Spot(lost=[5, 6, 7, 12]))
+    (person,) = report["people"]
     assert (person["first_frame"], person["last_frame"], person["num_restored"]) == (0, 19, 20)
 
 
@@ -329,8 +329,8 @@ def test_a_size_near_the_least_does_not_make_a_face_come_and_go(clip: Path, tmp_
             self.side = 36 if self.calls % 12 < 6 else 40
             return super().detect(pixels)
 
-    told = run(clip, tmp_path / "out.mkv", Changes(), Breathes(), replace(SETTINGS, min_face=26.0))
-    assert told["people"][0]["num_restored"] in range(13, 17)  # from the seventh frame or so on, always
+    report = run(clip, tmp_path / "out.mkv", Changes(), Breathes(), replace(SETTINGS, min_face=26.0))
+    assert report["people"][0]["num_restored"] in range(13, 17)  # from the seventh frame or so on, always
 
 
 def test_the_guard_looks_at_the_mean_over_the_frames_so_far() -> None:
@@ -369,8 +369,8 @@ def test_only_the_numbered_or_the_largest_face_is_restored(tmp_path: Path) -> No
 
     source = make_clip(tmp_path / "clip.mkv", [picture(0)] * 9)
     for faces, expected in (("largest", [9, 0]), ((1,), [0, 6]), ("all", [9, 6])):
-        told = run(source, tmp_path / "out.mkv", Changes(), Two(), replace(SETTINGS, faces=faces))
-        assert [person["num_restored"] for person in told["people"]] == expected
+        report = run(source, tmp_path / "out.mkv", Changes(), Two(), replace(SETTINGS, faces=faces))
+        assert [person["num_restored"] for person in report["people"]] == expected
 
 
 # ------------------------------------------------------------------------------------------- what survives a kill
@@ -386,8 +386,8 @@ def test_a_run_that_died_goes_on_and_its_clip_equals_an_uninterrupted_one(
     with pytest.raises(RuntimeError, match="killed"):
         run(clip, tmp_path / "out.mkv", broken, detectors[1])
     assert not (tmp_path / "out.mkv").exists()
-    told = run(clip, tmp_path / "out.mkv", again, detectors[2])
-    assert told.get("resumed_at_frame", 0) == 6 * (dies_at // 2)  # two batches make a segment
+    report = run(clip, tmp_path / "out.mkv", again, detectors[2])
+    assert report.get("resumed_at_frame", 0) == 6 * (dies_at // 2)  # two batches make a segment
     assert again.calls == whole.calls[2 * (dies_at // 2) :]
     assert detectors[2].calls == max(0, 20 - (6 * (dies_at // 2) + REACH if dies_at > 1 else 0))
     for a, b in zip(stored(tmp_path / "whole.mkv"), stored(tmp_path / "out.mkv"), strict=True):
@@ -421,11 +421,11 @@ def test_segments_of_other_settings_do_not_count(clip: Path, tmp_path: Path) -> 
     with pytest.raises(RuntimeError):
         run(clip, tmp_path / "out.mkv", Changes(dies_at=4))
     assert list((tmp_path / ".out.mkv.segments").glob("*.nut"))
-    told = run(clip, tmp_path / "out.mkv", Changes(), settings=replace(SETTINGS, seed=1))
-    assert "resumed_at_frame" not in told
+    report = run(clip, tmp_path / "out.mkv", Changes(), settings=replace(SETTINGS, seed=1))
+    assert "resumed_at_frame" not in report
     with pytest.raises(RuntimeError):
         run(clip, tmp_path / "out.mkv", Changes(dies_at=4))
-    assert "resumed_at_frame" not in run(clip, tmp_path / "out.mkv", Changes(), about={"model": "another"})
+    assert "resumed_at_frame" not in run(clip, tmp_path / "out.mkv", Changes(), metadata={"model": "another"})
 
 
 def test_frames_that_wait_do_not_grow_with_the_clip(tmp_path: Path) -> None:

@@ -557,7 +557,7 @@ def cleaned(config: IDMConfig, folders: dict[str, str], monkeypatch: pytest.Monk
     rounds._train(config, source, source, source, 1)
     whole = rounds.build_rounds(config)
     return {
-        "job": json.dumps(job.about, sort_keys=True),
+        "job": json.dumps(job.metadata, sort_keys=True),
         "decisions": [decide(job.gate, BEFORE, after, identity) for after, identity in JUDGED],
         "pipeline": (job.restorer.prediction, job.restorer.chain),
         "pool": type(pool).__name__,

@@ -1,7 +1,6 @@
 """``idm adapt``: fine-tune a model to your own photographs, and keep it only if held-out photographs improve."""
 
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copyfile, copytree, rmtree
@@ -10,7 +9,7 @@ from typing import Any
 from idm.apps.cli.model import find_restorer
 from idm.apps.cli.options.models import AdaptOptions
 from idm.apps.photo.album import aligned_faces, photo_faces
-from idm.apps.photo.collect import ABOUT, HELD_OUT, TRAIN, collect, told, write_collection
+from idm.apps.photo.collect import HELD_OUT, METADATA, TRAIN, collect, format_counts, write_collection
 from idm.config.assembly.adapt import AdaptConfig, adapt_config, build_adaptation, with_steps
 from idm.config.assembly.data import build_recipe
 from idm.data.sources import FolderFaces
@@ -55,7 +54,7 @@ class Faces:
     """The collected faces: their folders, and what their record says."""
 
     folder: Path
-    about: dict[str, Any]
+    metadata: dict[str, Any]
 
     @property
     def sides(self) -> tuple[Path, Path]:
@@ -83,8 +82,8 @@ def _adapt(options: AdaptOptions) -> None:
         options.output / "run",
         given,
         faces.sides,
-        sha256(faces.folder / ABOUT),
-        num_held_out=faces.about["held_out"],
+        sha256(faces.folder / METADATA),
+        num_held_out=faces.metadata["held_out"],
         learning_rate=options.learning_rate,
         batch_size=options.batch_size,
         preset=preset,
@@ -147,13 +146,13 @@ def _find_faces(options: AdaptOptions, size: int) -> Faces:
     }
     folder = (options.output / "faces").resolve()
     if folder.exists():
-        about = read_json(folder / ABOUT)
-        if asked != {key: about.get(key) for key in asked}:
+        metadata = read_json(folder / METADATA)
+        if asked != {key: metadata.get(key) for key in asked}:
             raise InvalidInput(
                 f"{options.output}: holds faces of other photographs, or of another model's size; choose another "
                 "output folder, or delete this one to start again"
             )
-        return Faces(folder, about)
+        return Faces(folder, metadata)
     unreadable: dict[Path, str] = {}
     if options.aligned:
         photographs = aligned_faces(paths, size, unreadable)
@@ -164,15 +163,15 @@ def _find_faces(options: AdaptOptions, size: int) -> Faces:
     for path, why in unreadable.items():
         print(as_text(f"warning: {why if str(path) in why else f'{path}: {why}'}"), file=sys.stderr)
     write_collection(collection, folder, {**asked, "unreadable": [as_text(str(path)) for path in unreadable]})
-    return Faces(folder, read_json(folder / ABOUT))
+    return Faces(folder, read_json(folder / METADATA))
 
 
 def _counted(faces: Faces) -> str:
-    about = faces.about
-    left_out = f"; left out: {told(Counter(about['left_out']))}" if about["left_out"] else ""
+    train, held_out, reasons = (faces.metadata[key] for key in ("train", "held_out", "left_out"))
+    left_out = f"; left out: {format_counts(reasons)}" if reasons else ""
     return (
-        f"{about['train'] + about['held_out']} good faces in {len(about['photographs'])} photographs: {about['train']} "
-        f"to learn from, {about['held_out']} held out{left_out}"
+        f"{train + held_out} good faces in {len(faces.metadata['photographs'])} photographs: {train} to learn from, "
+        f"{held_out} held out{left_out}"
     )
 
 
@@ -191,10 +190,10 @@ def _measure(config: AdaptConfig, faces: Faces, given: IDM, adapted: IDM) -> Ver
 
 def _record(config: AdaptConfig, faces: Faces, given: IDM, verdict: Verdict) -> dict[str, Any]:
     return {
-        **verdict.about(),
+        **verdict.summary(),
         "model": describe(given),
         "steps": config.train.num_steps,
-        "faces": {key: faces.about[key] for key in ("train", "held_out", "left_out")},
+        "faces": {key: faces.metadata[key] for key in ("train", "held_out", "left_out")},
         **provenance(),
     }
 
@@ -231,8 +230,8 @@ def _card(config: AdaptConfig, faces: Faces, verdict: Verdict) -> str:
     return CARD.format(
         result=_HELPED if verdict.helped else _DID_NOT_HELP,
         steps=config.train.num_steps,
-        train=faces.about["train"],
-        held_out=faces.about["held_out"],
+        train=faces.metadata["train"],
+        held_out=faces.metadata["held_out"],
         draws=DRAWS,
         rows="\n".join(rows),
     )

@@ -48,10 +48,10 @@ def clean_command(options: CleanOptions) -> int:
     source = described.build(size, options.seed)
     if options.report and isinstance(source, StreamedFaces):
         raise InvalidInput("--report: the faces of a stream cannot be read again; use a source that can be indexed")
-    about = {**described.model_dump(mode="json"), "num_images": options.num_images}
+    metadata = {**described.model_dump(mode="json"), "num_images": options.num_images}
     if options.num_images is not None:
         source = _part(source, options.num_images)
-    job = build_cleaning(source, about, model, options.output, config, options.seed)
+    job = build_cleaning(source, metadata, model, options.output, config, options.seed)
     summary = run_job(job, state)
     if not state.is_main_process:
         return 0

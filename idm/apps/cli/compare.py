@@ -53,7 +53,7 @@ class Task:
     metrics: Metrics
     faces: Degraded
     real: FaceSource | None
-    about: dict[str, Any]
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def compare_command(options: CompareOptions) -> int:
     if options.processes > 1:
         _share_out(options)
     run = _measure(options, task)
-    loaded, metrics, about = task.loaded, task.metrics, task.about
+    loaded, metrics, settings = task.loaded, task.metrics, task.settings
     restorers = {label: one.metadata for label, one in loaded.items()}
     result = {
         "num_images": len(run.faces),
@@ -88,7 +88,7 @@ def compare_command(options: CompareOptions) -> int:
         "interval": INTERVAL,
         "splits": splits,
         "processes": options.processes,
-        **about,
+        **settings,
         **provenance(),
     }
     _write(options, run, result)
@@ -113,7 +113,7 @@ def _prepare(options: CompareOptions) -> Task:
     has_originals = faces.pairs.has_originals
     number = len(faces.pairs) if has_originals else None  # without originals they are what sets are compared with
     real = None if options.real is None else open_faces(options.real, size, number, options.seed + 1)
-    about = {
+    settings = {
         "data": options.data,
         "preset": faces.preset,
         "originals": has_originals,
@@ -124,7 +124,7 @@ def _prepare(options: CompareOptions) -> Task:
         "samples": options.samples,
     }
     metrics = build_measures(options.metrics, size, has_originals, has_originals or real is not None)
-    return Task(loaded, absent, metrics, faces, real, about)
+    return Task(loaded, absent, metrics, faces, real, settings)
 
 
 def _share_out(options: CompareOptions) -> None:
@@ -169,7 +169,7 @@ def _compare(options: CompareOptions, task: Task, share: tuple[int, int] = (0, 1
     known = {label: one.metadata for label, one in task.loaded.items()}
     kept = {
         label: KeptFaces(
-            options.output / KEPT, {"label": label, "commit": commit, **known.get(label, {}), **task.about}
+            options.output / KEPT, {"label": label, "commit": commit, **known.get(label, {}), **task.settings}
         )
         for label in (DEGRADED, BICUBIC, STRANGER, *task.loaded)
     }

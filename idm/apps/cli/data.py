@@ -5,7 +5,7 @@ import sys
 from tqdm import tqdm
 
 from idm.apps.cli.options.measure import DataOptions, PrepareOptions
-from idm.apps.photo.collect import told
+from idm.apps.photo.collect import format_counts
 from idm.apps.photo.people import name_photos, read_people
 from idm.apps.photo.prepare import Settings, aligned, detected, find_faces, finish
 from idm.evaluation.face_sets import FACE_SETS, check_face_set
@@ -41,12 +41,12 @@ def prepare_command(options: PrepareOptions) -> int:
         steps = find_faces(photos, settings, read, options.output)
         for _ in tqdm(steps, total=len(photos), unit="photograph", disable=not sys.stderr.isatty()):
             pass
-        about = finish(options.output, settings)
-    parts = ", ".join(f"{number} {name}" for name, number in about["faces"].items() if number)
-    left_out = f"; left out: {told(about['left_out'])}" if about["left_out"] else ""
-    print(f"{about['photographs']} photographs -> {parts} in {options.output}{left_out}")
-    _show(about["unreadable"])
-    return 1 if about["unreadable"] else 0
+        summary = finish(options.output, settings)
+    parts = ", ".join(f"{number} {name}" for name, number in summary["faces"].items() if number)
+    left_out = f"; left out: {format_counts(summary['left_out'])}" if summary["left_out"] else ""
+    print(f"{summary['photographs']} photographs -> {parts} in {options.output}{left_out}")
+    _show(summary["unreadable"])
+    return 1 if summary["unreadable"] else 0
 
 
 def _settings(options: PrepareOptions) -> Settings:

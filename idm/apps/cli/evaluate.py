@@ -59,7 +59,7 @@ def _evaluate_model(options: EvaluateOptions) -> int:
     for column in ("degraded", "restored"):
         for name, value in sets.of(column).items():
             summary.setdefault(name, {})[column] = value
-    about = {
+    metadata = {
         "data": options.data,
         "preset": faces.preset,
         "originals": pairs.has_originals,
@@ -68,7 +68,7 @@ def _evaluate_model(options: EvaluateOptions) -> int:
         "model": loaded.metadata,
         "seconds_per_image": sum(seconds) / len(seconds),
     }
-    _write_results(options.output, scores, summary, metrics, about)
+    _write_results(options.output, scores, summary, metrics, metadata)
     write_image(options.output / "grid.png", image_grid([list(images.values()) for images in shown], list(shown[0])))
     return 0
 
@@ -98,8 +98,8 @@ def _compare_folders(options: EvaluateOptions) -> int:
         raise ImageError(f"{restored}: nothing in it could be measured")
     columns = {name: summarise_column([row["restored"][name] for _, row in scores]) for name in metrics.each}
     summary = {name: {"restored": value} for name, value in (columns | sets.of("restored")).items()}
-    about = {"restored": str(restored), "hq": str(hq), "failed": num_failed}
-    _write_results(options.output, scores, summary, metrics, about)
+    metadata = {"restored": str(restored), "hq": str(hq), "failed": num_failed}
+    _write_results(options.output, scores, summary, metrics, metadata)
     return 1 if num_failed else 0
 
 
@@ -108,7 +108,7 @@ def _write_results(
     scores: list[tuple[str, dict[str, Scores]]],
     summary: dict[str, Any],
     metrics: Metrics,
-    about: dict[str, Any],
+    metadata: dict[str, Any],
 ) -> None:
     """metrics.json, scores.csv, and the means on the screen.
 
@@ -119,7 +119,7 @@ def _write_results(
     protocol = {name: metric.protocol for name, metric in METRICS.items() if name in summary}
     result = {"num_images": len(scores), "metrics": summary, "missing": metrics.missing, "protocol": protocol}
     output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "metrics.json", {**result, "interval": INTERVAL, **about, **provenance()})
+    write_json(output / "metrics.json", {**result, "interval": INTERVAL, **metadata, **provenance()})
     _, first = scores[0]
     header = ["name", *(f"{name}_{column}" for column in first for name in first[column])]
     lines = ([key, *(value for values in row.values() for value in values.values())] for key, row in scores)

@@ -28,8 +28,8 @@ def export_command(options: ExportOptions) -> int:
     if not isinstance(loaded.restorer, Exportable):
         raise InvalidInput(f"{options.model or 'idm'}: this kind of model cannot be exported")
     graph = loaded.restorer.graph()
-    about = {name: str(value) for name, value in loaded.metadata.items() if name not in ("backend", "precision")}
-    graph = replace(graph, metadata={"made_by": f"idm {__version__}", **about, **graph.metadata})
+    metadata = {name: str(value) for name, value in loaded.metadata.items() if name not in ("backend", "precision")}
+    graph = replace(graph, metadata={"made_by": f"idm {__version__}", **metadata, **graph.metadata})
     if path.suffix != ".onnx":
         path = path / f"{graph.name}.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -137,7 +137,7 @@ def check_splits(data: str, training_data: str | None = None) -> dict[str, Any] 
         "train": len(find_images([train])),
         "evaluated": len(find_images([evaluated])),
         "shared": 0,
-        "nearest": None if nearest is None else nearest.about(),
+        "nearest": None if nearest is None else nearest.summary(),
     }
 
 

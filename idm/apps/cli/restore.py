@@ -29,17 +29,17 @@ _PHOTO_OPTIONS = (
     *("detector", "min_score", "detect_side", "background", "format", "weights_dir", "video_codec", "crf"),
 )
 
-# The message for a file that was written without a restored face.
-_TOLD = {"no face": "without a face", "not chosen": "with no face chosen", "kept": "kept as given"}
+# The labels of files that were written without a restored face.
+_STATE_LABELS = {"no face": "without a face", "not chosen": "with no face chosen", "kept": "kept as given"}
 
 
 def restore_command(options: RestoreOptions) -> int:
     """``idm restore``: 0 if every file was restored."""
     with tqdm(unit="face" if options.aligned else "photo", disable=not sys.stderr.isatty()) as bar:
         loaded = load(options, options.fidelity)
-        about: dict[str, Any] = {"restorer": loaded.metadata}
+        metadata: dict[str, Any] = {"restorer": loaded.metadata}
         restore = _restore_aligned if options.aligned else _restore_photos
-        report = restore(options, loaded.restorer, about, _progress(bar))
+        report = restore(options, loaded.restorer, metadata, _progress(bar))
     print(as_text(_summary(report, options)))
     return 1 if report.failed else 0
 
@@ -48,15 +48,15 @@ def _summary(report: Report, options: RestoreOptions) -> str:
     """Print the outcome of the files and their faces, and what the user can change."""
     done = "previewed" if options.preview else "restored"
     counts = [f"{report.states[done]} {done}"]
-    counts += [f"{report.states[state]} {told}" for state, told in _TOLD.items() if report.states[state]]
+    counts += [f"{report.states[state]} {label}" for state, label in _STATE_LABELS.items() if report.states[state]]
     counts += [f"{len(report.skipped)} already there"] if report.skipped else []
     counts += [f"{len(report.failed)} failed"]
     lines = [f"{', '.join(counts)} -> {options.output}"]
     if report.faces:
         kept = f", {report.faces['kept']} kept as given" if report.faces["kept"] else ""
         kept += f", {report.faces['left alone']} too small or no plausible face" if report.faces["left alone"] else ""
-        told = options.output / "status.json"
-        lines.append(f"faces: {report.faces['restored']} restored{kept}; see {told} for each of them")
+        status = options.output / "status.json"
+        lines.append(f"faces: {report.faces['restored']} restored{kept}; see {status} for each of them")
     side = options.detect_side or MAX_SIDE
     if report.longest_side >= 2 * side:
         detector = choose_detector(options.detector or "auto", options.weights_dir)
@@ -89,7 +89,9 @@ def _progress(bar: tqdm) -> Progress:
     return Progress(on_start, on_file, on_frames)
 
 
-def _restore_aligned(options: RestoreOptions, restorer: Restorer, about: dict[str, Any], progress: Progress) -> Report:
+def _restore_aligned(
+    options: RestoreOptions, restorer: Restorer, metadata: dict[str, Any], progress: Progress
+) -> Report:
     given = [name for name in _PHOTO_OPTIONS if getattr(options, name) is not None]
     if given or options.preview:
         option = (given or ["preview"])[0].replace("_", "-")
@@ -101,7 +103,7 @@ def _restore_aligned(options: RestoreOptions, restorer: Restorer, about: dict[st
         seed=options.seed,
         batch_size=options.batch_size,
         output_size=options.output_size or "model",
-        about=about,
+        metadata=metadata,
         skip_existing=options.skip_existing,
         overwrite=options.overwrite,
         max_memory=options.max_memory,
@@ -109,7 +111,9 @@ def _restore_aligned(options: RestoreOptions, restorer: Restorer, about: dict[st
     )
 
 
-def _restore_photos(options: RestoreOptions, restorer: Restorer, about: dict[str, Any], progress: Progress) -> Report:
+def _restore_photos(
+    options: RestoreOptions, restorer: Restorer, metadata: dict[str, Any], progress: Progress
+) -> Report:
     if options.output_size is not None:
         raise InvalidInput("--output-size is for aligned faces (--aligned); photographs have --upscale")
     settings = _settings(options)
@@ -126,9 +130,9 @@ def _restore_photos(options: RestoreOptions, restorer: Restorer, about: dict[str
         print(builtin_note(), file=sys.stderr)
     identity = _identity(options, settings, device)
     upscaler = load_upscaler(options.background, device) if options.background else Bicubic()
-    about["identity"] = "MobileFaceNet" if identity else "not measured: its weights are missing (idm weights)"
-    about["background"] = str(options.background or "bicubic")
-    about["detector"] = [detector.name, detector.min_score, detector.max_side]
+    metadata["identity"] = "MobileFaceNet" if identity else "not measured: its weights are missing (idm weights)"
+    metadata["background"] = str(options.background or "bicubic")
+    metadata["detector"] = [detector.name, detector.min_score, detector.max_side]
     parts = PhotoRestorer(restorer, detector, identity, upscaler)
     if reference := parts.reference(settings):
         print(as_text(_told_of(reference, options.reference)), file=sys.stderr)
@@ -137,7 +141,7 @@ def _restore_photos(options: RestoreOptions, restorer: Restorer, about: dict[str
         options.input,
         options.output,
         settings,
-        about=about,
+        metadata=metadata,
         file_format=options.format or "same",
         encoding=encoding,
         preview=options.preview,

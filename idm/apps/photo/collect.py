@@ -21,7 +21,7 @@ from idm.io.ranges import to_uint8
 
 LEAST_FACES = 10
 LEAST_HELD_OUT = 2
-TRAIN, HELD_OUT, ABOUT = "train", "held_out", "faces.json"
+TRAIN, HELD_OUT, METADATA = "train", "held_out", "faces.json"
 
 # Our choices. Of 80 held-out aligned faces of 128 and 256 px, 95 % have a sharpness above 1.13 and a noise below 1;
 # after a mild degradation the median sharpness is 1.09 at 256 px, after GFP-GAN's 1.05.
@@ -95,7 +95,7 @@ def _split(faces: Sequence[AlbumFace], left_out: Counter[str]) -> tuple[list[Alb
     train = [face for face in faces if face.source not in chosen]
     held_out = [face for face in faces if face.source in chosen]
     if len(faces) < LEAST_FACES or len(train) < LEAST_FACES - LEAST_HELD_OUT or len(held_out) < LEAST_HELD_OUT:
-        others = f" ({told(left_out)} left out)" if left_out else ""
+        others = f" ({format_counts(left_out)} left out)" if left_out else ""
         raise TooFewFaces(
             f"{len(faces)} good faces in {number} photographs{others}, and adapting needs {LEAST_FACES} or more, in at "
             f"least {LEAST_HELD_OUT + 1} photographs: give more photographs, or sharper ones"
@@ -103,12 +103,12 @@ def _split(faces: Sequence[AlbumFace], left_out: Counter[str]) -> tuple[list[Alb
     return train, held_out
 
 
-def told(left_out: Mapping[str, int]) -> str:
+def format_counts(left_out: Mapping[str, int]) -> str:
     """Reasons with their numbers, as "3 too small, 1 noisy"."""
     return ", ".join(f"{number} {reason}" for reason, number in Counter(left_out).most_common())
 
 
-def write_collection(collection: Collection, folder: Path, about: dict[str, Any]) -> None:
+def write_collection(collection: Collection, folder: Path, metadata: dict[str, Any]) -> None:
     """Write both sides as folders of aligned faces with their landmarks; ``folder`` appears only when it is
     complete."""
     draft = folder.with_name(f".{folder.name}.part")
@@ -122,5 +122,5 @@ def write_collection(collection: Collection, folder: Path, about: dict[str, Any]
             rows.append({"file_name": file, "landmarks": np.round(face.landmarks, 3).tolist()})
         write_text(draft / name / "metadata.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     counts = {"train": len(collection.train), "held_out": len(collection.held_out)}
-    write_json(draft / ABOUT, {**about, **counts, "left_out": dict(collection.left_out)})
+    write_json(draft / METADATA, {**metadata, **counts, "left_out": dict(collection.left_out)})
     draft.rename(folder)

@@ -42,7 +42,7 @@ def restore_photos(
     output: Path,
     settings: PhotoSettings,
     *,
-    about: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     file_format: Literal["same", "png"] = "same",
     encoding: Encoding | None = None,
     preview: bool = False,
@@ -60,7 +60,7 @@ def restore_photos(
     (:data:`idm.io.encoding.RESULTS`) are restored by :func:`idm.apps.photo.video.restore_video`.
 
     Args:
-        about: further entries of ``status.json``, such as the model.
+        metadata: further entries of ``status.json``, such as the model.
         encoding: of videos.
         max_memory: for a photograph or the frames of a video, in bytes; a file that needs more fails before it is
             decoded. By default :func:`idm.io.memory.default_budget`.
@@ -77,9 +77,9 @@ def restore_photos(
     encoding = encoding or Encoding()
     reference = None if preview else parts.reference(settings)
     settled = {
-        **(about or {}),
+        **(metadata or {}),
         **asdict(settings),
-        "reference_faces": None if reference is None else reference.about(),
+        "reference_faces": None if reference is None else reference.summary(),
         "encoding": asdict(encoding),
     }
     job = Job(
@@ -197,7 +197,7 @@ def _restore_video(
     target = job.make_folder(source)
     on_frames = partial(job.progress.on_frames, source)
     details |= restore_video(
-        parts, source, target, settings, encoding, about=job.settings, max_memory=job.max_memory, on_frames=on_frames
+        parts, source, target, settings, encoding, metadata=job.settings, max_memory=job.max_memory, on_frames=on_frames
     )
     people = details["people"]
     chosen = [person for person in people if person["num_restored"] or person["num_kept"]]
@@ -215,7 +215,7 @@ def restore_files(
     seed: int = 0,
     batch_size: int = 8,
     output_size: Literal["model", "input"] = "model",
-    about: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     skip_existing: bool = False,
     overwrite: bool = False,
     max_memory: int | None = None,
@@ -231,11 +231,11 @@ def restore_files(
         ImageError: before any work: an input does not exist, holds no image, or would be overwritten; a file that no
             job wrote would be, without ``overwrite``; or another job works in the folder.
     """
-    said = {**(about or {}), "aligned": True, "seed": seed, "output_size": output_size}
+    settings = {**(metadata or {}), "aligned": True, "seed": seed, "output_size": output_size}
     job = Job(
         inputs,
         output,
-        settings=said,
+        settings=settings,
         skip_existing=skip_existing,
         overwrite=overwrite,
         max_memory=max_memory,

@@ -17,7 +17,7 @@ from jaxtyping import Float32
 from PIL import Image
 
 from idm.apps.photo.album import AlbumFace, photo_faces
-from idm.apps.photo.collect import LEAST_SHARE, told
+from idm.apps.photo.collect import LEAST_SHARE, format_counts
 from idm.apps.photo.people import person_of, read_people
 from idm.data.sources import FolderFaces
 from idm.faces.detect import Detector
@@ -29,7 +29,7 @@ from idm.io.images import ImageError, write_image
 from idm.io.ranges import from_uint8, to_uint8
 
 SPLITS = ("train", "val", "test")
-ABOUT, CARD = "prepare.json", "README.md"
+SUMMARY, CARD = "prepare.json", "README.md"
 SAME = 0.02  # mean difference of thumbnails, in [0, 1], up to which two faces are copies of one
 _WORK, _JOURNAL = ".work", "journal.jsonl"
 _THUMBNAIL = 16
@@ -201,11 +201,11 @@ def finish(output: Path, settings: Settings) -> dict[str, Any]:
     kept = without_copies(faces)
     left_out["copies"] = len(faces) - len(kept)
     if not kept:
-        raise PrepareError(f"none of {len(rows)} photographs has a usable face ({told(+left_out)})")
+        raise PrepareError(f"none of {len(rows)} photographs has a usable face ({format_counts(+left_out)})")
     parts = split(kept, settings)
     for name, part in parts.items():
         _write_part(output, name, part)
-    about = {
+    summary = {
         **asdict(settings),
         "photographs": len(rows),
         "faces": {name: len(part) for name, part in parts.items()},
@@ -213,10 +213,10 @@ def finish(output: Path, settings: Settings) -> dict[str, Any]:
         "left_out": dict(+left_out),
         "unreadable": [row["problem"] for row in rows if "problem" in row],
     }
-    write_text(output / CARD, _card(output.name, settings, about, {row["photo"].split("/")[0] for row in rows}))
-    write_json(output / ABOUT, about)
+    write_text(output / CARD, _card(output.name, settings, summary, {row["photo"].split("/")[0] for row in rows}))
+    write_json(output / SUMMARY, summary)
     rmtree(output / _WORK)
-    return about
+    return summary
 
 
 def without_copies(faces: Iterable[Found]) -> list[Found]:
@@ -279,15 +279,17 @@ def _link(source: Path, target: Path) -> None:
         copyfile(source, target)
 
 
-def _card(name: str, settings: Settings, about: Mapping[str, Any], folders: Iterable[str]) -> str:
+def _card(name: str, settings: Settings, summary: Mapping[str, Any], folders: Iterable[str]) -> str:
     rows = "\n".join(
-        f"| {part} | {about['faces'][part]} | {about['people'][part]} |" for part in SPLITS if about["faces"][part]
+        f"| {part} | {summary['faces'][part]} | {summary['people'][part]} |"
+        for part in SPLITS
+        if summary["faces"][part]
     )
     how = "taken as they are" if settings.aligned else "found, and aligned by their landmarks to FFHQ's template"
-    left_out = told(about["left_out"]) or "nothing"
+    left_out = format_counts(summary["left_out"]) or "nothing"
     return f"""# {name}
 
-{sum(about["faces"].values())} aligned faces of {settings.size} px from {about["photographs"]} photographs of \
+{sum(summary["faces"].values())} aligned faces of {settings.size} px from {summary["photographs"]} photographs of \
 {", ".join(sorted(folders))}, made by `idm data prepare`. The faces were {how}.
 
 | part | faces | people or photographs |

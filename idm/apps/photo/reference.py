@@ -32,7 +32,7 @@ class Reference:
     num_faces: int
     left_out: dict[str, str]
 
-    def about(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """The entry of a status file, as JSON."""
         digest = hashlib.sha256(self.embedding.tobytes()).hexdigest()
         return {"num_faces": self.num_faces, "embedding_sha256": digest, "left_out": self.left_out}
@@ -55,13 +55,13 @@ def read_reference(album: Path, detector: Detector, identity: IdentityNet) -> Re
                 faces += found
             else:
                 left_out[path] = f"{len(found)} faces" if found else f"no face of {_MIN_FACE:g} pixels or more"
-    told = {as_text(str(path)): as_text(why) for path, why in left_out.items()}
+    reasons = {as_text(str(path)): as_text(why) for path, why in left_out.items()}
     if not faces:
-        first = next(iter(told.values()))
+        first = next(iter(reasons.values()))
         problem = f"no photograph here shows one person alone ({len(paths)} looked at; the first: {first})"
         raise image_error(album, problem, "name a folder of photographs of the person whose face is restored")
     mean = identity.embed([face.image for face in faces], [face.landmarks for face in faces]).mean(axis=0)
     length = float(np.linalg.norm(mean))
     if length < 1e-6:
         raise ImageError(f"{album}: the faces have no mean direction; they are not of one person")
-    return Reference(mean / np.float32(length), len(faces), told)
+    return Reference(mean / np.float32(length), len(faces), reasons)

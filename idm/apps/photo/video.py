@@ -66,11 +66,11 @@ class Person:
         self.num_kept += report.state == "kept"
         self.identity, self.reference = report.identity, report.reference
 
-    def about(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """For the status file."""
-        told = asdict(self)
-        del told["past"], told["keeps_chroma"], told["is_chosen"]
-        return told
+        summary = asdict(self)
+        del summary["past"], summary["keeps_chroma"], summary["is_chosen"]
+        return summary
 
 
 @dataclass
@@ -108,7 +108,7 @@ def restore_video(
     settings: PhotoSettings,
     encoding: Encoding,
     *,
-    about: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     max_memory: int | None = None,
     segment_frames: int = SEGMENT_FRAMES,
     on_frames: Callable[[int, int | None], None] = lambda done, of: None,
@@ -121,7 +121,7 @@ def restore_video(
     with the largest face for as long as it is there.
 
     Args:
-        about: other facts that the result depends on, such as the model: segments of an earlier run are used only if
+        metadata: other facts that the result depends on, such as the model: segments of an earlier run are used only if
             they are all equal.
         max_memory: of the video's frames, in bytes; by default :func:`idm.io.memory.default_budget`.
         on_frames: called with the number of finished frames, and of all frames if it is known.
@@ -145,7 +145,12 @@ def restore_video(
             scale=settings.upscale,
             max_bytes=default_budget() if max_memory is None else max_memory,
         )
-        job = {"about": about, "settings": asdict(settings), "encoder": [codec, options], "segment": segment_frames}
+        job = {
+            "metadata": metadata,
+            "settings": asdict(settings),
+            "encoder": [codec, options],
+            "segment": segment_frames,
+        }
         segments = Segments(target.with_name(f".{target.name}.segments"), job | _circumstances(source))
         state = segments.state
         resumed = state.num_frames
@@ -164,7 +169,7 @@ def restore_video(
                 segments.finish()
     lost = join(source, segments.paths, target, state.last_duration)
     segments.remove()
-    return _told(state, lost, resumed)
+    return _summary(state, lost, resumed)
 
 
 def _circumstances(source: Path) -> dict[str, Any]:
@@ -176,11 +181,11 @@ def _circumstances(source: Path) -> dict[str, Any]:
     }
 
 
-def _told(state: State, lost: list[str], resumed: int) -> dict[str, Any]:
-    told: dict[str, Any] = {"frames": state.num_frames, "people": [p.about() for p in state.people.values()]}
-    told |= {"resumed_at_frame": resumed} if resumed else {}
-    told |= {"not_kept": lost} if lost else {}
-    return told | ({"moved_time_stamps": state.num_moved} if state.num_moved else {})
+def _summary(state: State, lost: list[str], resumed: int) -> dict[str, Any]:
+    summary: dict[str, Any] = {"frames": state.num_frames, "people": [p.summary() for p in state.people.values()]}
+    summary |= {"resumed_at_frame": resumed} if resumed else {}
+    summary |= {"not_kept": lost} if lost else {}
+    return summary | ({"moved_time_stamps": state.num_moved} if state.num_moved else {})
 
 
 @dataclass

@@ -89,7 +89,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 def _summary(entries: dict[str, dict[str, Any]]) -> str:
     """A table of the photographs: how many faces were restored, and why others were not."""
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{entry['state']}</td><td>{_told(entry)}</td></tr>"
+        f"<tr><td>{html.escape(name)}</td><td>{entry['state']}</td><td>{_outcome(entry)}</td></tr>"
         for name, entry in entries.items()
     )
     return (
@@ -98,7 +98,7 @@ def _summary(entries: dict[str, dict[str, Any]]) -> str:
     )
 
 
-def _told(entry: dict[str, Any]) -> str:
+def _outcome(entry: dict[str, Any]) -> str:
     if "error" in entry:
         return f"<small>{html.escape(entry['error'])}</small>"
     faces = entry["faces"]

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from idm.apps.web.session import choose, save
-from idm.apps.web.work import Work, told_to_the_user
+from idm.apps.web.work import Work, errors_shown_on_page
 from idm.faces.geometry import implausibility
 from idm.io.errors import InvalidInput
 
@@ -26,7 +26,7 @@ class Endpoints:
         """The faces of a photograph, the largest first: number, box (left, top, right, bottom), score, and whether it
         is restored by default."""
         path = Path(file) if file else None
-        with told_to_the_user(path):
+        with errors_shown_on_page(path):
             if path is None:
                 raise InvalidInput(_NO_PHOTOGRAPH)
             with self.work.page_service.memory_for(path):

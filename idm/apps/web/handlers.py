@@ -12,7 +12,7 @@ from idm.apps.web import theme, views
 from idm.apps.web.desk import MAX_VARIANTS, Desk, Desks, Kept
 from idm.apps.web.request import MAX_SEED
 from idm.apps.web.session import PageService, RestoreResult, choose, save
-from idm.apps.web.work import Work, told_to_the_user
+from idm.apps.web.work import Work, errors_shown_on_page
 from idm.faces.detect import DetectedFace
 from idm.faces.turns import Turn
 from idm.io.errors import InvalidInput
@@ -66,7 +66,7 @@ class Handlers:
             hidden = gr.CheckboxGroup(choices=[], value=[], visible=False)
             return [], gr.HTML(theme.EMPTY_FACES), hidden, *_ready(False), *nothing
         path = Path(file)
-        with told_to_the_user(path), self.page_service.memory_for(path):
+        with errors_shown_on_page(path), self.page_service.memory_for(path):
             self.work.check_space()
             photo = self.page_service.read(path)
             found = self.page_service.find(photo, turn)
@@ -87,7 +87,7 @@ class Handlers:
         if file is None:
             return gr.skip(), gr.skip()
         path = Path(file)
-        with told_to_the_user(path), self.page_service.memory_for(path):
+        with errors_shown_on_page(path), self.page_service.memory_for(path):
             self.work.check_space()
             folder = self.work.new_folder()
             views.write_preview(folder, self.page_service.read(path).pixels, found, ticked)
@@ -146,7 +146,7 @@ class Handlers:
         self, name: str, number: int, request: gr.Request, progress: gr.Progress = _PROGRESS
     ) -> tuple[Update, ...]:
         """Draw one more variant of a face, with another seed, and use it."""
-        with told_to_the_user():
+        with errors_shown_on_page():
             before = self.desks.get(name)
         with self.work.on(before.source, request.session_hash, progress, f"Drawing face {number}") as on_progress:
             upscale = before.desk.request.settings.upscale
@@ -158,10 +158,10 @@ class Handlers:
 
     def use(self, name: str, number: int, position: int) -> tuple[Update, ...]:
         """Use another variant of a face, or the face as given, and put the photograph together again."""
-        with told_to_the_user():
+        with errors_shown_on_page():
             before = self.desks.get(name)
         upscale = before.desk.request.settings.upscale
-        with told_to_the_user(before.source), self.page_service.memory_for(before.source, upscale):
+        with errors_shown_on_page(before.source), self.page_service.memory_for(before.source, upscale):
             self.work.check_space()
             desk = before.desk.use(number, None if position == AS_GIVEN else position)
             photo = self.page_service.read(before.source, upscale)
@@ -170,7 +170,7 @@ class Handlers:
 
     def show_face(self, name: str, number: int) -> tuple[Update, ...]:
         """Update what shows one face."""
-        with told_to_the_user():
+        with errors_shown_on_page():
             return self._face(self.desks.get(name), number)
 
     # --------------------------------------------------------------------------------------- updates

@@ -56,7 +56,7 @@ class _Result:
     same: gr.DownloadButton
     stale: gr.HTML
     face: gr.Radio
-    look: gr.HTML
+    before_after: gr.HTML
     used: gr.Radio
     variants: gr.HTML
     redraw: gr.Button
@@ -67,7 +67,7 @@ class _Result:
 
     @property
     def of_one_face(self) -> list[Any]:
-        return [self.look, self.used, self.variants, self.redraw]
+        return [self.before_after, self.used, self.variants, self.redraw]
 
 
 @dataclass(frozen=True)
@@ -138,11 +138,11 @@ def _result_tabs(name: gr.State) -> _Result:
         table = gr.HTML(elem_id="idm-table")
     with gr.Tab("Each face", id="desk"):
         face = gr.Radio(label="Face", visible=False, elem_id="idm-face")
-        look = gr.HTML(theme.EMPTY_DESK, elem_id="idm-look")
+        before_after = gr.HTML(theme.EMPTY_DESK, elem_id="idm-before-after")
         used = gr.Radio(label="In the photograph", visible=False, elem_id="idm-used")
         redraw = gr.Button("Draw another variant", size="sm", visible=False, elem_id="idm-redraw")
         variants = gr.HTML(elem_id="idm-variants")
-    return _Result(name, photo, table, png, same, stale, face, look, used, variants, redraw)
+    return _Result(name, photo, table, png, same, stale, face, before_after, used, variants, redraw)
 
 
 def _several_tab(limits: str) -> _Several:
@@ -212,7 +212,7 @@ def _wire_result(handlers: Handlers, given: _Controls, found: _Found, result: _R
         [result.name, result.face, result.used],
         result.all,
         concurrency_limit=4,
-        show_progress_on=[result.look],
+        show_progress_on=[result.before_after],
         **_PRIVATE,
     )
     result.redraw.click(
@@ -221,7 +221,7 @@ def _wire_result(handlers: Handlers, given: _Controls, found: _Found, result: _R
         result.all,
         concurrency_limit=1,
         concurrency_id="restore",
-        show_progress_on=[result.look],
+        show_progress_on=[result.before_after],
         **_PRIVATE,
     )
 

@@ -16,7 +16,7 @@ from idm.io.errors import InvalidInput, UserError
 
 
 @contextmanager
-def told_to_the_user(path: Path | None = None) -> Iterator[None]:
+def errors_shown_on_page(path: Path | None = None) -> Iterator[None]:
     """Show a user's mistake as a message on the page. It names the file without its path on the server."""
     try:
         yield
@@ -38,7 +38,7 @@ class Work:
     def on(self, path: Path | None, session: str | None, progress: gr.Progress, what: str) -> Iterator[OnProgress]:
         """A context for work on a photograph: errors become messages; it yields a progress callback that stops when the
         user cancels."""
-        with told_to_the_user(path), self._until_cancelled(session) as is_cancelled:
+        with errors_shown_on_page(path), self._until_cancelled(session) as is_cancelled:
             self.check_space()
             progress(0.0, desc=what)
 

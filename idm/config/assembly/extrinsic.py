@@ -67,7 +67,7 @@ def build_cleaning(
         settings=Settings(seed, config.samples, config.batch_size, config.shard_size, config.image_format),
         gate=gate,
         identity=load_identity(None, str(device), mirrored=False, dtype=dtype) if compared else None,
-        about={"source": {**described, **_files_of(source)}, "model": idm.metadata()},
+        metadata={"source": {**described, **_files_of(source)}, "model": idm.metadata()},
     )
 
 

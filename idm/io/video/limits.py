@@ -3,7 +3,7 @@
 from av.video.format import VideoFormat
 
 from idm.io.encoding import Codec
-from idm.io.memory import told
+from idm.io.memory import format_bytes
 from idm.io.video.read import Video, rgb_format, video_error
 
 _DECODED = 12  # frames that a decoder holds: references, and one for each of its threads
@@ -50,6 +50,6 @@ def frames_at_once(video: Video, codec: Codec, *, wanted: int, reach: int, scale
     number = int((max_bytes - always) / each)
     if number < 1:
         size = f"{video.stream.width} x {video.stream.height}"
-        problem = f"frames of {size} need about {told(always + each)} of memory, not {told(max_bytes)}"
+        problem = f"frames of {size} need about {format_bytes(always + each)} of memory, not {format_bytes(max_bytes)}"
         raise video_error(video.path, problem, "make it smaller first, or raise --max-memory")
     return min(wanted, number)

@@ -191,15 +191,15 @@ class SegmentWriter:
 
 
 def describe(stream: VideoStream, source: VideoStream) -> None:
-    """What a stream says of its values' meaning, as the source says it."""
-    context, said = stream.codec_context, source.codec_context
-    context.sample_aspect_ratio = said.sample_aspect_ratio or Fraction(0, 1)
-    context.color_primaries, context.color_trc = said.color_primaries, said.color_trc
+    """Copy the source's aspect ratio and colour description to a stream."""
+    context, original = stream.codec_context, source.codec_context
+    context.sample_aspect_ratio = original.sample_aspect_ratio or Fraction(0, 1)
+    context.color_primaries, context.color_trc = original.color_primaries, original.color_trc
     if is_rgb(context.pix_fmt or ""):
         return
-    was_rgb = said.format is not None and said.format.is_rgb
-    context.colorspace = _BT601 if was_rgb else said.colorspace
-    context.color_range = ColorRange.JPEG if was_rgb else said.color_range
+    was_rgb = original.format is not None and original.format.is_rgb
+    context.colorspace = _BT601 if was_rgb else original.colorspace
+    context.color_range = ColorRange.JPEG if was_rgb else original.color_range
 
 
 @contextmanager
