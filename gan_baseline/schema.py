@@ -6,20 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from idm.config.schema import Count, RunConfig, Section, Share, TrainConfig
+from idm.config.schema import PositiveInt, RunConfig, Section, TrainConfig, UnitInterval
 
-Weight = Annotated[float, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0)]
-Factor = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 
 
 class GeneratorConfig(Section):
     """Arguments of :class:`gan_baseline.gfpgan.GFPGAN`, and settings of its training."""
 
-    num_style_feat: Count = 512
-    channel_multiplier: Count = 1
-    num_mlp: Count = 8
-    narrow: Factor = 1.0
+    num_style_feat: PositiveInt = 512
+    channel_multiplier: PositiveInt = 1
+    num_mlp: PositiveInt = 8
+    narrow: PositiveFloat = 1.0
     sft_half: bool = True
     smooth: bool = False
     equalised: bool = True
@@ -33,40 +32,40 @@ class GeneratorConfig(Section):
 class DiscriminatorConfig(Section):
     """Arguments of :class:`idm.models.critics.StyleGAN2Discriminator`."""
 
-    channel_multiplier: Count = 1
-    narrow: Factor = 1.0
-    stddev_group: Count = 4
+    channel_multiplier: PositiveInt = 1
+    narrow: PositiveFloat = 1.0
+    stddev_group: PositiveInt = 4
 
 
 class LossesConfig(Section):
     """Weights of the losses. A loss with weight 0 is not computed, and a network that no loss needs is not built."""
 
-    l1: Weight = 0.1
+    l1: NonNegativeFloat = 0.1
     """L1 between restored and clean face."""
-    pyramid: Weight = 1.0
+    pyramid: NonNegativeFloat = 1.0
     """L1 between the U-Net's image of every scale and the clean face."""
     pyramid_until: Annotated[int, Field(ge=0)] = 50_000
     """Number of first steps in which the pyramid loss has the weight ``pyramid``."""
     pyramid_after: Annotated[float, Field(gt=0)] = 1e-12
     """Weight of the pyramid loss after these steps."""
-    perceptual: Weight = 1.0
+    perceptual: NonNegativeFloat = 1.0
     """L1 between feature maps."""
-    style: Weight = 50.0
+    style: NonNegativeFloat = 50.0
     """L1 between Gram matrices of the same maps."""
     perceptual_network: Literal["vgg19", "mobilefacenet"] = "vgg19"
     """Network of the perceptual and style losses. "mobilefacenet", our alternative, sees only the aligned face."""
-    adversarial: Weight = 0.1
+    adversarial: NonNegativeFloat = 0.1
     """Non-saturating logistic loss of the generator. 0 removes the discriminator of whole faces."""
-    r1: Weight = 10.0
+    r1: NonNegativeFloat = 10.0
     """Weight of the gradient penalty on real faces, r1 / 2 |grad D|^2."""
-    r1_every: Count = 16
+    r1_every: PositiveInt = 16
     """Discriminator steps between two penalties; each penalty is multiplied by this number."""
-    component_adversarial: Weight = 1.0
+    component_adversarial: NonNegativeFloat = 1.0
     """Logistic loss on the crops of left eye, right eye and mouth, summed over the three."""
-    component_style: Weight = 200.0
+    component_style: NonNegativeFloat = 200.0
     """L1 between Gram matrices of the component discriminators' features. If this and ``component_adversarial`` are 0,
     there are no component discriminators."""
-    identity: Weight = 10.0
+    identity: NonNegativeFloat = 10.0
     """L1 between embeddings of the restored and the clean face."""
     identity_network: Literal["mobilefacenet", "arcface"] = "mobilefacenet"
     """Network of the identity loss; "arcface" is the published one."""
@@ -76,11 +75,11 @@ class TrainedPriorConfig(Section):
     """Stage zero: first train StyleGAN2 on the same faces, in the folder ``prior`` of the run."""
 
     name: Literal["train"] = "train"
-    num_steps: Count = 800_000
+    num_steps: PositiveInt = 800_000
     """Optimiser steps of stage zero."""
-    learning_rate: Rate = 2e-3
+    learning_rate: PositiveFloat = 2e-3
     """Adam's learning rate for the prior; its network from z to w learns at a hundredth of this rate."""
-    mixing: Share = 0.9
+    mixing: UnitInterval = 0.9
     """Share of images whose style codes come from two z."""
 
 
@@ -108,23 +107,23 @@ class GANTrainConfig(TrainConfig):
     init_from: Path | None = None
     """Initial weights of the whole generator, in place of new weights and a prior: a run of this trainer, one of its
     checkpoints, or a weights file of GFP-GAN."""
-    learning_rate: Rate = 2e-3
+    learning_rate: PositiveFloat = 2e-3
     """Adam's learning rate for the generator."""
-    discriminator_learning_rate: Rate = 2e-3
+    discriminator_learning_rate: PositiveFloat = 2e-3
     """Adam's learning rate for the discriminator."""
-    component_learning_rate: Rate = 2e-3
+    component_learning_rate: PositiveFloat = 2e-3
     """Adam's learning rate for the component discriminators."""
-    betas: tuple[Share, Share] = (0.0, 0.99)
+    betas: tuple[UnitInterval, UnitInterval] = (0.0, 0.99)
     """Adam's betas for the generator."""
-    discriminator_betas: tuple[Share, Share] = (0.0, 0.99 ** (16 / 17))
+    discriminator_betas: tuple[UnitInterval, UnitInterval] = (0.0, 0.99 ** (16 / 17))
     """Adam's betas for the discriminator: (0, .99), each to the power r1_every / (r1_every + 1)."""
-    component_betas: tuple[Share, Share] = (0.9, 0.99)
+    component_betas: tuple[UnitInterval, UnitInterval] = (0.9, 0.99)
     """Adam's betas for the component discriminators."""
-    milestones: tuple[Count, ...] = (600_000, 700_000)
+    milestones: tuple[PositiveInt, ...] = (600_000, 700_000)
     """Steps after which every learning rate is multiplied by ``decay_factor``."""
     decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
     """See ``milestones``."""
-    max_grad_norm: Rate | None = None
+    max_grad_norm: PositiveFloat | None = None
     """Largest gradient norm of the generator and of each discriminator; larger gradients are scaled down to it. null
     disables clipping, as published. Clipping is our addition for short runs: it limits the effect of a single
     outlier batch."""

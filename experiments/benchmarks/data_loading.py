@@ -22,7 +22,7 @@ from training import BATCH_SIZE, prepare_ours
 
 from idm.config.assembly.data import build_recipe
 from idm.data.cache import Cached
-from idm.data.pairs import Pairing, Share, training_batches
+from idm.data.pairs import Pairing, Partition, training_batches
 from idm.data.sources import FolderFaces, Part, assets_folder
 from idm.data.synthetic import synthetic_face
 from idm.io.images import write_image
@@ -47,8 +47,8 @@ def loading_rates(case: Case, folder: Path, num_faces: int, num_workers: int) ->
     source = Cached(Part(FolderFaces(folder, config.data.image_size), range(num_faces)))
     pairing = Pairing(build_recipe(config.degradation), config.seed, config.data.flip_probability)
     num_batches = num_faces // BATCH_SIZE
-    share = Share(BATCH_SIZE)
-    batches = training_batches(source, pairing, share, first=0, num_workers=num_workers, pin=False)
+    partition = Partition(BATCH_SIZE)
+    batches = training_batches(source, pairing, partition, first=0, num_workers=num_workers, pin=False)
     next(batches)  # start the worker
     rates = {}
     for name, count in (("cold", num_batches - 1), ("warm", num_batches)):

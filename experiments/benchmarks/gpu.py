@@ -27,7 +27,7 @@ from idm.config.assembly.data import build_mixture
 from idm.config.assembly.intrinsic import build_denoiser
 from idm.config.load import load_config
 from idm.config.schema import IDMConfig
-from idm.data.pairs import Pairing, Share, training_batches
+from idm.data.pairs import Pairing, Partition, training_batches
 from idm.data.sources import SyntheticFaces
 from idm.io.machine import provenance, set_gpu_arithmetic
 
@@ -98,7 +98,7 @@ def seconds_per_batch(config: IDMConfig, batch: int, num_batches: int) -> float:
     source = SyntheticFaces(NUM_FACES, 0, config.data.image_size)
     pairing = Pairing(build_mixture(config.degradation), 0, config.data.flip_probability)
     workers = config.data.num_workers
-    batches = training_batches(source, pairing, Share(batch), first=0, num_workers=workers, pin=False)
+    batches = training_batches(source, pairing, Partition(batch), first=0, num_workers=workers, pin=False)
     for _ in range(1 + 2 * workers):  # skip the prefetched batches
         next(batches)
     begin = time.perf_counter()

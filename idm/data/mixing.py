@@ -7,7 +7,7 @@ import numpy as np
 from idm.data.sources import Face, FaceSource
 from idm.io.errors import InvalidInput
 
-Share = Callable[[int], float]
+ShareSchedule = Callable[[int], float]
 """Share of P_X* at an optimiser step."""
 
 
@@ -20,7 +20,7 @@ class Pool:
         batch_size: positions of one step.
     """
 
-    def __init__(self, old: FaceSource, new: FaceSource, share: Share, batch_size: int, seed: int) -> None:
+    def __init__(self, old: FaceSource, new: FaceSource, share: ShareSchedule, batch_size: int, seed: int) -> None:
         if len(old) != len(new):
             raise InvalidInput(f"P_X has {len(old)} faces but P_X* {len(new)}")
         self.old, self.new, self.share, self.batch_size, self.seed = old, new, share, batch_size, seed
@@ -35,11 +35,11 @@ class Pool:
         return source[index]
 
 
-def linear(num_steps: int) -> Share:
+def linear_share(num_steps: int) -> ShareSchedule:
     """From 0 at the first step to 1 at ``num_steps`` and after."""
     return lambda step: min(1.0, step / num_steps)
 
 
-def constant(share: float) -> Share:
+def constant_share(share: float) -> ShareSchedule:
     """The same share at every step."""
     return lambda step: share

@@ -165,7 +165,7 @@ class IndexedPairs(Dataset[Pair]):
 
 
 @dataclass(frozen=True)
-class Share:
+class Partition:
     """Which positions one process takes: micro-batch m of ``rank`` holds ``size`` of each world * size."""
 
     size: int
@@ -185,15 +185,15 @@ class StreamedBatches(IterableDataset[Batch]):
     order is that of a single reader whatever their number.
     """
 
-    def __init__(self, source: StreamedFaces, pairing: Pairing, share: Share, first: int) -> None:
-        self.source, self.pairing, self.share, self.first = source, pairing, share, first
+    def __init__(self, source: StreamedFaces, pairing: Pairing, partition: Partition, first: int) -> None:
+        self.source, self.pairing, self.partition, self.first = source, pairing, partition, first
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         start, step = (self.first + worker.id, worker.num_workers) if worker else (self.first, 1)
-        rows = enumerate(self.source.rows(self.share.positions(start)[0]), start=self.share.positions(start)[0])
+        rows = enumerate(self.source.rows(self.partition.positions(start)[0]), start=self.partition.positions(start)[0])
         for micro_batch in count(start, step):
-            wanted = self.share.positions(micro_batch)
+            wanted = self.partition.positions(micro_batch)
             pairs = []
             for position, (epoch, index, row) in rows:
                 if position in wanted:
@@ -207,7 +207,7 @@ class StreamedBatches(IterableDataset[Batch]):
 def training_batches(
     source: FaceSource | StreamedFaces | Pool,
     pairing: Pairing,
-    share: Share,
+    partition: Partition,
     *,
     first: int,
     num_workers: int,
@@ -219,9 +219,9 @@ def training_batches(
     if num_workers and sys.platform == "linux":
         workers["multiprocessing_context"] = "fork"  # so that they share a cache
     if isinstance(source, StreamedFaces):
-        loader = DataLoader(StreamedBatches(source, pairing, share, first), batch_size=None, **workers)
+        loader = DataLoader(StreamedBatches(source, pairing, partition, first), batch_size=None, **workers)
     else:
-        positions = (list(share.positions(m)) for m in count(first))
+        positions = (list(partition.positions(m)) for m in count(first))
         loader = DataLoader(IndexedPairs(source, pairing), batch_sampler=positions, collate_fn=collate, **workers)
     with _without_opencv_threads():
         return iter(loader)  # starts the workers

@@ -17,7 +17,7 @@ from idm.data.pairs import (
     FrozenPairs,
     IndexedPairs,
     Pairing,
-    Share,
+    Partition,
     collate,
     epoch_order,
     mirror,
@@ -280,15 +280,15 @@ def test_half_of_the_faces_are_mirrored() -> None:
 # ------------------------------------------------------------------------------------------ batches
 
 
-def positions(source, share: Share, first: int, wanted: int, num_workers: int = 0) -> list[list[int]]:
-    batches = training_batches(source, PAIRING, share, first=first, num_workers=num_workers, pin=False)
+def positions(source, partition: Partition, first: int, wanted: int, num_workers: int = 0) -> list[list[int]]:
+    batches = training_batches(source, PAIRING, partition, first=first, num_workers=num_workers, pin=False)
     return [batch.positions for batch in islice(batches, wanted)]
 
 
 def test_processes_share_the_positions_of_one_global_batch() -> None:
     source = SyntheticFaces(7, seed=0, size=SIZE)
-    alone = positions(source, Share(4), 2, 3)
-    halves = [positions(source, Share(2, rank, 2), 2, 3) for rank in range(2)]
+    alone = positions(source, Partition(4), 2, 3)
+    halves = [positions(source, Partition(2, rank, 2), 2, 3) for rank in range(2)]
     assert alone == [[8, 9, 10, 11], [12, 13, 14, 15], [16, 17, 18, 19]]
     assert [a + b for a, b in zip(*halves, strict=True)] == alone
 
@@ -297,7 +297,7 @@ def test_processes_share_the_positions_of_one_global_batch() -> None:
 def test_workers_change_nothing_about_the_batches(num_workers: int) -> None:
     source = SyntheticFaces(7, seed=0, size=SIZE)
     plain, worked = (
-        islice(training_batches(source, PAIRING, Share(3), first=1, num_workers=n, pin=False), 4)
+        islice(training_batches(source, PAIRING, Partition(3), first=1, num_workers=n, pin=False), 4)
         for n in (0, num_workers)
     )
     for a, b in zip(plain, worked, strict=True):
@@ -313,7 +313,7 @@ def test_workers_start_beside_the_threads_of_opencv() -> None:
     try:
         cv2.resize(np.zeros((2048, 2048, 3), np.uint8), (1000, 1000), interpolation=cv2.INTER_CUBIC)
         time.sleep(0.5)  # until its thread sleeps, too
-        next(training_batches(SyntheticFaces(2, 0, SIZE), PAIRING, Share(1), first=0, num_workers=1, pin=False))
+        next(training_batches(SyntheticFaces(2, 0, SIZE), PAIRING, Partition(1), first=0, num_workers=1, pin=False))
         assert cv2.getNumThreads() == 2
     finally:
         cv2.setNumThreads(before)
@@ -340,7 +340,7 @@ def test_workers_share_a_cache_and_its_faces_are_those_of_the_source(tmp_path: P
     plain = SyntheticFaces(12, seed=0, size=SIZE)
     cached = Cached(Counted(plain, tmp_path / "read"), SIZE)
     no_change = Pairing(GFPGAN, seed=3, flip_probability=0.0)
-    batches = training_batches(cached, no_change, Share(1), first=0, num_workers=2, pin=False)
+    batches = training_batches(cached, no_change, Partition(1), first=0, num_workers=2, pin=False)
     for epoch in range(4):
         for index, batch in zip(epoch_order(3, epoch, 12), islice(batches, 12), strict=True):
             assert torch.equal(batch.hq[0, :, 0, 0], torch.ones(3, dtype=torch.uint8))  # of its OpenCV's threads
@@ -380,8 +380,10 @@ def streamed(num_faces: int = 10) -> StreamedFaces:
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_stream_goes_on_where_it_was_and_workers_change_nothing(num_workers: int) -> None:
     """From micro-batch 3 of 3 faces on: over the end of the 10-face epoch, into the next."""
-    whole = list(islice(training_batches(streamed(), PAIRING, Share(3), first=0, num_workers=0, pin=False), 7))
-    resumed = islice(training_batches(streamed(), PAIRING, Share(3), first=3, num_workers=num_workers, pin=False), 4)
+    whole = list(islice(training_batches(streamed(), PAIRING, Partition(3), first=0, num_workers=0, pin=False), 7))
+    resumed = islice(
+        training_batches(streamed(), PAIRING, Partition(3), first=3, num_workers=num_workers, pin=False), 4
+    )
     for a, b in zip(whole[3:], resumed, strict=True):
         assert a.positions == b.positions
         assert torch.equal(a.hq, b.hq)
@@ -390,8 +392,8 @@ def test_a_stream_goes_on_where_it_was_and_workers_change_nothing(num_workers: i
 
 def test_processes_share_a_stream() -> None:
     alone, *halves = (
-        next(training_batches(streamed(), PAIRING, share, first=1, num_workers=0, pin=False))
-        for share in (Share(4), Share(2, 0, 2), Share(2, 1, 2))
+        next(training_batches(streamed(), PAIRING, partition, first=1, num_workers=0, pin=False))
+        for partition in (Partition(4), Partition(2, 0, 2), Partition(2, 1, 2))
     )
     assert torch.equal(torch.cat([half.hq for half in halves]), alone.hq)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from idm.data.cache import Cached
-from idm.data.mixing import Pool, constant, linear
+from idm.data.mixing import Pool, constant_share, linear_share
 from idm.data.pairs import IndexedPairs, Pairing, epoch_order
 from idm.data.sources import Part, SyntheticFaces
 from idm.degradation import GFPGAN
@@ -19,7 +19,7 @@ def drawn(pool: Pool, positions: range) -> np.ndarray:
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_a_mixed_pool_holds_its_share(share: float) -> None:
-    taken = drawn(Pool(OLD, NEW, constant(share), 4, seed=0), range(2000))
+    taken = drawn(Pool(OLD, NEW, constant_share(share), 4, seed=0), range(2000))
     assert taken.mean() == pytest.approx(share, abs=0.03)
     if share in (0.0, 1.0):
         assert taken.mean() == share
@@ -27,7 +27,7 @@ def test_a_mixed_pool_holds_its_share(share: float) -> None:
 
 def test_a_gradual_pool_is_replaced_from_nothing_to_everything() -> None:
     batch, over = 4, 250
-    taken = drawn(Pool(OLD, NEW, linear(over), batch, seed=0), range(batch * 400))
+    taken = drawn(Pool(OLD, NEW, linear_share(over), batch, seed=0), range(batch * 400))
     assert not taken[:batch].any()
     assert taken[batch * over :].all()
     quarters = taken[: batch * over].reshape(4, -1).mean(axis=1)
@@ -35,13 +35,13 @@ def test_a_gradual_pool_is_replaced_from_nothing_to_everything() -> None:
 
 
 def test_a_pools_face_depends_on_seed_and_position_only() -> None:
-    first, second, other = (Pool(OLD, NEW, constant(0.5), 4, seed) for seed in (0, 0, 1))
+    first, second, other = (Pool(OLD, NEW, constant_share(0.5), 4, seed) for seed in (0, 0, 1))
     assert [first.at(p, p % 10).key for p in range(50)] == [second.at(p, p % 10).key for p in reversed(range(50))][::-1]
     assert (drawn(first, range(50)) != drawn(other, range(50))).any()
 
 
 def test_pairs_take_the_pools_face_at_their_position() -> None:
-    pool = Pool(OLD, NEW, linear(5), 4, seed=3)
+    pool = Pool(OLD, NEW, linear_share(5), 4, seed=3)
     pairs = IndexedPairs(pool, Pairing(GFPGAN, seed=3, flip_probability=0.0))
     for position in range(25):
         epoch, place = divmod(position, 10)
@@ -53,4 +53,4 @@ def test_pairs_take_the_pools_face_at_their_position() -> None:
 
 def test_pools_of_different_faces_are_refused() -> None:
     with pytest.raises(ValueError, match="P_X has 9 faces but P_X\\* 10"):
-        Pool(Part(OLD, range(9)), NEW, constant(1.0), 4, 0)
+        Pool(Part(OLD, range(9)), NEW, constant_share(1.0), 4, 0)

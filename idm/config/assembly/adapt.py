@@ -21,7 +21,7 @@ from idm.config.schema import (
     IDMTrainConfig,
     LoRAConfig,
     RunConfig,
-    Share,
+    UnitInterval,
     ValidationConfig,
 )
 from idm.degradation import PresetName
@@ -45,7 +45,7 @@ class AdaptConfig(RunConfig):
     """Of the weights that are adapted."""
     faces_sha256: str
     """Of the record of the faces that they are adapted to."""
-    start_share: Share
+    start_share: UnitInterval
     """Share of the samples at the level where the model's chain starts; the rest is log-uniform in sigma below it."""
     features: FeatureLossConfig | None
     """A loss beyond pixels."""

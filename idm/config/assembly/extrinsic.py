@@ -19,7 +19,7 @@ from idm.config.assembly.run import TrainingFaces, build_run, claim_folder
 from idm.config.load import ConfigError
 from idm.config.schema import CleaningConfig, IDMConfig
 from idm.data.cache import Cached
-from idm.data.mixing import Pool, constant, linear
+from idm.data.mixing import Pool, constant_share, linear_share
 from idm.data.sources import FaceSource, FolderFaces, OnOriginals, Part, StreamedFaces
 from idm.extrinsic.clean import Cleaning, Settings
 from idm.extrinsic.gate import Gate
@@ -176,12 +176,12 @@ def build_pool(config: IDMConfig, originals: FaceSource | StreamedFaces, number:
     match replacement.name:
         case "mixed":
             shares = replacement.shares
-            share = constant(shares[min(number, len(shares)) - 1])
+            share = constant_share(shares[min(number, len(shares)) - 1])
         case "gradual":
             if number > 1:
                 old = cleaned_faces(config.output_dir / f"clean_{number - 2}", config.data.image_size)
                 old = OnOriginals(old, x) if on_original else old
-            share = linear(max(1, round(replacement.over * config.train.num_steps)))
+            share = linear_share(max(1, round(replacement.over * config.train.num_steps)))
         case _:
             assert_never(replacement.name)
     return Pool(old, new, share, config.train.batch_size, config.seed)

@@ -15,7 +15,7 @@ from idm.config.assembly.data import build_data, build_mixture, build_recipe
 from idm.config.load import ConfigError, dump_config, load_config
 from idm.config.schema import RunConfig
 from idm.data.mixing import Pool
-from idm.data.pairs import FrozenPairs, Pairing, Share, training_batches
+from idm.data.pairs import FrozenPairs, Pairing, Partition, training_batches
 from idm.data.sources import FaceSource, StreamedFaces
 from idm.evaluation.metric import PairMetric, SetMetric
 from idm.evaluation.metrics import MissingPackage, build_metric
@@ -80,7 +80,7 @@ def build_run(
     accelerator = build_accelerator(config)
     if accelerator.device.type == "cpu":
         share_cores(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    share = build_share(config, accelerator.num_processes, accelerator.process_index)
+    partition = build_partition(config, accelerator.num_processes, accelerator.process_index)
     if accelerator.is_main_process:
         claim_folder(config)
     accelerator.wait_for_everyone()
@@ -99,7 +99,7 @@ def build_run(
         batches_from=lambda first: training_batches(
             train,
             pairing,
-            share,
+            partition,
             first=first,
             num_workers=config.data.num_workers,
             pin=accelerator.device.type == "cuda",
@@ -164,7 +164,7 @@ def build_settings(config: RunConfig) -> Settings:
     )
 
 
-def build_share(config: RunConfig, world: int, rank: int) -> Share:
+def build_partition(config: RunConfig, world: int, rank: int) -> Partition:
     """Each process's part of the global batch."""
     train = config.train
     if train.batch_size % (world * train.accumulation):
@@ -172,7 +172,7 @@ def build_share(config: RunConfig, world: int, rank: int) -> Share:
             f"train.batch_size: {train.batch_size} does not divide among {world} processes x "
             f"train.accumulation={train.accumulation}"
         )
-    return Share(train.batch_size // (world * train.accumulation), rank, world)
+    return Partition(train.batch_size // (world * train.accumulation), rank, world)
 
 
 MAY_CHANGE = {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from idm.config.schema.section import Count, Section, Share
+from idm.config.schema.section import PositiveInt, Section, UnitInterval
 from idm.degradation import AnyStep, PresetName
 from idm.io.errors import InvalidInput
 
@@ -20,9 +20,9 @@ def _rising(limits: tuple[float, float]) -> tuple[float, float]:
     return limits
 
 
-Length = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
-Quality = tuple[Annotated[float, Field(ge=1, le=100)], Annotated[float, Field(ge=1, le=100)]]
-Factor = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+LengthRange = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+QualityRange = tuple[Annotated[float, Field(ge=1, le=100)], Annotated[float, Field(ge=1, le=100)]]
+FactorRange = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
 class Source(Section):
@@ -41,7 +41,7 @@ class SyntheticConfig(Source):
     """Procedural faces: no files needed."""
 
     name: Literal["synthetic"] = "synthetic"
-    num_faces: Count = 4096
+    num_faces: PositiveInt = 4096
     """Number of faces."""
     seed: int = 0
     """Seed of the faces."""
@@ -86,7 +86,7 @@ class HuggingFaceConfig(Source):
     """Column of the faces' names; by default their numbers."""
     streaming: bool = False
     """Read without storing; needs ``num_faces``, the number of faces in an epoch."""
-    num_faces: Count | None = None
+    num_faces: PositiveInt | None = None
     """Number of faces in an epoch; required with `streaming`, and only allowed there."""
 
     def build(self, size: int, seed: int) -> "FaceSource | StreamedFaces":
@@ -131,12 +131,12 @@ class DataConfig(Section):
     """The faces to validate on."""
     image_size: Annotated[int, Field(ge=16)]
     """Side in pixels to which the aligned faces are resized."""
-    flip_probability: Share = 0.5
+    flip_probability: UnitInterval = 0.5
     """Share of training faces that are mirrored."""
     max_shift: Annotated[int, Field(ge=0)] = 0
     """Faces are moved by up to this many whole pixels in each direction, so that a pixel's place within a patch
     varies."""
-    grey_probability: Share = 0.0
+    grey_probability: UnitInterval = 0.0
     """Share of faces that are grey, degraded and clean, so that the model keeps black-and-white portraits grey."""
     balance_groups: bool = False
     """Show faces of rare groups (``group`` in ``metadata.jsonl``) up to three times in an epoch."""
@@ -151,21 +151,21 @@ class DegradationConfig(Section):
 
     preset: PresetName = "gfpgan"
     """Published recipe; see `idm.degradation.presets`."""
-    clean_probability: Share = 0.03
+    clean_probability: UnitInterval = 0.03
     """Share of faces that stay undegraded, so that the model keeps clean faces clean."""
-    skip_probability: Share = 0.0
+    skip_probability: UnitInterval = 0.0
     """Probability of skipping a step, drawn separately for blur, downscaling, noise and JPEG."""
-    bicubic_probability: Share = 0.0
+    bicubic_probability: UnitInterval = 0.0
     """Share of faces that are resized to full size with bicubic instead of bilinear interpolation."""
-    mixture: dict[PresetName, Share] = {}
+    mixture: dict[PresetName, UnitInterval] = {}
     """Shares of the training faces that other presets degrade; ``preset`` degrades the rest."""
     steps: list[Annotated[AnyStep, Field(discriminator="name")]] | None = None
     """Steps that replace the preset's."""
-    blur_sigma: Annotated[Length, AfterValidator(_rising)] | None = None
+    blur_sigma: Annotated[LengthRange, AfterValidator(_rising)] | None = None
     """Range of the sigma of Gaussian blur; replaces the preset's, as do the fields below."""
-    down: Annotated[Factor, AfterValidator(_rising)] | None = None
+    down: Annotated[FactorRange, AfterValidator(_rising)] | None = None
     """Range of the factor by which the face is shrunk; below 1 enlarges."""
-    noise_sigma: Annotated[Length, AfterValidator(_rising)] | None = None
+    noise_sigma: Annotated[LengthRange, AfterValidator(_rising)] | None = None
     """Gaussian noise, range of sigma, in units of 1/255."""
-    jpeg_quality: Annotated[Quality, AfterValidator(_rising)] | None = None
+    jpeg_quality: Annotated[QualityRange, AfterValidator(_rising)] | None = None
     """Range of the JPEG quality, within 1 to 100."""

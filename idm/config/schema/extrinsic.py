@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from idm.config.schema.method import ChainConfig
-from idm.config.schema.section import Count, Section, Share
+from idm.config.schema.section import PositiveInt, Section, UnitInterval
 
 
 class GateConfig(Section):
     """Arguments of :class:`idm.extrinsic.gate.Gate`, where they are described."""
 
     min_identity: Annotated[float, Field(ge=-1, le=1)] | None = 0.6
-    max_sharpness_loss: Share = 0.01
+    max_sharpness_loss: UnitInterval = 0.01
     max_noise_gain: Annotated[float, Field(ge=0)] = 0.3
     max_blockiness_gain: Annotated[float, Field(ge=0)] = 0.15
     min_sharpness_gain: Annotated[float, Field(ge=0)] = 0.02
@@ -38,7 +38,7 @@ class MixedConfig(Section):
     """P_X* beside the originals."""
 
     name: Literal["mixed"] = "mixed"
-    shares: Annotated[list[Share], Field(min_length=1)] = [0.5]
+    shares: Annotated[list[UnitInterval], Field(min_length=1)] = [0.5]
     """Share of P_X* in rounds 1, 2, ...; the last one holds for all further rounds."""
 
 
@@ -50,11 +50,11 @@ class CleaningConfig(Section):
 
     sampler: ChainConfig | None = None
     """The chain that draws x*; by default the model's own."""
-    samples: Count = 1
+    samples: PositiveInt = 1
     """Number of x* drawn for each face; the accepted one with the best identity is used."""
-    batch_size: Count = 16
+    batch_size: PositiveInt = 16
     """Number of faces restored at once."""
-    shard_size: Count = 256
+    shard_size: PositiveInt = 256
     """Number of faces in a file of the result; each process may have to restore this many again after a kill."""
     image_format: Literal["png", "jpg"] = "png"
     """Lossless PNG, or JPEG of quality 95 without chroma subsampling."""
@@ -65,7 +65,7 @@ class CleaningConfig(Section):
 class ExtrinsicConfig(CleaningConfig):
     """Train, clean the originals with the trained model, and train again on the result: ``rounds`` times."""
 
-    rounds: Count = 1
+    rounds: PositiveInt = 1
     """Number of cleanings, each followed by a training on the cleaned faces."""
     init: Literal["scratch", "previous"] = "scratch"
     """Where f_theta* starts: new weights, or those of the round before."""

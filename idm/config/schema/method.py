@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from idm.config.schema.section import Count, Section, Share
+from idm.config.schema.section import PositiveInt, Section, UnitInterval
 from idm.diffusion.chain import Chain, SamplerName, Spacing, Start
 from idm.models.architecture import NetworkName
 
@@ -15,10 +15,10 @@ class DenoiserConfig(Section):
 
     network: NetworkName = "unet"
     patch_size: Literal[1, 2, 4, 8] = 2
-    channels: Annotated[list[Count], Field(min_length=1)] = [64, 128, 256]
-    num_blocks: Annotated[list[Count], Field(min_length=1)] = [2, 2, 2]
-    attention_resolutions: list[Count] = [32, 16, 8]
-    head_dim: Count = 64
+    channels: Annotated[list[PositiveInt], Field(min_length=1)] = [64, 128, 256]
+    num_blocks: Annotated[list[PositiveInt], Field(min_length=1)] = [2, 2, 2]
+    attention_resolutions: list[PositiveInt] = [32, 16, 8]
+    head_dim: PositiveInt = 64
     inject_degraded: bool = False
     add_degraded: bool = True
     refine_channels: Annotated[int, Field(ge=0)] = 0
@@ -35,7 +35,7 @@ class LinearConfig(Section):
     """The first beta."""
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 1e-2
     """The last beta."""
-    num_steps: Count = 2000
+    num_steps: PositiveInt = 2000
     """T, the number of noise levels."""
 
 
@@ -43,7 +43,7 @@ class CosineConfig(Section):
     """Nichol & Dhariwal's cosine schedule."""
 
     name: Literal["cosine"] = "cosine"
-    num_steps: Count = 1000
+    num_steps: PositiveInt = 1000
     """T, the number of noise levels."""
     offset: Annotated[float, Field(gt=0)] = 0.008
     """The offset s of their eq. 17."""
@@ -76,9 +76,9 @@ class StartAndLogUniformConfig(Section):
     """A share at the schedule's last level, where a chain starts; the rest log-uniform in sigma below it."""
 
     name: Literal["start_and_log_uniform"] = "start_and_log_uniform"
-    start_share: Share = 0.5
+    start_share: UnitInterval = 0.5
     """Share of the samples at the chain's start."""
-    own_estimates: Share = 0.0
+    own_estimates: UnitInterval = 0.0
     """Share of the samples below the start whose x_t is made from the model's own estimate instead of x_0."""
 
 
@@ -105,7 +105,7 @@ class AdversarialConfig(Section):
     """Weight of R1, the penalty of the critic's gradient at x_0."""
     patch_size: Literal[1, 2, 4, 8] | None = None
     """Pixels of a patch that become one position of the critic's first level; null is the denoiser's patch size."""
-    channels: Annotated[list[Count], Field(min_length=1)] = [96, 128, 192]
+    channels: Annotated[list[PositiveInt], Field(min_length=1)] = [96, 128, 192]
     """Widths of the critic's levels."""
     augment: bool = False
     """DiffAugment before the critic, for small training sets and long runs."""
@@ -140,10 +140,10 @@ class ChainConfig(Section):
 
     name: SamplerName
     """The sampler."""
-    num_steps: Count = 10
+    num_steps: PositiveInt = 10
     start_from: Start = "noise"
     strength: Annotated[float, Field(gt=0, le=1)] = 1.0
-    eta: Share = 0.0
+    eta: UnitInterval = 0.0
     """Share of fresh noise, for ddim only."""
     spacing: Spacing = "even"
     levels: tuple[Annotated[float, Field(gt=0)], ...] = ()

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from idm.config.schema.section import Count, Section, Share
+from idm.config.schema.section import PositiveInt, Section, UnitInterval
 
 Tracker = Literal["tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio"]
 
@@ -15,9 +15,9 @@ class TrainConfig(Section):
 
     num_steps: Annotated[int, Field(ge=0)]
     """Optimiser steps."""
-    batch_size: Count
+    batch_size: PositiveInt
     """Faces per optimiser step over all processes and accumulated micro-batches."""
-    accumulation: Count = 1
+    accumulation: PositiveInt = 1
     """Micro-batches per optimiser step in each process."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the average of the weights, which is validated and published. It rises to this value as (1 +
@@ -29,11 +29,11 @@ class TrainConfig(Section):
     cudnn_benchmark: bool = True
     """Let cuDNN benchmark its algorithms and use the fastest for each size. Two runs on a GPU may then differ a
     little."""
-    log_every: Count = 20
+    log_every: PositiveInt = 20
     """Steps between lines of the log."""
-    checkpoint_every: Count = 500
+    checkpoint_every: PositiveInt = 500
     """Steps between checkpoints."""
-    keep_checkpoints: Count = 2
+    keep_checkpoints: PositiveInt = 2
     """Number of newest checkpoints to keep, besides the best one."""
     trackers: list[Tracker] = ["tensorboard"]
     """Trackers that receive the metrics besides the JSONL log, which is always written; each is a package of that
@@ -43,7 +43,7 @@ class TrainConfig(Section):
 class LoRAConfig(Section):
     """Low-rank adapters, see :mod:`idm.models.lora`."""
 
-    rank: Count = 8
+    rank: PositiveInt = 8
     """Rank of the matrix that is added to a layer's weights."""
     alpha: Annotated[float, Field(gt=0)] = 8.0
     """The added matrix is scaled by alpha / rank."""
@@ -64,7 +64,7 @@ class IDMTrainConfig(TrainConfig):
     """Steps over which the learning rate rises from zero."""
     decay: Literal["constant", "cosine"] = "cosine"
     """Learning rate after the warm-up: constant, or a half cosine down to zero at ``num_steps``."""
-    betas: tuple[Share, Share] = (0.9, 0.99)
+    betas: tuple[UnitInterval, UnitInterval] = (0.9, 0.99)
     """AdamW's betas."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW's weight decay."""
@@ -82,11 +82,11 @@ ValidationMetric = Literal["psnr", "ssim", "lpips", "identity", "frechet"]
 class ValidationConfig(Section):
     """When and on what a run is validated."""
 
-    every: Count = 500
+    every: PositiveInt = 500
     """Steps between validations."""
-    num_images: Count = 64
+    num_images: PositiveInt = 64
     """Faces to validate on."""
-    num_shown: Count = 8
+    num_shown: PositiveInt = 8
     """Faces in the before/after grid."""
     seed: int = 1234
     """Seed of the frozen degradations and of the sampler's noise."""
