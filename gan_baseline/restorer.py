@@ -11,8 +11,9 @@ from gan_baseline.export import generator_graph
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.stylegan2 import draw_noise
 from gan_baseline.weights import export_gfpgan, holds_gfpgan, load_gfpgan
+from idm.io.atomic import sha256
 from idm.io.ranges import from_diffusion, to_diffusion
-from idm.io.run_folder import best_checkpoint, damage, list_checkpoints, sha256
+from idm.io.run_folder import best_checkpoint, damage, list_checkpoints
 from idm.io.weights import WeightsError
 from idm.restorers.export import Graph
 from idm.restorers.load import Loaded
@@ -77,7 +78,7 @@ def find_gfpgan(path: Path) -> Path:
     return file
 
 
-def load_restorer(path: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> GFPGANRestorer:
+def load_gfpgan_restorer(path: Path, device: torch.device, dtype: torch.dtype = torch.float32) -> GFPGANRestorer:
     """Load a training run, one of its checkpoints or a weights file, in evaluation mode and without gradients.
 
     Raises:
@@ -97,7 +98,7 @@ def open_restorer(path: Path, device: torch.device, dtype: torch.dtype) -> Loade
     """
     if not is_gfpgan(path):
         return None
-    restorer, file = load_restorer(path, device, dtype), find_gfpgan(path)
+    restorer, file = load_gfpgan_restorer(path, device, dtype), find_gfpgan(path)
     return Loaded(
         restorer,
         {

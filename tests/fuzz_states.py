@@ -33,8 +33,7 @@ from idm.apps.photo.video import restore_video
 from idm.data.pairs import Batch
 from idm.data.sources import FolderFaces
 from idm.diffusion.schedule import linear
-from idm.extrinsic.clean import Cleaning
-from idm.extrinsic.clean import Settings as CleanSettings
+from idm.extrinsic.clean import Cleaning, CleanSettings
 from idm.extrinsic.gate import Gate
 from idm.extrinsic.job import run_job
 from idm.extrinsic.shards import CleanError
@@ -46,9 +45,9 @@ from idm.io.images import ImageError, write_image
 from idm.io.weights import WeightsError
 from idm.models.unet import Denoiser
 from idm.restorers.idm import IDM
-from idm.restorers.saved import WEIGHTS, ModelError, load_idm, save_idm
+from idm.restorers.saved import WEIGHTS_FILE, ModelError, load_idm, save_idm
 from idm.training.learner import IntrinsicIteration, Optimisation
-from idm.training.loop import Run, Settings
+from idm.training.loop import Run, RunSettings
 
 ERRORS = (CheckpointError, ModelError, WeightsError, ImageError, CleanError)
 CPU = torch.device("cpu")
@@ -99,9 +98,9 @@ def train(folder: Path, num_steps: int) -> bytes:
     )
     every = {"log_every": 2, "checkpoint_every": 2, "validate_every": 100, "keep_checkpoints": 3, "num_shown": 1}
     recorded = {"train.num_steps": num_steps}
-    settings = Settings(folder=folder, num_steps=num_steps, accumulation=1, batch_size=2, recorded=recorded, **every)
+    settings = RunSettings(folder=folder, num_steps=num_steps, accumulation=1, batch_size=2, recorded=recorded, **every)
     Run(learner, accelerator, settings, batches_from=_batches, validation=None).fit()
-    return (folder / f"checkpoints/step_{num_steps:08d}/pipeline/denoiser" / WEIGHTS).read_bytes()
+    return (folder / f"checkpoints/step_{num_steps:08d}/pipeline/denoiser" / WEIGHTS_FILE).read_bytes()
 
 
 def _batches(first: int) -> Iterator[Batch]:
@@ -120,7 +119,7 @@ def load_model(path: Path) -> dict[str, np.ndarray]:
 
 
 def held_by_pipeline(path: Path) -> dict[str, np.ndarray]:
-    return _arrays(safetensors.torch.load_file(path / "denoiser" / WEIGHTS))
+    return _arrays(safetensors.torch.load_file(path / "denoiser" / WEIGHTS_FILE))
 
 
 def load_gan(path: Path) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ from rounds import Turn, start, take_turns, write_result
 
 from idm.config.assembly.intrinsic import build_denoiser, build_idm
 from idm.data.sources import FolderFaces, Part, assets_folder
-from idm.extrinsic.clean import Cleaning, Settings
+from idm.extrinsic.clean import Cleaning, CleanSettings
 from idm.extrinsic.gate import Gate
 from idm.faces.recognition import load_identity
 from idm.io.machine import inference_dtype, keep_freed_memory, provenance, share_cores
@@ -70,7 +70,7 @@ def prepare_cleaning(case: Case, num_faces: int) -> Turn:
                 Part(faces, range(num_faces)),
                 idm,
                 Path(folder),
-                settings=Settings(batch_size=BATCH_SIZE, shard_size=num_faces),
+                settings=CleanSettings(batch_size=BATCH_SIZE, shard_size=num_faces),
                 gate=Gate(),
                 identity=identity,
                 metadata={"model": None},

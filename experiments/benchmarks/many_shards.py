@@ -24,7 +24,7 @@ from rounds import write_result
 from torch import Tensor
 
 from idm.data.sources import Face
-from idm.extrinsic.clean import Cleaning, Settings
+from idm.extrinsic.clean import Cleaning, CleanSettings
 from idm.extrinsic.gate import Gate
 from idm.extrinsic.manifest import finish, read_manifest
 from idm.extrinsic.shards import cleaned_faces
@@ -80,7 +80,7 @@ def measure(num_faces: int, num_processes: int, output: Path) -> dict[str, Any]:
         gate = Gate(min_identity=None)
         metadata = {"source": {"name": "noise"}, "model": None}
         return Cleaning(
-            Noise(num_faces), Smoother(), output, settings=Settings(), gate=gate, identity=None, metadata=metadata
+            Noise(num_faces), Smoother(), output, settings=CleanSettings(), gate=gate, identity=None, metadata=metadata
         )
 
     begun = time.perf_counter()

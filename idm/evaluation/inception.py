@@ -14,7 +14,7 @@ from torch import Tensor
 from idm.evaluation.metric import Image8
 from idm.io.weights import missing_weights
 
-WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
+INCEPTION_WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
 FEATURES = 2048
 
 
@@ -58,8 +58,8 @@ def load_inception(device: str = "cpu") -> Inception:
     from pyiqa.utils.download_util import DEFAULT_CACHE_DIR
 
     folder = Path(DEFAULT_CACHE_DIR)  # pyiqa looks nowhere else, and downloads what is not there
-    if not (folder / WEIGHTS).is_file():
-        raise missing_weights(WEIGHTS, [folder], folder)
+    if not (folder / INCEPTION_WEIGHTS).is_file():
+        raise missing_weights(INCEPTION_WEIGHTS, [folder], folder)
     from pyiqa.archs.inception import InceptionV3
 
     network = InceptionV3(output_blocks=[InceptionV3.BLOCK_INDEX_BY_DIM[FEATURES]])

@@ -14,7 +14,17 @@ from idm.evaluation.metric import Metric, Networks, PairMetric, SetMetric
 from idm.evaluation.pixels import psnr, psnr_y, ssim
 from idm.io.errors import InvalidInput, MissingPackage
 
-__all__ = ["METRICS", "Metrics", "MissingPackage", "build_metric", "build_metrics", "gap", "psnr", "psnr_y", "ssim"]
+__all__ = [
+    "METRICS",
+    "Metrics",
+    "MissingPackage",
+    "build_metric",
+    "build_metrics",
+    "psnr",
+    "psnr_y",
+    "ssim",
+    "why_undefined",
+]
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -85,7 +95,7 @@ def build_metrics(
     built = Metrics({}, {}, {}, Networks(weights_dir, device))
     errors: list[str] = []
     for row in rows:
-        reason = gap(row, size, has_originals, has_reference)
+        reason = why_undefined(row, size, has_originals, has_reference)
         if reason is None:
             try:
                 metric = _build(row, built.networks)
@@ -106,7 +116,9 @@ def build_metrics(
     return built
 
 
-def gap(metric: Metric, size: int | None, has_originals: bool = True, has_reference: bool = True) -> str | None:
+def why_undefined(
+    metric: Metric, size: int | None, has_originals: bool = True, has_reference: bool = True
+) -> str | None:
     """Why a metric is not defined for faces, as of :func:`build_metrics`; None if it is."""
     if size is not None and size < metric.smallest:
         return f"needs faces of {metric.smallest} px or more"

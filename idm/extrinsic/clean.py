@@ -50,7 +50,7 @@ METADATA = "clean.json"
 
 
 @dataclass(frozen=True)
-class Settings:
+class CleanSettings:
     """How a job cleans. Together with source and model, these settings determine its result.
 
     Args:
@@ -81,7 +81,7 @@ class Cleaning:
         restorer: Restorer,
         output: Path,
         *,
-        settings: Settings,
+        settings: CleanSettings,
         gate: Gate | None,
         identity: IdentityNet | None,
         metadata: dict[str, Any],

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from idm.io.weights import fill, find_weights, read_weights
 
-WEIGHTS = "facexlib/alignment_WFLW_4HG.pth"
+LANDMARK_WEIGHTS = "facexlib/alignment_WFLW_4HG.pth"
 NUM_LANDMARKS = 98
 _SIDE = 256  # of the network's input
 
@@ -76,7 +76,7 @@ def load_landmarks(weights: Path | None = None, device: str = "cpu") -> Alignmen
     """
     from facexlib.alignment.awing_arch import FAN
 
-    path = find_weights(WEIGHTS, weights)
+    path = find_weights(LANDMARK_WEIGHTS, weights)
     network = FAN(num_modules=4, num_landmarks=NUM_LANDMARKS, device=device)
     fill(network, read_weights(path, ["state_dict"]), path)
     return AlignmentNet(network.eval().requires_grad_(False).to(device), device)

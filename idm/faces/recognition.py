@@ -17,7 +17,7 @@ from idm.faces.template import umeyama
 from idm.io.errors import InvalidInput
 from idm.io.weights import find_weights
 
-WEIGHTS = "mobilefacenet_casia.safetensors"
+MOBILEFACENET_WEIGHTS = "mobilefacenet_casia.safetensors"
 
 # The alignment that MobileFaceNet (as SphereFace) was trained with: (x, y) in a crop 112 high, 96 wide.
 IDENTITY_LANDMARKS = np.array(
@@ -108,7 +108,7 @@ def load_identity(
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = find_weights(WEIGHTS, weights)
+    path = find_weights(MOBILEFACENET_WEIGHTS, weights)
     network = MobileFaceNet()
     try:
         network.load_state_dict(load_file(path), strict=True)

@@ -1,6 +1,5 @@
 """Checkpoints that are complete or not there, whenever the machine dies, and that show it when a file is damaged."""
 
-import hashlib
 import json
 import math
 import shutil
@@ -8,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from idm.io.atomic import CheckpointError, sync, write_json
+from idm.io.atomic import CheckpointError, sha256, sync, write_json
 
 PREFIX = "step_"
 BEST = "best.json"
@@ -55,12 +54,6 @@ def finish(folder: Path, step: int) -> Path:
     except OSError as error:
         raise CheckpointError(f"{final}: checkpoint not written: {error}") from error
     return final
-
-
-def sha256(path: Path) -> str:
-    """Of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def damage(checkpoint: Path, within: str = "") -> str | None:

@@ -1,7 +1,6 @@
 """Third-party weights files: finding, checking and reading them. :mod:`idm.io.known_weights` lists them, and
 :mod:`idm.io.fetch` downloads them on request."""
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from idm.io.atomic import sha256
 from idm.io.errors import InvalidInput
 from idm.io.known_weights import KNOWN, Checkpoint, WeightsFile
 
@@ -72,8 +72,7 @@ def flaw(path: Path, known: WeightsFile) -> str | None:
     if known.size is not None and size != known.size:
         return f"has {size} bytes, not {known.size}: cut short, or another copy"
     if known.sha256 is not None:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256(path)
         if not digest.startswith((known.sha256, *known.copies)):
             return f"has sha256 {digest}, not {known.sha256}: damaged, or another copy"
     return None

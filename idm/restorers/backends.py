@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from idm.diffusion.process import Image, SignalLevel
 from idm.io.errors import InvalidInput
 from idm.models.network import Network
-from idm.restorers.export import ExportError, Graph, Run, check, load_onnxruntime, require, write_onnx
+from idm.restorers.export import (
+    ExportError,
+    Graph,
+    GraphRunner,
+    check_graph,
+    load_onnxruntime,
+    require_extra,
+    write_onnx,
+)
 
 Backend = Literal["onnxruntime", "openvino"]
 
@@ -37,7 +45,7 @@ class ExportedDenoiser:
             raise ExportError(f"{backend} needs a denoiser in float32 on the CPU, not {denoiser.dtype}")
         if backend == "onnxruntime" and dtype != torch.float32:
             raise ExportError("onnxruntime computes in fp32 only on a CPU; bf16 needs torch or openvino")
-        require(backend)
+        require_extra(backend)
         self.backend, self.dtype = backend, dtype
         self._denoiser = denoiser
         graph = Graph("denoiser", _UNet(denoiser), _unet_inputs(denoiser))
@@ -45,7 +53,7 @@ class ExportedDenoiser:
             path = Path(folder) / "unet.onnx"
             write_onnx(graph, path)
             self._run = load_onnxruntime(path) if backend == "onnxruntime" else _load_openvino(path, dtype)
-        check(graph, self._run, dtype)
+        check_graph(graph, self._run, dtype)
 
     @torch.no_grad()
     def __call__(self, *, x_d: Image, x_t: Image, gamma: SignalLevel) -> Image:
@@ -92,7 +100,7 @@ def _unet_inputs(denoiser: Network) -> dict[str, Tensor]:
     return {"x_d": inputs["x_d"], "x_t": inputs["x_t"], "embedding": denoiser.embed_gamma(inputs["gamma"])}
 
 
-def _load_openvino(path: Path, dtype: torch.dtype) -> Run:
+def _load_openvino(path: Path, dtype: torch.dtype) -> GraphRunner:
     """Load an ONNX file into OpenVINO, on the CPU with PyTorch's number of threads."""
     # importing openvino reports to Google Analytics, unless its package for that cannot be imported
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from idm.io.errors import InvalidInput
 OPSET = 18  # what PyTorch writes without converting; of December 2022
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}  # of the output's largest value; ours
 
-Run = Callable[[dict[str, np.ndarray]], np.ndarray]
+GraphRunner = Callable[[dict[str, np.ndarray]], np.ndarray]
 """Runs a graph: arrays by the names of its inputs -> its one output."""
 
 
@@ -72,11 +72,11 @@ def export_onnx(graph: Graph, path: Path) -> float:
     Raises:
         ExportError: a package is missing, the file cannot be written, or its results differ. No file is left then.
     """
-    require("onnxruntime")
+    require_extra("onnxruntime")
     draft = path.with_name(f".{path.name}.part")
     try:
         write_onnx(graph, draft)
-        difference = check(graph, load_onnxruntime(draft), torch.float32)
+        difference = check_graph(graph, load_onnxruntime(draft), torch.float32)
         draft.replace(path)
     except OSError as error:
         raise ExportError(f"{path}: cannot be written ({error.strerror})") from error
@@ -106,7 +106,7 @@ def write_onnx(graph: Graph, path: Path) -> None:
 
 
 @torch.no_grad()
-def check(graph: Graph, run: Run, dtype: torch.dtype) -> float:
+def check_graph(graph: Graph, run: GraphRunner, dtype: torch.dtype) -> float:
     """Compare a running graph with its network for one sample, for two and for three.
 
     Args:
@@ -135,7 +135,7 @@ def check(graph: Graph, run: Run, dtype: torch.dtype) -> float:
     return worst
 
 
-def load_onnxruntime(path: Path) -> Run:
+def load_onnxruntime(path: Path) -> GraphRunner:
     """Load an ONNX file into ONNX Runtime, on the CPU with PyTorch's number of threads."""
     import onnxruntime
 
@@ -145,7 +145,7 @@ def load_onnxruntime(path: Path) -> Run:
     return lambda inputs: session.run(None, inputs)[0]
 
 
-def require(extra: Literal["onnxruntime", "openvino"]) -> None:
+def require_extra(extra: Literal["onnxruntime", "openvino"]) -> None:
     """Check that the packages of an extra are installed.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from idm.io.run_folder import sha256
+from idm.io.atomic import sha256
 from idm.restorers.idm import IDM
 from idm.restorers.protocol import Restorer
 from idm.restorers.saved import BUNDLED, ModelError, is_idm, load_idm

@@ -32,7 +32,7 @@ BUNDLED = {
 }
 """The models that come with the package, by name; the first is the default."""
 DEFAULT = BUNDLED["idm-faces-256"]
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 
 class ModelError(InvalidInput):
@@ -98,7 +98,7 @@ def save_idm(model: IDM, folder: Path) -> None:
     for part in ("denoiser", "scheduler"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     weights = {name: weight.detach().cpu().contiguous() for name, weight in model.denoiser.state_dict().items()}
-    safetensors.torch.save_file(weights, folder / "denoiser" / WEIGHTS, metadata={"format": "pt"})
+    safetensors.torch.save_file(weights, folder / "denoiser" / WEIGHTS_FILE, metadata={"format": "pt"})
     network = type(model.denoiser)
     _write_json(folder / "denoiser" / "config.json", {"_class_name": network.__name__, **asdict(model.denoiser.config)})
     chain = asdict(model.chain)
@@ -147,7 +147,7 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
     Raises:
         ModelError: the file is missing or broken, or its weights are integers, not finite or all zero.
     """
-    path = folder / WEIGHTS
+    path = folder / WEIGHTS_FILE
     if not path.is_file():
         raise ModelError(f"{path}: is missing")
     content = path.read_bytes()
@@ -171,7 +171,7 @@ def _read_denoiser(folder: Path) -> tuple[Network, str]:
     with torch.device("meta"):  # no random numbers are drawn for what the file replaces
         denoiser = read_architecture(folder).build()
     if found := difference(denoiser, weights):
-        raise ModelError(f"{folder / WEIGHTS}: holds another architecture than config.json beside it: {found}")
+        raise ModelError(f"{folder / WEIGHTS_FILE}: holds another architecture than config.json beside it: {found}")
     denoiser.load_state_dict(weights, assign=True)
     return denoiser, sha256
 

@@ -39,7 +39,7 @@ class TrainingError(UserError, RuntimeError):
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunSettings:
     """When a run logs, validates and saves.
 
     Attributes:
@@ -70,7 +70,7 @@ class Run:
         self,
         learner: Trainable,
         accelerator: Accelerator,
-        settings: Settings,
+        settings: RunSettings,
         *,
         batches_from: Callable[[int], Iterator[Batch]],
         validation: Validation | None,

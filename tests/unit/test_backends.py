@@ -14,7 +14,7 @@ from idm.diffusion.schedule import from_betas, linear
 from idm.models.unet import Denoiser
 from idm.restorers import export
 from idm.restorers.backends import ExportedDenoiser
-from idm.restorers.export import ExportError, Graph, check, export_onnx, load_onnxruntime, write_onnx
+from idm.restorers.export import ExportError, Graph, check_graph, export_onnx, load_onnxruntime, write_onnx
 from idm.restorers.idm import IDM
 from idm.restorers.saved import load_idm, save_idm
 
@@ -145,7 +145,7 @@ def test_a_graph_that_computes_something_else_is_refused(fault, message) -> None
         return fault(TINY.network(torch.from_numpy(inputs["input"]))).detach().numpy()
 
     with pytest.raises(ExportError, match=message):
-        check(TINY, run, torch.float32)
+        check_graph(TINY, run, torch.float32)
 
 
 # The file

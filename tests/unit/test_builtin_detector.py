@@ -11,7 +11,7 @@ import torch
 from idm.faces.detect import FaceDetector, choose_detector, load_detector
 from idm.faces.detector.decode import FACE, FACE_CENTRE, best_of_overlapping, face_box, find_peaks
 from idm.faces.detector.network import STRIDE, UNIT, FaceMaps, FaceNet
-from idm.faces.detector.search import WEIGHTS, BuiltinDetector
+from idm.faces.detector.search import DETECTOR_WEIGHTS, BuiltinDetector
 from idm.faces.template import ffhq_landmarks
 from idm.io.errors import MissingPackage
 
@@ -73,7 +73,7 @@ def test_the_network_has_one_cell_per_eight_pixels_and_sees_far_enough() -> None
 
 
 def test_the_weights_that_come_with_the_package_are_small() -> None:
-    assert WEIGHTS.stat().st_size < 400_000
+    assert DETECTOR_WEIGHTS.stat().st_size < 400_000
 
 
 # --- with its weights

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from idm.data.sources import FolderFaces, HuggingFaceFaces, StreamedFaces, SyntheticFaces
-from idm.extrinsic.clean import Cleaning, Settings, _ahead, face_seed, pixel_hash
+from idm.extrinsic.clean import Cleaning, CleanSettings, _ahead, face_seed, pixel_hash
 from idm.extrinsic.gate import Gate
 from idm.extrinsic.job import run_job
 from idm.extrinsic.manifest import finish, read_manifest
@@ -68,8 +68,10 @@ def noise(face: Tensor, seed: int) -> Tensor:
 
 def job(output: Path, change: Callable[[Tensor, int], Tensor] = sharpen, **changes: Any) -> Cleaning:
     """20 faces in shards of 6 and batches of 4."""
-    settings = Settings(batch_size=4, shard_size=6)
-    settings = replace(settings, **{k: changes.pop(k) for k in list(changes) if k in Settings.__dataclass_fields__})
+    settings = CleanSettings(batch_size=4, shard_size=6)
+    settings = replace(
+        settings, **{k: changes.pop(k) for k in list(changes) if k in CleanSettings.__dataclass_fields__}
+    )
     arguments = {
         "source": SyntheticFaces(20, 0, SIZE),
         "restorer": Faked(change),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from idm.data.sources import FolderFaces, HuggingFaceFaces, Part, StreamedFaces, row_to_face
 from idm.data.synthetic import synthetic_face
-from idm.extrinsic.clean import Cleaning, Settings
+from idm.extrinsic.clean import Cleaning, CleanSettings
 from idm.extrinsic.gate import Gate
 from idm.extrinsic.job import run_job
 from idm.extrinsic.manifest import read_manifest
@@ -68,7 +68,7 @@ def job(source: Any, output: Path) -> Cleaning:
         source,
         Same(),
         output,
-        settings=Settings(batch_size=2, shard_size=2),
+        settings=CleanSettings(batch_size=2, shard_size=2),
         gate=Gate(min_identity=None),
         identity=None,
         metadata={"source": "the same", "model": "the same"},

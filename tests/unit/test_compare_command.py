@@ -192,7 +192,7 @@ def test_a_training_face_in_another_file_is_refused(restorers: Path, tmp_path: P
     monkeypatch.setenv("IDM_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("IDM_ASSETS", raising=False)
     (tmp_path / "home" / "weights").mkdir(parents=True)
-    save_file(MobileFaceNet().state_dict(), tmp_path / "home" / "weights" / recognition.WEIGHTS)
+    save_file(MobileFaceNet().state_dict(), tmp_path / "home" / "weights" / recognition.MOBILEFACENET_WEIGHTS)
     colours = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3)).astype(np.uint8)
     for split, numbers in (("train", (0, 1, 2)), ("held_out", (3, 4))):
         (tmp_path / split).mkdir()

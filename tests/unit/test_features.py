@@ -11,8 +11,7 @@ from safetensors.torch import save_file
 from idm.faces import features
 from idm.faces.features import VGG19, ArcFace, MobileFaceNetEmbedding, MobileFaceNetMaps, face_crops
 from idm.faces.mobilefacenet import MobileFaceNet
-from idm.faces.recognition import WEIGHTS as MOBILEFACENET_WEIGHTS
-from idm.faces.recognition import align_for_identity
+from idm.faces.recognition import MOBILEFACENET_WEIGHTS, align_for_identity
 from idm.faces.template import ffhq_landmarks
 from idm.io.weights import WeightsError
 

@@ -15,7 +15,7 @@ from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import AdversarialIteration, Weights
 from gan_baseline.losses import gram
 from gan_baseline.prior import PriorIteration, load_prior
-from gan_baseline.restorer import GFPGANRestorer, load_restorer
+from gan_baseline.restorer import GFPGANRestorer, load_gfpgan_restorer
 from gan_baseline.stylegan2 import StyleGAN2Generator, draw_noise
 from gan_baseline.weights import WeightsError, save_gfpgan
 from idm.config.load import ConfigError
@@ -462,7 +462,10 @@ def test_the_average_is_what_is_published(learner, tmp_path):
     trained.save(tmp_path)
     lq = torch.rand(2, 3, SIZE, SIZE)
     torch.testing.assert_close(
-        load_restorer(tmp_path, torch.device("cpu")).restore(lq, [1, 2]), restorer.restore(lq, [1, 2]), rtol=0, atol=0
+        load_gfpgan_restorer(tmp_path, torch.device("cpu")).restore(lq, [1, 2]),
+        restorer.restore(lq, [1, 2]),
+        rtol=0,
+        atol=0,
     )
 
 

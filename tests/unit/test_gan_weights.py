@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from gan_baseline import weights
 from gan_baseline.gfpgan import GFPGAN
-from gan_baseline.restorer import MODEL, load_restorer, open_restorer
+from gan_baseline.restorer import MODEL, load_gfpgan_restorer, open_restorer
 from gan_baseline.weights import (
     PUBLISHED,
     WeightsError,
@@ -286,7 +286,7 @@ def test_a_run_is_opened_with_its_best_model_and_described_for_tables(tiny, tmp_
     assert loaded.metadata["parameters"] == sum(p.numel() for p in tiny.parameters())
     assert loaded.metadata["precision"] == "bfloat16"
     faces = torch.rand(2, 3, 16, 16)
-    exact = load_restorer(tmp_path / "run", torch.device("cpu")).restore(faces, [1, 2])
+    exact = load_gfpgan_restorer(tmp_path / "run", torch.device("cpu")).restore(faces, [1, 2])
     torch.testing.assert_close(loaded.restorer.restore(faces, [1, 2]), exact, atol=0.1, rtol=0)
 
 

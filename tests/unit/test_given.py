@@ -98,7 +98,7 @@ def brightness(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_faces_without_originals_have_the_metrics_that_need_none(folder: Path, brightness, capsys, monkeypatch) -> None:
     home = folder / "home"
     (home / "weights").mkdir(parents=True)
-    save_file(MobileFaceNet().state_dict(), home / "weights" / recognition.WEIGHTS)
+    save_file(MobileFaceNet().state_dict(), home / "weights" / recognition.MOBILEFACENET_WEIGHTS)
     monkeypatch.setenv("IDM_HOME", str(home))
     monkeypatch.delenv("IDM_ASSETS", raising=False)
     arguments = ("compare", f"tiny={folder / 'tiny.safetensors'}", "--data", f"lq:{folder / 'lq'}")

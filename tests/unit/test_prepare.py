@@ -11,14 +11,14 @@ import pytest
 from idm.apps.cli import main as cli
 from idm.apps.photo import prepare
 from idm.apps.photo.people import person_of
-from idm.apps.photo.prepare import SAME, Found, Settings, detected, find_faces, finish, split, without_copies
+from idm.apps.photo.prepare import SAME, Found, PrepareSettings, detected, find_faces, finish, split, without_copies
 from idm.data.sources import FolderFaces
 from idm.data.synthetic import synthetic_face
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
 from idm.io.images import read_image, resize_image, write_image
 
-SETTINGS = Settings(size=32, aligned=True, people="auto", val=0.2, test=0.2, seed=0)
+SETTINGS = PrepareSettings(size=32, aligned=True, people="auto", val=0.2, test=0.2, seed=0)
 
 
 def run(*arguments: object) -> int:
@@ -148,7 +148,7 @@ def test_of_a_known_person_the_largest_face_is_taken_and_of_others_all(tmp_path:
         photos[name].parent.mkdir(parents=True, exist_ok=True)
         picture = np.concatenate([synthetic_face(7 + i, k, 64).image for k in range(2)], axis=1)
         write_image(photos[name], picture)
-    settings = Settings(size=32, aligned=False, people="auto", val=0.0, test=0.0, seed=0)
+    settings = PrepareSettings(size=32, aligned=False, people="auto", val=0.0, test=0.0, seed=0)
     out = tmp_path / "out"
     assert sum(1 for _ in find_faces(photos, settings, detected(TwoFaces(), 32), out)) == 2
     summary = finish(out, settings)
@@ -201,7 +201,7 @@ def test_copies_are_found_as_by_comparing_all_with_all() -> None:
 def test_no_person_is_in_two_parts_and_the_parts_have_their_shares(seed: int) -> None:
     rng = np.random.default_rng(seed)
     faces = [found(np.zeros(4), f"person {rng.integers(60)}", str(i)) for i in range(300)]
-    settings = Settings(32, True, "auto", val=0.1, test=0.2, seed=seed)
+    settings = PrepareSettings(32, True, "auto", val=0.1, test=0.2, seed=seed)
     parts = split(faces, settings)
     assert sorted(face.file for part in parts.values() for face in part) == sorted(face.file for face in faces)
     people = {name: {face.person for face in part} for name, part in parts.items()}

@@ -20,8 +20,7 @@ from idm.models.unet import Denoiser
 from idm.restorers import saved as saved_module
 from idm.restorers.idm import IDM
 from idm.restorers.pipeline import IDMPipeline
-from idm.restorers.saved import WEIGHTS as WEIGHTS_NAME
-from idm.restorers.saved import ModelError, find_model, load_idm, save_idm
+from idm.restorers.saved import WEIGHTS_FILE, ModelError, find_model, load_idm, save_idm
 
 TINY = {
     "image_size": 16,
@@ -31,7 +30,7 @@ TINY = {
     "head_dim": 8,
     "add_degraded": True,
 }
-WEIGHTS = Path("denoiser") / WEIGHTS_NAME
+WEIGHTS = Path("denoiser") / WEIGHTS_FILE
 
 
 def load(path: Path | None, dtype: torch.dtype = torch.float32) -> IDM:

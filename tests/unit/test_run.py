@@ -23,7 +23,7 @@ from idm.evaluation.pixels import psnr
 from idm.io.atomic import CheckpointError
 from idm.training import validation
 from idm.training.log import Window, read_log, record_settings
-from idm.training.loop import MOST_SKIPPED, Run, Settings, TrainingError
+from idm.training.loop import MOST_SKIPPED, Run, RunSettings, TrainingError
 from idm.training.protocol import Trainable
 from idm.training.recovery import published_step
 from idm.training.validation import ScoredFace, Validation
@@ -66,7 +66,7 @@ def run(tmp_path):
         made = Run(
             learner,
             Accelerator(cpu=True, mixed_precision="no"),
-            Settings(**{**settings, "recorded": {"train.num_steps": num_steps}, **changes}),
+            RunSettings(**{**settings, "recorded": {"train.num_steps": num_steps}, **changes}),
             batches_from=lambda first: iter(()),
             validation=None,
         )

@@ -31,7 +31,7 @@ from idm.faces.features import MobileFaceNetMaps, load_mobilefacenet
 from idm.io.images import write_image
 from idm.models.critics import PatchCritic
 from idm.models.unet import Denoiser
-from idm.restorers.saved import WEIGHTS, save_idm
+from idm.restorers.saved import WEIGHTS_FILE, save_idm
 from idm.training.adversarial import CRITIC_FILE
 
 BASE = """
@@ -583,7 +583,7 @@ def test_a_field_changes_the_rounds(field, both, folders, monkeypatch):
 def test_nothing_changes_in_the_rounds_where_nothing_is_changed(both, folders, monkeypatch):
     before, after = both(([], []), CLEANING)
     assert cleaned(before, folders, monkeypatch) == cleaned(after, folders, monkeypatch)
-    assert (Path(folders["MODEL"]) / "denoiser" / WEIGHTS).is_file()
+    assert (Path(folders["MODEL"]) / "denoiser" / WEIGHTS_FILE).is_file()
 
 
 # End to end

@@ -17,12 +17,12 @@ from idm.degradation import PRESETS, PresetName
 from idm.evaluation.before_after import DRAWS, Verdict, judge, scores_by_face
 from idm.evaluation.metrics import build_metrics
 from idm.faces.detect import load_detector
-from idm.io.atomic import read_json, write_json, write_text
+from idm.io.atomic import read_json, sha256, write_json, write_text
 from idm.io.errors import InvalidInput
 from idm.io.find import as_text, find_images
 from idm.io.lock import locked
 from idm.io.machine import best_device, inference_dtype, provenance
-from idm.io.run_folder import list_checkpoints, sha256
+from idm.io.run_folder import list_checkpoints
 from idm.restorers.idm import IDM
 from idm.restorers.load import describe
 from idm.restorers.saved import find_model, load_idm

@@ -57,7 +57,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Run:
+class MeasuredFaces:
     """The measured faces of a comparison, their scores as sets, and the images of the first faces."""
 
     faces: list[Measured]
@@ -74,14 +74,14 @@ def compare_command(options: CompareOptions) -> int:
     splits = check_splits(options.data, options.training_data)
     if options.processes > 1:
         _share_out(options)
-    run = _measure(options, task)
+    measured = _measure(options, task)
     loaded, metrics, settings = task.loaded, task.metrics, task.settings
     restorers = {label: one.metadata for label, one in loaded.items()}
     result = {
-        "num_images": len(run.faces),
-        "rows": table_rows(run.faces, run.sets, restorers),
-        "differences": differences(run.faces, list(loaded)),
-        "breakdown": breakdown(run.faces, face_tags(options.data)),
+        "num_images": len(measured.faces),
+        "rows": table_rows(measured.faces, measured.sets, restorers),
+        "differences": differences(measured.faces, list(loaded)),
+        "breakdown": breakdown(measured.faces, face_tags(options.data)),
         "missing": metrics.missing,
         "absent": task.absent,
         "protocol": {name: METRICS[name].protocol for name in (*metrics.each, *metrics.together)},
@@ -91,7 +91,7 @@ def compare_command(options: CompareOptions) -> int:
         **settings,
         **provenance(),
     }
-    _write(options, run, result)
+    _write(options, measured, result)
     return 0
 
 
@@ -189,23 +189,23 @@ def _compare(options: CompareOptions, task: Task, share: tuple[int, int] = (0, 1
     )
 
 
-def _measure(options: CompareOptions, task: Task) -> Run:
+def _measure(options: CompareOptions, task: Task) -> MeasuredFaces:
     """Every face by every restorer, and the scores of whole sets."""
     pairs, metrics, real = task.faces.pairs, task.metrics, task.real
-    run = Run([], SetScores(metrics.together, ORIGINAL if pairs.has_originals else REAL), [])
+    measured = MeasuredFaces([], SetScores(metrics.together, ORIGINAL if pairs.has_originals else REAL), [])
     comparisons = _compare(options, task)
     for face in tqdm(comparisons, total=len(pairs), unit="face", disable=not sys.stderr.isatty()):
-        run.faces.append(face.measured)
-        run.sets.add({label: image for label, image in face.images.items() if label != STRANGER})
-        if len(run.shown) < SHOWN:  # of thousands of faces the images would not fit in memory
-            run.shown.append(face.images)
+        measured.faces.append(face.measured)
+        measured.sets.add({label: image for label, image in face.images.items() if label != STRANGER})
+        if len(measured.shown) < SHOWN:  # of thousands of faces the images would not fit in memory
+            measured.shown.append(face.images)
     if real is not None and metrics.together:
         for i in range(len(real)):
-            run.sets.add({REAL: real[i].image})
-    return run
+            measured.sets.add({REAL: real[i].image})
+    return measured
 
 
-def _write(options: CompareOptions, run: Run, result: dict[str, Any]) -> None:
+def _write(options: CompareOptions, measured: MeasuredFaces, result: dict[str, Any]) -> None:
     """comparison.json, table.md, scores.csv, differences.csv, grid.png, and the table on the screen; the files for
     resuming are deleted."""
     output: Path = options.output
@@ -215,12 +215,12 @@ def _write(options: CompareOptions, run: Run, result: dict[str, Any]) -> None:
     if options.breakdown:
         table += render_breakdown(result)
     write_text(output / "table.md", table)
-    first = run.faces[0]
+    first = measured.faces[0]
     header = ["name", *(f"{name}_{label}" for label, scores in first.scores.items() for name in scores)]
     header += [f"diversity_{label}" for label in first.diversity]
     lines = (
         [face.key, *(value for scores in face.scores.values() for value in scores.values()), *face.diversity.values()]
-        for face in run.faces
+        for face in measured.faces
     )
     write_csv(output / "scores.csv", header, lines)
     columns = ("mean", "low", "high", "n")
@@ -230,8 +230,8 @@ def _write(options: CompareOptions, run: Run, result: dict[str, Any]) -> None:
         for name, value in row["metrics"].items()
     )
     write_csv(output / "differences.csv", ["a", "b", "metric", *columns], pairs)
-    grid = [list(images.values()) for images in run.shown]
-    write_image(output / "grid.png", image_grid(grid, list(run.shown[0])))
+    grid = [list(images.values()) for images in measured.shown]
+    write_image(output / "grid.png", image_grid(grid, list(measured.shown[0])))
     shutil.rmtree(output / KEPT, ignore_errors=True)
     print(table)
-    print(f"{len(run.faces)} faces -> {output}")
+    print(f"{len(measured.faces)} faces -> {output}")

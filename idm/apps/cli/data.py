@@ -7,7 +7,7 @@ from tqdm import tqdm
 from idm.apps.cli.options.measure import DataOptions, PrepareOptions
 from idm.apps.photo.collect import format_counts
 from idm.apps.photo.people import name_photos, read_people
-from idm.apps.photo.prepare import Settings, aligned, detected, find_faces, finish
+from idm.apps.photo.prepare import PrepareSettings, aligned, detected, find_faces, finish
 from idm.evaluation.face_sets import FACE_SETS, check_face_set
 from idm.faces.detect import load_detector
 from idm.io.errors import InvalidInput
@@ -49,13 +49,13 @@ def prepare_command(options: PrepareOptions) -> int:
     return 1 if summary["unreadable"] else 0
 
 
-def _settings(options: PrepareOptions) -> Settings:
+def _settings(options: PrepareOptions) -> PrepareSettings:
     if options.size < 16:
         raise InvalidInput(f"--size must be at least 16, got {options.size}")
     for name, share in (("val", options.val), ("test", options.test)):
         if not 0 <= share < 1:
             raise InvalidInput(f"--{name} must be in [0, 1), got {share:g}")
-    return Settings(options.size, options.aligned, options.people, options.val, options.test, options.seed)
+    return PrepareSettings(options.size, options.aligned, options.people, options.val, options.test, options.seed)
 
 
 def _show(faults: list[str]) -> None:

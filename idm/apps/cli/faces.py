@@ -143,7 +143,7 @@ def check_splits(data: str, training_data: str | None = None) -> dict[str, Any] 
 
 def _nearest(train: Path, evaluated: Path) -> Nearest | None:
     try:
-        weights = find_weights(recognition.WEIGHTS)
+        weights = find_weights(recognition.MOBILEFACENET_WEIGHTS)
     except FileNotFoundError:
         return None
     network = recognition.load_identity(weights, str(best_device()))

@@ -43,7 +43,7 @@ class PrepareError(InvalidInput):
 
 
 @dataclass(frozen=True)
-class Settings:
+class PrepareSettings:
     """The settings that determine the faces.
 
     Attributes:
@@ -111,7 +111,7 @@ def aligned(size: int) -> Reader:
     return read
 
 
-def find_faces(photos: Mapping[str, Path], settings: Settings, read: Reader, output: Path) -> Iterator[None]:
+def find_faces(photos: Mapping[str, Path], settings: PrepareSettings, read: Reader, output: Path) -> Iterator[None]:
     """Align the faces of all photographs into the journal of ``output``, one photograph a step; photographs that are
     already in it are skipped. From a photograph of a known person the largest face is taken, from others all plausible
     faces. Faces that would be enlarged by more than a third are left out.
@@ -137,7 +137,7 @@ def _align(
     name: str,
     path: Path,
     person: str | None,
-    settings: Settings,
+    settings: PrepareSettings,
     read: Reader,
     work: Path,
 ) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def _align(
     return {**row, "left_out": dict(left_out)}
 
 
-def _read_journal(work: Path, settings: Settings) -> list[dict[str, Any]]:
+def _read_journal(work: Path, settings: PrepareSettings) -> list[dict[str, Any]]:
     """The finished photographs; a line that a kill cut short is dropped."""
     path = work / _JOURNAL
     head = {"settings": asdict(settings)}
@@ -186,7 +186,7 @@ def _read_journal(work: Path, settings: Settings) -> list[dict[str, Any]]:
     return rows
 
 
-def finish(output: Path, settings: Settings) -> dict[str, Any]:
+def finish(output: Path, settings: PrepareSettings) -> dict[str, Any]:
     """Drop copies, split by person and write the folders ``train``, ``val`` and ``test``, the card and prepare.json.
 
     Returns:
@@ -237,7 +237,7 @@ def without_copies(faces: Iterable[Found]) -> list[Found]:
     return kept
 
 
-def split(faces: Sequence[Found], settings: Settings) -> dict[str, list[Found]]:
+def split(faces: Sequence[Found], settings: PrepareSettings) -> dict[str, list[Found]]:
     """The faces of each part, in their order. No person, and no photograph, is in two parts.
 
     People come in an order that depends on the seed and their names alone: they fill the test part, then the
@@ -279,7 +279,7 @@ def _link(source: Path, target: Path) -> None:
         copyfile(source, target)
 
 
-def _card(name: str, settings: Settings, summary: Mapping[str, Any], folders: Iterable[str]) -> str:
+def _card(name: str, settings: PrepareSettings, summary: Mapping[str, Any], folders: Iterable[str]) -> str:
     rows = "\n".join(
         f"| {part} | {summary['faces'][part]} | {summary['people'][part]} |"
         for part in SPLITS

@@ -25,7 +25,7 @@ from idm.config.schema import (
     ValidationConfig,
 )
 from idm.degradation import PresetName
-from idm.faces.recognition import WEIGHTS as IDENTITY_WEIGHTS
+from idm.faces.recognition import MOBILEFACENET_WEIGHTS
 from idm.io.weights import find_weights
 from idm.models.lora import add_adapters
 from idm.restorers.idm import IDM
@@ -108,7 +108,7 @@ def adapt_config(
 
 def _has_identity() -> bool:
     try:
-        find_weights(IDENTITY_WEIGHTS)
+        find_weights(MOBILEFACENET_WEIGHTS)
     except FileNotFoundError:
         return False
     return True

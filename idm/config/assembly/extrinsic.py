@@ -21,14 +21,13 @@ from idm.config.schema import CleaningConfig, IDMConfig
 from idm.data.cache import Cached
 from idm.data.mixing import Pool, constant_share, linear_share
 from idm.data.sources import FaceSource, FolderFaces, OnOriginals, Part, StreamedFaces
-from idm.extrinsic.clean import Cleaning, Settings
+from idm.extrinsic.clean import Cleaning, CleanSettings
 from idm.extrinsic.gate import Gate
 from idm.extrinsic.job import POLL_SECONDS, run_job
 from idm.extrinsic.manifest import read_manifest
 from idm.extrinsic.rounds import Rounds, Stages
 from idm.extrinsic.shards import cleaned_faces
-from idm.faces.recognition import WEIGHTS as IDENTITY_WEIGHTS
-from idm.faces.recognition import load_identity
+from idm.faces.recognition import MOBILEFACENET_WEIGHTS, load_identity
 from idm.io.atomic import write_json
 from idm.io.images import ImageError
 from idm.io.machine import inference_dtype, num_usable_cores
@@ -64,7 +63,7 @@ def build_cleaning(
         source,
         idm,
         output,
-        settings=Settings(seed, config.samples, config.batch_size, config.shard_size, config.image_format),
+        settings=CleanSettings(seed, config.samples, config.batch_size, config.shard_size, config.image_format),
         gate=gate,
         identity=load_identity(None, str(device), mirrored=False, dtype=dtype) if compared else None,
         metadata={"source": {**described, **_files_of(source)}, "model": idm.metadata()},
@@ -86,7 +85,7 @@ def build_rounds(config: IDMConfig) -> Rounds:
     extrinsic = config.extrinsic
     assert extrinsic is not None
     if extrinsic.gate is not None and extrinsic.gate.min_identity is not None:
-        find_weights(IDENTITY_WEIGHTS)  # missing, it would be noticed after the first training only
+        find_weights(MOBILEFACENET_WEIGHTS)  # missing, it would be noticed after the first training only
     if build_state().is_main_process:
         claim_folder(config)
     originals, val = build_data(config)

@@ -22,7 +22,7 @@ from idm.evaluation.metrics import MissingPackage, build_metric
 from idm.io.atomic import write_text
 from idm.io.lock import FolderInUse, lock_folder
 from idm.io.machine import computes_in_bf16, keep_freed_memory, set_gpu_arithmetic, share_cores
-from idm.training.loop import Run, Settings
+from idm.training.loop import Run, RunSettings
 from idm.training.protocol import Trainable
 from idm.training.validation import Validation
 
@@ -147,10 +147,10 @@ def flat(config: RunConfig) -> dict[str, Any]:
     return found
 
 
-def build_settings(config: RunConfig) -> Settings:
+def build_settings(config: RunConfig) -> RunSettings:
     """What the run needs to know: its folder, its lengths and intervals, and the settings for its history."""
     train, validation = config.train, config.validation
-    return Settings(
+    return RunSettings(
         folder=config.output_dir,
         num_steps=train.num_steps,
         accumulation=train.accumulation,

@@ -21,7 +21,7 @@ from idm.faces.geometry import MAX_UNLIKENESS, unlikeness
 from idm.faces.mobilefacenet import fold_norms
 from idm.io.weights import fill, read_weights
 
-WEIGHTS = Path(__file__).with_name("weights.safetensors")
+DETECTOR_WEIGHTS = Path(__file__).with_name("weights.safetensors")
 MIN_SCORE = 0.55
 
 _LEAST_SIDE = 24  # of the coarsest level: a face that fills it is still large enough
@@ -142,7 +142,7 @@ def _apart(landmarks: Float[np.ndarray, "n 5 2"], scores: Float[np.ndarray, " n"
 def load_builtin(device: str, max_side: int, min_score: float | None = None) -> BuiltinDetector:
     """The detector with the weights of the package."""
     network = FaceNet()
-    fill(network, read_weights(WEIGHTS), WEIGHTS)
+    fill(network, read_weights(DETECTOR_WEIGHTS), DETECTOR_WEIGHTS)
     fold_norms(network.eval().requires_grad_(False))
     network = network.to(memory_format=torch.channels_last).to(device)
     return BuiltinDetector(network, max_side, MIN_SCORE if min_score is None else min_score)
