@@ -80,7 +80,7 @@ def positive(logits: Tensor) -> Float[Tensor, ""]:
     return (logits > 0).float().mean()
 
 
-class Adversary:
+class FaceAdversary:
     """The discriminator of whole faces, trained with the logistic loss and lazy R1.
 
     Args:

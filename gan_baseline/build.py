@@ -7,7 +7,7 @@ from typing import assert_never
 import torch
 from accelerate import Accelerator
 
-from gan_baseline.adversary import Adam, Adversary, ComponentAdversary
+from gan_baseline.adversary import Adam, ComponentAdversary, FaceAdversary
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import AdversarialIteration, Weights
 from gan_baseline.prior import PriorIteration, load_prior
@@ -155,12 +155,12 @@ def build_embedding(config: GANConfig) -> Embedding | None:
         raise ConfigError(f"losses.identity_network: {error}") from None
 
 
-def build_adversary(config: GANConfig, accelerator: Accelerator) -> Adversary | None:
+def build_adversary(config: GANConfig, accelerator: Accelerator) -> FaceAdversary | None:
     """Build the discriminator of whole faces; None if the adversarial loss has weight 0."""
     net, train, losses = config.discriminator, config.train, config.losses
     if not losses.adversarial:
         return None
-    return Adversary(
+    return FaceAdversary(
         StyleGAN2Discriminator(config.data.image_size, net.channel_multiplier, net.narrow, net.stddev_group),
         accelerator,
         adam=build_adam(config, train.discriminator_learning_rate, train.discriminator_betas),

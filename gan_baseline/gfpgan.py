@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gan_baseline.stylegan2 import StyleGAN2Generator, upsample
-from idm.models.critics import SLOPE, SMALLEST, blur, widths
+from idm.models.critics import SLOPE, SMALLEST, binomial_blur, widths
 
 
 class ResBlock(nn.Module):
@@ -40,8 +40,8 @@ class ResBlock(nn.Module):
             case "down":
                 h, skip = self.conv2(F.avg_pool2d(h, 2)), self.skip(F.avg_pool2d(x, 2))
             case "smooth down":
-                h = F.conv2d(blur(h, padding=2), self.conv2.weight, self.conv2.bias, stride=2)
-                skip = self.skip(blur(x, padding=1, stride=2))
+                h = F.conv2d(binomial_blur(h, padding=2), self.conv2.weight, self.conv2.bias, stride=2)
+                skip = self.skip(binomial_blur(x, padding=1, stride=2))
             case "up":
                 h, skip = self.conv2(upsample(h)), upsample(self.skip(x))
             case _:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gan_baseline import losses
-from gan_baseline.adversary import Adam, Adversary, ComponentAdversary, Terms
+from gan_baseline.adversary import Adam, ComponentAdversary, FaceAdversary, Terms
 from gan_baseline.equalised import factors
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.restorer import MODEL, GFPGANRestorer
@@ -62,7 +62,7 @@ class AdversarialIteration:
         generator: GFPGAN,
         accelerator: Accelerator,
         *,
-        adversary: Adversary | None,
+        adversary: FaceAdversary | None,
         components: ComponentAdversary | None,
         features: FeatureMaps | None,
         embedding: Embedding | None,

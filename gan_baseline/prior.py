@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gan_baseline.adversary import Adam, Adversary
+from gan_baseline.adversary import Adam, FaceAdversary
 from gan_baseline.equalised import SLOW, factors, fold, is_equalised
 from gan_baseline.stylegan2 import StyleGAN2Generator, draw_noise
 from idm.data.pairs import Batch
@@ -60,7 +60,7 @@ class PriorIteration:
         generator: StyleGAN2Generator,
         accelerator: Accelerator,
         *,
-        adversary: Adversary,
+        adversary: FaceAdversary,
         adam: Adam,
         ema_decay: float,
         mixing: float,

@@ -26,7 +26,7 @@ from torch import Tensor
 from idm.data.sources import Face
 from idm.extrinsic.clean import Cleaning, CleanSettings
 from idm.extrinsic.gate import Gate
-from idm.extrinsic.manifest import finish, read_manifest
+from idm.extrinsic.manifest import read_manifest, write_manifest
 from idm.extrinsic.shards import cleaned_faces
 from idm.io.machine import keep_freed_memory, provenance
 
@@ -99,7 +99,7 @@ def measure(num_faces: int, num_processes: int, output: Path) -> dict[str, Any]:
         job().run(share, lambda number: None)
         seconds.append(time.perf_counter() - start)
     cleaned = time.perf_counter()
-    summary = finish(output, main.paths, main.metadata)
+    summary = write_manifest(output, main.paths, main.metadata)
     finished = time.perf_counter()
     claim_again = time.perf_counter()
     job().claim()  # as on a restart, which checks all shards byte by byte

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from idm.extrinsic.manifest import read_manifest, summarise
+from idm.extrinsic.manifest import read_manifest, summarise_entries
 from idm.io.atomic import write_json
 from idm.io.machine import provenance
 
@@ -27,7 +27,10 @@ def main() -> None:
     count = f"--num-images={arguments.num_images}"
     chain = ["sampler.name=ddim", "sampler.num_steps=1"]  # as configs/extrinsic64.yaml
     subprocess.run([*command, count, f"--output={again}", *chain], check=True)
-    summaries = {"first": summarise(read_manifest(rounds / "clean_0")), "second": summarise(read_manifest(again))}
+    summaries = {
+        "first": summarise_entries(read_manifest(rounds / "clean_0")),
+        "second": summarise_entries(read_manifest(again)),
+    }
     write_json(arguments.output / "fixed_point.json", {**summaries, **provenance()})
 
 

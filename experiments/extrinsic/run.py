@@ -32,7 +32,7 @@ from idm.evaluation.metrics import build_metric
 from idm.extrinsic.manifest import SUMMARY, read_manifest
 from idm.extrinsic.quality import measure
 from idm.extrinsic.shards import cleaned_faces
-from idm.faces.recognition import cosine, load_identity
+from idm.faces.recognition import cosine_similarity, load_identity
 from idm.io.atomic import write_json
 from idm.io.machine import inference_dtype, keep_freed_memory, provenance
 from idm.io.ranges import from_uint8
@@ -124,8 +124,8 @@ def measure_targets(clean: Path, spoiled: Path, originals: Path, result: Path, s
             group[f"mse_{column}"].append(float(np.mean((images[j].astype(np.float64) - images[1]) ** 2)))
         if kinds[x.key] != "none" or entry.accepted:
             embedded = network.embed(images, [x.landmarks] * 3)
-            group["identity_before"].append(float(cosine(embedded[:1], embedded[1:2])[0]))
-            group["identity_after"].append(float(cosine(embedded[2:], embedded[1:2])[0]))
+            group["identity_before"].append(float(cosine_similarity(embedded[:1], embedded[1:2])[0]))
+            group["identity_after"].append(float(cosine_similarity(embedded[2:], embedded[1:2])[0]))
         else:
             group["identity_before"].append(1.0)
             group["identity_after"].append(1.0)

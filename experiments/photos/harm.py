@@ -25,7 +25,7 @@ from idm.data.sources import FolderFaces, assets_folder
 from idm.degradation import PRESETS, degrade
 from idm.evaluation.metrics import psnr, ssim
 from idm.faces.detect import load_detector
-from idm.faces.recognition import cosine, load_identity
+from idm.faces.recognition import cosine_similarity, load_identity
 from idm.io.atomic import write_json
 from idm.io.machine import provenance
 from idm.io.photos import Photo
@@ -87,7 +87,7 @@ def measure(parts: PhotoRestorer, some: Iterator[Case], settings: PhotoSettings)
         original = from_uint8(case.original)
         pictures = [from_uint8(np.ascontiguousarray(x[case.square])) for x in (case.given, done.photo.pixels)]
         known, *others = parts.identity.embed([original, *pictures], [case.landmarks] * 3)
-        cosines = cosine(np.stack([known] * 2), np.stack(others))
+        cosines = cosine_similarity(np.stack([known] * 2), np.stack(others))
         for rows, picture, same in zip((before, after), pictures, cosines, strict=True):
             rows.append((psnr(picture, original), ssim(picture, original), float(same)))
     names = ("psnr", "ssim", "identity")

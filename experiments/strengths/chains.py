@@ -26,7 +26,7 @@ from idm.data.pairs import FrozenPairs, Pair
 from idm.data.sources import FolderFaces, Part, assets_folder
 from idm.diffusion.chain import Chain, SamplerName
 from idm.evaluation.metrics import build_metric, psnr, ssim
-from idm.faces.recognition import cosine, load_identity
+from idm.faces.recognition import cosine_similarity, load_identity
 from idm.io.atomic import write_json
 from idm.io.machine import best_device, inference_dtype, keep_freed_memory, provenance
 from idm.io.ranges import from_uint8
@@ -106,7 +106,7 @@ class Judge:
         self.originals = embed(self.network, [pair.hq for pair in pairs], pairs)
 
     def __call__(self, images: list[np.ndarray]) -> dict[str, float]:
-        scores = defaultdict(list, identity=cosine(embed(self.network, images, self.pairs), self.originals))
+        scores = defaultdict(list, identity=cosine_similarity(embed(self.network, images, self.pairs), self.originals))
         for image, pair in zip(images, self.pairs, strict=True):
             found, wanted = from_uint8(image), from_uint8(pair.hq)
             scores["psnr"].append(psnr(found, wanted))

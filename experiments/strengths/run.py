@@ -23,7 +23,7 @@ from idm.data.pairs import FrozenPairs, Pair
 from idm.data.sources import FolderFaces, Part, assets_folder
 from idm.degradation import PRESETS, Recipe
 from idm.evaluation.metrics import psnr, ssim
-from idm.faces.recognition import cosine, load_identity
+from idm.faces.recognition import cosine_similarity, load_identity
 from idm.io.atomic import write_json
 from idm.io.images import resize_image
 from idm.io.machine import best_device, inference_dtype, keep_freed_memory, provenance
@@ -86,7 +86,7 @@ def measure_strength(restorer, faces: Part, recipe: Recipe, rows: dict[str, dict
         keys += [pair.key for pair in batch]
         original = embed(network, [pair.hq for pair in batch], batch)
         for column, images in (("given", [pair.lq for pair in batch]), ("restored", restored)):
-            identities = cosine(embed(network, images, batch), original)
+            identities = cosine_similarity(embed(network, images, batch), original)
             for image, pair, identity in zip(images, batch, identities, strict=True):
                 scores[column]["psnr"].append(min(HIGHEST_PSNR, psnr(from_uint8(image), from_uint8(pair.hq))))
                 scores[column]["ssim"].append(ssim(from_uint8(image), from_uint8(pair.hq)))

@@ -56,7 +56,7 @@ def scores_by_face(
     return columns([row.degraded_scores for row in rows]), columns([row.restored_scores for row in rows])
 
 
-def judge(degraded: Columns, before: Columns, after: Columns) -> Verdict:
+def compare_scores(degraded: Columns, before: Columns, after: Columns) -> Verdict:
     """Compare the scores of the same faces, by metrics for which higher is better.
 
     Raises:

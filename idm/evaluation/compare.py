@@ -51,7 +51,7 @@ class Comparison:
     images: dict[str, np.ndarray]
 
 
-class Resized:
+class ResizedRestorer:
     """A :class:`~idm.restorers.protocol.Restorer` at another size than its own: it resizes faces before and after.
 
     Enlarging is bicubic, shrinking is bicubic with antialiasing.
@@ -100,7 +100,7 @@ def compare(
         share: (index, number) of this process, which restores its share of the batches.
     """
     size = pairs[0].hq.shape[0]
-    at_size = {label: r if r.image_size == size else Resized(r, size) for label, r in restorers.items()}
+    at_size = {label: r if r.image_size == size else ResizedRestorer(r, size) for label, r in restorers.items()}
     which, number = share
     for start in range(which * batch_size, len(pairs), number * batch_size):
         indices = range(start, min(start + batch_size, len(pairs)))

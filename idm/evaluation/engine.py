@@ -73,7 +73,7 @@ def score(image: np.ndarray, hq: np.ndarray, metrics: Mapping[str, PairMetric]) 
     return {name: metric(image01, hq01) for name, metric in metrics.items()}
 
 
-def summarise(scores: Sequence[tuple[Scores, Scores]]) -> dict[str, Any]:
+def summarise_scores(scores: Sequence[tuple[Scores, Scores]]) -> dict[str, Any]:
     """Means of (degraded, restored) scores and of their difference, with 95 % intervals.
 
     Returns:

@@ -17,13 +17,13 @@ _FEATURES = (
 
 def build_identity(networks: Networks) -> PairMetric:
     """Cosine similarity of the embeddings, in [-1, 1]."""
-    from idm.faces.recognition import cosine
+    from idm.faces.recognition import cosine_similarity
 
     faces = networks.faces
 
     def identity(restored: Image01, hq: Image01) -> float:
         check_images(restored, hq)
-        return float(cosine(faces(restored)[None], faces(hq)[None])[0])
+        return float(cosine_similarity(faces(restored)[None], faces(hq)[None])[0])
 
     return identity
 

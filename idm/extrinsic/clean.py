@@ -37,7 +37,7 @@ from idm.extrinsic.shards import (
     shard_path,
     write_shard,
 )
-from idm.faces.recognition import IdentityNet, cosine
+from idm.faces.recognition import IdentityNet, cosine_similarity
 from idm.faces.template import ffhq_landmarks
 from idm.io.atomic import CheckpointError, read_json, write_json
 from idm.io.find import as_text
@@ -212,7 +212,7 @@ class Cleaning:
             else:
                 again = self._embed(images, batch)
                 assert again is not None
-                identities = [round(float(value), 4) for value in cosine(embedded, again)]
+                identities = [round(float(value), 4) for value in cosine_similarity(embedded, again)]
             samples.append(list(zip(seeds, images, identities, strict=True)))
         for i, (index, face) in enumerate(batch):
             candidates = [self._candidate(index, face, before[i], *drawn[i]) for drawn in samples]

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from tqdm import tqdm
 
 from idm.extrinsic.clean import Cleaning
-from idm.extrinsic.manifest import SUMMARY, finish
+from idm.extrinsic.manifest import SUMMARY, write_manifest
 from idm.extrinsic.shards import is_finished
 from idm.io.atomic import CheckpointError, read_json
 
@@ -43,7 +43,7 @@ def run_job(job: Cleaning, state: Processes) -> dict[str, Any]:
     """Make this process's share of the missing shards; return the summary of the whole job once it is finished.
 
     Raises:
-        CleanError: see :class:`~idm.extrinsic.clean.Cleaning` and :func:`~idm.extrinsic.manifest.finish`.
+        CleanError: see :class:`~idm.extrinsic.clean.Cleaning` and :func:`~idm.extrinsic.manifest.write_manifest`.
     """
     summary = job.output / SUMMARY
     if state.is_main_process:
@@ -54,7 +54,7 @@ def run_job(job: Cleaning, state: Processes) -> dict[str, Any]:
     todo = job.todo()
     state.wait_for_everyone()  # all have seen the same shards
     mine = todo[state.process_index :: state.num_processes]
-    with Progress(job, todo, mine, shown=state.is_main_process) as progress:
+    with ProgressBar(job, todo, mine, shown=state.is_main_process) as progress:
         job.run(mine, progress.add)
         # The others may take longer than a barrier waits, so everybody watches the folder.
         while not all(is_finished(job.paths[number]) for number in todo):
@@ -62,7 +62,7 @@ def run_job(job: Cleaning, state: Processes) -> dict[str, Any]:
             time.sleep(POLL_SECONDS)
         progress.add(0)
     if state.is_main_process and not summary.exists():
-        finish(job.output, job.paths, job.metadata)
+        write_manifest(job.output, job.paths, job.metadata)
     state.wait_for_everyone()
     return read_json(summary)
 
@@ -74,7 +74,7 @@ def _is_whole(summary: Path) -> bool:
         return False
 
 
-class Progress:
+class ProgressBar:
     """A progress bar over the whole job: this process's faces one by one, other processes' by finished shards."""
 
     def __init__(self, job: Cleaning, todo: list[int], mine: list[int], shown: bool) -> None:
@@ -91,7 +91,7 @@ class Progress:
         )
         self.start = self.bar.n
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ProgressBar":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -17,7 +17,7 @@ from idm.io.find import as_text
 MANIFEST, SUMMARY, CARD = "manifest.jsonl", "summary.json", "README.md"
 
 
-def finish(output: Path, shards: Sequence[Path], metadata: dict[str, Any]) -> dict[str, Any]:
+def write_manifest(output: Path, shards: Sequence[Path], metadata: dict[str, Any]) -> dict[str, Any]:
     """Assemble the manifest of all shards, write its summary and the data-set card; returns the summary.
 
     Every line of the manifest also names the model that drew x*, by hash, with its sampler.
@@ -30,7 +30,7 @@ def finish(output: Path, shards: Sequence[Path], metadata: dict[str, Any]) -> di
         raise CleanError(f"{output}: the shards do not hold every face exactly once; delete the folder and clean again")
     lines = (json.dumps({**asdict(entry), "model": metadata["model"]}, ensure_ascii=False) for entry in entries)
     write_text(output / MANIFEST, "".join(f"{line}\n" for line in lines))
-    summary = summarise(entries)
+    summary = summarise_entries(entries)
     write_text(output / CARD, as_text(card(summary, metadata)))
     write_json(output / SUMMARY, summary)  # last: where it is, the job is finished
     return summary
@@ -60,7 +60,7 @@ def _read_row(path: Path, number: int, line: bytes) -> Entry:
         ) from error
 
 
-def summarise(entries: Sequence[Entry]) -> dict[str, Any]:
+def summarise_entries(entries: Sequence[Entry]) -> dict[str, Any]:
     """Counts, and how far the pool has moved: a face that stayed has identity 1 and moved no colour.
 
     Returns:

@@ -25,7 +25,7 @@ def write_report(output: Path, pictures: Pictures, num_shown: int = 12, seed: in
     folder = output / "report"
     folder.mkdir(exist_ok=True)
     sections = []
-    for title, entries in choose(read_manifest(output), num_shown, seed).items():
+    for title, entries in choose_examples(read_manifest(output), num_shown, seed).items():
         if not entries:
             continue
         name = title.replace(" ", "_") + ".png"
@@ -36,7 +36,7 @@ def write_report(output: Path, pictures: Pictures, num_shown: int = 12, seed: in
     return page
 
 
-def choose(entries: Sequence[Entry], num_shown: int, seed: int) -> dict[str, list[Entry]]:
+def choose_examples(entries: Sequence[Entry], num_shown: int, seed: int) -> dict[str, list[Entry]]:
     """Which faces a report shows: replaced ones farthest from their originals, rejected ones, and any."""
     read = [entry for entry in entries if entry.seed is not None]
     changed = sorted((e for e in read if e.accepted and e.psnr is not None), key=lambda e: (e.psnr, e.index))

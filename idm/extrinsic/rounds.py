@@ -20,7 +20,8 @@ class Stages:
     """The two stages of a round; a finished stage returns at once.
 
     Attributes:
-        train: trains round k; returns the metrics of its last validation, see :func:`idm.evaluation.engine.summarise`.
+        train: trains round k; returns the metrics of its last validation, see
+            :func:`idm.evaluation.engine.summarise_scores`.
         clean: cleans the originals with the model of round k; returns the job's summary.
     """
 

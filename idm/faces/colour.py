@@ -65,7 +65,7 @@ def keep_chroma(restored: Crop, given: Crop) -> Crop:
     return (given + ((restored - given) @ _LUMA)[..., None]).clip(0, 1)
 
 
-def to_grey(picture: Integer[np.ndarray, "h w 3"]) -> None:
+def make_grey(picture: Integer[np.ndarray, "h w 3"]) -> None:
     """Replace each pixel of a uint8 or uint16 picture by its lightness, in place; grey pixels keep their levels."""
     for top in range(0, len(picture), 256):  # in parts, for the sake of memory
         part = picture[top : top + 256]

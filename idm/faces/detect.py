@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Float64, Integer
 
 from idm.faces.align import to_unit
-from idm.faces.geometry import implausibility
+from idm.faces.geometry import why_implausible
 from idm.io.errors import InvalidInput, MissingPackage
 from idm.io.weights import find_weights
 
@@ -200,7 +200,7 @@ def choose_faces(
     Raises:
         ValueError: a number that no face has.
     """
-    large = [n for n, face in enumerate(faces) if face.size >= min_size and not implausibility(face.landmarks)]
+    large = [n for n, face in enumerate(faces) if face.size >= min_size and not why_implausible(face.landmarks)]
     if which == "all":
         return large
     if which == "largest":

@@ -26,7 +26,7 @@ ARCFACE_WEIGHTS = "arcface_resnet18.pth"
 Images = Float[Tensor, "b 3 s s"]
 Landmarks = Float[Tensor, "b 5 2"]
 Maps = Sequence[Float[Tensor, "b _ _ _"]]
-Network = TypeVar("Network", bound=nn.Module)
+FrozenNetwork = TypeVar("FrozenNetwork", bound=nn.Module)
 
 
 # -------------------------------------------------------------------------------------------------- VGG-19
@@ -209,7 +209,7 @@ def load_arcface(weights: Path | None = None) -> ArcFace:
     return _frozen(ArcFace(), found, path)
 
 
-def _frozen(network: Network, weights: dict[str, Tensor], path: Path) -> Network:
+def _frozen(network: FrozenNetwork, weights: dict[str, Tensor], path: Path) -> FrozenNetwork:
     fill(network, weights, path)
     return network.eval().requires_grad_(False)
 

@@ -9,14 +9,14 @@ from idm.faces.align import apply_matrix
 from idm.faces.template import ffhq_landmarks, umeyama
 
 # Of 130 upright faces the landmarks lie within .12 eye distances of the template, and in profile within about .25.
-MAX_UNLIKENESS = 0.3
+MAX_TEMPLATE_DISTANCE = 0.3
 
 _EYES, _NOSE, _MOUTH = [0, 1], [2], [3, 4]
 _TEMPLATE = ffhq_landmarks(512)
 _EYE_DISTANCE = float(np.linalg.norm(_TEMPLATE[1] - _TEMPLATE[0]))
 
 
-def unlikeness(landmarks: Float[np.ndarray, "5 2"]) -> float:
+def template_distance(landmarks: Float[np.ndarray, "5 2"]) -> float:
     """Root mean square distance of landmarks from the FFHQ template, when fitted to it by the best similarity, in eye
     distances of the template. Infinite if no similarity fits."""
     try:
@@ -26,7 +26,7 @@ def unlikeness(landmarks: Float[np.ndarray, "5 2"]) -> float:
     return float(np.sqrt(np.square(fitted - _TEMPLATE).sum(axis=1).mean())) / _EYE_DISTANCE
 
 
-def tilt_of(landmarks: Float[np.ndarray, "5 2"]) -> float:
+def roll_angle(landmarks: Float[np.ndarray, "5 2"]) -> float:
     """The clockwise rotation of a face from upright in degrees, in (-180, 180]; 180 if its landmarks do not tell."""
     try:
         to_template = umeyama(landmarks, _TEMPLATE)
@@ -35,13 +35,13 @@ def tilt_of(landmarks: Float[np.ndarray, "5 2"]) -> float:
     return -math.degrees(math.atan2(to_template[1, 0], to_template[0, 0]))
 
 
-def implausibility(landmarks: Float[np.ndarray, "5 2"]) -> str:
+def why_implausible(landmarks: Float[np.ndarray, "5 2"]) -> str:
     """Why landmarks cannot be those of a face to align; empty if they can."""
-    unlike = unlikeness(landmarks)
-    if not math.isfinite(unlike):
+    distance = template_distance(landmarks)
+    if not math.isfinite(distance):
         return "its landmarks coincide or are mirrored"
-    if unlike > MAX_UNLIKENESS:
-        return f"its landmarks lie {unlike:.2f} eye distances from a face's, more than {MAX_UNLIKENESS}"
+    if distance > MAX_TEMPLATE_DISTANCE:
+        return f"its landmarks lie {distance:.2f} eye distances from a face's, more than {MAX_TEMPLATE_DISTANCE}"
     eyes, nose, mouth = (
         apply_matrix(umeyama(landmarks, _TEMPLATE), landmarks)[i, 1].mean() for i in (_EYES, _NOSE, _MOUTH)
     )

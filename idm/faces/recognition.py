@@ -119,7 +119,7 @@ def load_identity(
     return IdentityNet(network, device, mirrored=mirrored, dtype=dtype)
 
 
-def cosine(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
+def cosine_similarity(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
     """Cosine of the angle between corresponding rows, in [-1, 1]; near 1 for the same person.
 
     Raises:

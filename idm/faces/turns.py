@@ -9,13 +9,13 @@ from jaxtyping import Float, Integer
 
 from idm.faces.align import apply_matrix
 from idm.faces.detect import DetectedFace, Detector
-from idm.faces.geometry import tilt_of, unlikeness
+from idm.faces.geometry import roll_angle, template_distance
 
 Turn = Literal["auto", 0, 90, 180, 270]
 
 # A face that is found the right way up: on 44 degraded and tilted faces scores were above .99, landmarks within
 # .11 eye distances of the template and tilted by at most 21 degrees; turned, one of the three nearly always fails.
-_SURE_SCORE, _SURE_UNLIKENESS, _SURE_TILT = 0.985, 0.2, 45.0
+_SURE_SCORE, _SURE_DISTANCE, _SURE_ROLL = 0.985, 0.2, 45.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +56,9 @@ def _search(detector: Detector, pixels: Integer[np.ndarray, "h w 3"], turn: int)
 
 
 def _to_find(face: DetectedFace, turn: int, size: tuple[int, int]) -> _Find:
-    unlike, tilt = unlikeness(face.landmarks), abs(tilt_of(face.landmarks))
-    is_sure = face.score >= _SURE_SCORE and unlike <= _SURE_UNLIKENESS and tilt <= _SURE_TILT
-    rank = face.score - 0.1 * min(unlike, 10.0) - 0.2 * tilt / 90
+    distance, roll = template_distance(face.landmarks), abs(roll_angle(face.landmarks))
+    is_sure = face.score >= _SURE_SCORE and distance <= _SURE_DISTANCE and roll <= _SURE_ROLL
+    rank = face.score - 0.1 * min(distance, 10.0) - 0.2 * roll / 90
     return _Find(_turned_back(face, turn, size), turn, rank, is_sure)
 
 

@@ -10,7 +10,7 @@ from idm.io.images import READ_SUFFIXES, ImageError, image_error
 
 
 @dataclass
-class Found:
+class FoundFiles:
     """The files below a folder, at any depth. Hidden files and folders are left out.
 
     Attributes:
@@ -27,9 +27,9 @@ class Found:
     unusable: dict[Path, ImageError] = field(default_factory=dict)
 
 
-def look_below(folder: Path, suffixes: Sequence[str] = READ_SUFFIXES) -> Found:
+def list_files(folder: Path, suffixes: Sequence[str] = READ_SUFFIXES) -> FoundFiles:
     """The files below a folder. An unreadable part does not affect the others."""
-    found = Found()
+    found = FoundFiles()
 
     def note(error: OSError) -> None:
         path = Path(error.filename)
@@ -54,7 +54,7 @@ def look_below(folder: Path, suffixes: Sequence[str] = READ_SUFFIXES) -> Found:
 def find_images(inputs: Sequence[Path], suffixes: Sequence[str] = READ_SUFFIXES) -> list[Path]:
     """All image files that ``inputs`` name, in an order that does not depend on the file system.
 
-    A file named explicitly is taken whatever its suffix. Of a folder, the ``files`` of :func:`look_below` are taken;
+    A file named explicitly is taken whatever its suffix. Of a folder, the ``files`` of :func:`list_files` are taken;
     unusable ones are skipped. A file found twice is listed once.
 
     Raises:
@@ -64,7 +64,7 @@ def find_images(inputs: Sequence[Path], suffixes: Sequence[str] = READ_SUFFIXES)
     for path in inputs:
         files = [path]
         if path.is_dir():
-            below = look_below(path, suffixes)
+            below = list_files(path, suffixes)
             for error in below.unlistable.values():
                 raise error
             files = below.files

@@ -36,7 +36,7 @@ def unfinished(folder: Path, step: int) -> Path:
     return folder / f".unfinished-{PREFIX}{step:08d}"
 
 
-def finish(folder: Path, step: int) -> Path:
+def finish_checkpoint(folder: Path, step: int) -> Path:
     """Make a fully written checkpoint appear under its name, with the hashes of its files, in one rename.
 
     Raises:

@@ -73,9 +73,9 @@ class EqualisedConv2d(nn.Module):
         if not self.downsample:
             h = F.conv2d(x, weight, bias, padding=kernel_size // 2)
         elif kernel_size == 1:
-            h = F.conv2d(blur(x, padding=1, stride=2), weight, bias)
+            h = F.conv2d(binomial_blur(x, padding=1, stride=2), weight, bias)
         else:
-            h = F.conv2d(blur(x, padding=2), weight, bias, stride=2)
+            h = F.conv2d(binomial_blur(x, padding=2), weight, bias, stride=2)
         return F.leaky_relu(h, SLOPE) if self.activate else h
 
 
@@ -195,7 +195,7 @@ class PatchCritic(nn.Module):
         return self.final_conv(h)
 
 
-def blur(x: Float[Tensor, "b c h w"], padding: int, stride: int = 1) -> Float[Tensor, "b c h2 w2"]:
+def binomial_blur(x: Float[Tensor, "b c h w"], padding: int, stride: int = 1) -> Float[Tensor, "b c h2 w2"]:
     """Convolve every channel with [1, 3, 3, 1] x [1, 3, 3, 1] / 64, with zeros around the image."""
     taps = torch.tensor(BLUR, dtype=x.dtype, device=x.device) / sum(BLUR)
     channels = x.shape[1]

@@ -62,7 +62,7 @@ class Refinement(nn.Module):
         if self.blurring is None:
             return self.conv_out(h)
         x_d = images[:, : self.image_channels]
-        return self.conv_out(h) + self.blurring(h) * (blur(x_d) - x_d)
+        return self.conv_out(h) + self.blurring(h) * (wide_blur(x_d) - x_d)
 
 
 class HalfResolution(nn.Module):
@@ -100,7 +100,7 @@ def enlarge(x: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c h2 w
     return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False).to(x.dtype)
 
 
-def blur(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+def wide_blur(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """Convolve with [1, 2, 4, 6, 6, 6, 4, 2, 1] / 32 along both axes, numbers that bfloat16 has; nearest pixels around.
 
     The standard deviation of the kernel is 1.9 pixels.

@@ -141,7 +141,7 @@ def read_architecture(folder: Path) -> Architecture:
         raise ModelError(f"{path}: is damaged: {error}") from error
 
 
-def read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
+def read_denoiser_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
     """The weights in a denoiser's folder, in float32, and the sha256 of their file.
 
     Raises:
@@ -167,7 +167,7 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def _read_denoiser(folder: Path) -> tuple[Network, str]:
-    weights, sha256 = read_weights(folder)
+    weights, sha256 = read_denoiser_weights(folder)
     with torch.device("meta"):  # no random numbers are drawn for what the file replaces
         denoiser = read_architecture(folder).build()
     if found := difference(denoiser, weights):

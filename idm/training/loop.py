@@ -226,7 +226,7 @@ class Run:
         run_folder.write_draft(self.checkpoints, self.step, self._write)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            run_folder.finish(self.checkpoints, self.step)
+            run_folder.finish_checkpoint(self.checkpoints, self.step)
         self.accelerator.wait_for_everyone()
 
     def _write(self, draft: Path) -> None:

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from idm.data.pairs import FrozenPairs
-from idm.evaluation.engine import Row, Scores, evaluate, summarise
+from idm.evaluation.engine import Row, Scores, evaluate, summarise_scores
 from idm.evaluation.metric import PairMetric, SetMetric
 from idm.evaluation.metrics import METRICS
 from idm.io import run_folder
@@ -62,7 +62,7 @@ class Validation:
         rows = evaluate(restorer, self.pairs, self.metrics, indices=mine, batch_size=16, seed=self.seed)
         judged = [self._score(row, shown=row.pair.position < num_shown) for row in rows]
         judged = sorted(gather_object(judged), key=lambda each: each.position)
-        summary = summarise([(each.degraded_scores, each.restored_scores) for each in judged])
+        summary = summarise_scores([(each.degraded_scores, each.restored_scores) for each in judged])
         described = {name: [each.described[name] for each in judged] for name in self.set_metrics}
         sets = {name: compare_sets(metric, described[name]) for name, metric in self.set_metrics.items()}
         return judged, summary | sets
@@ -87,8 +87,11 @@ class Validation:
 
 
 def compare_sets(metric: SetMetric, described: list[tuple[Any, Any, Any]]) -> dict[str, Any]:
-    """Columns as those of :func:`idm.evaluation.engine.summarise`, without intervals, of (degraded, restored, original)
-    faces as the metric describes them."""
+    """Return columns as :func:`idm.evaluation.engine.summarise_scores` does, without intervals.
+
+    Args:
+        described: (degraded, restored, original) faces as the metric describes them.
+    """
     degraded, restored, originals = map(list, zip(*described, strict=True))
     before, after = metric.compare(degraded, originals), metric.compare(restored, originals)
     columns = {"degraded": before, "restored": after, "gain": after - before}

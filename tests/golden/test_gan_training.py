@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from torch.nn import functional as F
 
-from gan_baseline.adversary import Adam, Adversary, ComponentAdversary
+from gan_baseline.adversary import Adam, ComponentAdversary, FaceAdversary
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import AdversarialIteration, Weights
 from idm.data.pairs import Batch
@@ -60,7 +60,7 @@ def first_losses() -> dict[str, list[float]]:
     learner = AdversarialIteration(
         from_a_formula(GFPGAN(SIZE, num_style_feat=16, channel_multiplier=1, num_mlp=2, narrow=1 / 32)),
         accelerator,
-        adversary=Adversary(
+        adversary=FaceAdversary(
             from_a_formula(StyleGAN2Discriminator(SIZE, 1, 1 / 64)),
             accelerator,
             adam=Adam(2e-3, (0.0, 0.99)),

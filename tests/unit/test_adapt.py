@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 from scipy import stats
 
 from idm.apps.cli import main as cli
-from idm.apps.photo.album import AlbumFace, aligned_faces, photo_faces
+from idm.apps.photo.album import AlbumFace, detect_and_align, read_aligned
 from idm.apps.photo.collect import TooFewFaces, collect
 from idm.config.assembly import adapt as assembly
 from idm.data.synthetic import synthetic_face
 from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import cosine
-from idm.evaluation.before_after import judge, student_interval
+from idm.evaluation.before_after import compare_scores, student_interval
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
 from idm.io.images import write_image
@@ -92,11 +92,11 @@ def test_the_faces_of_photographs_are_aligned_and_unreadable_ones_cost_no_other(
     write_image(tmp_path / "a.png", picture)
     (tmp_path / "b.png").write_bytes(b"no picture")
     unreadable: dict[Path, str] = {}
-    ((found,),) = photo_faces([tmp_path / "a.png", tmp_path / "b.png"], Told(), 64, 0.0, unreadable)
+    ((found,),) = detect_and_align([tmp_path / "a.png", tmp_path / "b.png"], Told(), 64, 0.0, unreadable)
     assert found.side == pytest.approx(64)
     np.testing.assert_allclose(found.image * 255, picture[10:74, 30:94], atol=1)
     assert list(unreadable) == [tmp_path / "b.png"]
-    assert list(aligned_faces([tmp_path / "a.png"], 64, unreadable)) == []
+    assert list(read_aligned([tmp_path / "a.png"], 64, unreadable)) == []
     assert "an aligned face is square" in unreadable[tmp_path / "a.png"]
 
 
@@ -123,7 +123,7 @@ def test_the_interval_is_that_of_students_paired_test() -> None:
 def test_it_helped_if_something_is_surely_better_and_nothing_surely_worse(psnr, ssim, helped) -> None:
     before = {"psnr": [20.0, 21.0, 25.0], "ssim": [0.5, 0.6, 0.7]}
     after = {name: np.add(before[name], change).tolist() for name, change in (("psnr", psnr), ("ssim", ssim))}
-    verdict = judge(before, before, after)
+    verdict = compare_scores(before, before, after)
     assert verdict.helped is helped
     assert verdict.metrics["psnr"]["difference"] == pytest.approx(np.mean(psnr))
 

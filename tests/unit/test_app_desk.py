@@ -18,7 +18,7 @@ pytest.importorskip("gradio")
 import gradio as gr
 from gradio.context import LocalContext
 
-from idm.apps.web.batch import Batch
+from idm.apps.web.batch import BatchHandlers
 from idm.apps.web.desk import MAX_VARIANTS, Desks
 from idm.apps.web.handlers import AS_GIVEN, NO_LIMIT, SETTINGS, Handlers
 from idm.apps.web.session import PageService
@@ -273,7 +273,7 @@ def test_several_photographs_come_back_in_a_zip_and_one_that_is_none_does_not_st
     (tmp_path / "notes.png").write_text("no picture")
     Image.new("RGB", (FACE, FACE)).save(tmp_path / "none.png")
     files = [*photos, tmp_path / "c.jpg", tmp_path / "notes.png", tmp_path / "none.png"]
-    summary, download = Batch(work).restore([str(file) for file in files], ME, gr.Progress(), *settings(seed=3))
+    summary, download = BatchHandlers(work).restore([str(file) for file in files], ME, gr.Progress(), *settings(seed=3))
     with zipfile.ZipFile(changes_of(download)["value"]) as archive:
         assert archive.testzip() is None
         assert sorted(archive.namelist()) == ["a (2).png", "a.png", "c.jpg", "none.png", "status.json"]
@@ -307,7 +307,7 @@ def test_a_cancelled_batch_stops_at_once_and_leaves_nothing(work: Work, tmp_path
     painter = work.page_service.restorers["paints"] = CancelsItself()
     files = [str(photo_at(tmp_path / f"{n}.png", n, n + 1)) for n in range(3)]
     with pytest.raises(gr.Error, match="cancelled"):
-        Batch(work).restore(files, ME, gr.Progress(), *settings())
+        BatchHandlers(work).restore(files, ME, gr.Progress(), *settings())
     assert painter.num_faces == 1
     assert list(work.results.iterdir()) == []
 
@@ -320,4 +320,4 @@ def test_a_message_has_all_its_characters(handlers: Handlers, tmp_path: Path) ->
 
 def test_a_batch_of_nothing_is_refused(work: Work) -> None:
     with pytest.raises(gr.Error, match="choose photographs first"):
-        Batch(work).restore(None, ME, gr.Progress(), *settings())
+        BatchHandlers(work).restore(None, ME, gr.Progress(), *settings())

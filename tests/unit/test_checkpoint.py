@@ -12,7 +12,7 @@ from idm.io import atomic, run_folder
 
 def write(folder: Path, step: int, text: str = "weights") -> Path:
     run_folder.write_draft(folder, step, lambda draft: fill(draft, text))
-    return run_folder.finish(folder, step)
+    return run_folder.finish_checkpoint(folder, step)
 
 
 def fill(draft: Path, text: str = "weights") -> None:
@@ -44,7 +44,7 @@ def test_a_draft_is_not_listed(tmp_path):
     write(tmp_path, 10)
     run_folder.write_draft(tmp_path, 20, fill)
     assert run_folder.list_checkpoints(tmp_path) == [tmp_path / "step_00000010"]
-    run_folder.finish(tmp_path, 20)
+    run_folder.finish_checkpoint(tmp_path, 20)
     assert run_folder.list_checkpoints(tmp_path) == [tmp_path / "step_00000010", tmp_path / "step_00000020"]
 
 
@@ -108,7 +108,7 @@ def test_a_disk_that_is_full_only_when_synced_is_a_checkpoint_error(tmp_path, mo
     run_folder.write_draft(tmp_path, 20, fill)
     monkeypatch.setattr(atomic.os, "fsync", no_space)
     with pytest.raises(atomic.CheckpointError, match="No space left"):
-        run_folder.finish(tmp_path, 20)
+        run_folder.finish_checkpoint(tmp_path, 20)
 
 
 # Damage

@@ -24,7 +24,7 @@ from idm.data.sources import FolderFaces, HuggingFaceFaces, StreamedFaces, Synth
 from idm.extrinsic.clean import Cleaning, CleanSettings, _ahead, face_seed, pixel_hash
 from idm.extrinsic.gate import Gate
 from idm.extrinsic.job import run_job
-from idm.extrinsic.manifest import finish, read_manifest
+from idm.extrinsic.manifest import read_manifest, write_manifest
 from idm.extrinsic.shards import CleanError, cleaned_faces
 from idm.faces.mobilefacenet import MobileFaceNet
 from idm.faces.recognition import IdentityNet
@@ -353,7 +353,7 @@ def test_two_processes_equal_one(tmp_path: Path, finished: dict[str, bytes]) -> 
     todo = both[0].todo()
     for rank in (1, 0):
         both[rank].run(todo[rank::2], lambda num_faces: None)
-    finish(output, both[0].paths, both[0].metadata)
+    write_manifest(output, both[0].paths, both[0].metadata)
     assert content(output) == finished
 
 
@@ -411,7 +411,7 @@ def test_a_manifest_that_lacks_a_face_is_never_written(tmp_path: Path) -> None:
     made.claim()
     made.run([0, 1, 3], lambda num_faces: None)
     with pytest.raises(CleanError, match="exactly once"):
-        finish(tmp_path, [made.paths[n] for n in (0, 1, 3)], made.metadata)
+        write_manifest(tmp_path, [made.paths[n] for n in (0, 1, 3)], made.metadata)
     assert not (tmp_path / "manifest.jsonl").exists()
 
 

@@ -11,7 +11,7 @@ from idm.data.sources import SyntheticFaces
 from idm.degradation import GFPGAN
 from idm.degradation.operations import Interpolation
 from idm.degradation.steps import Resize
-from idm.evaluation.compare import SEEDS_APART, Resized, breakdown, compare, differences, diversity, table_rows
+from idm.evaluation.compare import SEEDS_APART, ResizedRestorer, breakdown, compare, differences, diversity, table_rows
 from idm.evaluation.engine import evaluate
 from idm.evaluation.kept import KeptFaces
 from idm.evaluation.metrics import psnr, ssim
@@ -76,7 +76,7 @@ def test_resizing_there_and_back_keeps_a_smooth_face():
             return lq
 
     inner = (..., slice(4, -4), slice(4, -4))
-    torch.testing.assert_close(Resized(Same(), 32).restore(ramp, [0])[inner], ramp[inner], atol=2e-3, rtol=0)
+    torch.testing.assert_close(ResizedRestorer(Same(), 32).restore(ramp, [0])[inner], ramp[inner], atol=2e-3, rtol=0)
 
 
 def test_rows_hold_means_over_all_faces_and_what_is_known_of_each_restorer():

@@ -14,7 +14,7 @@ from idm.models.critics import (
     FacialComponentDiscriminator,
     PatchCritic,
     StyleGAN2Discriminator,
-    blur,
+    binomial_blur,
     minibatch_stddev,
     widths,
 )
@@ -52,7 +52,7 @@ def test_the_blur_is_the_outer_product_of_1_3_3_1():
     x = randn(2, 3, 7, 8)
     kernel = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
     expected = np.stack([[convolve2d(c, kernel) for c in image] for image in x.numpy()])  # full: zeros around
-    torch.testing.assert_close(blur(x, padding=3), torch.from_numpy(expected).float())
+    torch.testing.assert_close(binomial_blur(x, padding=3), torch.from_numpy(expected).float())
 
 
 @pytest.mark.parametrize(("kernel_size", "cut"), [(1, 2), (3, 1)])
@@ -61,7 +61,7 @@ def test_a_halving_convolution_is_a_blur_a_convolution_and_every_second_pixel(ke
     layer = EqualisedConv2d(3, 4, kernel_size, downsample=True)
     layer.bias.data = randn(4)
     x = randn(2, 3, 8, 8)
-    blurred = blur(x, padding=3)[..., cut:-cut, cut:-cut]
+    blurred = binomial_blur(x, padding=3)[..., cut:-cut, cut:-cut]
     h = F.conv2d(blurred, layer.weight)[..., ::2, ::2] / sqrt(3 * kernel_size**2) + layer.bias[:, None, None]
     torch.testing.assert_close(layer(x), sqrt(2) * F.leaky_relu(h, 0.2))
 

@@ -9,7 +9,7 @@ from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor
 from torch.nn import functional as F
 
-from gan_baseline.adversary import Adversary, positive
+from gan_baseline.adversary import FaceAdversary, positive
 from gan_baseline.build import build_adversary
 from gan_baseline.schema import GANConfig
 from idm.config.load import load_config
@@ -38,7 +38,7 @@ def adversary():
     GradientState._reset_state()
 
 
-def train(adversary: Adversary, sharp: Tensor, blurred: Tensor) -> None:
+def train(adversary: FaceAdversary, sharp: Tensor, blurred: Tensor) -> None:
     rng = torch.Generator().manual_seed(1)
     for step in range(NUM_STEPS):
         chosen = torch.randint(TRAINED_ON, (BATCH,), generator=rng)

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from torch.nn import functional as F
 
-from gan_baseline.adversary import Adam, Adversary, ComponentAdversary
+from gan_baseline.adversary import Adam, ComponentAdversary, FaceAdversary
 from gan_baseline.build import begin_from
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import AdversarialIteration, Weights
@@ -75,7 +75,7 @@ def learner():
         torch.manual_seed(2)
         critic = StyleGAN2Discriminator(SIZE, 1, 1 / 64, stddev_group)
         critics = ComponentDiscriminators()
-        adversary = Adversary(critic, accelerator, adam=CRITIC_ADAM, gamma=r1, r1_every=2)
+        adversary = FaceAdversary(critic, accelerator, adam=CRITIC_ADAM, gamma=r1, r1_every=2)
         components = ComponentAdversary(
             critics,
             accelerator,
@@ -335,7 +335,7 @@ def test_r1_is_computed_in_float32_also_in_mixed_precision():
     torch.manual_seed(2)
     critic = StyleGAN2Discriminator(SIZE, 1, 1 / 64)
     exact = copy.deepcopy(critic)
-    adversary = Adversary(critic, accelerator, adam=CRITIC_ADAM, gamma=1.0, r1_every=1)
+    adversary = FaceAdversary(critic, accelerator, adam=CRITIC_ADAM, gamma=1.0, r1_every=1)
     real = torch.rand(4, 3, SIZE, SIZE)
     x = real.clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(exact(x).sum(), x)
@@ -566,7 +566,7 @@ def prior_learner():
         accelerator = Accelerator(cpu=True, mixed_precision="no")
         torch.manual_seed(4)
         generator = StyleGAN2Generator(SIZE, 8, 1, 2, 1 / 64)
-        adversary = Adversary(
+        adversary = FaceAdversary(
             StyleGAN2Discriminator(SIZE, 1, 1 / 64), accelerator, adam=CRITIC_ADAM, gamma=10.0, r1_every=2
         )
         return PriorIteration(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from idm.apps.photo.face import Past
+from idm.apps.photo.face import FaceHistory
 from idm.apps.photo.harm import DETAIL_ERROR, LEAST_ERROR, change_share, judge
 from idm.apps.photo.restorer import PhotoRestorer, RestoredPhoto
 from idm.apps.photo.settings import PhotoSettings
@@ -137,7 +137,7 @@ def test_noise_that_a_restorer_removes_speaks_for_its_change() -> None:
 
 
 def test_in_a_clip_the_share_is_the_mean_so_far() -> None:
-    past = Past()
+    past = FaceHistory()
     assert [past.add_share(share) for share in (1.0, 0.0, 0.5)] == [1.0, 0.5, 0.5]
 
 

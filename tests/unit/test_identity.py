@@ -11,7 +11,7 @@ from idm.faces.recognition import (
     IDENTITY_LANDMARKS,
     IdentityNet,
     align_for_identity,
-    cosine,
+    cosine_similarity,
     load_identity,
 )
 from idm.faces.template import ffhq_landmarks, umeyama
@@ -152,9 +152,9 @@ def test_embeddings_do_not_depend_on_the_batch(random_network: MobileFaceNet) ->
 def test_cosine_is_the_angle_of_rows() -> None:
     a = np.array([[1.0, 0], [1, 0], [2, 0], [3, 4]])
     b = np.array([[5.0, 0], [0, 1], [-3, 0], [4, 3]])
-    np.testing.assert_allclose(cosine(a, b), [1, 0, -1, 0.96])
+    np.testing.assert_allclose(cosine_similarity(a, b), [1, 0, -1, 0.96])
     with pytest.raises(ValueError, match="other than zero"):
-        cosine(np.zeros((1, 2)), np.ones((1, 2)))
+        cosine_similarity(np.zeros((1, 2)), np.ones((1, 2)))
 
 
 # --- weights
@@ -220,7 +220,7 @@ def test_embeddings_in_bfloat16_are_nearly_those_in_float32(tmp_path: Path, rand
     )
     assert narrow.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(narrow, axis=1), 1, atol=1e-6)
-    assert cosine(wide, narrow).min() > 0.99
+    assert cosine_similarity(wide, narrow).min() > 0.99
 
 
 def test_a_broken_or_foreign_weights_file_is_refused(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_the_published_network_tells_people_apart_and_bears_mild_blur(
     for factor, (expected, tolerance) in measured.items():
         side = 256 // factor
         shrunk = [resize_image(resize_image(image, (side, side)), (256, 256)) for image in images]
-        similar = cosine(embedded, net.embed([from_uint8(image) for image in shrunk], landmarks))
+        similar = cosine_similarity(embedded, net.embed([from_uint8(image) for image in shrunk], landmarks))
         assert similar.mean() == pytest.approx(expected, abs=tolerance), factor
 
 
@@ -270,4 +270,4 @@ def test_the_template_stands_in_for_unknown_landmarks(assets: Path, faces: tuple
     net = load_identity(assets / "weights")
     known = net.embed([from_uint8(image) for image in images], landmarks)
     unknown = net.embed([from_uint8(image) for image in images], [ffhq_landmarks(256)] * len(images))
-    assert cosine(known, unknown).mean() > 0.98
+    assert cosine_similarity(known, unknown).mean() > 0.98

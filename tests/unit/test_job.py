@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from idm.apps.photo.job import Job, Progress
+from idm.apps.photo.job import Job, ProgressCallbacks
 from idm.apps.photo.plan import as_preview, plan, same_suffix
 from idm.io.images import ImageError
 
@@ -50,7 +50,7 @@ def test_previews_have_names_of_their_own(tmp_path: Path) -> None:
 def test_the_status_says_what_became_of_every_file(tmp_path: Path) -> None:
     source = pictures(tmp_path / "in", "a.png", "b.png", "c.png")
     seen = []
-    progress = Progress(seen.append, lambda path, error: seen.append((path.name, error and str(error))))
+    progress = ProgressCallbacks(seen.append, lambda path, error: seen.append((path.name, error and str(error))))
     with Job([source], tmp_path / "out", settings={"seed": 3}, progress=progress) as job:
         a, b, c = job.todo
         job.wrote(a, "no face", {"faces_found": 0})

@@ -11,7 +11,7 @@ import torch
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.align import apply_matrix, invert
-from idm.faces.colour import keep_chroma, match_colour, to_grey
+from idm.faces.colour import keep_chroma, make_grey, match_colour
 from idm.faces.detect import DetectedFace
 from idm.faces.mobilefacenet import MobileFaceNet
 from idm.faces.paste import crop_weights
@@ -389,7 +389,7 @@ def test_keeping_chroma_moves_lightness_alone() -> None:
 def test_grey_levels_survive_becoming_grey(dtype: type) -> None:
     levels = np.arange(np.iinfo(dtype).max + 1, dtype=dtype).reshape(256, -1)
     picture = np.repeat(levels[..., None], 3, axis=2)
-    to_grey(picture)
+    make_grey(picture)
     np.testing.assert_array_equal(picture, levels[..., None].repeat(3, 2))
 
 

@@ -11,7 +11,16 @@ import pytest
 from idm.apps.cli import main as cli
 from idm.apps.photo import prepare
 from idm.apps.photo.people import person_of
-from idm.apps.photo.prepare import SAME, Found, PrepareSettings, detected, find_faces, finish, split, without_copies
+from idm.apps.photo.prepare import (
+    SAME,
+    FoundFace,
+    PrepareSettings,
+    detected,
+    find_faces,
+    split,
+    without_copies,
+    write_splits,
+)
 from idm.data.sources import FolderFaces
 from idm.data.synthetic import synthetic_face
 from idm.faces.detect import DetectedFace
@@ -151,7 +160,7 @@ def test_of_a_known_person_the_largest_face_is_taken_and_of_others_all(tmp_path:
     settings = PrepareSettings(size=32, aligned=False, people="auto", val=0.0, test=0.0, seed=0)
     out = tmp_path / "out"
     assert sum(1 for _ in find_faces(photos, settings, detected(TwoFaces(), 32), out)) == 2
-    summary = finish(out, settings)
+    summary = write_splits(out, settings)
     assert summary["faces"] == {"train": 3, "val": 0, "test": 0}
     assert summary["left_out"] == {"beside a known person": 1}
     rows = [json.loads(line) for line in (out / "train" / "metadata.jsonl").read_text().splitlines()]
@@ -179,8 +188,8 @@ def test_names_tell_who_is_shown(name: str, people: str, person: str | None) -> 
     assert person_of(name, people, {"000001.jpg": "2880"}) == person
 
 
-def found(thumbnail: np.ndarray, person: str = "p", file: str = "f") -> Found:
-    return Found(person, person, file, [], thumbnail.astype(np.uint8).tobytes().hex())
+def found(thumbnail: np.ndarray, person: str = "p", file: str = "f") -> FoundFace:
+    return FoundFace(person, person, file, [], thumbnail.astype(np.uint8).tobytes().hex())
 
 
 def test_copies_are_found_as_by_comparing_all_with_all() -> None:
@@ -189,7 +198,7 @@ def test_copies_are_found_as_by_comparing_all_with_all() -> None:
     step = math.ceil(SAME * 255)
     thumbnails = np.concatenate([base, base + step - 2, base[:20] + step + 2, base[::-1]])
     faces = [found(thumbnail, file=str(i)) for i, thumbnail in enumerate(thumbnails)]
-    wanted: list[Found] = []
+    wanted: list[FoundFace] = []
     for face in faces:
         if all(np.abs(face.pixels - other.pixels).mean() > SAME for other in wanted):
             wanted.append(face)

@@ -107,7 +107,7 @@ def test_a_run_is_its_best_checkpoint_or_the_newest(saved, tmp_path, best, expec
 def test_a_damaged_checkpoint_of_a_run_is_refused_with_the_file_and_what_to_do(saved, tmp_path):
     checkpoints = tmp_path / "checkpoints"
     run_folder.write_draft(checkpoints, 10, lambda draft: shutil.copytree(saved, draft / "pipeline"))
-    final = run_folder.finish(checkpoints, 10)
+    final = run_folder.finish_checkpoint(checkpoints, 10)
     assert find_model(tmp_path) == find_model(final / "pipeline") == final / "pipeline"
     weights = bytearray((final / "pipeline" / WEIGHTS).read_bytes())
     weights[-3] ^= 1  # still a whole file of the right shapes

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from idm.evaluation.engine import summarise
+from idm.evaluation.engine import summarise_scores
 from idm.evaluation.layout import csv_text, tex
 from idm.evaluation.tables import comparison_content, render
 from idm.io.atomic import write_json
@@ -107,7 +107,9 @@ def test_numbers_of_different_protocols_never_stand_in_one_column(tmp_path: Path
 
 
 def test_a_mean_whose_interval_cannot_be_had_stands_alone_and_is_strict_json(tmp_path: Path) -> None:
-    write_json(tmp_path / "m.json", summarise([({"psnr": 20.0}, {"psnr": 30.0}), ({"psnr": 20.0}, {"psnr": 32.0})]))
+    write_json(
+        tmp_path / "m.json", summarise_scores([({"psnr": 20.0}, {"psnr": 30.0}), ({"psnr": 20.0}, {"psnr": 32.0})])
+    )
     read = json.loads((tmp_path / "m.json").read_text(), parse_constant=pytest.fail)
     assert read["psnr"]["restored"] == {"mean": 31, "low": None, "high": None, "n": 2}
     assert read["psnr"]["gain"]["mean"] == 11

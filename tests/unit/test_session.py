@@ -17,7 +17,7 @@ from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.web.desk import MAX_VARIANTS, Desk, Desks, Kept
 from idm.apps.web.request import RestoreRequest
-from idm.apps.web.session import PageService, choose, save
+from idm.apps.web.session import PageService, faces_by_default, save_result
 from idm.data.synthetic import synthetic_face
 from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
@@ -354,7 +354,7 @@ def test_what_is_no_picture_or_gone_is_said_to_be_so(page_service: PageService, 
 def test_small_faces_are_not_chosen_by_default() -> None:
     marks = ffhq_landmarks(64)
     faces = [DetectedFace(np.array([0.0, 0, side, side]), marks, 0.9) for side in (80, 25, 20)]
-    assert choose(faces) == [0, 1]
+    assert faces_by_default(faces) == [0, 1]
 
 
 def test_before_and_after_have_one_size_and_nothing_else_changes(page_service: PageService) -> None:
@@ -372,7 +372,7 @@ def test_the_png_is_lossless_and_the_photographs_own_kind_is_offered_too(
     Image.fromarray(photo_of(0).pixels).save(tmp_path / "me.jpg", exif=exif)
     photo = read_photo(tmp_path / "me.jpg")
     done = page_service.restore(photo, RestoreRequest("inverts", PhotoSettings(faces=(0,))))
-    files = save(done, tmp_path / "me.jpg", tmp_path)
+    files = save_result(done, tmp_path / "me.jpg", tmp_path)
     assert [file.name for file in files] == ["me_restored.png", "me_restored.jpg"]
     assert np.array_equal(np.asarray(Image.open(files[0])), done.result.photo.pixels)
     assert all(Image.open(file).getexif()[0x010F] == "a camera" for file in files)
@@ -385,4 +385,4 @@ def test_only_png_is_offered_where_the_own_kind_is_png_or_cannot_hold_the_result
     photo = photo_of(0)
     alpha = np.full(photo.pixels.shape[:2], 200, np.uint8) if has_alpha else None
     done = page_service.restore(replace(photo, alpha=alpha), RestoreRequest("inverts", PhotoSettings(faces=(0,))))
-    assert [file.name for file in save(done, Path(name), tmp_path)] == ["a_restored.png"]
+    assert [file.name for file in save_result(done, Path(name), tmp_path)] == ["a_restored.png"]

@@ -9,7 +9,7 @@ import torch
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.detect import DetectedFace, FaceDetector, choose_faces, load_detector
-from idm.faces.geometry import implausibility, tilt_of, unlikeness
+from idm.faces.geometry import roll_angle, template_distance, why_implausible
 from idm.faces.template import ffhq_landmarks
 from idm.faces.turns import detect_faces
 from idm.io.photos import Photo
@@ -37,7 +37,7 @@ class Deceived:
         marks = np.array([np.argwhere((pixels == level).all(axis=2))[0, ::-1] for level in range(251, 256)], float)
         middle = marks.mean(axis=0)
         box = np.concatenate([middle - 20, middle + 20])
-        if abs(tilt_of(marks)) < 45:
+        if abs(roll_angle(marks)) < 45:
             return [DetectedFace(box, marks, 0.999)]
         return [DetectedFace(box, ffhq_landmarks(64) - 31.5 + middle, 0.97)]
 
@@ -81,9 +81,9 @@ def test_a_turn_that_is_asked_for_is_the_only_one_searched() -> None:
     detector = Deceived()
     (face,) = detect_faces(detector, on_its_side, 90)
     assert detector.num_searches == 1
-    assert tilt_of(face.landmarks) == pytest.approx(-90, abs=3)
+    assert roll_angle(face.landmarks) == pytest.approx(-90, abs=3)
     (wrong,) = detect_faces(detector, on_its_side, 0)
-    assert tilt_of(wrong.landmarks) == pytest.approx(0, abs=3)
+    assert roll_angle(wrong.landmarks) == pytest.approx(0, abs=3)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_turn_that_is_asked_for_is_the_only_one_searched() -> None:
     ],
 )
 def test_landmarks_that_no_face_has_are_left_alone_and_the_report_says_why(landmarks: np.ndarray, why: str) -> None:
-    assert implausibility(landmarks)
+    assert why_implausible(landmarks)
 
     class Finds:
         def detect(self, pixels: np.ndarray) -> list[DetectedFace]:
@@ -115,9 +115,9 @@ def test_landmarks_that_no_face_has_are_left_alone_and_the_report_says_why(landm
 def test_tilt_is_clockwise_and_likeness_does_not_depend_on_it(angle: float) -> None:
     c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))  # y points down: this turns clockwise
     turned = 3 * ffhq_landmarks(64) @ np.array([(c, -s), (s, c)]).T + 100
-    assert tilt_of(turned) == pytest.approx(angle)
-    assert unlikeness(turned) == pytest.approx(0, abs=1e-9)
-    assert implausibility(turned) == ""
+    assert roll_angle(turned) == pytest.approx(angle)
+    assert template_distance(turned) == pytest.approx(0, abs=1e-9)
+    assert why_implausible(turned) == ""
 
 
 def test_small_faces_are_reported() -> None:

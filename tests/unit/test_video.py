@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from idm.apps.photo import files
-from idm.apps.photo.face import Past
+from idm.apps.photo.face import FaceHistory
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.detect import DetectedFace
@@ -25,7 +25,7 @@ from idm.io.images import ImageError
 
 av = pytest.importorskip("av", reason="videos need PyAV: pip install av")
 from idm.apps.photo import video as clip_module  # noqa: E402
-from idm.io.video.read import Frame, Video, VideoError  # noqa: E402
+from idm.io.video.read import DecodedFrame, Video, VideoError  # noqa: E402
 from idm.io.video.write import encoded_format  # noqa: E402
 
 SIZE = 16
@@ -334,7 +334,7 @@ def test_a_size_near_the_least_does_not_make_a_face_come_and_go(clip: Path, tmp_
 
 
 def test_the_guard_looks_at_the_mean_over_the_frames_so_far() -> None:
-    past = Past()
+    past = FaceHistory()
     np.testing.assert_allclose(past.add(np.array([[0.2, 0.6]])), [[0.2, 0.6]])
     np.testing.assert_allclose(past.add(np.array([[0.8, 0.4]])), [[0.5, 0.5]])
     np.testing.assert_allclose(past.add(np.array([[0.8, 0.2]])), [[0.6, 0.4]])
@@ -434,7 +434,7 @@ def test_frames_that_wait_do_not_grow_with_the_clip(tmp_path: Path) -> None:
 
     class Counts(Changes):
         def restore(self, lq: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
-            waiting.append(sum(isinstance(thing, Frame) for thing in gc.get_objects()))
+            waiting.append(sum(isinstance(thing, DecodedFrame) for thing in gc.get_objects()))
             return super().restore(lq, seeds)
 
     run(source, tmp_path / "out.mkv", Counts(), segment_frames=30)
@@ -555,7 +555,7 @@ def test_a_job_restores_photographs_and_clips_and_counts_the_broken_one(clip: Pa
     write_image(folder / "photo.png", picture(0))
     parts = PhotoRestorer(Changes(), Spot())
     frames: list[int] = []
-    progress = files.Progress(on_frames=lambda path, done, of: frames.append(done))
+    progress = files.ProgressCallbacks(on_frames=lambda path, done, of: frames.append(done))
     report = files.restore_photos(parts, [folder], tmp_path / "out", SETTINGS, progress=progress)
     assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in report.written) == ["photo.png", "sub/good.mkv"]
     assert len(report.failed) == 1

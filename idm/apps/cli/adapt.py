@@ -8,13 +8,13 @@ from typing import Any
 
 from idm.apps.cli.model import find_restorer
 from idm.apps.cli.options.models import AdaptOptions
-from idm.apps.photo.album import aligned_faces, photo_faces
+from idm.apps.photo.album import detect_and_align, read_aligned
 from idm.apps.photo.collect import HELD_OUT, METADATA, TRAIN, collect, format_counts, write_collection
 from idm.config.assembly.adapt import AdaptConfig, adapt_config, build_adaptation, with_steps
 from idm.config.assembly.data import build_recipe
 from idm.data.sources import FolderFaces
 from idm.degradation import PRESETS, PresetName
-from idm.evaluation.before_after import DRAWS, Verdict, judge, scores_by_face
+from idm.evaluation.before_after import DRAWS, Verdict, compare_scores, scores_by_face
 from idm.evaluation.metrics import build_metrics
 from idm.faces.detect import load_detector
 from idm.io.atomic import read_json, sha256, write_json, write_text
@@ -155,10 +155,10 @@ def _find_faces(options: AdaptOptions, size: int) -> Faces:
         return Faces(folder, metadata)
     unreadable: dict[Path, str] = {}
     if options.aligned:
-        photographs = aligned_faces(paths, size, unreadable)
+        photographs = read_aligned(paths, size, unreadable)
     else:
         detector = load_detector(weights=options.weights_dir, device=str(best_device()))
-        photographs = photo_faces(paths, detector, size, 0.0, unreadable)
+        photographs = detect_and_align(paths, detector, size, 0.0, unreadable)
     collection = collect(photographs, options.min_sharpness)
     for path, why in unreadable.items():
         print(as_text(f"warning: {why if str(path) in why else f'{path}: {why}'}"), file=sys.stderr)
@@ -185,7 +185,7 @@ def _measure(config: AdaptConfig, faces: Faces, given: IDM, adapted: IDM) -> Ver
     held_out = FolderFaces(faces.sides[1], given.image_size)
     degraded, before = scores_by_face(given, held_out, recipe, metrics, config.validation.seed)
     _, after = scores_by_face(adapted, held_out, recipe, metrics, config.validation.seed)
-    return judge(degraded, before, after)
+    return compare_scores(degraded, before, after)
 
 
 def _record(config: AdaptConfig, faces: Faces, given: IDM, verdict: Verdict) -> dict[str, Any]:

@@ -16,7 +16,7 @@ def app_command(options: AppOptions) -> int:
     if importlib.util.find_spec("gradio") is None:
         print("error: the page needs gradio: pip install 'idm-face-restoration[app]'", file=sys.stderr)
         return 1
-    from idm.apps.web.server import Service, describe, served, wait
+    from idm.apps.web.server import Service, served, startup_message, wait
 
     service = Service(
         options.host,
@@ -29,7 +29,7 @@ def app_command(options: AppOptions) -> int:
     )
     page_service = _page_service(options)
     with served(page_service, service) as address:
-        print(describe(service, address, list(page_service.restorers)), flush=True)
+        print(startup_message(service, address, list(page_service.restorers)), flush=True)
         wait()
     return 0
 

@@ -7,7 +7,7 @@ from tqdm import tqdm
 from idm.apps.cli.options.measure import DataOptions, PrepareOptions
 from idm.apps.photo.collect import format_counts
 from idm.apps.photo.people import name_photos, read_people
-from idm.apps.photo.prepare import PrepareSettings, aligned, detected, find_faces, finish
+from idm.apps.photo.prepare import PrepareSettings, aligned, detected, find_faces, write_splits
 from idm.evaluation.face_sets import FACE_SETS, check_face_set
 from idm.faces.detect import load_detector
 from idm.io.errors import InvalidInput
@@ -41,7 +41,7 @@ def prepare_command(options: PrepareOptions) -> int:
         steps = find_faces(photos, settings, read, options.output)
         for _ in tqdm(steps, total=len(photos), unit="photograph", disable=not sys.stderr.isatty()):
             pass
-        summary = finish(options.output, settings)
+        summary = write_splits(options.output, settings)
     parts = ", ".join(f"{number} {name}" for name, number in summary["faces"].items() if number)
     left_out = f"; left out: {format_counts(summary['left_out'])}" if summary["left_out"] else ""
     print(f"{summary['photographs']} photographs -> {parts} in {options.output}{left_out}")

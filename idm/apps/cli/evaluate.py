@@ -10,7 +10,7 @@ from tqdm import tqdm
 from idm.apps.cli.faces import build_measures, build_pairs, check_output, check_splits
 from idm.apps.cli.model import load
 from idm.apps.cli.options.measure import EvaluateOptions
-from idm.evaluation.engine import Scores, evaluate, score, summarise
+from idm.evaluation.engine import Scores, evaluate, score, summarise_scores
 from idm.evaluation.metrics import METRICS, Metrics
 from idm.evaluation.sets import ORIGINAL, SetScores
 from idm.evaluation.statistics import INTERVAL, summarise_column
@@ -55,7 +55,7 @@ def _evaluate_model(options: EvaluateOptions) -> int:
         sets.add(images)
         if len(shown) < SHOWN:  # of thousands of faces the images would not fit in memory
             shown.append(images)
-    summary = summarise([(row["degraded"], row["restored"]) for _, row in scores])
+    summary = summarise_scores([(row["degraded"], row["restored"]) for _, row in scores])
     for column in ("degraded", "restored"):
         for name, value in sets.of(column).items():
             summary.setdefault(name, {})[column] = value
@@ -114,7 +114,7 @@ def _write_results(
 
     Args:
         scores: for each face its name and, by column ("degraded", "restored"), its scores.
-        summary: as of :func:`idm.evaluation.engine.summarise`.
+        summary: as of :func:`idm.evaluation.engine.summarise_scores`.
     """
     protocol = {name: metric.protocol for name, metric in METRICS.items() if name in summary}
     result = {"num_images": len(scores), "metrics": summary, "missing": metrics.missing, "protocol": protocol}

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from idm.apps.cli.model import IDENTITY_NOTE, builtin_note, choose_device, load
 from idm.apps.cli.options.restore import RestoreOptions
 from idm.apps.photo.files import restore_files, restore_photos
-from idm.apps.photo.job import Progress, Report
+from idm.apps.photo.job import ProgressCallbacks, Report
 from idm.apps.photo.reference import Reference
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
@@ -73,7 +73,7 @@ def _summary(report: Report, options: RestoreOptions) -> str:
     return "\n".join(lines)
 
 
-def _progress(bar: tqdm) -> Progress:
+def _progress(bar: tqdm) -> ProgressCallbacks:
     def on_start(num_files: int) -> None:
         bar.reset(total=num_files)
 
@@ -86,11 +86,11 @@ def _progress(bar: tqdm) -> Progress:
     def on_frames(path: Path, done: int, of: int | None) -> None:
         bar.set_postfix_str(f"{as_text(path.name)}: frame {done}{f' of {of}' if of else ''}")
 
-    return Progress(on_start, on_file, on_frames)
+    return ProgressCallbacks(on_start, on_file, on_frames)
 
 
 def _restore_aligned(
-    options: RestoreOptions, restorer: Restorer, metadata: dict[str, Any], progress: Progress
+    options: RestoreOptions, restorer: Restorer, metadata: dict[str, Any], progress: ProgressCallbacks
 ) -> Report:
     given = [name for name in _PHOTO_OPTIONS if getattr(options, name) is not None]
     if given or options.preview:
@@ -112,7 +112,7 @@ def _restore_aligned(
 
 
 def _restore_photos(
-    options: RestoreOptions, restorer: Restorer, metadata: dict[str, Any], progress: Progress
+    options: RestoreOptions, restorer: Restorer, metadata: dict[str, Any], progress: ProgressCallbacks
 ) -> Report:
     if options.output_size is not None:
         raise InvalidInput("--output-size is for aligned faces (--aligned); photographs have --upscale")

@@ -33,7 +33,7 @@ class AlbumFace:
     side: float
 
 
-def photo_faces(
+def detect_and_align(
     paths: Sequence[Path], detector: Detector, size: int, min_face: float, unreadable: dict[Path, str]
 ) -> Iterator[list[AlbumFace]]:
     """The plausible faces of each photograph, aligned to ``size`` pixels, the largest first.
@@ -57,7 +57,7 @@ def photo_faces(
         yield faces
 
 
-def aligned_faces(paths: Sequence[Path], size: int, unreadable: dict[Path, str]) -> Iterator[list[AlbumFace]]:
+def read_aligned(paths: Sequence[Path], size: int, unreadable: dict[Path, str]) -> Iterator[list[AlbumFace]]:
     """The same for files that each hold one aligned, square face."""
     for path in paths:
         try:

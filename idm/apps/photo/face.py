@@ -13,9 +13,9 @@ from idm.apps.photo.settings import PhotoSettings
 from idm.faces.align import Matrix, align_face, apply_matrix, scale_of
 from idm.faces.colour import keep_chroma, match_colour, match_contrast
 from idm.faces.detect import DetectedFace
-from idm.faces.geometry import implausibility
+from idm.faces.geometry import why_implausible
 from idm.faces.paste import Patch, crop_weights
-from idm.faces.recognition import IdentityNet, cosine
+from idm.faces.recognition import IdentityNet, cosine_similarity
 from idm.io.ranges import chw_to_hwc
 
 Crop = Float32[np.ndarray, "s s 3"]
@@ -45,7 +45,7 @@ class FaceReport:
 
 
 @dataclass
-class Past:
+class FaceHistory:
     """Identity cosines of a face's candidates and the share of the change, summed over the frames of a video so far.
 
     The pick among samples, the identity limit and the change use their means, so that they do not jump. A photograph is
@@ -78,10 +78,10 @@ class Subject:
     number: int
     found: DetectedFace
     keeps_chroma: bool
-    past: Past = field(default_factory=Past)
+    past: FaceHistory = field(default_factory=FaceHistory)
 
 
-class Face:
+class FaceRestoration:
     """One face in progress: the aligned crop, its samples, the result, or the reason why it failed."""
 
     def __init__(self, subject: Subject) -> None:
@@ -167,7 +167,7 @@ class Face:
         landmarks = [apply_matrix(self.to_crop, self.found.landmarks)] * (1 + len(candidates))
         given, *others = identity.embed([self.crop, *candidates], landmarks)
         wanted = [given] if reference is None else [given, reference]
-        return np.stack([cosine(np.stack([one] * len(others)), np.stack(others)) for one in wanted])
+        return np.stack([cosine_similarity(np.stack([one] * len(others)), np.stack(others)) for one in wanted])
 
     @property
     def side(self) -> float:
@@ -184,7 +184,7 @@ class Face:
 
     def patch(self, to_photo: Matrix, settings: PhotoSettings) -> Patch:
         """What is pasted into the result; ``to_photo`` maps its pixels to those of the photograph."""
-        to_crop = after(self.to_crop, to_photo)
+        to_crop = compose_affine(self.to_crop, to_photo)
         if self.keeps_detail(settings):
             return Patch(self.restored - self.crop, to_crop, is_change=True)
         return Patch(self.restored, to_crop)
@@ -214,7 +214,7 @@ def left_alone(found: Sequence[DetectedFace], chosen: Sequence[int], settings: P
     for number, face in enumerate(found):
         if number in chosen:
             continue
-        if problem := implausibility(face.landmarks):
+        if problem := why_implausible(face.landmarks):
             reports.append(
                 FaceReport(number, "left alone", *_box_and_score(face), note=f"no plausible face: {problem}")
             )
@@ -228,6 +228,6 @@ def _box_and_score(found: DetectedFace) -> tuple[tuple[float, ...], float]:
     return tuple(round(float(x), 2) for x in found.box), round(found.score, 4)
 
 
-def after(second: Matrix, first: Matrix) -> Matrix:
+def compose_affine(second: Matrix, first: Matrix) -> Matrix:
     """The map that does ``first`` and then ``second``."""
     return np.column_stack([second[:, :2] @ first[:, :2], apply_matrix(second, first[:, 2])])

@@ -13,13 +13,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from idm.apps.photo.job import Job, Progress, Report
+from idm.apps.photo.job import Job, ProgressCallbacks, Report
 from idm.apps.photo.plan import as_png, as_preview, nothing_beside, same_suffix
 from idm.apps.photo.preview import draw_faces
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.detect import choose_faces
-from idm.faces.geometry import tilt_of
+from idm.faces.geometry import roll_angle
 from idm.io.encoding import RESULTS, Encoding
 from idm.io.images import READ_SUFFIXES, ImageError, Picture, read_image, resize_image, write_image, write_whole
 from idm.io.photos import KEPT_SUFFIXES, Photo, read_photo, write_photo
@@ -49,7 +49,7 @@ def restore_photos(
     skip_existing: bool = False,
     overwrite: bool = False,
     max_memory: int | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallbacks | None = None,
 ) -> Report:
     """Restore photographs and videos, files or folders, into ``output``; folders keep their structure.
 
@@ -163,7 +163,7 @@ def _preview(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettin
             "number": number,
             "box": face.box.round(2).tolist(),
             "score": round(face.score, 4),
-            "turned": round(tilt_of(face.landmarks)),
+            "turned": round(roll_angle(face.landmarks)),
         }
         for number, face in enumerate(found)
     ]
@@ -219,7 +219,7 @@ def restore_files(
     skip_existing: bool = False,
     overwrite: bool = False,
     max_memory: int | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallbacks | None = None,
 ) -> Report:
     """Restore aligned faces, files or folders, into PNG files under ``output``; folders keep their structure.
 

@@ -41,7 +41,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Progress:
+class ProgressCallbacks:
     """Callbacks: ``on_start`` gets the number of files to do, ``on_file`` each finished file and its error, if any,
     ``on_frames`` a video, the number of its finished frames, and the number of all frames if it is known."""
 
@@ -83,7 +83,7 @@ class Job:
         skip_existing: bool = False,
         overwrite: bool = False,
         max_memory: int | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallbacks | None = None,
     ) -> None:
         self.todo, self._passed_over = plan(inputs, output, suffix, suffixes, beside, [output / status])
         passed_over = Counter(path.suffix.lower() for path in self._passed_over.others)
@@ -91,7 +91,7 @@ class Job:
         self.output = output
         self.settings = dict(settings)
         self.max_memory = default_budget() if max_memory is None else max_memory
-        self.progress = progress or Progress()
+        self.progress = progress or ProgressCallbacks()
         self.status = Status(output / status, self.settings, self.report.passed_over)
         self._beside, self._skips, self._overwrites = beside, skip_existing, overwrite
         self._fingerprints: dict[Path, str] = {}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from idm.io.find import Found, look_below, no_image
+from idm.io.find import FoundFiles, list_files, no_image
 from idm.io.images import READ_SUFFIXES, ImageError, image_error
 
 
@@ -34,7 +34,7 @@ def plan(
     suffixes: Sequence[str] = READ_SUFFIXES,
     beside: Callable[[Path], Sequence[Path]] = nothing_beside,
     taken: Sequence[Path] = (),
-) -> tuple[dict[Path, Path], Found]:
+) -> tuple[dict[Path, Path], FoundFiles]:
     """Which file each input becomes: its path within the folder it was found in, with the suffix asked for. In folders,
     files with one of ``suffixes`` are inputs; an output folder inside a folder of inputs is not searched.
 
@@ -76,17 +76,17 @@ def plan(
     return {source: targets[source] for source in planned}, passed_over
 
 
-def _find(inputs: Sequence[Path], output: Path, suffixes: Sequence[str]) -> tuple[dict[Path, Path], Found]:
+def _find(inputs: Sequence[Path], output: Path, suffixes: Sequence[str]) -> tuple[dict[Path, Path], FoundFiles]:
     """Each input with its path within the folder it was found in, and the files that are not inputs."""
     inside: dict[Path, Path] = {}
-    passed_over = Found()
+    passed_over = FoundFiles()
     for given in inputs:
         if not given.is_dir():
             if not given.exists():
                 raise image_error(given, "no such file or folder", "check the spelling")
             inside.setdefault(given, Path(given.name))
             continue
-        below = look_below(given, suffixes)
+        below = list_files(given, suffixes)
         if not below.files and not below.unlistable and not below.unusable:
             raise no_image(given, suffixes)
         for source in below.files:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
-from idm.apps.photo.album import AlbumFace, photo_faces
+from idm.apps.photo.album import AlbumFace, detect_and_align
 from idm.apps.photo.collect import LEAST_SHARE, format_counts
 from idm.apps.photo.people import person_of, read_people
 from idm.data.sources import FolderFaces
@@ -63,7 +63,7 @@ class PrepareSettings:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundFace:
     """A face in the journal."""
 
     photo: str
@@ -83,7 +83,7 @@ def detected(detector: Detector, size: int) -> Reader:
 
     def read(name: str, path: Path) -> list[AlbumFace]:
         unreadable: dict[Path, str] = {}
-        faces = next(photo_faces([path], detector, size, 0.0, unreadable), None)
+        faces = next(detect_and_align([path], detector, size, 0.0, unreadable), None)
         if faces is None:
             raise ImageError(unreadable[path])
         return faces
@@ -162,7 +162,7 @@ def _align(
         grey = cv2.resize(face.image.mean(axis=2), (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
         thumbnail = to_uint8(grey).tobytes().hex()
         landmarks = np.round(face.landmarks, 3).tolist()
-        row["faces"].append(asdict(Found(name, person or name, file, landmarks, thumbnail)))
+        row["faces"].append(asdict(FoundFace(name, person or name, file, landmarks, thumbnail)))
     return {**row, "left_out": dict(left_out)}
 
 
@@ -186,7 +186,7 @@ def _read_journal(work: Path, settings: PrepareSettings) -> list[dict[str, Any]]
     return rows
 
 
-def finish(output: Path, settings: PrepareSettings) -> dict[str, Any]:
+def write_splits(output: Path, settings: PrepareSettings) -> dict[str, Any]:
     """Drop copies, split by person and write the folders ``train``, ``val`` and ``test``, the card and prepare.json.
 
     Returns:
@@ -197,7 +197,7 @@ def finish(output: Path, settings: PrepareSettings) -> dict[str, Any]:
     """
     rows = _read_journal(output / _WORK, settings)
     left_out = sum((Counter(row["left_out"]) for row in rows), Counter[str]())
-    faces = [Found(**face) for row in rows for face in row["faces"]]
+    faces = [FoundFace(**face) for row in rows for face in row["faces"]]
     kept = without_copies(faces)
     left_out["copies"] = len(faces) - len(kept)
     if not kept:
@@ -219,9 +219,9 @@ def finish(output: Path, settings: PrepareSettings) -> dict[str, Any]:
     return summary
 
 
-def without_copies(faces: Iterable[Found]) -> list[Found]:
+def without_copies(faces: Iterable[FoundFace]) -> list[FoundFace]:
     """The faces whose thumbnail differs from that of every face before them."""
-    kept: list[Found] = []
+    kept: list[FoundFace] = []
     means: list[float] = []  # sorted; thumbnails that are near have means that are near
     pixels: list[Float32[np.ndarray, " p"]] = []  # in the order of the means
     for face in faces:
@@ -237,7 +237,7 @@ def without_copies(faces: Iterable[Found]) -> list[Found]:
     return kept
 
 
-def split(faces: Sequence[Found], settings: PrepareSettings) -> dict[str, list[Found]]:
+def split(faces: Sequence[FoundFace], settings: PrepareSettings) -> dict[str, list[FoundFace]]:
     """The faces of each part, in their order. No person, and no photograph, is in two parts.
 
     People come in an order that depends on the seed and their names alone: they fill the test part, then the
@@ -255,7 +255,7 @@ def split(faces: Sequence[Found], settings: PrepareSettings) -> dict[str, list[F
     return {name: [face for face in faces if part_of[face.person] == name] for name in SPLITS}
 
 
-def _write_part(output: Path, name: str, faces: Sequence[Found]) -> None:
+def _write_part(output: Path, name: str, faces: Sequence[FoundFace]) -> None:
     """Write a folder of faces with metadata.jsonl, completely or not at all."""
     draft = output / f".{name}.part"
     for folder in (draft, output / name):

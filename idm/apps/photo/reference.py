@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from idm.apps.photo.album import photo_faces
+from idm.apps.photo.album import detect_and_align
 from idm.faces.detect import Detector
 from idm.faces.recognition import IdentityNet
 from idm.io.find import as_text, find_images
@@ -50,7 +50,7 @@ def read_reference(album: Path, detector: Detector, identity: IdentityNet) -> Re
     faces = []
     paths = find_images([album])
     for path in paths:
-        for found in photo_faces([path], detector, _SIZE, _MIN_FACE, left_out):
+        for found in detect_and_align([path], detector, _SIZE, _MIN_FACE, left_out):
             if len(found) == 1:
                 faces += found
             else:

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Integer, UInt8
 from PIL import Image
 
-from idm.apps.photo.face import Face, FaceReport, Subject, after, left_alone
+from idm.apps.photo.face import FaceReport, FaceRestoration, Subject, compose_affine, left_alone
 from idm.apps.photo.reference import Reference, read_reference
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import Bicubic, Upscaler, bicubic
 from idm.faces.align import Matrix, to_unit
-from idm.faces.colour import has_one_tint, to_grey
+from idm.faces.colour import has_one_tint, make_grey
 from idm.faces.detect import DetectedFace, Detector, choose_faces
 from idm.faces.grain import remove_grain
 from idm.faces.paste import Patch, paste_faces
@@ -94,7 +94,7 @@ class PhotoRestorer:
 
     def draw(
         self, photo: Photo, found: Sequence[DetectedFace], chosen: Sequence[int], settings: PhotoSettings
-    ) -> list[Face]:
+    ) -> list[FaceRestoration]:
         """Restorations of the chosen faces, by their numbers in ``found``; the photograph stays as it is.
 
         Raises:
@@ -107,13 +107,13 @@ class PhotoRestorer:
         return faces
 
     def compose(
-        self, photo: Photo, found: Sequence[DetectedFace], faces: Sequence[Face], settings: PhotoSettings
+        self, photo: Photo, found: Sequence[DetectedFace], faces: Sequence[FaceRestoration], settings: PhotoSettings
     ) -> RestoredPhoto:
         """The photograph with the faces that :meth:`draw` gave with the same settings, at most one of each number."""
         keeps_chroma = _keeps_chroma(photo, settings)
         canvas = self._enlarge(photo.pixels, settings)
         if keeps_chroma and looks_grey(photo.pixels):
-            to_grey(canvas)
+            make_grey(canvas)
         size, to_photo = canvas.shape[:2], _to_photo(photo.pixels.shape[:2], canvas.shape[:2])
         _put_back(canvas, faces, to_photo, settings)
         alpha = None if photo.alpha is None else bicubic(photo.alpha, size)
@@ -155,9 +155,9 @@ class PhotoRestorer:
         pictures: Sequence[Integer[np.ndarray, "h w 3"]],
         subjects: Sequence[Sequence[Subject]],
         settings: PhotoSettings,
-    ) -> list[list[Face]]:
+    ) -> list[list[FaceRestoration]]:
         reference = self.reference(settings)
-        faces = [[Face(subject) for subject in some] for some in subjects]
+        faces = [[FaceRestoration(subject) for subject in some] for some in subjects]
         for pixels, some in zip(pictures, faces, strict=True):
             for face in some:
                 face.align(pixels, self.restorer.image_size)
@@ -171,7 +171,7 @@ class PhotoRestorer:
         height, width = pixels.shape[:2]
         return self.upscaler.upscale(pixels, (round(height * settings.upscale), round(width * settings.upscale)))
 
-    def _sample(self, faces: Sequence[Face], settings: PhotoSettings) -> None:
+    def _sample(self, faces: Sequence[FaceRestoration], settings: PhotoSettings) -> None:
         """Draw all samples of all faces, in batches that may hold several faces."""
         wanted = [(face, settings.seed + k) for face in faces for k in range(settings.samples)]
         for start in range(0, len(wanted), settings.batch_size):
@@ -193,21 +193,21 @@ def _to_photo(old: tuple[int, int], new: tuple[int, int]) -> Matrix:
 
 
 def _put_back(
-    canvas: Integer[np.ndarray, "h w 3"], faces: Sequence[Face], to_photo: Matrix, settings: PhotoSettings
+    canvas: Integer[np.ndarray, "h w 3"], faces: Sequence[FaceRestoration], to_photo: Matrix, settings: PhotoSettings
 ) -> None:
     used = [face for face in faces if face.is_used]
     for face in used:
         if face.loses_grain(settings):
-            remove_grain(canvas, face.crop, after(face.to_crop, to_photo))
+            remove_grain(canvas, face.crop, compose_affine(face.to_crop, to_photo))
     paste_faces(canvas, [face.patch(to_photo, settings) for face in used])
 
 
-def _uncertainty(faces: Sequence[Face], size: tuple[int, int], to_photo: Matrix) -> UInt8[np.ndarray, "h w"]:
+def _uncertainty(faces: Sequence[FaceRestoration], size: tuple[int, int], to_photo: Matrix) -> UInt8[np.ndarray, "h w"]:
     canvas = np.zeros((*size, 3), np.uint8)
     patches = []
     for face in faces:
         if face.is_used:
             deviation = np.std(face.samples, axis=0).mean(axis=2, keepdims=True) / UNCERTAINTY_WHITE
-            patches.append(Patch(np.repeat(deviation.clip(0, 1), 3, axis=2), after(face.to_crop, to_photo)))
+            patches.append(Patch(np.repeat(deviation.clip(0, 1), 3, axis=2), compose_affine(face.to_crop, to_photo)))
     paste_faces(canvas, patches)
     return canvas[..., 0].copy()

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from idm import __version__
-from idm.apps.photo.face import FaceReport, Past, Subject
+from idm.apps.photo.face import FaceHistory, FaceReport, Subject
 from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.colour import has_one_tint
@@ -34,7 +34,7 @@ from idm.io.memory import default_budget
 from idm.io.video import av
 from idm.io.video.join import join
 from idm.io.video.limits import encoder_options, frames_at_once
-from idm.io.video.read import Frame, Video, video_error
+from idm.io.video.read import DecodedFrame, Video, video_error
 from idm.io.video.write import SegmentWriter, find_encoder, to_image
 
 SEGMENT_FRAMES = 100  # what a killed job may have to do again (our choice)
@@ -43,7 +43,7 @@ Pixels = Integer[np.ndarray, "_ _ 3"]
 
 
 @dataclass
-class Person:
+class TrackedPerson:
     """A tracked face: its frames, in how many it was restored or kept by the guard, and the decisions made at its first
     frame, so that nothing flickers. ``identity`` and ``reference`` are the mean cosines to the given face and to the
     reference photographs."""
@@ -57,7 +57,7 @@ class Person:
     num_kept: int = 0
     identity: float | None = None
     reference: float | None = None
-    past: Past = field(default_factory=Past)
+    past: FaceHistory = field(default_factory=FaceHistory)
 
     def add(self, frame: int, report: FaceReport) -> None:
         """Count a frame in which the person is seen."""
@@ -78,7 +78,7 @@ class State:
     """The state that the next frame depends on, after ``num_frames`` frames; ``is_ended`` if the video has no more."""
 
     tracker: Tracker
-    people: dict[int, Person] = field(default_factory=dict)
+    people: dict[int, TrackedPerson] = field(default_factory=dict)
     num_frames: int = 0
     is_ended: bool = False
     last_duration: int = 0
@@ -93,7 +93,7 @@ class State:
     def from_json(cls, text: str) -> "State":
         """The state that :meth:`to_json` wrote."""
         state = json.loads(text)
-        people = [Person(**{**person, "past": Past(**person["past"])}) for person in state["people"]]
+        people = [TrackedPerson(**{**person, "past": FaceHistory(**person["past"])}) for person in state["people"]]
         tracker = Tracker.from_state(state["tracker"])
         return cls(**{**state, "tracker": tracker, "people": {person.number: person for person in people}})
 
@@ -196,11 +196,11 @@ class _Work:
     settings: PhotoSettings
     state: State
 
-    def follow(self, frames: Iterator[Frame]) -> Iterator[tuple[Frame, Pixels, dict[int, DetectedFace]]]:
+    def follow(self, frames: Iterator[DecodedFrame]) -> Iterator[tuple[DecodedFrame, Pixels, dict[int, DetectedFace]]]:
         """Each frame with its pixels and smoothed faces, when ``reach`` more have been seen. Those wait as they were
         decoded, which takes half of the memory or less."""
         tracker = self.state.tracker
-        ahead: deque[Frame] = deque()
+        ahead: deque[DecodedFrame] = deque()
         for frame in frames:
             if frame.index >= tracker.num_seen:  # else it was seen by the run that was killed
                 self._see(frame)
@@ -210,11 +210,11 @@ class _Work:
         while ahead:
             yield self._followed(ahead.popleft())
 
-    def _see(self, frame: Frame) -> None:
+    def _see(self, frame: DecodedFrame) -> None:
         pixels = frame.pixels()
         self.state.tracker.see(frame.time, pixels, self._detect(pixels))
 
-    def _followed(self, frame: Frame) -> tuple[Frame, Pixels, dict[int, DetectedFace]]:
+    def _followed(self, frame: DecodedFrame) -> tuple[DecodedFrame, Pixels, dict[int, DetectedFace]]:
         return frame, frame.pixels(), self.state.tracker.faces_at(frame.index, frame.time)
 
     def _detect(self, pixels: Pixels) -> list[DetectedFace]:
@@ -222,8 +222,8 @@ class _Work:
         return detect_faces(self.parts.detector, pixels, 0 if self.settings.turn == "auto" else self.settings.turn)
 
     def restore(
-        self, batch: list[tuple[Frame, Pixels, dict[int, DetectedFace]]], source: Path
-    ) -> list[tuple[Frame, Pixels, Pixels]]:
+        self, batch: list[tuple[DecodedFrame, Pixels, dict[int, DetectedFace]]], source: Path
+    ) -> list[tuple[DecodedFrame, Pixels, Pixels]]:
         """Frames with their pixels before and after.
 
         Raises:
@@ -244,7 +244,7 @@ class _Work:
         people = self.state.people
         for number in faces:
             if number not in people:
-                people[number] = Person(number, index, index, self._keeps_chroma(pixels))
+                people[number] = TrackedPerson(number, index, index, self._keeps_chroma(pixels))
         chosen = [people[number] for number in self._choose(faces)]
         for person in chosen:
             person.is_chosen = True

@@ -13,7 +13,7 @@ import gradio as gr
 from idm.apps.web import views
 from idm.apps.web.handlers import named
 from idm.apps.web.request import RestoreRequest
-from idm.apps.web.session import CancelledError, save
+from idm.apps.web.session import CancelledError, save_result
 from idm.apps.web.work import Work
 from idm.apps.web.workers import OnProgress
 from idm.io.errors import InvalidInput
@@ -22,7 +22,7 @@ _PROGRESS = gr.Progress()
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchHandlers:
     """Restores all faces of several photographs with the settings of the page."""
 
     work: Work
@@ -59,7 +59,7 @@ class Batch:
             self.work.check_space()
             with service.memory_for(path, wanted.settings.upscale):
                 done = service.restore(service.read(path, wanted.settings.upscale), wanted, on_progress)
-                written = save(done, path, folder)
+                written = save_result(done, path, folder)
         except CancelledError:
             raise
         except ValueError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from idm.apps.photo.face import Face
+from idm.apps.photo.face import FaceRestoration
 from idm.apps.web.request import RestoreRequest
 from idm.faces.detect import DetectedFace
 from idm.io.errors import InvalidInput
@@ -24,7 +24,7 @@ class Variant:
     """One restoration of a face, drawn with ``seed``."""
 
     seed: int
-    face: Face
+    face: FaceRestoration
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Desk:
     variants: Mapping[int, tuple[Variant, ...]]
     choice: Mapping[int, int | None]
 
-    def faces(self) -> list[Face]:
+    def faces(self) -> list[FaceRestoration]:
         """The faces in use, by number. A rejected face is not used, and its report says so."""
         faces = []
         for number, variants in self.variants.items():

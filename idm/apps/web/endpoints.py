@@ -7,9 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from idm.apps.web.session import choose, save
+from idm.apps.web.session import faces_by_default, save_result
 from idm.apps.web.work import Work, errors_shown_on_page
-from idm.faces.geometry import implausibility
+from idm.faces.geometry import why_implausible
 from idm.io.errors import InvalidInput
 
 _PROGRESS = gr.Progress()
@@ -31,14 +31,14 @@ class Endpoints:
                 raise InvalidInput(_NO_PHOTOGRAPH)
             with self.work.page_service.memory_for(path):
                 found = self.work.page_service.find(self.work.page_service.read(path))
-        chosen = choose(found)
+        chosen = faces_by_default(found)
         return [
             {
                 "number": number,
                 "box": [round(float(x), 2) for x in face.box],
                 "score": round(face.score, 4),
                 "chosen": number in chosen,
-                "note": implausibility(face.landmarks),
+                "note": why_implausible(face.landmarks),
             }
             for number, face in enumerate(found)
         ]
@@ -62,7 +62,7 @@ class Endpoints:
             wanted = service.request(settings or {})
             with service.memory_for(path, wanted.settings.upscale):
                 done = service.restore(service.read(path, wanted.settings.upscale), wanted, on_progress)
-                files = save(done, path, self.work.new_folder())
+                files = save_result(done, path, self.work.new_folder())
         result = done.result
         answer = {
             "settings": wanted.named(),

@@ -11,7 +11,7 @@ import gradio as gr
 from idm.apps.web import theme, views
 from idm.apps.web.desk import MAX_VARIANTS, Desk, Desks, Kept
 from idm.apps.web.request import MAX_SEED
-from idm.apps.web.session import PageService, RestoreResult, choose, save
+from idm.apps.web.session import PageService, RestoreResult, faces_by_default, save_result
 from idm.apps.web.work import Work, errors_shown_on_page
 from idm.faces.detect import DetectedFace
 from idm.faces.turns import Turn
@@ -70,7 +70,7 @@ class Handlers:
             self.work.check_space()
             photo = self.page_service.read(path)
             found = self.page_service.find(photo, turn)
-            chosen = choose(found)
+            chosen = faces_by_default(found)
             folder = self.work.new_folder()
             views.write_preview(folder, photo.pixels, found, chosen)
         labels = [(views.face_label(number, face), number) for number, face in enumerate(found)]
@@ -179,7 +179,7 @@ class Handlers:
         """Write the files of a result."""
         folder = self.work.new_folder()
         views.write_pictures(folder, desk, done)
-        return Kept(desk, source, folder, tuple(save(done, source, folder))), done
+        return Kept(desk, source, folder, tuple(save_result(done, source, folder))), done
 
     def _replaced(self, name: str, before: Kept, kept: Kept, done: RestoreResult, number: int) -> tuple[Update, ...]:
         self.desks.put(kept, name)
@@ -194,7 +194,7 @@ class Handlers:
         first = numbers[0] if number is None else number
         return (
             name,
-            gr.HTML(views.compare(kept.folder, "", "The photograph")),
+            gr.HTML(views.comparison_slider(kept.folder, "", "The photograph")),
             gr.HTML(views.faces_table(done)),
             *_downloads(kept.files),
             gr.HTML(visible=False) if number is None else gr.skip(),  # what one chooses of a face makes nothing newer

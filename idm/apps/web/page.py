@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from idm.apps.web import theme
-from idm.apps.web.batch import Batch
+from idm.apps.web.batch import BatchHandlers
 from idm.apps.web.blocks import PageBlocks
 from idm.apps.web.controls import controls
 from idm.apps.web.desk import Desks
@@ -112,7 +112,7 @@ def build_page(
         handlers = Handlers(work, examples, Desks(MAX_DESK_BYTES))
         _wire_faces(handlers, given, found, result)
         _wire_result(handlers, given, found, result)
-        _wire_several(Batch(work), given, several)
+        _wire_several(BatchHandlers(work), given, several)
         _wire_endpoints(Endpoints(work), given.photo)
         page.unload(work.cancel)
     return page
@@ -226,7 +226,7 @@ def _wire_result(handlers: Handlers, given: _Controls, found: _Found, result: _R
     )
 
 
-def _wire_several(batch: Batch, given: _Controls, several: _Several) -> None:
+def _wire_several(batch: BatchHandlers, given: _Controls, several: _Several) -> None:
     several.start.click(
         batch.restore,
         [several.files, *given.settings],

@@ -184,7 +184,7 @@ def wait() -> None:
         return
 
 
-def describe(service: Service, address: str, labels: Sequence[str]) -> str:
+def startup_message(service: Service, address: str, labels: Sequence[str]) -> str:
     """The message of the command when the page is up."""
     lines = [f"{address}  (restorers: {', '.join(labels)}; Ctrl+C ends)"]
     if service.host not in ("127.0.0.1", "localhost", "::1"):

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer
 
-from idm.apps.photo.face import Face
+from idm.apps.photo.face import FaceRestoration
 from idm.apps.photo.restorer import PhotoRestorer, RestoredPhoto
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import bicubic
 from idm.apps.web.desk import Desk, Variant
 from idm.apps.web.request import RestoreRequest, photo_settings, refuse_unknown
-from idm.apps.web.workers import Chained, Count, OneAtATime, OnProgress, Watched, ignored
+from idm.apps.web.workers import ChainedIDM, CountingRestorer, LockedDetector, OnProgress, ProgressCounter, no_progress
 from idm.faces.detect import DetectedFace, Detector, choose_faces
 from idm.faces.recognition import IdentityNet
 from idm.faces.turns import Turn, detect_faces
@@ -76,7 +76,7 @@ class PageService:
         self.identity = identity
         self.max_pixels = max_pixels
         self.budget = Budget(default_budget() if max_memory is None else max_memory)
-        self.detector = OneAtATime(detector)
+        self.detector = LockedDetector(detector)
         self._restoring = threading.Lock()
 
     @contextmanager
@@ -142,7 +142,7 @@ class PageService:
 
     # --------------------------------------------------------------------------------------- restoring
 
-    def restore(self, photo: Photo, request: RestoreRequest, on_progress: OnProgress = ignored) -> RestoreResult:
+    def restore(self, photo: Photo, request: RestoreRequest, on_progress: OnProgress = no_progress) -> RestoreResult:
         """Restore the chosen faces, as ``idm restore`` with the same settings does, bit for bit.
 
         Raises:
@@ -151,7 +151,7 @@ class PageService:
         """
         return self.compose(photo, self.draw(photo, request, on_progress))
 
-    def draw(self, photo: Photo, request: RestoreRequest, on_progress: OnProgress = ignored) -> Desk:
+    def draw(self, photo: Photo, request: RestoreRequest, on_progress: OnProgress = no_progress) -> Desk:
         """Restorations of the chosen faces, each of which is used.
 
         Raises:
@@ -170,7 +170,7 @@ class PageService:
         variants = {face.number: (Variant(settings.seed, face),) for face in faces}
         return Desk(request, tuple(found), variants, {})
 
-    def redraw(self, photo: Photo, desk: Desk, number: int, seed: int, on_progress: OnProgress = ignored) -> Desk:
+    def redraw(self, photo: Photo, desk: Desk, number: int, seed: int, on_progress: OnProgress = no_progress) -> Desk:
         """The desk with one more restoration of a face, drawn with the same settings and another seed, in use.
 
         Raises:
@@ -199,7 +199,7 @@ class PageService:
         chosen: Sequence[int],
         request: RestoreRequest,
         on_progress: OnProgress,
-    ) -> list[Face]:
+    ) -> list[FaceRestoration]:
         with self._restoring:
             worker, batch_size = self._worker(request, len(chosen), on_progress)
             settings = replace(request.settings, batch_size=batch_size)
@@ -213,18 +213,18 @@ class PageService:
         restorer, settings = self.restorers[request.restorer], request.settings
         num_samples = num_faces * settings.samples
         if not isinstance(restorer, IDM):
-            return Watched(restorer, Count(num_samples, on_progress)), 1
+            return CountingRestorer(restorer, ProgressCounter(num_samples, on_progress)), 1
         chain = restorer.chain.changed(request.fidelity, num_steps=request.num_steps)
         batches = math.ceil(num_samples / settings.batch_size)
-        return Chained(restorer, chain, Count(batches * chain.steps_run, on_progress)), settings.batch_size
+        return ChainedIDM(restorer, chain, ProgressCounter(batches * chain.steps_run, on_progress)), settings.batch_size
 
 
-def choose(found: Sequence[DetectedFace]) -> list[int]:
+def faces_by_default(found: Sequence[DetectedFace]) -> list[int]:
     """The faces that are restored unless the user says otherwise."""
     return choose_faces(found, PhotoSettings.min_face)
 
 
-def save(done: RestoreResult, source: Path, folder: Path) -> list[Path]:
+def save_result(done: RestoreResult, source: Path, folder: Path) -> list[Path]:
     """Write the result as PNG and, where the photograph was a JPEG or WebP, as such too; EXIF and profile are kept."""
     files = [folder / f"{source.stem}_restored.png"]
     suffix = source.suffix.lower()

@@ -22,7 +22,7 @@ from idm.apps.web.desk import Desk, Kept
 from idm.apps.web.session import RestoreResult
 from idm.faces.align import to_unit
 from idm.faces.detect import DetectedFace, shrink
-from idm.faces.geometry import implausibility
+from idm.faces.geometry import why_implausible
 from idm.io.ranges import to_uint8
 
 _LEAST_PREVIEW = 1000  # about the longer side of the smallest preview
@@ -97,7 +97,7 @@ def preview(folder: Path, faces: Sequence[DetectedFace]) -> str:
     return f'<div class="idm-preview">{_image(folder, "preview", alt)}</div>'
 
 
-def compare(folder: Path, prefix: str, what: str) -> str:
+def comparison_slider(folder: Path, prefix: str, what: str) -> str:
     """Two pictures over one another, ``prefix`` + "given" and "restored", and the slider that moves their edge."""
     with Image.open(folder / f"{prefix}given.png") as image:
         width = round(_HEIGHT * image.width / image.height)
@@ -117,7 +117,7 @@ def face(kept: Kept, report: FaceReport) -> str:
     identity = "" if report.identity is None else f", identity {report.identity:.2f}"
     note = f"<br>{html.escape(report.note)}" if report.note else ""
     return (
-        compare(kept.folder, f"face{report.number}_", f"Face {report.number}")
+        comparison_slider(kept.folder, f"face{report.number}_", f"Face {report.number}")
         + f'<p class="idm-state" role="status"><strong>{report.state}</strong>{identity}{note}</p>'
     )
 
@@ -152,7 +152,7 @@ def variant_label(desk: Desk, number: int, position: int) -> str:
 def face_label(number: int, found: DetectedFace) -> str:
     """Number, size and score of a face that was found, and why it is not chosen by default."""
     label = f"{number}: {found.size:.0f} px, score {found.score:.2f}"
-    if problem := implausibility(found.landmarks):
+    if problem := why_implausible(found.landmarks):
         return f"{label}, no plausible face: {problem}"
     least = PhotoSettings.min_face
     return label if found.size >= least else f"{label}, smaller than {least:g} px"

@@ -16,12 +16,12 @@ from idm.restorers.protocol import Restorer
 OnProgress = Callable[[int, int], None]  # how much is done, of how much
 
 
-def ignored(done: int, total: int) -> None:
+def no_progress(done: int, total: int) -> None:
     """Progress that nobody follows."""
 
 
 @dataclass(frozen=True)
-class OneAtATime:
+class LockedDetector:
     """A detector behind a lock: facexlib's network stores the size of its picture."""
 
     detector: Detector
@@ -33,7 +33,7 @@ class OneAtATime:
             return self.detector.detect(pixels)
 
 
-class Count:
+class ProgressCounter:
     """Counts what is done, and reports it."""
 
     def __init__(self, total: int, on_progress: OnProgress) -> None:
@@ -46,12 +46,12 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Chained:
+class ChainedIDM:
     """An IDM with one request's chain; the model's own stays as it is."""
 
     idm: IDM
     chain: Chain
-    count: Count
+    count: ProgressCounter
 
     @property
     def image_size(self) -> int:
@@ -64,11 +64,11 @@ class Chained:
 
 
 @dataclass(frozen=True)
-class Watched:
+class CountingRestorer:
     """A restorer without steps: each face is one."""
 
     restorer: Restorer
-    count: Count
+    count: ProgressCounter
 
     @property
     def image_size(self) -> int:

@@ -32,7 +32,7 @@ from idm.io.atomic import write_json
 from idm.io.images import ImageError
 from idm.io.machine import inference_dtype, num_usable_cores
 from idm.io.weights import find_weights
-from idm.restorers.saved import find_model, load_idm, read_weights
+from idm.restorers.saved import find_model, load_idm, read_denoiser_weights
 
 
 def build_state() -> PartialState:
@@ -140,7 +140,7 @@ def _train(
         initial = None
         if number > 0 and config.extrinsic.init == "previous":
             before = find_model(config.output_dir / f"round_{number - 1}")
-            initial, _ = read_weights(before / "denoiser")
+            initial, _ = read_denoiser_weights(before / "denoiser")
         pool = readable if number == 0 else build_pool(config, originals, number)
         build_run(here, partial(build_learner, here, initial=initial), (pool, val)).fit()
     return {"metrics": json.loads(result.read_text())["metrics"]}

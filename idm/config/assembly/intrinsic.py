@@ -28,14 +28,14 @@ from idm.diffusion import schedule
 from idm.faces.features import FeatureMaps, MobileFaceNetMaps, load_mobilefacenet, load_vgg19
 from idm.io.run_folder import list_checkpoints
 from idm.io.weights import WeightsError, difference
-from idm.io.weights import read_weights as read_weights_file
+from idm.io.weights import read_weights
 from idm.models.architecture import Architecture
 from idm.models.critics import PatchCritic
 from idm.models.lora import add_adapters
 from idm.models.network import Network
 from idm.models.unet import double_patches
 from idm.restorers.idm import IDM
-from idm.restorers.saved import ModelError, find_model, read_architecture, read_weights
+from idm.restorers.saved import ModelError, find_model, read_architecture, read_denoiser_weights
 from idm.training.adversarial import CRITIC_FILE, Adversary
 from idm.training.learner import IntrinsicIteration, NoiseLevels, Optimisation
 from idm.training.loop import Run
@@ -95,7 +95,7 @@ def critic_weights(run: Path, critic: PatchCritic) -> dict[str, Tensor]:
         if not checkpoints:
             raise ConfigError(f"objective.adversarial.init_from: {run}: this run has no checkpoint yet")
         path = checkpoints[-1] / CRITIC_FILE
-        weights = dict(read_weights_file(path))
+        weights = dict(read_weights(path))
     except WeightsError as error:
         raise ConfigError(f"objective.adversarial.init_from: {error}") from None
     if found := difference(critic, weights):
@@ -129,7 +129,7 @@ def initial_weights(path: Path, denoiser: Network) -> dict[str, Tensor]:
     try:
         folder = find_model(path) / "denoiser"
         saved = read_architecture(folder)
-        weights, _ = read_weights(folder)
+        weights, _ = read_denoiser_weights(folder)
     except ModelError as error:
         raise ConfigError(f"train.init_from: {error}") from None
     if denoiser.config.patch_size == 2 * saved.patch_size:

@@ -45,7 +45,7 @@ from idm.config.schema.section import PositiveInt, Section, UnitInterval
 from idm.config.schema.training import (
     IDMTrainConfig,
     LoRAConfig,
-    Tracker,
+    TrackerName,
     TrainConfig,
     ValidationConfig,
     ValidationMetric,
@@ -88,7 +88,7 @@ __all__ = [
     "SourceConfig",
     "StartAndLogUniformConfig",
     "SyntheticConfig",
-    "Tracker",
+    "TrackerName",
     "TrainConfig",
     "UnitInterval",
     "ValidationConfig",

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from idm.config.schema.section import PositiveInt, Section, UnitInterval
 
-Tracker = Literal["tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio"]
+TrackerName = Literal["tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio"]
 
 
 class TrainConfig(Section):
@@ -35,7 +35,7 @@ class TrainConfig(Section):
     """Steps between checkpoints."""
     keep_checkpoints: PositiveInt = 2
     """Number of newest checkpoints to keep, besides the best one."""
-    trackers: list[Tracker] = ["tensorboard"]
+    trackers: list[TrackerName] = ["tensorboard"]
     """Trackers that receive the metrics besides the JSONL log, which is always written; each is a package of that
     name."""
 

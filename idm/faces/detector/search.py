@@ -17,7 +17,7 @@ from idm.faces.align import apply_matrix, invert, scale_of, to_unit, warp
 from idm.faces.detect import DetectedFace, shrink
 from idm.faces.detector.decode import FACE, FACE_CENTRE, best_of_overlapping, face_box, find_peaks, from_crop
 from idm.faces.detector.network import LEAST, STRIDE, FaceNet
-from idm.faces.geometry import MAX_UNLIKENESS, unlikeness
+from idm.faces.geometry import MAX_TEMPLATE_DISTANCE, template_distance
 from idm.faces.mobilefacenet import fold_norms
 from idm.io.weights import fill, read_weights
 
@@ -30,9 +30,9 @@ _OVERLAP = 0.5
 _VIEW, _VIEW_FACE = 96, 32.0  # pixels: side of a closer look, and length of the face in it
 _LOOKS = 2  # closer ones, each from where the one before saw the face
 
-Picture = Float32[np.ndarray, "_ _ 3"]
+FloatPixels = Float32[np.ndarray, "_ _ 3"]
 Landmarks = Float64[np.ndarray, "_ 5 2"]
-Found = tuple[Landmarks, Float64[np.ndarray, " _"]]
+Detections = tuple[Landmarks, Float64[np.ndarray, " _"]]
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,13 @@ class BuiltinDetector:
         ]
         return sorted(faces, key=lambda face: (-face.size, *face.box))
 
-    def _first_look(self, levels: Sequence[Picture]) -> Found:
+    def _first_look(self, levels: Sequence[FloatPixels]) -> Detections:
         """Faces of all sizes, several times each."""
         found = [self._look(rearrange(torch.from_numpy(level), "h w c -> 1 c h w"), _FIRST_SCORE) for level in levels]
         landmarks = [_to_level(points, -number) for number, (_, points, _) in enumerate(found)]
         return np.concatenate(landmarks), np.concatenate([scores for _, _, scores in found])
 
-    def _closer_look(self, levels: Sequence[Picture], landmarks: Landmarks) -> Found:
+    def _closer_look(self, levels: Sequence[FloatPixels], landmarks: Landmarks) -> Detections:
         """Search each candidate again, upright, centred and of one size, for a better score and position."""
         if not len(landmarks):
             return landmarks, np.zeros(0)
@@ -89,7 +89,7 @@ class BuiltinDetector:
         middle = np.hypot(*(seen.mean(axis=1) - _VIEW / 2).T) < _VIEW_FACE / 2
         better, best = landmarks.copy(), np.zeros(len(landmarks))
         for face, points, score in zip(which[middle], seen[middle], again[middle], strict=True):
-            if score > best[face] and unlikeness(points) <= MAX_UNLIKENESS:
+            if score > best[face] and template_distance(points) <= MAX_TEMPLATE_DISTANCE:
                 best[face] = score
                 better[face] = _to_level(apply_matrix(invert(views[face]), points), -numbers[face])
         return better, best
@@ -103,7 +103,7 @@ class BuiltinDetector:
         return numbers.cpu().numpy(), landmarks.double().cpu().numpy(), scores.double().cpu().numpy()
 
 
-def _pyramid(picture: Picture) -> list[Picture]:
+def _pyramid(picture: FloatPixels) -> list[FloatPixels]:
     """The picture and its halves, down to the size at which faces become too small."""
     levels = [picture]
     while min(levels[-1].shape[:2]) >= 2 * _LEAST_SIDE:
@@ -131,9 +131,9 @@ def _view(landmarks: Float[np.ndarray, "5 2"]) -> Float64[np.ndarray, "2 3"]:
     return np.column_stack([scale * to_square[:, :2], scale * (to_square[:, 2] - FACE_CENTRE) + (_VIEW - 1) / 2])
 
 
-def _apart(landmarks: Float[np.ndarray, "n 5 2"], scores: Float[np.ndarray, " n"]) -> Found:
+def _apart(landmarks: Float[np.ndarray, "n 5 2"], scores: Float[np.ndarray, " n"]) -> Detections:
     """The candidates with the shape of a face, each face once."""
-    plausible = np.array([unlikeness(points) <= MAX_UNLIKENESS for points in landmarks], bool)
+    plausible = np.array([template_distance(points) <= MAX_TEMPLATE_DISTANCE for points in landmarks], bool)
     landmarks, scores = landmarks[plausible], scores[plausible]
     kept = best_of_overlapping(np.array([face_box(points) for points in landmarks]).reshape(-1, 4), scores, _OVERLAP)
     return landmarks[kept], scores[kept]

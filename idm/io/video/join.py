@@ -13,7 +13,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from idm.io.video.read import Video, display_matrix, reason, video_error
-from idm.io.video.write import CONTAINERS, appear, describe, writing
+from idm.io.video.write import CONTAINERS, copy_colour_description, move_into_place, report_write_errors
 
 _COPIED = ("audio", "subtitle")
 _OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")  # and not of the video
@@ -37,14 +37,14 @@ def join(source: Path, segments: Sequence[Path], target: Path, last_duration: in
     suffix = target.suffix.lower()
     temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        with Video(source) as video, writing(target), _blamed_on(source):
+        with Video(source) as video, report_write_errors(target), _blamed_on(source):
             # else the muxer takes another time base, which may not hold the source's times exactly
             timescale = (
                 {"video_track_timescale": str(video.time_base.denominator)} if suffix in (".mp4", ".mov") else {}
             )
             with av.open(str(temporary), "w", format=CONTAINERS[suffix], options=timescale) as out:
                 lost = _fill(out, video, segments, matrix, last_duration)
-            appear(temporary, target)
+            move_into_place(temporary, target)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -93,7 +93,7 @@ def _add(out: OutputContainer, video: Video, stream: Stream, segment: Path, matr
             pictures = out.add_stream_from_template(first.streams.video[0], opaque=True)
         pictures.time_base = video.time_base
         pictures.set_display_matrix(matrix)
-        describe(pictures, video.stream)
+        copy_colour_description(pictures, video.stream)
         copy: Stream = pictures
     elif stream.type in _COPIED:
         copy = out.add_stream_from_template(stream)

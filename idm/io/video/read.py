@@ -43,7 +43,7 @@ def reason(error: Exception) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class DecodedFrame:
     """Frame ``index`` of a video, at ``time`` in seconds; ``image`` is as decoded, in its own format and turned
     as it is stored."""
 
@@ -119,7 +119,7 @@ class Video:
         """As the file claims; None where it does not."""
         return self.stream.frames or None
 
-    def frames(self, start: int = 0) -> Iterator[Frame]:
+    def frames(self, start: int = 0) -> Iterator[DecodedFrame]:
         """All frames from number ``start``, in the order they are shown, with growing time stamps.
 
         Frames before ``start`` are decoded too, which is quick beside restoring them: seeking finds other frames
@@ -138,7 +138,7 @@ class Video:
             if (image.width, image.height) != (self.stream.width, self.stream.height):
                 raise video_error(self.path, f"changes its size at frame {index}", "cut it into two there")
             if index >= start:
-                yield Frame(index, float(last * self.time_base), image)
+                yield DecodedFrame(index, float(last * self.time_base), image)
             index += 1
         if last is None:
             raise video_error(self.path, "has no frames", "name another file")

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Integer, Shaped
 from idm.io.encoding import Codec, Encoding
 from idm.io.errors import InvalidInput
 from idm.io.machine import ordinary_scheduling
-from idm.io.video.read import EXACT, Frame, Video, quarters, reason, rgb_format, video_error
+from idm.io.video.read import EXACT, DecodedFrame, Video, quarters, reason, rgb_format, video_error
 
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
@@ -67,7 +67,7 @@ def _is_subsampled(image: VideoFormat) -> bool:
 
 
 def to_image(
-    frame: Frame, before: Integer[np.ndarray, "h w 3"], after: Integer[np.ndarray, "h2 w2 3"], codec: Codec
+    frame: DecodedFrame, before: Integer[np.ndarray, "h w 3"], after: Integer[np.ndarray, "h2 w2 3"], codec: Codec
 ) -> VideoFrame:
     """Upright RGB levels as a picture for the encoder, turned as the frame is and with its time.
 
@@ -149,7 +149,7 @@ class SegmentWriter:
         self._stream: VideoStream | None = None
 
     def __enter__(self) -> "SegmentWriter":
-        with writing(self.path):
+        with report_write_errors(self.path):
             self._container = av.open(
                 str(self._temporary), "w", format="nut"
             )  # holds frames of any encoder, at any times
@@ -157,7 +157,7 @@ class SegmentWriter:
 
     def add(self, image: VideoFrame) -> None:
         """The next picture, in the encoder's format; the first one says size and format of all."""
-        with writing(self.path):
+        with report_write_errors(self.path):
             if self._stream is None:
                 self._stream = self._open(image)
                 with ordinary_scheduling():  # the first picture opens the encoder
@@ -173,24 +173,24 @@ class SegmentWriter:
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = image.width, image.height, image.format.name
         stream.codec_context.max_b_frames = 0
-        describe(stream, source)
+        copy_colour_description(stream, source)
         return stream
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            with writing(self.path):
+            with report_write_errors(self.path):
                 if kind is None and self._stream is not None:
                     self._container.mux(self._stream.encode(None))
                 self._container.close()
                 if kind is None and self._stream is not None:
-                    appear(self._temporary, self.path)
+                    move_into_place(self._temporary, self.path)
         finally:
             self._temporary.unlink(missing_ok=True)
 
 
-def describe(stream: VideoStream, source: VideoStream) -> None:
+def copy_colour_description(stream: VideoStream, source: VideoStream) -> None:
     """Copy the source's aspect ratio and colour description to a stream."""
     context, original = stream.codec_context, source.codec_context
     context.sample_aspect_ratio = original.sample_aspect_ratio or Fraction(0, 1)
@@ -203,7 +203,7 @@ def describe(stream: VideoStream, source: VideoStream) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def report_write_errors(path: Path) -> Iterator[None]:
     """Report what FFmpeg and the disk raise within the context as a VideoError of this file."""
     try:
         yield
@@ -211,7 +211,7 @@ def writing(path: Path) -> Iterator[None]:
         raise video_error(path, f"cannot be written ({reason(error)})", "check the folder and disk") from error
 
 
-def appear(temporary: Path, path: Path) -> None:
+def move_into_place(temporary: Path, path: Path) -> None:
     """Flush a finished file to the disk, and give it its name in one step."""
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
