@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from idm.apps.photo.face import Subject
-from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.degradation.kernels import gaussian_taps
 from idm.degradation.operations import add_gaussian_noise, blur, jpeg

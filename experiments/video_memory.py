@@ -14,7 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.video import restore_video
 from idm.faces.detect import DetectedFace

@@ -27,7 +27,7 @@ from fuzz_damage import UnexplainedError, count_outcomes, damaged
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.weights import load_gfpgan, save_gfpgan
 from idm.apps.photo.files import restore_photos
-from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.video import restore_video
 from idm.data.pairs import Batch

@@ -20,7 +20,7 @@ import torch
 from fuzz_damage import UnexplainedError, count_outcomes, damaged
 
 from idm.apps.photo.files import restore_photos
-from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks

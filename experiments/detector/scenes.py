@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-LEAST_BYTES, LEAST_SIDE, GREATEST_SIDE = 5000, 48, 1000
+MIN_BYTES, MIN_SIDE, GREATEST_SIDE = 5000, 48, 1000
 
 # In the packages that README.md names: file names with people, and digests of single pictures, found by eye.
 PEOPLE = re.compile("paintings|details|world-music|page|astronaut|camera|lfw")
@@ -41,7 +41,7 @@ def embedded(content: bytes) -> Iterator[bytes]:
         yield content[start : start + 8 + int.from_bytes(content[start + 4 : start + 8], "little")]
     for first, last in ((b"\x89PNG\r\n", b"IEND\xaeB`\x82"), (b"\xff\xd8\xff", b"\xff\xd9")):
         for match in re.finditer(re.escape(first), content):
-            end = content.find(last, match.start() + LEAST_BYTES)
+            end = content.find(last, match.start() + MIN_BYTES)
             if end > 0:
                 yield content[match.start() : end + len(last)]
 
@@ -52,14 +52,14 @@ def save(name: str, content: bytes, folder: Path) -> bool:
     Returns:
         Whether it was written: the content is a picture that is large enough and not listed as showing people.
     """
-    if len(content) < LEAST_BYTES or PEOPLE.search(name):
+    if len(content) < MIN_BYTES or PEOPLE.search(name):
         return False
     try:
         picture = Image.open(io.BytesIO(content))
         picture.load()
     except (OSError, SyntaxError, ValueError):  # bytes that only looked like a picture
         return False
-    if min(picture.size) < LEAST_SIDE:
+    if min(picture.size) < MIN_SIDE:
         return False
     rgba = picture.convert("RGBA")
     kind = "stamp" if rgba.getchannel("A").getextrema()[0] < 128 else "scene"

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import torch
 
-from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.data.sources import FolderFaces, assets_folder
 from idm.degradation import PRESETS, degrade

@@ -10,7 +10,7 @@ from scipy.special import ndtr, stdtrit
 from idm.io.errors import InvalidInput
 
 INTERVAL = "Mean and studentised bootstrap 95 % interval, from ten faces on"
-FEWEST = 10  # values that give an interval: of fewer the spread of a resample is too often near 0
+MIN_VALUES = 10  # values that give an interval: of fewer the spread of a resample is too often near 0
 
 
 def mean_and_interval(
@@ -37,7 +37,7 @@ def mean_and_interval(
     mean, spread = float(x.mean()), float(x.std())
     if x.size > 1 and np.ptp(x) == 0:
         return mean, mean, mean
-    if x.size < FEWEST:
+    if x.size < MIN_VALUES:
         return mean, None, None
     # an observed quantile, not one interpolated: infinity minus infinity is NaN
     tail = float(ndtr(np.sqrt(x.size / (x.size - 1)) * stdtrit(x.size - 1, 0.025)))

@@ -21,7 +21,7 @@ _HALF_512 = {name: side / 2 for name, side in CROP_512.items()}
 
 # Points of the 68 of FFHQ's landmark file, factor and least half side at 512 px (GFPGAN, parse_landmark.py).
 _POINTS_68 = {"left_eye": (36, 42, 1.4), "right_eye": (42, 48, 1.4), "mouth": (48, 68, 1.0)}
-_LEAST_HALF_512 = 16
+_MIN_HALF_512 = 16
 
 Box = Float[Tensor, "b 3"]
 """(x, y, half the side) of a square; its edges lie at x - half and x + half."""
@@ -43,7 +43,7 @@ def component_boxes(landmarks: Float[Tensor, "b n 2"], image_size: int) -> dict[
         case 5:
             return _boxes_of_five(landmarks)
         case 68:
-            least = _LEAST_HALF_512 * image_size / 512
+            least = _MIN_HALF_512 * image_size / 512
             return {name: _box_of_points(landmarks[:, a:b], f, least) for name, (a, b, f) in _POINTS_68.items()}
         case number:
             raise InvalidInput(f"eyes and mouth are found from 5 or 68 landmarks, not from {number}")

@@ -29,10 +29,10 @@ _NETWORKS = {
     "retinaface_resnet50": ("resnet50", "facexlib/detection_Resnet50_Final.pth"),
 }
 MAX_SIDE = 1600
-LEAST_FACE = {"retinaface": 12, "retinaface_resnet50": 12, "builtin": 18}  # pixels of the searched copy
+MIN_FACE = {"retinaface": 12, "retinaface_resnet50": 12, "builtin": 18}  # pixels of the searched copy
 MIN_SCORE = 0.8  # facexlib's default
 
-_LEAST_SIDE = 64  # the network's coarsest features have one value per 32 pixels
+_MIN_SIDE = 64  # the network's coarsest features have one value per 32 pixels
 _OVERLAP = 0.4  # intersection over union from which two boxes are the same face: facexlib's default
 
 
@@ -75,7 +75,7 @@ class FaceDetector:
     """Finds faces with RetinaFace. Build it with :func:`load_detector`.
 
     A picture whose longer side exceeds ``max_side`` is searched in a copy of that size: memory stays bounded, and
-    faces that are smaller than about ``LEAST_FACE`` pixels in the copy are missed. Faces below ``min_score`` are left
+    faces that are smaller than about ``MIN_FACE`` pixels in the copy are missed. Faces below ``min_score`` are left
     out.
     """
 
@@ -90,7 +90,7 @@ class FaceDetector:
         each time."""
         small = shrink(pixels, self.max_side)
         bgr = 255 * to_unit(small)[..., ::-1]
-        missing = [(0, max(0, _LEAST_SIDE - side)) for side in small.shape[:2]]
+        missing = [(0, max(0, _MIN_SIDE - side)) for side in small.shape[:2]]
         found = self.network.detect_faces(
             np.pad(bgr, (*missing, (0, 0))), conf_threshold=self.min_score, nms_threshold=_OVERLAP
         )
@@ -154,8 +154,8 @@ def load_detector(
             them.
         ValueError: the file holds other weights, ``max_side`` is below 64, or ``min_score`` outside (0, 1).
     """
-    if max_side < _LEAST_SIDE:
-        raise InvalidInput(f"the detector's copy must have at least {_LEAST_SIDE} pixels per side, got {max_side}")
+    if max_side < _MIN_SIDE:
+        raise InvalidInput(f"the detector's copy must have at least {_MIN_SIDE} pixels per side, got {max_side}")
     if min_score is not None and not 0 < min_score < 1:
         raise InvalidInput(f"the least score of a face must lie in (0, 1), got {min_score}")
     chosen = choose_detector(name, weights)

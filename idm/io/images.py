@@ -78,11 +78,11 @@ def read_image(path: Path, max_bytes: int | None = None) -> Picture:
     Raises:
         ImageError: missing, a folder, empty, not an image, cut short, broken, or too large.
     """
-    return open_image(path, _to_picture, Limits(MAX_PIXELS, max_bytes))
+    return open_image(path, _to_picture, ImageLimits(MAX_PIXELS, max_bytes))
 
 
 @dataclass(frozen=True)
-class Limits:
+class ImageLimits:
     """Limits of a picture, checked against its header before anything is decoded.
 
     Args:
@@ -125,7 +125,7 @@ def _is_deep_tiff(image: Image.Image) -> bool:
     return not (isinstance(depths, tuple) and all(isinstance(depth, int) and depth <= 8 for depth in depths))
 
 
-def open_image(path: Path, convert: Callable[[Image.Image, str], T], limits: Limits) -> T:
+def open_image(path: Path, convert: Callable[[Image.Image, str], T], limits: ImageLimits) -> T:
     """``convert(image, name)`` of a file's decoded first frame, as stored: not upright yet.
 
     A file whose metadata stop PIL is read without them; ``image.info`` then says so under
@@ -149,11 +149,11 @@ def open_image(path: Path, convert: Callable[[Image.Image, str], T], limits: Lim
 
 def decode_image(data: bytes, name: str) -> Picture:
     """:func:`read_image` for the bytes of an image file; ``name`` stands for the path in errors."""
-    return _decode(io.BytesIO(data), name, _to_picture, Limits(MAX_PIXELS))
+    return _decode(io.BytesIO(data), name, _to_picture, ImageLimits(MAX_PIXELS))
 
 
 def _decode(
-    file: io.BufferedReader | io.BytesIO, name: str, convert: Callable[[Image.Image, str], T], limits: Limits
+    file: io.BufferedReader | io.BytesIO, name: str, convert: Callable[[Image.Image, str], T], limits: ImageLimits
 ) -> T:
     head = file.read(12)
     if not head:
@@ -179,7 +179,7 @@ def _decode_once(
     file: io.BufferedReader | io.BytesIO,
     name: str,
     convert: Callable[[Image.Image, str], T],
-    limits: Limits,
+    limits: ImageLimits,
     stripped: str = "",
 ) -> T:
     file.seek(0)

@@ -12,7 +12,16 @@ from jaxtyping import Integer
 from PIL import ExifTags, Image, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
-from idm.io.images import FORMATS, MAX_PIXELS, ImageError, Limits, image_error, needed_bytes, open_image, write_whole
+from idm.io.images import (
+    FORMATS,
+    MAX_PIXELS,
+    ImageError,
+    ImageLimits,
+    image_error,
+    needed_bytes,
+    open_image,
+    write_whole,
+)
 from idm.io.metadata import read_metadata, turned
 
 KEPT_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -68,7 +77,7 @@ def read_photo(
             ``max_pixels``, or one that needs more than ``max_bytes`` of memory until it is written ``scale`` times as
             wide and high.
     """
-    return open_image(path, lambda image, _: to_photo(image, path), Limits(max_pixels, max_bytes, scale))
+    return open_image(path, lambda image, _: to_photo(image, path), ImageLimits(max_pixels, max_bytes, scale))
 
 
 def bytes_for(path: Path, scale: float | int = 1.0) -> int:

@@ -28,7 +28,7 @@ from idm.training.stop import StopSignals
 from idm.training.updates import all_finite
 from idm.training.validation import ScoredFace, Validation
 
-MOST_SKIPPED = 10
+MAX_SKIPPED = 10
 """The largest number of consecutive updates that may be skipped for gradients that are not finite; more end the run."""
 STOP_EVERY = 8
 """Interval in steps at which several processes agree on whether to stop."""
@@ -167,7 +167,7 @@ class Run:
 
     def _require_updates(self) -> None:
         longest = int(self.window.longest.item())
-        if longest > MOST_SKIPPED:
+        if longest > MAX_SKIPPED:
             raise TrainingError(
                 f"the gradients were not finite in {longest} steps in a row before step {self.step}, so these steps "
                 f"were skipped. The newest checkpoint in {self.checkpoints} is sound: start the same command with a "

@@ -255,7 +255,7 @@ from pathlib import Path
 import numpy as np
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
-from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.files import restore_photos
 

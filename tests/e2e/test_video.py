@@ -48,7 +48,7 @@ import numpy as np, torch
 from idm.io.encoding import Encoding
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
-from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.video import restore_video
 

@@ -82,7 +82,7 @@ def test_too_few_faces_and_too_few_photographs_are_refused() -> None:
 
 
 def test_the_faces_of_photographs_are_aligned_and_unreadable_ones_cost_no_other(tmp_path: Path) -> None:
-    class Told:
+    class FixedFace:
         def detect(self, pixels: np.ndarray) -> list[DetectedFace]:
             landmarks = ffhq_landmarks(64) + np.array([30.0, 10.0])
             return [DetectedFace(np.array([40.0, 20, 80, 60]), landmarks, 0.9)]
@@ -92,7 +92,7 @@ def test_the_faces_of_photographs_are_aligned_and_unreadable_ones_cost_no_other(
     write_image(tmp_path / "a.png", picture)
     (tmp_path / "b.png").write_bytes(b"no picture")
     unreadable: dict[Path, str] = {}
-    ((found,),) = detect_and_align([tmp_path / "a.png", tmp_path / "b.png"], Told(), 64, 0.0, unreadable)
+    ((found,),) = detect_and_align([tmp_path / "a.png", tmp_path / "b.png"], FixedFace(), 64, 0.0, unreadable)
     assert found.side == pytest.approx(64)
     np.testing.assert_allclose(found.image * 255, picture[10:74, 30:94], atol=1)
     assert list(unreadable) == [tmp_path / "b.png"]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import idm
-from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
 

@@ -32,7 +32,7 @@ from idm.apps.cli.app import _page_service
 from idm.apps.cli.options.app import AppOptions
 from idm.apps.cli.options.shared import read
 from idm.apps.photo.face import FaceReport
-from idm.apps.photo.restorer import RestoredPhoto
+from idm.apps.photo.photo_restorer import RestoredPhoto
 from idm.apps.web import views
 from idm.apps.web.request import RestoreRequest
 from idm.apps.web.server import Service, served, sweep

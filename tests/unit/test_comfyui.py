@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from idm.apps import comfyui
-from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.data.synthetic import synthetic_face
 from idm.faces.detect import DetectedFace

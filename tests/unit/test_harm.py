@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from idm.apps.photo.face import FaceHistory
-from idm.apps.photo.harm import DETAIL_ERROR, LEAST_ERROR, change_share, judge
-from idm.apps.photo.restorer import PhotoRestorer, RestoredPhoto
+from idm.apps.photo.harm import DETAIL_ERROR, MIN_ERROR, change_share, judge
+from idm.apps.photo.photo_restorer import PhotoRestorer, RestoredPhoto
 from idm.apps.photo.settings import PhotoSettings
 from idm.data.synthetic import synthetic_face
 from idm.faces.align import align_face
@@ -113,7 +113,7 @@ def test_a_damaged_face_is_restored_nearly_in_full(spoil: str) -> None:
 
 def test_the_share_falls_as_the_change_nears_the_restorers_own_error() -> None:
     given = np.full((SIZE, SIZE, 3), 0.5, np.float32)
-    shares = [change_share(given, given + np.float32(times * LEAST_ERROR)) for times in (0, 1, 2, 10)]
+    shares = [change_share(given, given + np.float32(times * MIN_ERROR)) for times in (0, 1, 2, 10)]
     np.testing.assert_allclose(shares, [0, 0, 0.75, 0.99], atol=1e-3)
     assert judge(given, given).why == "it needs hardly any change"
 
@@ -122,7 +122,7 @@ def test_the_more_fine_detail_a_face_has_beyond_its_noise_the_less_of_a_change_i
     sharp = 0.15 + 0.7 * face(SIZE).astype(np.float32) / 255
     soft = blurred(sharp, 2)
     noisy = soft + np.random.default_rng(1).normal(0, 0.03, sharp.shape).astype(np.float32)
-    change = np.float32(3 * LEAST_ERROR)
+    change = np.float32(3 * MIN_ERROR)
     shares = [change_share(given, given + change) for given in (sharp, soft, noisy)]
     assert shares[0] < 0.1
     assert shares[1] > 0.8

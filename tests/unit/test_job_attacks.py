@@ -14,7 +14,7 @@ import torch
 from idm.apps.photo import status as status_module
 from idm.apps.photo.files import restore_files, restore_photos
 from idm.apps.photo.job import Job
-from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.align import apply_matrix, invert
 from idm.faces.colour import keep_chroma, make_grey, match_colour

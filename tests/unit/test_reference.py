@@ -10,8 +10,8 @@ import torch
 
 from idm.apps.cli import main as cli
 from idm.apps.photo.files import restore_photos
+from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.reference import read_reference
-from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.data.synthetic import synthetic_face
 from idm.diffusion.schedule import linear

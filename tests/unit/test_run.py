@@ -23,7 +23,7 @@ from idm.evaluation.pixels import psnr
 from idm.io.atomic import CheckpointError
 from idm.training import validation
 from idm.training.log import Window, read_log, record_settings
-from idm.training.loop import MOST_SKIPPED, Run, RunSettings, TrainingError
+from idm.training.loop import MAX_SKIPPED, Run, RunSettings, TrainingError
 from idm.training.protocol import Trainable
 from idm.training.recovery import published_step
 from idm.training.validation import ScoredFace, Validation
@@ -222,7 +222,7 @@ def test_steps_that_were_all_skipped_have_no_loss(run, tmp_path):
 
 
 def test_many_skipped_updates_in_a_row_end_the_run_with_advice(run, tmp_path):
-    run(Counter(skips=tuple(range(2, 2 + MOST_SKIPPED))), num_steps=20)
+    run(Counter(skips=tuple(range(2, 2 + MAX_SKIPPED))), num_steps=20)
     with pytest.raises(TrainingError, match=r"in 11 steps in a row before step 33.* lower train.learning_rate"):
         run(Counter(skips=tuple(range(20, 31))), num_steps=40)
 

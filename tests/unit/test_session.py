@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.web.desk import MAX_VARIANTS, Desk, Desks, Kept
 from idm.apps.web.request import RestoreRequest

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.detect import DetectedFace, FaceDetector, choose_faces, load_detector
 from idm.faces.geometry import roll_angle, template_distance, why_implausible

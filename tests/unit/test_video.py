@@ -15,7 +15,7 @@ import torch
 
 from idm.apps.photo import files
 from idm.apps.photo.face import FaceHistory
-from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks

@@ -11,11 +11,11 @@ from idm.apps.cli.model import IDENTITY_NOTE, builtin_note, choose_device, load
 from idm.apps.cli.options.restore import RestoreOptions
 from idm.apps.photo.files import restore_files, restore_photos
 from idm.apps.photo.job import ProgressCallbacks, Report
+from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.reference import Reference
-from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import Bicubic, load_upscaler
-from idm.faces.detect import LEAST_FACE, MAX_SIDE, choose_detector, load_detector
+from idm.faces.detect import MAX_SIDE, MIN_FACE, choose_detector, load_detector
 from idm.faces.recognition import IdentityNet, load_identity
 from idm.io.encoding import Encoding
 from idm.io.errors import InvalidInput
@@ -60,7 +60,7 @@ def _summary(report: Report, options: RestoreOptions) -> str:
     side = options.detect_side or MAX_SIDE
     if report.longest_side >= 2 * side:
         detector = choose_detector(options.detector or "auto", options.weights_dir)
-        least = LEAST_FACE[detector] * report.longest_side / side
+        least = MIN_FACE[detector] * report.longest_side / side
         lines.append(
             f"note: pictures of up to {report.longest_side} px were searched in copies of {side} px, where faces below "
             f"about {least:.0f} px are missed; --detect-side {report.longest_side} finds them, and is slower"

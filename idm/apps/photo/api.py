@@ -12,7 +12,7 @@ from PIL import Image
 
 from idm.apps.photo.files import restore_photos
 from idm.apps.photo.job import Report
-from idm.apps.photo.restorer import PhotoRestorer, RestoredPhoto
+from idm.apps.photo.photo_restorer import PhotoRestorer, RestoredPhoto
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.detect import load_detector
 from idm.faces.recognition import IdentityNet, load_identity

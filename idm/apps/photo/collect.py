@@ -19,15 +19,15 @@ from idm.io.errors import InvalidInput
 from idm.io.images import write_image
 from idm.io.ranges import to_uint8
 
-LEAST_FACES = 10
-LEAST_HELD_OUT = 2
+MIN_FACES = 10
+MIN_HELD_OUT = 2
 TRAIN, HELD_OUT, METADATA = "train", "held_out", "faces.json"
 
 # Our choices. Of 80 held-out aligned faces of 128 and 256 px, 95 % have a sharpness above 1.13 and a noise below 1;
 # after a mild degradation the median sharpness is 1.09 at 256 px, after GFP-GAN's 1.05.
 MIN_SHARPNESS = 1.12
 MAX_NOISE = 3.0
-LEAST_SHARE = 0.75  # of the model's side: smaller faces were enlarged
+MIN_SHARE = 0.75  # of the model's side: smaller faces were enlarged
 SAME = 0.03  # mean difference of thumbnails below which two faces come from one burst of photographs
 _THUMBNAIL = 16
 
@@ -74,7 +74,7 @@ def collect(photographs: Iterable[Sequence[AlbumFace]], min_sharpness: float = M
 
 
 def _unfit(face: AlbumFace, min_sharpness: float) -> str:
-    if face.side < LEAST_SHARE * len(face.image):
+    if face.side < MIN_SHARE * len(face.image):
         return "too small"
     quality = measure(to_uint8(face.image))
     if quality.sharpness < min_sharpness:
@@ -90,15 +90,15 @@ def _split(faces: Sequence[AlbumFace], left_out: Counter[str]) -> tuple[list[Alb
     """(faces to train on, held-out faces)."""
     photographs = list(dict.fromkeys(face.source for face in faces))
     number = len(photographs)
-    wanted = max(LEAST_HELD_OUT, -(-number // 10), min(10, number // 4))
+    wanted = max(MIN_HELD_OUT, -(-number // 10), min(10, number // 4))
     chosen = {photographs[i * number // wanted] for i in range(min(wanted, number))}
     train = [face for face in faces if face.source not in chosen]
     held_out = [face for face in faces if face.source in chosen]
-    if len(faces) < LEAST_FACES or len(train) < LEAST_FACES - LEAST_HELD_OUT or len(held_out) < LEAST_HELD_OUT:
+    if len(faces) < MIN_FACES or len(train) < MIN_FACES - MIN_HELD_OUT or len(held_out) < MIN_HELD_OUT:
         others = f" ({format_counts(left_out)} left out)" if left_out else ""
         raise TooFewFaces(
-            f"{len(faces)} good faces in {number} photographs{others}, and adapting needs {LEAST_FACES} or more, in at "
-            f"least {LEAST_HELD_OUT + 1} photographs: give more photographs, or sharper ones"
+            f"{len(faces)} good faces in {number} photographs{others}, and adapting needs {MIN_FACES} or more, in at "
+            f"least {MIN_HELD_OUT + 1} photographs: give more photographs, or sharper ones"
         )
     return train, held_out
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Integer
 from torch import Tensor
 
-from idm.apps.photo.harm import LEAST_SHARE, judge
+from idm.apps.photo.harm import MIN_SHARE, judge
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.align import Matrix, align_face, apply_matrix, scale_of
 from idm.faces.colour import keep_chroma, match_colour, match_contrast
@@ -156,7 +156,7 @@ class FaceRestoration:
         """Keep as much of the change as serves the face."""
         benefit = judge(self.crop, self.restored)
         self.share = self.past.add_share(benefit.share)
-        if self.share < LEAST_SHARE:
+        if self.share < MIN_SHARE:
             self.refusal = benefit.why or "it needs hardly any change"
         self.restored = self.crop + np.float32(self.share) * (self.restored - self.crop)
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from idm.apps.photo.job import Job, ProgressCallbacks, Report
+from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.plan import as_png, as_preview, nothing_beside, same_suffix
 from idm.apps.photo.preview import draw_faces
-from idm.apps.photo.restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.detect import choose_faces
 from idm.faces.geometry import roll_angle

@@ -19,8 +19,8 @@ Crop = Float32[np.ndarray, "s s 3"]
 # one grey level. At this share none of 44 faces of `val` loses more than .1 dB if it is clean, mildly degraded or only
 # noisy: experiments/photos/gate.py.
 DETAIL_ERROR = 0.9
-LEAST_ERROR = 1 / 255
-LEAST_SHARE = 0.05  # below it a face is as good as its restored self and stays exactly as it is (our choice)
+MIN_ERROR = 1 / 255
+MIN_SHARE = 0.05  # below it a face is as good as its restored self and stays exactly as it is (our choice)
 
 # Identity is the guard's (min_identity of the settings), and JPEG's blocks do not lie on the grid of an aligned crop.
 # Skin that a model makes sharp has texture, which counts as noise, and noise that it removes counts as sharpness. What
@@ -36,7 +36,7 @@ _GATE = Gate(
 )
 _FINE = 1.0  # pixels of sigma: finer detail than that is fine
 _NOISE_PASSED = 1 - 3 / (4 * math.pi)  # of the power of white noise, by the difference from a Gaussian of 1 pixel
-_LEAST_SIDE = 24  # of a face whose quality can be measured
+_MIN_SIDE = 24  # of a face whose quality can be measured
 _WHY: Mapping[Reason, str] = {
     "softer": "the restored face is softer",
     "noisier": "the restored face is noisier",
@@ -59,9 +59,9 @@ def judge(given: Crop, restored: Crop, detail_error: float = DETAIL_ERROR) -> Be
     ``idm clean`` measures it.
     """
     share = change_share(given, restored, detail_error)
-    if share < LEAST_SHARE:
+    if share < MIN_SHARE:
         return Benefit(0.0, "it needs hardly any change")
-    if len(given) < _LEAST_SIDE:
+    if len(given) < _MIN_SIDE:
         return Benefit(share)
     decision = decide(_GATE, *_qualities(to_uint8(given), to_uint8(given + share * (restored - given))), None)
     return Benefit(share) if decision.accepted else Benefit(0.0, _WHY[decision.reason])
@@ -86,7 +86,7 @@ def change_share(given: Crop, restored: Crop, detail_error: float = DETAIL_ERROR
     """
     noise, noise_left = _noise_power(given), _noise_power(restored)
     detail = _power(given - cv2.GaussianBlur(given, (0, 0), _FINE)) - _NOISE_PASSED * noise
-    own_error = max(detail_error**2 * detail, LEAST_ERROR**2)
+    own_error = max(detail_error**2 * detail, MIN_ERROR**2)
     wrong = _power(restored - given) + max(0.0, noise - noise_left)
     return max(0.0, 1 - own_error / max(wrong, 1e-12))
 
@@ -98,4 +98,4 @@ def _power(values: Crop) -> float:
 
 
 def _noise_power(face: Crop) -> float:
-    return (measure(to_uint8(face)).noise / 255) ** 2 if len(face) >= _LEAST_SIDE else 0.0
+    return (measure(to_uint8(face)).noise / 255) ** 2 if len(face) >= _MIN_SIDE else 0.0

@@ -17,7 +17,7 @@ from jaxtyping import Float32
 from PIL import Image
 
 from idm.apps.photo.album import AlbumFace, detect_and_align
-from idm.apps.photo.collect import LEAST_SHARE, format_counts
+from idm.apps.photo.collect import MIN_SHARE, format_counts
 from idm.apps.photo.people import person_of, read_people
 from idm.data.sources import FolderFaces
 from idm.faces.detect import Detector
@@ -154,7 +154,7 @@ def _align(
         left_out["beside a known person"] = len(faces) - 1
         faces = faces[:1]
     for k, face in enumerate(faces):
-        if face.side < LEAST_SHARE * settings.size:
+        if face.side < MIN_SHARE * settings.size:
             left_out["too small"] += 1
             continue
         file = f"{number:07d}_{k}.png"

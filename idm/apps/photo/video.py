@@ -20,7 +20,7 @@ from jaxtyping import Integer
 
 from idm import __version__
 from idm.apps.photo.face import FaceHistory, FaceReport, Subject
-from idm.apps.photo.restorer import PhotoRestorer
+from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.colour import has_one_tint
 from idm.faces.detect import DetectedFace

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from idm.apps.photo.face import FaceRestoration
-from idm.apps.photo.restorer import PhotoRestorer, RestoredPhoto
+from idm.apps.photo.photo_restorer import PhotoRestorer, RestoredPhoto
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import bicubic
 from idm.apps.web.desk import Desk, Variant

@@ -25,7 +25,7 @@ from idm.faces.detect import DetectedFace, shrink
 from idm.faces.geometry import why_implausible
 from idm.io.ranges import to_uint8
 
-_LEAST_PREVIEW = 1000  # about the longer side of the smallest preview
+_MIN_PREVIEW = 1000  # about the longer side of the smallest preview
 _MAX_SHOWN = 1600  # longer side of what the page shows; what is downloaded has all pixels
 _MAX_FACE = 1024
 _HEIGHT = 600  # of the two pictures that are compared, in pixels of the browser
@@ -37,7 +37,7 @@ Pixels = Integer[np.ndarray, "h w 3"]
 
 def write_preview(folder: Path, pixels: Pixels, faces: Sequence[DetectedFace], chosen: Sequence[int]) -> None:
     """The photograph with its faces framed and numbered; a small one is enlarged, so that numbers can be read."""
-    times = max(1, round(_LEAST_PREVIEW / max(pixels.shape[:2])))
+    times = max(1, round(_MIN_PREVIEW / max(pixels.shape[:2])))
     large = bicubic(pixels, (times * pixels.shape[0], times * pixels.shape[1]))
     scaled = [replace(face, box=(face.box + 0.5) * times - 0.5) for face in faces]
     _write(folder, "preview", draw_faces(large, scaled, chosen))

@@ -27,8 +27,7 @@ from idm.config.schema import (
 from idm.diffusion import schedule
 from idm.faces.features import FeatureMaps, MobileFaceNetMaps, load_mobilefacenet, load_vgg19
 from idm.io.run_folder import list_checkpoints
-from idm.io.weights import WeightsError, difference
-from idm.io.weights import read_weights
+from idm.io.weights import WeightsError, difference, read_weights
 from idm.models.architecture import Architecture
 from idm.models.critics import PatchCritic
 from idm.models.lora import add_adapters

@@ -24,11 +24,11 @@ from idm.io.weights import fill, read_weights
 DETECTOR_WEIGHTS = Path(__file__).with_name("weights.safetensors")
 MIN_SCORE = 0.55
 
-_LEAST_SIDE = 24  # of the coarsest level: a face that fills it is still large enough
-_FIRST_SCORE = 0.3  # of the first look
+_MIN_SIDE = 24  # of the coarsest level: a face that fills it is still large enough
+_FIRST_SCORE = 0.3  # of the first pass
 _OVERLAP = 0.5
-_VIEW, _VIEW_FACE = 96, 32.0  # pixels: side of a closer look, and length of the face in it
-_LOOKS = 2  # closer ones, each from where the one before saw the face
+_VIEW, _VIEW_FACE = 96, 32.0  # pixels: side of a crop for refinement, and length of the face in it
+_NUM_REFINEMENTS = 2  # each starts from the landmarks of the one before
 
 FloatPixels = Float32[np.ndarray, "_ _ 3"]
 Landmarks = Float64[np.ndarray, "_ 5 2"]
@@ -57,9 +57,9 @@ class BuiltinDetector:
         """All faces of a uint8 or uint16 RGB picture, the largest first."""
         small = to_unit(shrink(pixels, self.max_side))
         levels = _pyramid(small)
-        landmarks, first = _apart(*self._first_look(levels))
-        for _ in range(_LOOKS):
-            landmarks, closer = self._closer_look(levels, landmarks)
+        landmarks, first = _apart(*self._detect_all_sizes(levels))
+        for _ in range(_NUM_REFINEMENTS):
+            landmarks, closer = self._refine(levels, landmarks)
             scores = np.sqrt(first * closer)
             found = scores >= self.min_score
             landmarks, first, scores = landmarks[found], first[found], scores[found]
@@ -71,13 +71,15 @@ class BuiltinDetector:
         ]
         return sorted(faces, key=lambda face: (-face.size, *face.box))
 
-    def _first_look(self, levels: Sequence[FloatPixels]) -> Detections:
+    def _detect_all_sizes(self, levels: Sequence[FloatPixels]) -> Detections:
         """Faces of all sizes, several times each."""
-        found = [self._look(rearrange(torch.from_numpy(level), "h w c -> 1 c h w"), _FIRST_SCORE) for level in levels]
+        found = [
+            self._find_peaks(rearrange(torch.from_numpy(level), "h w c -> 1 c h w"), _FIRST_SCORE) for level in levels
+        ]
         landmarks = [_to_level(points, -number) for number, (_, points, _) in enumerate(found)]
         return np.concatenate(landmarks), np.concatenate([scores for _, _, scores in found])
 
-    def _closer_look(self, levels: Sequence[FloatPixels], landmarks: Landmarks) -> Detections:
+    def _refine(self, levels: Sequence[FloatPixels], landmarks: Landmarks) -> Detections:
         """Search each candidate again, upright, centred and of one size, for a better score and position."""
         if not len(landmarks):
             return landmarks, np.zeros(0)
@@ -85,7 +87,7 @@ class BuiltinDetector:
         views = [_view(_to_level(points, number)) for points, number in zip(landmarks, numbers, strict=True)]
         size = (_VIEW, _VIEW)
         crops = np.stack([warp(levels[number], view, size) for number, view in zip(numbers, views, strict=True)])
-        which, seen, again = self._look(rearrange(torch.from_numpy(crops), "n h w c -> n c h w"), 0.01)
+        which, seen, again = self._find_peaks(rearrange(torch.from_numpy(crops), "n h w c -> n c h w"), 0.01)
         middle = np.hypot(*(seen.mean(axis=1) - _VIEW / 2).T) < _VIEW_FACE / 2
         better, best = landmarks.copy(), np.zeros(len(landmarks))
         for face, points, score in zip(which[middle], seen[middle], again[middle], strict=True):
@@ -94,7 +96,9 @@ class BuiltinDetector:
                 better[face] = _to_level(apply_matrix(invert(views[face]), points), -numbers[face])
         return better, best
 
-    def _look(self, pictures: Float[Tensor, "b 3 h w"], min_score: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _find_peaks(
+        self, pictures: Float[Tensor, "b 3 h w"], min_score: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         height, width = pictures.shape[2:]
         padded = F.pad(pictures, (0, -width % STRIDE, 0, -height % STRIDE), value=0.5)
         device = self.network.head.weight.device
@@ -106,7 +110,7 @@ class BuiltinDetector:
 def _pyramid(picture: FloatPixels) -> list[FloatPixels]:
     """The picture and its halves, down to the size at which faces become too small."""
     levels = [picture]
-    while min(levels[-1].shape[:2]) >= 2 * _LEAST_SIDE:
+    while min(levels[-1].shape[:2]) >= 2 * _MIN_SIDE:
         height, width = (side // 2 * 2 for side in levels[-1].shape[:2])
         even = np.ascontiguousarray(levels[-1][:height, :width])
         levels.append(cv2.resize(even, (width // 2, height // 2), interpolation=cv2.INTER_AREA))
