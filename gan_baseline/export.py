@@ -10,7 +10,7 @@ from gan_baseline.gfpgan import GFPGAN
 from idm.restorers.export import Graph
 
 
-class Restoration(nn.Module):
+class ExportableGenerator(nn.Module):
     """Maps degraded faces to restored ones. The generator's stored noise becomes part of the graph."""
 
     def __init__(self, gfpgan: GFPGAN) -> None:
@@ -31,4 +31,4 @@ def generator_graph(gfpgan: GFPGAN) -> Graph:
         "inputs": "x_d: degraded faces in [-1, 1]; the output is around [-1, 1], not clipped",
         "architecture": json.dumps(gfpgan.architecture),
     }
-    return Graph("gfpgan", Restoration(gfpgan), {"x_d": x_d}, metadata, strict=True)
+    return Graph("gfpgan", ExportableGenerator(gfpgan), {"x_d": x_d}, metadata, strict=True)

@@ -15,8 +15,8 @@ from PIL import Image
 
 from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
-from idm.apps.web.desk import MAX_VARIANTS, Desk, Desks, Kept
 from idm.apps.web.request import RestoreRequest
+from idm.apps.web.restoration import MAX_VARIANTS, Restoration, ResultStore, StoredResult
 from idm.apps.web.session import PageService, faces_by_default, save_result
 from idm.data.synthetic import synthetic_face
 from idm.diffusion.chain import Chain
@@ -246,76 +246,78 @@ def test_a_request_has_the_settings_of_the_command_line_under_their_names(page_s
     assert page_service.request(wanted.named()) == wanted
 
 
-# --- the desk
+# --- variants of faces
 
 
-def desk_of(page_service: PageService, photo: Photo) -> Desk:
+def restoration_of(page_service: PageService, photo: Photo) -> Restoration:
     wanted = RestoreRequest("idm", PhotoSettings(faces=(0, 1), seed=5, change="full"), num_steps=2)
     return page_service.draw(photo, wanted)
 
 
 def test_a_rejected_face_stays_as_it_was_and_the_other_one_does_not_change(page_service: PageService) -> None:
     photo = photo_of(0, 1)
-    desk = desk_of(page_service, photo)
-    done = page_service.compose(photo, desk.use(0, None)).result
+    restoration = restoration_of(page_service, photo)
+    done = page_service.compose(photo, restoration.use(0, None)).result
     assert np.array_equal(done.photo.pixels[:, :FACE], photo.pixels[:, :FACE])
     assert np.array_equal(
         done.photo.pixels,
         page_service.restore(
-            photo, replace(desk.request, settings=replace(desk.request.settings, faces=(1,)))
+            photo, replace(restoration.request, settings=replace(restoration.request.settings, faces=(1,)))
         ).result.photo.pixels,
     )
     assert [(face.state, face.share, face.note) for face in done.faces] == [
         ("kept", 0.0, "it was rejected: the face stays as it was"),
         ("restored", 1.0, "a face of 64 px was restored at 32 px: its finer detail is the photograph's"),
     ]
-    again = page_service.compose(photo, desk.use(0, None).use(0, 0)).result
-    assert np.array_equal(again.photo.pixels, page_service.compose(photo, desk).result.photo.pixels)
+    again = page_service.compose(photo, restoration.use(0, None).use(0, 0)).result
+    assert np.array_equal(again.photo.pixels, page_service.compose(photo, restoration).result.photo.pixels)
 
 
 def test_a_face_that_is_drawn_again_is_what_its_seed_gives_and_the_other_one_does_not_change(
     page_service: PageService,
 ) -> None:
     photo = photo_of(0, 1)
-    desk = page_service.redraw(photo, desk_of(page_service, photo), 1, seed=99)
-    pixels = page_service.compose(photo, desk).result.photo.pixels
+    restoration = page_service.redraw(photo, restoration_of(page_service, photo), 1, seed=99)
+    pixels = page_service.compose(photo, restoration).result.photo.pixels
 
     def with_seed(seed: int) -> np.ndarray:
-        wanted = replace(desk.request, settings=replace(desk.request.settings, seed=seed))
+        wanted = replace(restoration.request, settings=replace(restoration.request.settings, seed=seed))
         return page_service.restore(photo, wanted).result.photo.pixels
 
     assert np.array_equal(pixels[:, :FACE], with_seed(5)[:, :FACE])
     assert np.array_equal(pixels[:, FACE:], with_seed(99)[:, FACE:])
     assert not np.array_equal(with_seed(5)[:, FACE:], with_seed(99)[:, FACE:])
-    assert [variant.seed for variant in desk.variants[1]] == [5, 99]
+    assert [variant.seed for variant in restoration.variants[1]] == [5, 99]
 
 
-def test_a_desk_refuses_what_is_not_there_and_more_variants_than_it_keeps(page_service: PageService) -> None:
+def test_a_restoration_refuses_what_is_not_there_and_more_variants_than_it_keeps(page_service: PageService) -> None:
     photo = photo_of(0, 1)
-    desk = desk_of(page_service, photo)
+    restoration = restoration_of(page_service, photo)
     with pytest.raises(ValueError, match="there is no restored face 2"):
-        desk.use(2, None)
+        restoration.use(2, None)
     with pytest.raises(ValueError, match="face 0 has no variant 1; it has 1"):
-        desk.use(0, 1)
+        restoration.use(0, 1)
     for seed in range(MAX_VARIANTS - 1):
-        desk = page_service.redraw(photo, desk, 0, seed)
+        restoration = page_service.redraw(photo, restoration, 0, seed)
     with pytest.raises(ValueError, match="most that are kept"):
-        page_service.redraw(photo, desk, 0, 100)
+        page_service.redraw(photo, restoration, 0, 100)
 
 
-def test_of_too_many_desks_the_one_used_longest_ago_is_dropped(page_service: PageService, tmp_path: Path) -> None:
+def test_of_too_many_results_the_one_used_longest_ago_is_dropped(page_service: PageService, tmp_path: Path) -> None:
     photo = photo_of(0, 1)
-    kept = Kept(desk_of(page_service, photo), tmp_path / "a.png", tmp_path, ())
-    assert 4 * SIDE_BYTES <= kept.desk.num_bytes < 4.1 * SIDE_BYTES  # of two faces the given and the restored crop
-    desks = Desks(2 * kept.desk.num_bytes)
-    first, second = desks.put(kept), desks.put(kept)
-    assert desks.get(first) is kept
-    third = desks.put(kept)
-    assert desks.get(first) is desks.get(third)
+    stored = StoredResult(restoration_of(page_service, photo), tmp_path / "a.png", tmp_path, ())
+    assert (
+        4 * SIDE_BYTES <= stored.restoration.num_bytes < 4.1 * SIDE_BYTES
+    )  # of two faces the given and the restored crop
+    store = ResultStore(2 * stored.restoration.num_bytes)
+    first, second = store.put(stored), store.put(stored)
+    assert store.get(first) is stored
+    third = store.put(stored)
+    assert store.get(first) is store.get(third)
     with pytest.raises(ValueError, match="no longer kept"):
-        desks.get(second)
+        store.get(second)
     with pytest.raises(ValueError, match="no longer kept"):
-        desks.get("")
+        store.get("")
 
 
 def bomb(path: Path, side: int) -> Path:

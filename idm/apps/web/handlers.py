@@ -9,8 +9,8 @@ from typing import Any, Literal
 import gradio as gr
 
 from idm.apps.web import theme, views
-from idm.apps.web.desk import MAX_VARIANTS, Desk, Desks, Kept
 from idm.apps.web.request import MAX_SEED
+from idm.apps.web.restoration import MAX_VARIANTS, Restoration, ResultStore, StoredResult
 from idm.apps.web.session import PageService, RestoreResult, faces_by_default, save_result
 from idm.apps.web.work import Work, errors_shown_on_page
 from idm.faces.detect import DetectedFace
@@ -43,7 +43,7 @@ class Handlers:
 
     work: Work
     examples: Sequence[Path]
-    desks: Desks
+    store: ResultStore
 
     @property
     def page_service(self) -> PageService:
@@ -110,11 +110,11 @@ class Handlers:
     def mark_stale(self, name: str, faces: list[int], *values: Any) -> Update:
         """Show that a result was made with other settings than those that are set now."""
         try:
-            desk = self.desks.get(name).desk
+            restoration = self.store.get(name).restoration
         except ValueError:
             return gr.HTML(visible=False)
         try:
-            is_stale = self.page_service.request(named(values, faces)) != desk.request
+            is_stale = self.page_service.request(named(values, faces)) != restoration.request
         except ValueError:  # settings that could not be restored with are other settings
             is_stale = True
         return gr.HTML(visible=is_stale)
@@ -138,79 +138,85 @@ class Handlers:
             wanted = self.page_service.request(named(values, faces))
             with self.page_service.memory_for(path, wanted.settings.upscale):
                 photo = self.page_service.read(path, wanted.settings.upscale)
-                desk = self.page_service.draw(photo, wanted, on_progress)
-                kept, done = self._publish(path, desk, self.page_service.compose(photo, desk))
-        return self._result(self.desks.put(kept), kept, done)
+                restoration = self.page_service.draw(photo, wanted, on_progress)
+                stored, done = self._publish(path, restoration, self.page_service.compose(photo, restoration))
+        return self._result(self.store.put(stored), stored, done)
 
     def redraw(
         self, name: str, number: int, request: gr.Request, progress: gr.Progress = _PROGRESS
     ) -> tuple[Update, ...]:
         """Draw one more variant of a face, with another seed, and use it."""
         with errors_shown_on_page():
-            before = self.desks.get(name)
+            before = self.store.get(name)
         with self.work.on(before.source, request.session_hash, progress, f"Drawing face {number}") as on_progress:
-            upscale = before.desk.request.settings.upscale
+            upscale = before.restoration.request.settings.upscale
             with self.page_service.memory_for(before.source, upscale):
                 photo = self.page_service.read(before.source, upscale)
-                desk = self.page_service.redraw(photo, before.desk, number, self.new_seed(), on_progress)
-                kept, done = self._publish(before.source, desk, self.page_service.compose(photo, desk))
-        return self._replaced(name, before, kept, done, number)
+                restoration = self.page_service.redraw(photo, before.restoration, number, self.new_seed(), on_progress)
+                stored, done = self._publish(before.source, restoration, self.page_service.compose(photo, restoration))
+        return self._replaced(name, before, stored, done, number)
 
     def use(self, name: str, number: int, position: int) -> tuple[Update, ...]:
         """Use another variant of a face, or the face as given, and put the photograph together again."""
         with errors_shown_on_page():
-            before = self.desks.get(name)
-        upscale = before.desk.request.settings.upscale
+            before = self.store.get(name)
+        upscale = before.restoration.request.settings.upscale
         with errors_shown_on_page(before.source), self.page_service.memory_for(before.source, upscale):
             self.work.check_space()
-            desk = before.desk.use(number, None if position == AS_GIVEN else position)
+            restoration = before.restoration.use(number, None if position == AS_GIVEN else position)
             photo = self.page_service.read(before.source, upscale)
-            kept, done = self._publish(before.source, desk, self.page_service.compose(photo, desk))
-        return self._replaced(name, before, kept, done, number)
+            stored, done = self._publish(before.source, restoration, self.page_service.compose(photo, restoration))
+        return self._replaced(name, before, stored, done, number)
 
     def show_face(self, name: str, number: int) -> tuple[Update, ...]:
         """Update what shows one face."""
         with errors_shown_on_page():
-            return self._face(self.desks.get(name), number)
+            return self._face(self.store.get(name), number)
 
     # --------------------------------------------------------------------------------------- updates
 
-    def _publish(self, source: Path, desk: Desk, done: RestoreResult) -> tuple[Kept, RestoreResult]:
+    def _publish(
+        self, source: Path, restoration: Restoration, done: RestoreResult
+    ) -> tuple[StoredResult, RestoreResult]:
         """Write the files of a result."""
         folder = self.work.new_folder()
-        views.write_pictures(folder, desk, done)
-        return Kept(desk, source, folder, tuple(save_result(done, source, folder))), done
+        views.write_pictures(folder, restoration, done)
+        return StoredResult(restoration, source, folder, tuple(save_result(done, source, folder))), done
 
-    def _replaced(self, name: str, before: Kept, kept: Kept, done: RestoreResult, number: int) -> tuple[Update, ...]:
-        self.desks.put(kept, name)
+    def _replaced(
+        self, name: str, before: StoredResult, stored: StoredResult, done: RestoreResult, number: int
+    ) -> tuple[Update, ...]:
+        self.store.put(stored, name)
         views.remove(before.folder)
-        return self._result(name, kept, done, number)
+        return self._result(name, stored, done, number)
 
-    def _result(self, name: str, kept: Kept, done: RestoreResult, number: int | None = None) -> tuple[Update, ...]:
-        """The name of the desk, and updates of all that shows a result; of one face in particular, by default the
+    def _result(
+        self, name: str, stored: StoredResult, done: RestoreResult, number: int | None = None
+    ) -> tuple[Update, ...]:
+        """The name of the result, and updates of all that shows it; of one face in particular, by default the
         largest."""
-        numbers = list(kept.desk.variants)
+        numbers = list(stored.restoration.variants)
         states = {report.number: report.state for report in done.result.faces}
         first = numbers[0] if number is None else number
         return (
             name,
-            gr.HTML(views.comparison_slider(kept.folder, "", "The photograph")),
+            gr.HTML(views.comparison_slider(stored.folder, "", "The photograph")),
             gr.HTML(views.faces_table(done)),
-            *_downloads(kept.files),
+            *_downloads(stored.files),
             gr.HTML(visible=False) if number is None else gr.skip(),  # what one chooses of a face makes nothing newer
             gr.Radio([(f"{n}: {states[n]}", n) for n in numbers], value=first, visible=True),
-            *self._face(kept, first),
+            *self._face(stored, first),
         )
 
-    def _face(self, kept: Kept, number: int) -> tuple[Update, ...]:
-        desk = kept.desk
-        position = desk.choice.get(number, 0)
-        [report] = [face.report(desk.request.settings) for face in desk.faces() if face.number == number]
-        drawn = [(views.variant_label(desk, number, k), k) for k in range(len(desk.variants[number]))]
+    def _face(self, stored: StoredResult, number: int) -> tuple[Update, ...]:
+        restoration = stored.restoration
+        position = restoration.choice.get(number, 0)
+        [report] = [face.report(restoration.request.settings) for face in restoration.faces() if face.number == number]
+        drawn = [(views.variant_label(restoration, number, k), k) for k in range(len(restoration.variants[number]))]
         return (
-            gr.HTML(views.face(kept, report)),
+            gr.HTML(views.face(stored, report)),
             gr.Radio([("as given", AS_GIVEN), *drawn], value=AS_GIVEN if position is None else position, visible=True),
-            gr.HTML(views.variants(kept, number)),
+            gr.HTML(views.variants(stored, number)),
             gr.Button(visible=True, interactive=len(drawn) < MAX_VARIANTS and report.state != "failed"),
         )
 
@@ -222,7 +228,7 @@ class Handlers:
             *_downloads([]),
             gr.HTML(visible=False),
             gr.Radio(choices=[], value=None, visible=False),
-            gr.HTML(theme.EMPTY_DESK),
+            gr.HTML(theme.EMPTY_FACE),
             gr.Radio(choices=[], value=None, visible=False),
             gr.HTML(""),
             gr.Button(visible=False),

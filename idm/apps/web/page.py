@@ -11,13 +11,13 @@ from idm.apps.web import theme
 from idm.apps.web.batch import BatchHandlers
 from idm.apps.web.blocks import PageBlocks
 from idm.apps.web.controls import controls
-from idm.apps.web.desk import Desks
 from idm.apps.web.endpoints import Endpoints
 from idm.apps.web.handlers import SETTINGS, Handlers
+from idm.apps.web.restoration import ResultStore
 from idm.apps.web.session import PageService
 from idm.apps.web.work import Work
 
-MAX_DESK_BYTES = 1_000_000_000  # of all users' restored faces, in memory
+MAX_STORED_BYTES = 1_000_000_000  # of all users' restored faces, in memory
 _PRIVATE = {"api_visibility": "private"}
 
 
@@ -109,7 +109,7 @@ def build_page(
                 found = _found_tab(tabs, marks)
                 result = _result_tabs(name)
                 several = _several_tab(limits)
-        handlers = Handlers(work, examples, Desks(MAX_DESK_BYTES))
+        handlers = Handlers(work, examples, ResultStore(MAX_STORED_BYTES))
         _wire_faces(handlers, given, found, result)
         _wire_result(handlers, given, found, result)
         _wire_several(BatchHandlers(work), given, several)
@@ -136,9 +136,9 @@ def _result_tabs(name: gr.State) -> _Result:
             png = gr.DownloadButton("Download PNG", visible=False, variant="primary", elem_id="idm-png")
             same = gr.DownloadButton("Download JPEG", visible=False, elem_id="idm-same")
         table = gr.HTML(elem_id="idm-table")
-    with gr.Tab("Each face", id="desk"):
+    with gr.Tab("Each face", id="face"):
         face = gr.Radio(label="Face", visible=False, elem_id="idm-face")
-        before_after = gr.HTML(theme.EMPTY_DESK, elem_id="idm-before-after")
+        before_after = gr.HTML(theme.EMPTY_FACE, elem_id="idm-before-after")
         used = gr.Radio(label="In the photograph", visible=False, elem_id="idm-used")
         redraw = gr.Button("Draw another variant", size="sm", visible=False, elem_id="idm-redraw")
         variants = gr.HTML(elem_id="idm-variants")

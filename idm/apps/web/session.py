@@ -18,8 +18,8 @@ from idm.apps.photo.face import FaceRestoration
 from idm.apps.photo.photo_restorer import PhotoRestorer, RestoredPhoto
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import bicubic
-from idm.apps.web.desk import Desk, Variant
 from idm.apps.web.request import RestoreRequest, photo_settings, refuse_unknown
+from idm.apps.web.restoration import Restoration, Variant
 from idm.apps.web.workers import ChainedIDM, CountingRestorer, LockedDetector, OnProgress, ProgressCounter, no_progress
 from idm.faces.detect import DetectedFace, Detector, choose_faces
 from idm.faces.recognition import IdentityNet
@@ -151,7 +151,7 @@ class PageService:
         """
         return self.compose(photo, self.draw(photo, request, on_progress))
 
-    def draw(self, photo: Photo, request: RestoreRequest, on_progress: OnProgress = no_progress) -> Desk:
+    def draw(self, photo: Photo, request: RestoreRequest, on_progress: OnProgress = no_progress) -> Restoration:
         """Restorations of the chosen faces, each of which is used.
 
         Raises:
@@ -168,24 +168,26 @@ class PageService:
         chosen = choose_faces(found, settings.min_face, settings.faces)
         faces = self._draw(photo, found, chosen, request, on_progress)
         variants = {face.number: (Variant(settings.seed, face),) for face in faces}
-        return Desk(request, tuple(found), variants, {})
+        return Restoration(request, tuple(found), variants, {})
 
-    def redraw(self, photo: Photo, desk: Desk, number: int, seed: int, on_progress: OnProgress = no_progress) -> Desk:
-        """The desk with one more restoration of a face, drawn with the same settings and another seed, in use.
+    def redraw(
+        self, photo: Photo, restoration: Restoration, number: int, seed: int, on_progress: OnProgress = no_progress
+    ) -> Restoration:
+        """Return the restoration with one more variant of a face in use, drawn with the same settings and another seed.
 
         Raises:
-            ValueError: no such face on the desk, or no more variants of it are drawn.
+            ValueError: no such face, or no more variants of it are drawn.
         """
-        desk.check_room(number)
-        request = replace(desk.request, settings=replace(desk.request.settings, seed=seed))
-        [face] = self._draw(photo, desk.found, [number], request, on_progress)
-        return desk.with_variant(number, Variant(seed, face))
+        restoration.check_room(number)
+        request = replace(restoration.request, settings=replace(restoration.request.settings, seed=seed))
+        [face] = self._draw(photo, restoration.found, [number], request, on_progress)
+        return restoration.with_variant(number, Variant(seed, face))
 
-    def compose(self, photo: Photo, desk: Desk) -> RestoreResult:
-        """The photograph as the desk says."""
-        request = desk.request
+    def compose(self, photo: Photo, restoration: Restoration) -> RestoreResult:
+        """Return the photograph with the variants in use."""
+        request = restoration.request
         parts = PhotoRestorer(self.restorers[request.restorer], self.detector, self.identity)
-        result = parts.compose(photo, desk.found, desk.faces(), request.settings)
+        result = parts.compose(photo, restoration.found, restoration.faces(), request.settings)
         return RestoreResult(request, bicubic(photo.pixels, self._size(photo, request)), result)
 
     def _size(self, photo: Photo, request: RestoreRequest) -> tuple[int, int]:

@@ -15,7 +15,7 @@ NO_FACES = (
     "Faces must be at least about 12 pixels large and not hidden. If the picture lies on its side, set Turn.</div>"
 )
 EMPTY_RESULT = '<div class="idm-empty">Before and after appear here.</div>'
-EMPTY_DESK = '<div class="idm-empty">Each restored face appears here, to be used, rejected or drawn again.</div>'
+EMPTY_FACE = '<div class="idm-empty">Each restored face appears here, to be used, rejected or drawn again.</div>'
 STALE = (
     '<p class="idm-stale" role="status">The settings have changed since this result was made. '
     "Restore again to use them.</p>"

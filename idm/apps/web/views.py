@@ -18,7 +18,7 @@ from idm.apps.photo.face import FaceReport
 from idm.apps.photo.preview import draw_faces
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import bicubic
-from idm.apps.web.desk import Desk, Kept
+from idm.apps.web.restoration import Restoration, StoredResult
 from idm.apps.web.session import RestoreResult
 from idm.faces.align import to_unit
 from idm.faces.detect import DetectedFace, shrink
@@ -43,7 +43,7 @@ def write_preview(folder: Path, pixels: Pixels, faces: Sequence[DetectedFace], c
     _write(folder, "preview", draw_faces(large, scaled, chosen))
 
 
-def write_pictures(folder: Path, desk: Desk, done: RestoreResult) -> None:
+def write_pictures(folder: Path, restoration: Restoration, done: RestoreResult) -> None:
     """Everything that is shown of a result: the photograph, each face before and after, and each face's variants."""
     sides = {"given": done.before, "restored": done.result.photo.pixels}
     for side, pixels in sides.items():
@@ -51,7 +51,7 @@ def write_pictures(folder: Path, desk: Desk, done: RestoreResult) -> None:
     for face in done.result.faces:
         for side, pixels in sides.items():
             _write(folder, f"face{face.number}_{side}", _square(pixels, np.array(face.box) * done.scale))
-    for number, variants in desk.variants.items():
+    for number, variants in restoration.variants.items():
         for position, variant in enumerate(variants):
             if not variant.face.failure:
                 _write(folder, f"face{number}_crop", variant.face.crop)
@@ -112,39 +112,39 @@ def comparison_slider(folder: Path, prefix: str, what: str) -> str:
     )
 
 
-def face(kept: Kept, report: FaceReport) -> str:
+def face(stored: StoredResult, report: FaceReport) -> str:
     """One face before and after, its state and the reason for it."""
     identity = "" if report.identity is None else f", identity {report.identity:.2f}"
     note = f"<br>{html.escape(report.note)}" if report.note else ""
     return (
-        comparison_slider(kept.folder, f"face{report.number}_", f"Face {report.number}")
+        comparison_slider(stored.folder, f"face{report.number}_", f"Face {report.number}")
         + f'<p class="idm-state" role="status"><strong>{report.state}</strong>{identity}{note}</p>'
     )
 
 
-def variants(kept: Kept, number: int) -> str:
+def variants(stored: StoredResult, number: int) -> str:
     """The face as given and its variants, side by side and of one size."""
-    drawn = [k for k, variant in enumerate(kept.desk.variants[number]) if not variant.face.failure]
-    position = kept.desk.choice.get(number, 0)
+    drawn = [k for k, variant in enumerate(stored.restoration.variants[number]) if not variant.face.failure]
+    position = stored.restoration.choice.get(number, 0)
     if not drawn:
         return ""
-    figures = [_figure(kept, f"face{number}_crop", f"Face {number}, as given", "as given", position is None)]
+    figures = [_figure(stored, f"face{number}_crop", f"Face {number}, as given", "as given", position is None)]
     for k in drawn:
-        label = variant_label(kept.desk, number, k)
-        figures.append(_figure(kept, f"face{number}_variant{k}", f"Face {number}, {label}", label, position == k))
+        label = variant_label(stored.restoration, number, k)
+        figures.append(_figure(stored, f"face{number}_variant{k}", f"Face {number}, {label}", label, position == k))
     return f'<div class="idm-variants">{"".join(figures)}</div>'
 
 
-def _figure(kept: Kept, name: str, alt: str, caption: str, is_used: bool) -> str:
+def _figure(stored: StoredResult, name: str, alt: str, caption: str, is_used: bool) -> str:
     used = ' class="used"' if is_used else ""
     marked = f"<strong>{html.escape(caption)}, in use</strong>" if is_used else html.escape(caption)
-    return f"<figure{used}>{_image(kept.folder, name, alt)}<figcaption>{marked}</figcaption></figure>"
+    return f"<figure{used}>{_image(stored.folder, name, alt)}<figcaption>{marked}</figcaption></figure>"
 
 
-def variant_label(desk: Desk, number: int, position: int) -> str:
+def variant_label(restoration: Restoration, number: int, position: int) -> str:
     """Seed and identity of a variant, and whether it was rejected by the settings."""
-    variant = desk.variants[number][position]
-    report = variant.face.report(desk.request.settings)
+    variant = restoration.variants[number][position]
+    report = variant.face.report(restoration.request.settings)
     identity = "" if report.identity is None else f", identity {report.identity:.2f}"
     return f"seed {variant.seed}{identity}{'' if report.state == 'restored' else f', {report.state}'}"
 

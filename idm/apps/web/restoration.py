@@ -1,4 +1,4 @@
-"""The desk on which a user judges the faces of a restored photograph, and the store of all users' desks."""
+"""The restored faces of a photograph, among whose variants a user chooses, and the store of all users' results."""
 
 import copy
 import secrets
@@ -28,8 +28,8 @@ class Variant:
 
 
 @dataclass(frozen=True, eq=False)
-class Desk:
-    """The restorations of a photograph's faces, and those in use.
+class Restoration:
+    """The variants of a photograph's restored faces, and those in use.
 
     Args:
         found: all detected faces.
@@ -54,8 +54,8 @@ class Desk:
             faces.append(face)
         return faces
 
-    def use(self, number: int, position: int | None) -> "Desk":
-        """The desk with another variant of a face in use, or with None the face as given.
+    def use(self, number: int, position: int | None) -> "Restoration":
+        """Return the restoration with another variant of a face in use, or with None the face as given.
 
         Raises:
             ValueError: no such face, or no such variant.
@@ -74,8 +74,8 @@ class Desk:
         if len(self._variants(number)) >= MAX_VARIANTS:
             raise InvalidInput(f"face {number} has {MAX_VARIANTS} variants, which is the most that are kept")
 
-    def with_variant(self, number: int, variant: Variant) -> "Desk":
-        """The desk with one more variant of a face, which is in use."""
+    def with_variant(self, number: int, variant: Variant) -> "Restoration":
+        """Return the restoration with one more variant of a face, which is in use."""
         variants = (*self._variants(number), variant)
         return replace(self, variants={**self.variants, number: variants}).use(number, len(variants) - 1)
 
@@ -92,45 +92,48 @@ class Desk:
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
-    """A desk with its photograph, the folder of its pictures, and the files in it that users download."""
+class StoredResult:
+    """A restoration with its photograph, the folder of its pictures, and the files in it that users download."""
 
-    desk: Desk
+    restoration: Restoration
     source: Path
     folder: Path
     files: tuple[Path, ...]
 
 
-class Desks:
-    """The desks of all users, by names that cannot be guessed.
+class ResultStore:
+    """The results of all users, by names that cannot be guessed.
 
     Args:
-        max_bytes: of all desks; beyond it, those that were used longest ago are dropped.
+        max_bytes: of all results in memory; beyond it, those that were used longest ago are dropped.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._stored: OrderedDict[str, StoredResult] = OrderedDict()
         self._lock = threading.Lock()
 
-    def put(self, kept: Kept, name: str = "") -> str:
-        """Keep a desk under a name, by default a new one, and return the name."""
+    def put(self, stored: StoredResult, name: str = "") -> str:
+        """Store a result under a name, by default a new one, and return the name."""
         name = name or secrets.token_urlsafe(16)
         with self._lock:
-            self._kept[name] = kept
-            self._kept.move_to_end(name)
-            while len(self._kept) > 1 and sum(k.desk.num_bytes for k in self._kept.values()) > self.max_bytes:
-                self._kept.popitem(last=False)
+            self._stored[name] = stored
+            self._stored.move_to_end(name)
+            while len(self._stored) > 1 and self._num_bytes() > self.max_bytes:
+                self._stored.popitem(last=False)
         return name
 
-    def get(self, name: str) -> Kept:
-        """The desk of this name.
+    def _num_bytes(self) -> int:
+        return sum(stored.restoration.num_bytes for stored in self._stored.values())
+
+    def get(self, name: str) -> StoredResult:
+        """Return the result of this name.
 
         Raises:
             ValueError: it is no longer kept.
         """
         with self._lock:
-            if name not in self._kept:
+            if name not in self._stored:
                 raise InvalidInput("this result is no longer kept; restore the photograph again")
-            self._kept.move_to_end(name)
-            return self._kept[name]
+            self._stored.move_to_end(name)
+            return self._stored[name]

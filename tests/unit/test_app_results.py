@@ -19,8 +19,8 @@ import gradio as gr
 from gradio.context import LocalContext
 
 from idm.apps.web.batch import BatchHandlers
-from idm.apps.web.desk import MAX_VARIANTS, Desks
 from idm.apps.web.handlers import AS_GIVEN, NO_LIMIT, SETTINGS, Handlers
+from idm.apps.web.restoration import MAX_VARIANTS, ResultStore
 from idm.apps.web.session import PageService
 from idm.apps.web.work import Work
 from idm.data.synthetic import synthetic_face
@@ -89,7 +89,7 @@ def work(tmp_path: Path) -> Work:
 
 @pytest.fixture
 def handlers(work: Work) -> Handlers:
-    return Handlers(work, [], Desks(10**9))
+    return Handlers(work, [], ResultStore(10**9))
 
 
 def photo_at(path: Path, *numbers: int) -> Path:
@@ -124,7 +124,7 @@ def pictures(text: str) -> list[str]:
     return paths
 
 
-# --- the desk
+# --- variants of faces
 
 
 def test_a_face_is_rejected_used_again_and_drawn_again_by_itself(handlers: Handlers, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_replaced_result_leaves_no_files(handlers: Handlers, tmp_path: Path) -
     handlers.use(first[NAME], 0, AS_GIVEN)
     [folder] = handlers.work.results.iterdir()
     assert not Path(changes_of(first[PNG])["value"]).exists()
-    assert folder == handlers.desks.get(first[NAME]).folder
+    assert folder == handlers.store.get(first[NAME]).folder
 
 
 def test_a_face_has_only_so_many_variants_and_the_button_says_so(handlers: Handlers, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_face_has_only_so_many_variants_and_the_button_says_so(handlers: Handl
         handlers.redraw(name, 0, ME, gr.Progress())
 
 
-def test_a_desk_that_is_no_longer_kept_is_said_to_be_so(handlers: Handlers) -> None:
+def test_a_result_that_is_no_longer_kept_is_an_error_on_the_page(handlers: Handlers) -> None:
     for ask in (
         lambda: handlers.use("guess", 0, AS_GIVEN),
         lambda: handlers.show_face("guess", 0),
@@ -254,7 +254,7 @@ def test_every_setting_of_the_page_reaches_the_restoration(handlers: Handlers, t
         **{"change": "full", "turn": 0, "detail": "clean", "grayscale": "keep"},
     }
     name = restored(handlers, photo_at(tmp_path / "a.png", 0), [0], **wanted)[NAME]
-    named = handlers.desks.get(name).desk.request.named()
+    named = handlers.store.get(name).restoration.request.named()
     assert {key: named[key] for key in wanted} == wanted
     with pytest.raises(gr.Error, match="needs the identity network"):
         restored(handlers, tmp_path / "a.png", [0], min_identity=0.5)
