@@ -62,6 +62,8 @@ class Architecture:
             )
         if self.image_size % self.patch_size:
             raise ValueError(f"patch_size {self.patch_size} does not divide image_size {self.image_size}")
+        if self.refine_channels and self.patch_size & (self.patch_size - 1):
+            raise ValueError(f"a refinement doubles sizes: patch_size {self.patch_size} must be a power of two")
         if self.refine_blocks and not self.refine_channels:
             raise ValueError("refine_blocks are part of a refinement: they need refine_channels")
         if self.refine_blocks and self.patch_size % 2:

@@ -14,7 +14,7 @@ class Refinement(nn.Module):
 
     Features are interpolated instead of rearranged from patches to pixels, and pixels are averaged two by two instead
     of being left out by a stride. With layers that treat the pixels of a patch differently, a critic made the
-    refinement draw a weave into hair and dots along edges. A linear interpolation still has a kink at every patch.
+    refinement draw a weave into hair and dots along edges.
 
     Where x_d is added to the output, its noise comes along, and the trunk has fewer channels than a patch has pixels to
     subtract it again. So the refinement also predicts, for each pixel, how far a blurred x_d replaces x_d. With
@@ -96,8 +96,16 @@ class HalfResolution(nn.Module):
 
 
 def enlarge(x: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c h2 w2"]:
-    """Interpolate linearly to ``factor`` times the height and width, in the precision of ``x`` under autocast too."""
-    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False).to(x.dtype)
+    """Interpolate to ``factor`` times the height and width, in the precision of ``x`` under autocast too.
+
+    Linear interpolation by a factor of 4 has a kink at every pixel of ``x``; doubling twice halves it.
+
+    Args:
+        factor: a power of two.
+    """
+    for _ in range(factor.bit_length() - 1):
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False).to(x.dtype)
+    return x
 
 
 def blur(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -28,7 +28,7 @@ from idm.models.layers import (
     depth_to_space,
     zero_init,
 )
-from idm.models.refinement import Refinement
+from idm.models.refinement import Refinement, enlarge
 from idm.models.unet import Denoiser, double_patches
 from idm.restorers.idm import IDM
 from idm.restorers.saved import save_idm
@@ -378,6 +378,21 @@ def test_the_refinement_treats_all_pixels_of_a_patch_alike():
     even = refined(refinement, torch.ones_like(h), torch.ones_like(images), torch.ones_like(pixels))
     inside = even[..., 24:40, 24:40]
     torch.testing.assert_close(inside, inside[..., :1, :1].expand_as(inside))
+
+
+def test_enlarging_keeps_ramps_and_halves_the_kinks_of_a_linear_interpolation():
+    ramp = torch.arange(12.0).expand(1, 1, 12, 12)
+    inside = enlarge(ramp, 4)[..., 8:-8]
+    torch.testing.assert_close(inside.diff(dim=-1), torch.full_like(inside[..., 1:], 0.25))
+    peak = F.pad(torch.ones(1, 1, 1, 1), (6, 6, 6, 6))
+    linear = F.interpolate(peak, scale_factor=4, mode="bilinear", align_corners=False)
+    kink, linear_kink = (images.sum(dim=2).diff(n=2).abs().amax() for images in (enlarge(peak, 4), linear))
+    assert kink <= 0.6 * linear_kink
+
+
+def test_a_refinement_needs_patches_that_doubling_reaches():
+    with pytest.raises(ValueError, match="power of two"):
+        Denoiser(**{**TINY, "image_size": 48, "patch_size": 3}, refine_channels=8)
 
 
 def test_a_half_resolution_level_needs_a_refinement_and_patches_that_can_be_halved():
