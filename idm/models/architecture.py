@@ -28,7 +28,7 @@ class Architecture:
         add_degraded: the output is x_d + network instead of network; for prediction of x_0 only (our choice).
         refine_channels: width of two convolutions at full resolution that refine the patches' output; 0 for none.
             Without them the pixels of a patch do not see the next patch, and flat dark regions show its grid.
-        refine_blocks: residual blocks of the refinement at half the image's resolution, three times as wide.
+        refine_blocks: residual blocks of the refinement with dilated convolutions, three times as wide.
         dropout: dropout inside the residual blocks.
         conditional: if false, the input is x_t alone: a generator of faces instead of a restorer.
 
@@ -62,10 +62,10 @@ class Architecture:
             )
         if self.image_size % self.patch_size:
             raise ValueError(f"patch_size {self.patch_size} does not divide image_size {self.image_size}")
+        if self.refine_channels and self.patch_size & (self.patch_size - 1):
+            raise ValueError(f"a refinement doubles sizes: patch_size {self.patch_size} must be a power of two")
         if self.refine_blocks and not self.refine_channels:
             raise ValueError("refine_blocks are part of a refinement: they need refine_channels")
-        if self.refine_blocks and self.patch_size % 2:
-            raise ValueError(f"refine_blocks halve the pixels of a patch: patch_size {self.patch_size} must be even")
 
     def build(self) -> "Network":
         """The denoiser of these sizes, with random weights."""

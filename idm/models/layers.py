@@ -60,16 +60,16 @@ class ResidualBlock(nn.Module):
     """x + conv(SiLU(conv(FiLM(norm(x))))): one normalisation and one activation for two convolutions.
 
     FiLM is (1 + scale) * norm(x) + shift with scale and shift from the noise level. The last convolution
-    starts at zero, so that every block begins as the identity.
+    starts at zero, so that every block begins as the identity. ``dilation`` is the distance of the kernels' taps.
     """
 
-    def __init__(self, channels: int, embedding_dim: int, dropout: float) -> None:
+    def __init__(self, channels: int, embedding_dim: int, dropout: float, *, dilation: int = 1) -> None:
         super().__init__()
         self.norm = ChannelNorm(channels, elementwise_affine=False)
         self.film = nn.Linear(embedding_dim, 2 * channels)
-        self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_in = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
         self.dropout = nn.Dropout(dropout)
-        self.conv_out = zero_init(nn.Conv2d(channels, channels, 3, padding=1))
+        self.conv_out = zero_init(nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation))
 
     def forward(self, x: Float[Tensor, "b c h w"], embedding: Float[Tensor, "b dim"]) -> Float[Tensor, "b c h w"]:
         scale, shift = rearrange(self.film(embedding), "b (two c) -> two b c 1 1", two=2)

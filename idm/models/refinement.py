@@ -12,13 +12,13 @@ from idm.models.layers import ResidualBlock, depth_to_space, zero_init
 class Refinement(nn.Module):
     """A correction of the patches' pixels: convolutions over features, input and output at full resolution.
 
-    Features are interpolated instead of rearranged from patches to pixels, and pixels are averaged two by two instead
-    of being left out by a stride. With layers that treat the pixels of a patch differently, a critic made the
-    refinement draw a weave into hair and dots along edges. A linear interpolation still has a kink at every patch.
+    Features are interpolated instead of rearranged from patches to pixels, and no layer has a stride. With layers that
+    treat some pixels differently from their neighbours, a critic made the refinement draw a weave into hair and dots
+    along edges.
 
     Where x_d is added to the output, its noise comes along, and the trunk has fewer channels than a patch has pixels to
     subtract it again. So the refinement also predicts, for each pixel, how far a blurred x_d replaces x_d. With
-    ``refine_blocks`` a level of half the resolution lies between the first convolution and the second. The last
+    ``refine_blocks`` a :class:`DilatedLevel` lies between the first convolution and the second. The last
     convolutions of all parts start at zero, so that adding a refinement to a trained denoiser does not change its
     output.
     """
@@ -32,7 +32,7 @@ class Refinement(nn.Module):
         width = sizes.refine_channels
         self.features = nn.Conv2d(sizes.channels[0], self.FEATURES, 3, padding=1)
         self.conv_in = nn.Conv2d(images * sizes.image_channels + self.FEATURES, width, 3, padding=1)
-        self.level = HalfResolution(sizes, embedding_dim) if sizes.refine_blocks else None
+        self.level = DilatedLevel(sizes, embedding_dim) if sizes.refine_blocks else None
         self.conv = nn.Conv2d(width, width, 3, padding=1)
         self.conv_out = zero_init(nn.Conv2d(width, sizes.image_channels, 3, padding=1))
         self.image_channels = sizes.image_channels
@@ -65,17 +65,23 @@ class Refinement(nn.Module):
         return self.conv_out(h) + self.blurring(h) * (wide_blur(x_d) - x_d)
 
 
-class HalfResolution(nn.Module):
-    """The level of a :class:`Refinement` between the patches and the pixels: residual blocks at half the resolution."""
+class DilatedLevel(nn.Module):
+    """The level of a :class:`Refinement` between the patches and the pixels: residual blocks of dilated convolutions.
+
+    Their taps are two pixels apart (Yu and Koltun, arXiv 1511.07122), so that they see as far as convolutions at half
+    the resolution, and every pixel alike. A blur before and after them couples the even and odd pixels.
+    """
 
     def __init__(self, sizes: Architecture, embedding_dim: int) -> None:
         super().__init__()
         width = 3 * sizes.refine_channels
-        self.factor = sizes.patch_size // 2
-        self.conv_in = nn.Conv2d(sizes.refine_channels, width, 3, padding=1)
+        self.patch_size = sizes.patch_size
+        self.conv_in = nn.Conv2d(sizes.refine_channels, width, 3, padding=2, dilation=2)
         self.features = nn.Conv2d(sizes.channels[0], width, 1)
-        self.blocks = nn.ModuleList(ResidualBlock(width, embedding_dim, 0.0) for _ in range(sizes.refine_blocks))
-        self.conv_out = zero_init(nn.Conv2d(width, sizes.refine_channels, 3, padding=1))
+        self.blocks = nn.ModuleList(
+            ResidualBlock(width, embedding_dim, 0.0, dilation=2) for _ in range(sizes.refine_blocks)
+        )
+        self.conv_out = zero_init(nn.Conv2d(width, sizes.refine_channels, 3, padding=2, dilation=2))
 
     def forward(
         self,
@@ -89,15 +95,29 @@ class HalfResolution(nn.Module):
             features: the decoder's last.
             embedding: of gamma.
         """
-        h = self.conv_in(F.avg_pool2d(h, 2)) + enlarge(self.features(features), self.factor)
+        h = self.conv_in(smooth(h)) + enlarge(self.features(features), self.patch_size)
         for block in self.blocks:
             h = block(h, embedding)
-        return enlarge(self.conv_out(h), 2)
+        return smooth(self.conv_out(h))
+
+
+def smooth(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Convolve with [1, 2, 1] / 4 along both axes, which removes a period of two pixels; nearest pixels around."""
+    x = F.pad(x, (1, 1, 1, 1), mode="replicate").contiguous(memory_format=torch.channels_last)
+    return F.avg_pool2d(F.avg_pool2d(x, 2, stride=1), 2, stride=1)
 
 
 def enlarge(x: Float[Tensor, "b c h w"], factor: int) -> Float[Tensor, "b c h2 w2"]:
-    """Interpolate linearly to ``factor`` times the height and width, in the precision of ``x`` under autocast too."""
-    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False).to(x.dtype)
+    """Interpolate to ``factor`` times the height and width, in the precision of ``x`` under autocast too.
+
+    Linear interpolation by a factor of 4 has a kink at every pixel of ``x``; doubling twice halves it.
+
+    Args:
+        factor: a power of two.
+    """
+    for _ in range(factor.bit_length() - 1):
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False).to(x.dtype)
+    return x
 
 
 def wide_blur(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -193,14 +193,16 @@ class IntrinsicIteration:
     ) -> Callable[[Tensor], Float[Tensor, ""]] | None:
         """The losses of an estimate of x_0 beyond its pixels: SSIM and features, in float32, and the critic's.
 
-        The critic judges estimates below the chain's start only. At the start, where x_t is noise, the estimate stays
-        the mean of the faces that x_d may show; a chain then moves from the mean to a likely face.
+        The critic judges estimates of degraded faces below the chain's start only. At the start, where x_t is noise,
+        the estimate stays the mean of the faces that x_d may show; a chain then moves from the mean to a likely face.
+        A face that is not degraded shows nothing but itself.
         """
         ssim_weight, features, adversary = self.ssim_weight, self.features, self.adversary
         if not ssim_weight and features is None and adversary is None:
             return None
-        below = (gamma > self.gammas[-1]).nonzero()[:, 0]
-        refined = on_device(below, x_0.device)
+        degraded = (batch.hq != batch.lq).flatten(1).any(dim=1)
+        judgeable = ((gamma > self.gammas[-1]) & degraded).nonzero()[:, 0]
+        refined = on_device(judgeable, x_0.device)
 
         def loss(estimate: Float[Tensor, "b 3 s s"]) -> Float[Tensor, ""]:
             total = estimate.new_zeros(())
@@ -215,7 +217,7 @@ class IntrinsicIteration:
                 total = total + self.feature_weight * feature_l1(found, wanted, features.layer_weights)
             if adversary is not None and judged is not None:
                 judged.append((x_0[refined], estimate[refined].detach()))
-            if adversary is not None and len(below):
+            if adversary is not None and len(judgeable):
                 adversarial = adversary.generator_loss(estimate[refined], self._augmentation(batch, "denoiser"))
                 total = total + (loss_of(adversarial, self._refinement()) if adversary.only_refinement else adversarial)
             return total

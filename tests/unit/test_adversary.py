@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,18 @@ def test_the_critic_judges_the_samples_below_the_start_and_the_denoisers_estimat
         estimate = trained.model(x_d=x_d, x_t=add_noise(x_0, eps, gamma), gamma=gamma)
     assert torch.equal(fake, estimate[refined])
     assert not fake.requires_grad
+
+
+def test_the_critic_judges_no_face_that_is_not_degraded(learner):
+    batch = next(batches())
+    first, *others = below_the_start(batch).nonzero()[:, 0].tolist()
+    undegraded = batch.lq.clone()
+    undegraded[first] = batch.hq[first]
+    judged = []
+    learner().loss(replace(batch, lq=undegraded), judged=judged)
+    ((real, fake),) = judged
+    assert torch.equal(real, to_diffusion(batch.hq.float() / 255)[others])
+    assert len(fake) == len(others)
 
 
 @pytest.mark.parametrize("step", [0, 1])

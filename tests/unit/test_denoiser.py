@@ -28,7 +28,7 @@ from idm.models.layers import (
     depth_to_space,
     zero_init,
 )
-from idm.models.refinement import Refinement
+from idm.models.refinement import Refinement, enlarge
 from idm.models.unet import Denoiser, double_patches
 from idm.restorers.idm import IDM
 from idm.restorers.saved import save_idm
@@ -335,7 +335,7 @@ def test_the_refinement_can_replace_a_noisy_input_by_a_blurred_one():
 
 
 @pytest.mark.parametrize("patch_size", [2, 4])
-def test_the_half_resolution_level_sees_the_noise_level_and_the_features_in_their_places(patch_size):
+def test_the_dilated_level_sees_the_noise_level_and_the_features_in_their_places(patch_size):
     refined = Denoiser(**{**TINY, "patch_size": patch_size}, refine_channels=8, refine_blocks=1)
     level = randomised(refined.refine.level)
     h, features, embedding = (
@@ -348,8 +348,8 @@ def test_the_half_resolution_level_sees_the_noise_level_and_the_features_in_thei
     changed = features.clone()
     changed[:, :, -1, -1] += 1
     rows, columns = (level(h, changed, embedding) - before).abs().amax(dim=(0, 1)).nonzero(as_tuple=True)
-    # interpolation of the features and three 3 x 3 convolutions at half the resolution, then interpolation to pixels
-    reach = 2 * (patch_size // 4 + 3) + 1
+    # doubling the features until they have the size of the image, three convolutions with dilation 2, and a blur
+    reach = (patch_size - 1) + 3 * 2 + 1
     assert rows.min() == columns.min() == 16 - patch_size - reach
 
 
@@ -380,11 +380,40 @@ def test_the_refinement_treats_all_pixels_of_a_patch_alike():
     torch.testing.assert_close(inside, inside[..., :1, :1].expand_as(inside))
 
 
-def test_a_half_resolution_level_needs_a_refinement_and_patches_that_can_be_halved():
+def test_the_refinement_treats_all_pixels_of_the_images_alike():
+    """Images moved by less than a patch give the moved correction."""
+    sizes = Architecture(**{**TINY, "patch_size": 4}, refine_channels=8, refine_blocks=1, add_degraded=True)
+    refinement = randomised(Refinement(sizes, 32)).double()
+    h, embedding = torch.ones(1, 8, 16, 16).double(), torch.ones(1, 32).double()
+    images, pixels = torch.randn(1, 6, 64, 64).double(), torch.randn(1, 3, 64, 64).double()
+
+    def refined(by: tuple[int, int]) -> torch.Tensor:
+        moved_images, moved = (image.roll(by, dims=(2, 3)) for image in (images, pixels))
+        return refinement(h, F.pixel_unshuffle(moved_images, 4), moved, embedding).roll((-by[0], -by[1]), dims=(2, 3))
+
+    wanted = refined((0, 0))[..., 28:36, 28:36]
+    for by in ((0, 1), (1, 0), (2, 3)):
+        torch.testing.assert_close(refined(by)[..., 28:36, 28:36], wanted)
+
+
+def test_enlarging_keeps_ramps_and_halves_the_kinks_of_a_linear_interpolation():
+    ramp = torch.arange(12.0).expand(1, 1, 12, 12)
+    inside = enlarge(ramp, 4)[..., 8:-8]
+    torch.testing.assert_close(inside.diff(dim=-1), torch.full_like(inside[..., 1:], 0.25))
+    peak = F.pad(torch.ones(1, 1, 1, 1), (6, 6, 6, 6))
+    linear = F.interpolate(peak, scale_factor=4, mode="bilinear", align_corners=False)
+    kink, linear_kink = (images.sum(dim=2).diff(n=2).abs().amax() for images in (enlarge(peak, 4), linear))
+    assert kink <= 0.6 * linear_kink
+
+
+def test_a_refinement_needs_patches_that_doubling_reaches():
+    with pytest.raises(ValueError, match="power of two"):
+        Denoiser(**{**TINY, "image_size": 48, "patch_size": 3}, refine_channels=8)
+
+
+def test_a_dilated_level_needs_a_refinement():
     with pytest.raises(ValueError, match="refine_channels"):
         Denoiser(**TINY, refine_blocks=1)
-    with pytest.raises(ValueError, match="even"):
-        Denoiser(**{**TINY, "patch_size": 1}, refine_channels=8, refine_blocks=1)
 
 
 @pytest.mark.parametrize("saved", [{}, {"refine_channels": 8}])

@@ -119,7 +119,7 @@ def build_features(config: FeatureLossConfig) -> FeatureMaps:
 def initial_weights(path: Path, denoiser: Network) -> dict[str, Tensor]:
     """The weights of a saved model for a denoiser; the patches are doubled if the denoiser's are twice as large.
 
-    A refinement of pixels, or its level of half the resolution, that only the denoiser has keeps its initial weights,
+    A refinement of pixels, or its dilated level, that only the denoiser has keeps its initial weights,
     which change nothing.
 
     Raises:
