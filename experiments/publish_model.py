@@ -1,6 +1,6 @@
-"""Save the best model of a run in the package.
+"""Save the best model of a run, or one of its checkpoints, in the package.
 
-``python experiments/publish_model.py RUN -o idm/restorers/pretrained/NAME``
+``python experiments/publish_model.py RUN [--checkpoint 661] -o idm/restorers/pretrained/NAME``
 """
 
 import argparse
@@ -17,10 +17,14 @@ from idm.restorers.saved import load_idm, save_idm
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
+    parser.add_argument("--checkpoint", type=int, help="step of the checkpoint (default: the best of the run)")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--num-steps", type=int, help="steps of the published chain (default: the configuration's)")
     arguments = parser.parse_args()
-    denoiser = load_idm(arguments.run, torch.device("cpu"), torch.float32).denoiser
+    model = arguments.run
+    if arguments.checkpoint is not None:
+        model = arguments.run / "checkpoints" / f"step_{arguments.checkpoint:08d}" / "pipeline"
+    denoiser = load_idm(model, torch.device("cpu"), torch.float32).denoiser
     idm = build_idm(load_config(arguments.run / "config.yaml", IDMConfig), denoiser)
     if arguments.num_steps is not None:
         idm.chain = idm.chain.changed(num_steps=arguments.num_steps)
