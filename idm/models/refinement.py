@@ -95,13 +95,13 @@ class DilatedLevel(nn.Module):
             features: the decoder's last.
             embedding: of gamma.
         """
-        h = self.conv_in(smooth(h)) + enlarge(self.features(features), self.patch_size)
+        h = self.conv_in(narrow_blur(h)) + enlarge(self.features(features), self.patch_size)
         for block in self.blocks:
             h = block(h, embedding)
-        return smooth(self.conv_out(h))
+        return narrow_blur(self.conv_out(h))
 
 
-def smooth(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+def narrow_blur(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """Convolve with [1, 2, 1] / 4 along both axes, which removes a period of two pixels; nearest pixels around."""
     x = F.pad(x, (1, 1, 1, 1), mode="replicate").contiguous(memory_format=torch.channels_last)
     return F.avg_pool2d(F.avg_pool2d(x, 2, stride=1), 2, stride=1)
