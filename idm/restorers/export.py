@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from idm.io.errors import InvalidInput
+from idm.restorers.backend_names import Exported
 
 OPSET = 18  # what PyTorch writes without converting; of December 2022
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}  # of the output's largest value; ours
@@ -145,7 +146,7 @@ def load_onnxruntime(path: Path) -> GraphRunner:
     return lambda inputs: session.run(None, inputs)[0]
 
 
-def require_extra(extra: Literal["onnxruntime", "openvino"]) -> None:
+def require_extra(extra: Exported) -> None:
     """Check that the packages of an extra are installed.
 
     Raises:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -17,10 +17,11 @@ from idm.diffusion.schedule import to_betas
 from idm.io.errors import InvalidInput
 from idm.io.ranges import from_diffusion, to_diffusion
 from idm.models.network import Network
+from idm.restorers.backend_names import Backend
 from idm.restorers.export import Graph
 
 if TYPE_CHECKING:
-    from idm.restorers.backends import Backend, ExportedDenoiser
+    from idm.restorers.backends import ExportedDenoiser
 
 
 _CHAIN = Chain()
@@ -121,7 +122,7 @@ class IDM:
         )
         return from_diffusion(restored)
 
-    def use_backend(self, backend: "Backend | Literal['torch']", dtype: torch.dtype = torch.float32) -> None:
+    def use_backend(self, backend: Backend, dtype: torch.dtype = torch.float32) -> None:
         """Choose the backend that runs f_theta from now on: PyTorch, or another program on a graph of the current
         weights.
 
