@@ -21,6 +21,7 @@ class ExportOptions:
 
     model: str | None
     output: Path
+    int8: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="an ONNX file, a folder for it, or a .pth file for a GFP-GAN"
     )
+    parser.add_argument("--int8", action="store_true", help="quantise most layers of an IDM to 8 bits")
 
 
 def add_clean(parser: argparse.ArgumentParser) -> None:
