@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import mean, median
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from idm.degradation import GFPGAN
 from idm.evaluation.metrics import psnr
 from idm.io.machine import keep_freed_memory, provenance, quieten_libraries, share_cores
 from idm.io.ranges import from_uint8, hwc_to_chw, to_uint8
+from idm.restorers.backend_names import Backend
 from idm.restorers.idm import IDM
 from idm.restorers.saved import load_idm
 
@@ -37,7 +38,7 @@ SEED = 1234
 
 
 class Variant(NamedTuple):
-    backend: Literal["torch", "onnxruntime", "openvino"]
+    backend: Backend
     dtype: torch.dtype
 
     @property

@@ -156,6 +156,26 @@ def backends_table(result: Result) -> str:
     return f"{markdown(header, rows)}\n\n{note}\n\n{markdown(quality_header, quality_rows)}"
 
 
+def int8_table(result: Result) -> str:
+    """ONNX files of 8 bits: size and speed, and changes of the restored faces."""
+    metrics = ["PSNR", "change of PSNR", "worst face", "SSIM", "identity", "sharpness"]
+    header = ["variant", "MB", *metrics, "s/face", SPEEDUP]
+    rows = [
+        [
+            row["variant"],
+            f"{row['megabytes']:.1f}",
+            f"{row['psnr']:.2f}",
+            *(f"{row['change']['psnr'][of]:+.3f}" for of in ("mean", "min")),
+            *(f"{row[metric]:.4f} ({row['change'][metric]['mean']:+.4f})" for metric in ("ssim", "identity")),
+            f"{row['sharpness']:.3f} ({row['change']['sharpness']['mean']:+.3f})",
+            f"{row['seconds_per_face']:.3f}",
+            _speedup(row["speedup"]),
+        ]
+        for row in result["rows"]
+    ]
+    return markdown(header, rows)
+
+
 def cleaning_table(result: Result) -> str:
     """Cleaning jobs, compared with sampling alone."""
     header = ["case", "pixels", "steps", "sampling, s/face", "cleaning, s/face", "overhead (least to greatest)"]
@@ -208,11 +228,11 @@ def _speedup(ratio: dict[str, float]) -> str:
 
 def all_tables() -> str:
     """Return the text between the markers of the README."""
-    training, sampling, loading, cleaning, gan, evaluation, cost, backends = (
+    training, sampling, loading, cleaning, gan, evaluation, cost, backends, int8 = (
         json.loads((FOLDER / "results" / f"{name}.json").read_text())
         for name in (
             *("training", "sampling", "data_loading", "cleaning"),
-            *("gan_generator", "evaluation", "cost", "backends"),
+            *("gan_generator", "evaluation", "cost", "backends", "int8"),
         )
     )
     machine = training["machine"]
@@ -244,7 +264,10 @@ def all_tables() -> str:
             cost_table(cost),
             f"### Backends, chains of {backends['num_steps']} steps, {backends['rounds']} rounds",
             _conditions(backends),
-            backends_table(backends) + "\n",
+            backends_table(backends),
+            f"### ONNX files of 8 bits, {int8['model']['name']}, {int8['model']['num_steps']} steps",
+            f"Faces: {int8['num_faces']}; {_conditions(int8).lower()}",
+            int8_table(int8) + "\n",
         ]
     )
 

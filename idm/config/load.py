@@ -57,7 +57,7 @@ def load_config(path: Path, schema: type[Config], overrides: Sequence[str] = ())
         ConfigError: listing every unknown key, wrong value and impossible combination, or naming the file that cannot
             be read, with the files whose ``base`` leads to it.
     """
-    raw = _read(path)
+    raw = read_yaml(path)
     for override in overrides:
         apply_override(raw, override)
     config = validate(schema, raw, str(path))
@@ -67,8 +67,12 @@ def load_config(path: Path, schema: type[Config], overrides: Sequence[str] = ())
     return config
 
 
-def _read(path: Path, derived: Sequence[Path] = ()) -> dict[str, Any]:
-    """The sections of a file, merged into those of its base. ``derived``: the files whose ``base`` led here."""
+def read_yaml(path: Path, derived: Sequence[Path] = ()) -> dict[str, Any]:
+    """The sections of a file, merged into those of its base, unchecked. ``derived``: the files whose ``base`` led here.
+
+    Raises:
+        ConfigError: a file cannot be read, or holds no sections.
+    """
     where = "".join(f"{file}: base: " for file in derived) + str(path)
     if path.resolve() in (file.resolve() for file in derived):
         raise ConfigError(f"{where}: is a cycle")
@@ -87,7 +91,7 @@ def _read(path: Path, derived: Sequence[Path] = ()) -> dict[str, Any]:
     base = raw.pop("base")
     if not isinstance(base, str) or not base:
         raise ConfigError(f"{where}: base: must be the path of a YAML file, got {base!r}")
-    return _merge(_read(path.parent / base, (*derived, path)), raw)
+    return _merge(read_yaml(path.parent / base, (*derived, path)), raw)
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -106,10 +110,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"override {override!r}: expected section.key=value")
-    try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
-        raise ConfigError(f"override {override!r}: the value is not YAML") from None
+    value = parse_value(text, f"override {override!r}")
     *sections, last = key.split(".")
     node = raw
     for section in sections:
@@ -119,6 +120,18 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     if last == "name" and node.get("name") != value:
         node.clear()
     node[last] = value
+
+
+def parse_value(text: str, where: str) -> Any:
+    """The YAML value that a command line gives as text.
+
+    Raises:
+        ConfigError: it is not YAML; the message begins with ``where``.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        raise ConfigError(f"{where}: the value is not YAML") from None
 
 
 def validate(schema: type[Schema], raw: dict[str, Any], where: str) -> Schema:

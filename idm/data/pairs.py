@@ -135,7 +135,7 @@ class FrozenPairs(Dataset[Pair]):
 
     has_originals: bool = True
 
-    def __init__(self, source: FaceSource, recipe: Recipe, seed: int) -> None:
+    def __init__(self, source: FaceSource, recipe: Recipe | Mixture, seed: int) -> None:
         self.source, self.recipe, self.seed = source, recipe, seed
 
     def __len__(self) -> int:

@@ -87,6 +87,10 @@ class Mixture:
         if len(self.shares) != len(self.recipes) - 1 or min(self.shares, default=0.0) < 0 or sum(self.shares) > 1:
             raise ValueError(f"the shares {self.shares} of {len(self.recipes) - 1} further recipes must add up to <= 1")
 
+    def change(self, kind: type[Step[Any]], **fields: Any) -> "Mixture":
+        """This mixture with other values in the steps of one class of all its recipes, see :meth:`Recipe.change`."""
+        return replace(self, recipes=tuple(recipe.change(kind, **fields) for recipe in self.recipes))
+
     def choose(self, rng: np.random.Generator) -> Recipe:
         """One of the recipes, by a single uniform."""
         place = int(np.searchsorted(np.cumsum(self.shares), rng.random(), side="right"))

@@ -7,7 +7,6 @@ import numpy as np
 from idm.data.sources import FaceSource
 from idm.evaluation.metric import FaceEmbeddings, Image01, Metric, Networks, PairMetric, check_images
 from idm.io.errors import InvalidInput
-from idm.io.ranges import from_uint8
 
 _FEATURES = (
     "MobileFaceNet embeddings (CASIA-WebFace) of the restored and the original face and their mirror images, "
@@ -44,6 +43,8 @@ def nearest_others(source: FaceSource, faces: FaceEmbeddings) -> list[int]:
     Raises:
         ValueError: there is only one face.
     """
+    from idm.io.ranges import from_uint8
+
     if len(source) < 2:
         raise InvalidInput("a stranger needs at least two faces")
     features = np.stack([faces(from_uint8(source[i].image)) for i in range(len(source))])

@@ -11,7 +11,6 @@ import numpy as np
 
 from idm.evaluation.metric import Image01, Metric, Networks, PairMetric, check_images
 from idm.io.errors import InvalidInput
-from idm.io.weights import find_weights, missing_weights
 
 
 def build_lpips(networks: Networks) -> PairMetric:
@@ -21,6 +20,8 @@ def build_lpips(networks: Networks) -> PairMetric:
     import torch
     from einops import rearrange
     from lpips import LPIPS
+
+    from idm.io.weights import find_weights
 
     hub = Path(torch.hub.get_dir()) / "checkpoints"
     path = find_weights("alexnet-owt-7be5be79.pth", networks.weights_dir, [hub])
@@ -50,6 +51,8 @@ def build_niqe(networks: Networks) -> PairMetric:
     import pyiqa
     import torch
     from einops import rearrange
+
+    from idm.io.weights import find_weights
 
     path = find_weights("pyiqa/niqe_modelparameters.mat", networks.weights_dir)
     network = pyiqa.create_metric("niqe", device=networks.device, pretrained_model_path=str(path))
@@ -101,6 +104,8 @@ def _pyiqa(name: str, files: tuple[str, ...], hub: str | None = None, **options:
 def _require_local(files: tuple[str, ...], hub: str | None) -> None:
     import torch
     from huggingface_hub import try_to_load_from_cache
+
+    from idm.io.weights import missing_weights
 
     for file in files:
         path = Path(torch.hub.get_dir()) / file

@@ -9,7 +9,6 @@ from jaxtyping import Float32
 
 from idm.evaluation.frechet import frechet_distance, kernel_distance
 from idm.evaluation.metric import Image8, Metric, Networks, SetMetric
-from idm.io.ranges import from_uint8
 
 # Labels of what is not a restorer's.
 ORIGINAL, DEGRADED, BICUBIC, STRANGER, REAL = "original", "degraded", "bicubic", "stranger", "real"
@@ -38,6 +37,8 @@ class FeatureDistance:
 
 
 def _of_faces(networks: Networks) -> Callable[[Image8], Features]:
+    from idm.io.ranges import from_uint8
+
     faces = networks.faces
     return lambda image: faces(from_uint8(image))
 

@@ -4,7 +4,6 @@ import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from idm.diffusion.process import Image, SignalLevel
 from idm.io.errors import InvalidInput
 from idm.models.network import Network
+from idm.restorers.backend_names import Exported
 from idm.restorers.export import (
     ExportError,
     Graph,
@@ -22,8 +22,6 @@ from idm.restorers.export import (
     require_extra,
     write_onnx,
 )
-
-Backend = Literal["onnxruntime", "openvino"]
 
 
 class ExportedDenoiser:
@@ -40,7 +38,7 @@ class ExportedDenoiser:
         ExportError: a package is missing, the precision is impossible, or the results are not PyTorch's.
     """
 
-    def __init__(self, denoiser: Network, backend: Backend, dtype: torch.dtype) -> None:
+    def __init__(self, denoiser: Network, backend: Exported, dtype: torch.dtype) -> None:
         if (denoiser.dtype, denoiser.device.type) != (torch.float32, "cpu"):
             raise ExportError(f"{backend} needs a denoiser in float32 on the CPU, not {denoiser.dtype}")
         if backend == "onnxruntime" and dtype != torch.float32:

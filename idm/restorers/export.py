@@ -2,20 +2,24 @@
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from types import SimpleNamespace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from idm.io.errors import InvalidInput
+from idm.restorers.backend_names import Exported
 
 OPSET = 18  # what PyTorch writes without converting; of December 2022
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}  # of the output's largest value; ours
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.int8: 0.2}  # of the output's largest value; ours
+KEPT = ("conv_in.", "conv_out.", "refine.")  # layers that int8 would visibly harm: experiments/benchmarks/int8.py
 
 GraphRunner = Callable[[dict[str, np.ndarray]], np.ndarray]
 """Runs a graph: arrays by the names of its inputs -> its one output."""
@@ -36,6 +40,7 @@ class Graph:
         metadata: stored in the file.
         strict: trace by Dynamo, which takes more than twice as long and keeps the batch free even if the network calls
             len(x).
+        calibration: inputs to quantise the graph with, see :func:`quantise`; without any, the graph stays in float32.
     """
 
     name: str
@@ -43,6 +48,7 @@ class Graph:
     inputs: dict[str, Tensor]
     metadata: dict[str, str] = field(default_factory=dict)
     strict: bool = False
+    calibration: Sequence[dict[str, Tensor]] = ()
 
 
 @runtime_checkable
@@ -51,6 +57,15 @@ class Exportable(Protocol):
 
     def graph(self) -> Graph:
         """The network with example inputs, for :func:`export_onnx`."""
+        ...
+
+
+@runtime_checkable
+class Quantisable(Protocol):
+    """A restorer whose network ``idm export --int8`` can write."""
+
+    def int8_graph(self) -> Graph:
+        """The network with example inputs and with those that calibrate it, for :func:`export_onnx`."""
         ...
 
 
@@ -64,7 +79,8 @@ class Publishable(Protocol):
 
 
 def export_onnx(graph: Graph, path: Path) -> float:
-    """Write a network with its weights as an ONNX file that ONNX Runtime runs with PyTorch's results.
+    """Write a network with its weights as an ONNX file that ONNX Runtime runs with PyTorch's results, or nearly so in
+    int8.
 
     Returns:
         The largest difference between the two, as a share of the output's largest value.
@@ -76,7 +92,10 @@ def export_onnx(graph: Graph, path: Path) -> float:
     draft = path.with_name(f".{path.name}.part")
     try:
         write_onnx(graph, draft)
-        difference = check_graph(graph, load_onnxruntime(draft), torch.float32)
+        if graph.calibration:
+            quantise(draft, graph.calibration)
+        precision = torch.int8 if graph.calibration else torch.float32
+        difference = check_graph(graph, load_onnxruntime(draft), precision)
         draft.replace(path)
     except OSError as error:
         raise ExportError(f"{path}: cannot be written ({error.strerror})") from error
@@ -103,6 +122,40 @@ def write_onnx(graph: Graph, path: Path) -> None:
     assert program is not None
     program.model.metadata_props.update(graph.metadata)
     program.save(os.fspath(path), external_data=False)
+
+
+def quantise(path: Path, calibration: Sequence[dict[str, Tensor]], kept: tuple[str, ...] = KEPT) -> None:
+    """Quantise the convolutions and the matrix products with weights in an ONNX file, in place.
+
+    Weights get 8 bits per output channel, of which 7 are used, because sums of products of 8 bits
+    saturate on x86 processors without VNNI. Activations get 8 bits per tensor.
+
+    Args:
+        calibration: inputs of the graph, whose activations set the ranges of 8 bits.
+        kept: beginnings of the names of weights that stay in float32.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quant_pre_process, quantize_static
+
+    quant_pre_process(path, path, skip_symbolic_shape=True)
+    graph = onnx.load(path).graph
+    weights = {x.name for x in graph.initializer if "." in x.name or len(x.dims) == 2}  # of modules, transposed ones
+    layers = [
+        node.name
+        for node in graph.node
+        if node.op_type in ("Conv", "MatMul") and node.input[1] in weights and not node.input[1].startswith(kept)
+    ]
+    feeds = iter([{name: x.numpy() for name, x in inputs.items()} for inputs in calibration])
+    quantize_static(
+        path,
+        path,
+        SimpleNamespace(get_next=partial(next, feeds, None)),
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        reduce_range=True,
+        nodes_to_quantize=layers,
+    )
 
 
 @torch.no_grad()
@@ -145,7 +198,7 @@ def load_onnxruntime(path: Path) -> GraphRunner:
     return lambda inputs: session.run(None, inputs)[0]
 
 
-def require_extra(extra: Literal["onnxruntime", "openvino"]) -> None:
+def require_extra(extra: Exported) -> None:
     """Check that the packages of an extra are installed.
 
     Raises:

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -15,12 +15,13 @@ from idm.diffusion.process import Image, Prediction
 from idm.diffusion.samplers import sample
 from idm.diffusion.schedule import to_betas
 from idm.io.errors import InvalidInput
-from idm.io.ranges import from_diffusion, to_diffusion
+from idm.io.ranges import from_diffusion, from_uint8, hwc_to_chw, to_diffusion
 from idm.models.network import Network
-from idm.restorers.export import Graph
+from idm.restorers.backend_names import Backend
+from idm.restorers.export import Graph, require_extra
 
 if TYPE_CHECKING:
-    from idm.restorers.backends import Backend, ExportedDenoiser
+    from idm.restorers.backends import ExportedDenoiser
 
 
 _CHAIN = Chain()
@@ -121,7 +122,7 @@ class IDM:
         )
         return from_diffusion(restored)
 
-    def use_backend(self, backend: "Backend | Literal['torch']", dtype: torch.dtype = torch.float32) -> None:
+    def use_backend(self, backend: Backend, dtype: torch.dtype = torch.float32) -> None:
         """Choose the backend that runs f_theta from now on: PyTorch, or another program on a graph of the current
         weights.
 
@@ -154,6 +155,37 @@ class IDM:
             "scheduler_config": json.dumps(scheduler_settings(sampler, to_betas(self.gammas).tolist())),
         }
         return Graph("denoiser", self.denoiser, denoiser_inputs(self.denoiser), metadata)
+
+    def int8_graph(self) -> Graph:
+        """:meth:`graph` in int8, calibrated with eight procedural faces, degraded as GFP-GAN's, at the levels of the
+        chain.
+
+        Raises:
+            ExportError: a package is missing.
+        """
+        require_extra("onnxruntime")
+        from idm.data.pairs import FrozenPairs
+        from idm.data.sources import SyntheticFaces
+        from idm.degradation import GFPGAN
+
+        graph, denoiser = self.graph(), self.denoiser.eval()
+        calls: list[dict[str, Tensor]] = []
+
+        def record(**inputs: Tensor) -> Tensor:
+            calls.append(inputs)
+            return denoiser(**inputs)
+
+        pairs = FrozenPairs(SyntheticFaces(8, 0, self.image_size), GFPGAN, 0)
+        for index in range(len(pairs)):
+            x_d = to_diffusion(hwc_to_chw(from_uint8(pairs[index].lq)))[None]
+            sample(record, x_d, self.gammas, self.chain, prediction=self.prediction, generators=generators_of([index]))
+        first, *calibration, last = calls
+        return replace(
+            graph,
+            inputs={name: torch.cat([first[name], last[name]]) for name in graph.inputs},
+            metadata={**graph.metadata, "precision": "int8"},
+            calibration=calibration,
+        )
 
     def metadata(self) -> dict[str, str | int | float]:
         """The settings of the model that determine its results, for tables and records."""

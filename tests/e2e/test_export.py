@@ -72,6 +72,16 @@ def test_export_writes_one_file_into_a_folder_and_says_how_near_it_is(model, tmp
     assert (metadata["num_steps"], metadata["prediction"], len(metadata["weights_sha256"])) == ("2", "sample", 64)
 
 
+def test_export_in_int8_says_how_near_it_is_and_is_for_onnx_files(model, tmp_path, capsys) -> None:
+    code, out, err = in_process(capsys, "export", model, "--int8", "-o", tmp_path / "denoiser.onnx")
+    assert (code, err) == (0, "")
+    assert [path.name for path in tmp_path.iterdir()] == ["denoiser.onnx"]
+    assert "differs from PyTorch by at most" in out
+    code, _, err = in_process(capsys, "export", model, "--int8", "-o", tmp_path / "weights.pth")
+    assert code == 1
+    assert "--int8 is for ONNX files, not for .pth" in err
+
+
 @pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 def test_the_commands_give_the_same_faces_with_a_backend_and_report_to_nobody(model, face, tmp_path, capsys) -> None:
     home = tmp_path / "home"
@@ -128,4 +138,8 @@ def test_other_restorers_have_no_backend_and_are_not_exported(face, tmp_path, ca
     code, _, err = in_process(capsys, "export", "it", "-o", out)
     assert code == 1
     assert "it: this kind of model cannot be exported" in err
+    monkeypatch.setattr(Another, "graph", lambda _: pytest.fail("in float32"), raising=False)
+    code, _, err = in_process(capsys, "export", "it", "--int8", "-o", out)
+    assert code == 1
+    assert "it: cannot be exported in int8; --int8 is for IDM" in err
     assert not out.exists()

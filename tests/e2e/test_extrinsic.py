@@ -1,15 +1,11 @@
 """Rounds by one command, killed in every stage; and ``idm clean`` by one process and by two."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
+from forked import kill_when, run
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = ["extrinsic.rounds=1", "extrinsic.shard_size=4", "extrinsic.batch_size=2", "extrinsic.gate.min_identity=null"]
@@ -21,7 +17,7 @@ WEIGHTS = "checkpoints/step_00000012/model.safetensors"
 def command(folder: Path) -> list[str]:
     config = ROOT / "tests" / "e2e" / "tiny.yaml"
     gate = [f"extrinsic.gate.{setting}" for setting in EVERYTHING]
-    return [sys.executable, str(ROOT / "train_idm.py"), f"--config={config}", f"output_dir={folder}", *ROUNDS, *gate]
+    return [str(ROOT / "train_idm.py"), f"--config={config}", f"output_dir={folder}", *ROUNDS, *gate]
 
 
 def shards(folder: Path) -> dict[str, bytes]:
@@ -29,22 +25,10 @@ def shards(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def kill_when(folder: Path, condition: str) -> None:
-    process = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list(folder.glob(condition)):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    done = subprocess.run(command(folder), capture_output=True, text=True, timeout=300)
+    done = run(command(folder))
     assert done.returncode == 0, done.stderr
     assert "replaced" in done.stdout
     return folder
@@ -63,10 +47,10 @@ def test_one_command_trains_cleans_and_trains_on_the_cleaned_faces(uninterrupted
 
 def test_killed_in_every_stage_the_same_command_goes_on_bit_for_bit(uninterrupted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    kill_when(folder, "round_0/checkpoints/step_00000006")
-    kill_when(folder, "clean_0/data/train-00001-of-00004.parquet")
-    kill_when(folder, "round_1/checkpoints/step_00000003")
-    done = subprocess.run(command(folder), capture_output=True, text=True, timeout=300)
+    kill_when(command(folder), folder, "round_0/checkpoints/step_00000006")
+    kill_when(command(folder), folder, "clean_0/data/train-00001-of-00004.parquet")
+    kill_when(command(folder), folder, "round_1/checkpoints/step_00000003")
+    done = run(command(folder))
     assert done.returncode == 0, done.stderr
     assert shards(folder / "clean_0") == shards(uninterrupted / "clean_0")
     for k in (0, 1):
@@ -76,32 +60,22 @@ def test_killed_in_every_stage_the_same_command_goes_on_bit_for_bit(uninterrupte
 
 
 def test_another_setting_in_the_folder_of_rounds_is_refused(uninterrupted: Path) -> None:
-    done = subprocess.run(
-        [*command(uninterrupted), "train.learning_rate=1e-5"], capture_output=True, text=True, timeout=300
-    )
+    done = run([*command(uninterrupted), "train.learning_rate=1e-5"])
     assert done.returncode == 1
     assert "train.learning_rate" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def clean(uninterrupted: Path, output: Path, launcher: list[str]) -> subprocess.CompletedProcess[str]:
+def clean(uninterrupted: Path, output: Path) -> list[str]:
     model = ["--model", str(uninterrupted / "round_0"), "--data", "synthetic:9", "--output", str(output)]
     settings = ["shard_size=2", "batch_size=2", "gate.min_identity=null", *(f"gate.{s}" for s in EVERYTHING)]
-    return subprocess.run(
-        [sys.executable, "-m", *launcher, "idm", "clean", *model, *settings],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    return ["-m", "idm", "clean", *model, *settings]
 
 
 def test_two_processes_clean_as_one_does(uninterrupted: Path, tmp_path: Path) -> None:
-    launcher = ["accelerate.commands.launch", "--config_file", str(ROOT / "configs/accelerate/cpu2.yaml"), "-m"]
-    two = clean(uninterrupted, tmp_path / "two", launcher)
+    two = run(clean(uninterrupted, tmp_path / "two"), num_processes=2)
     assert two.returncode == 0, two.stderr
-    one = clean(uninterrupted, tmp_path / "one", [])
+    one = run(clean(uninterrupted, tmp_path / "one"))
     assert one.returncode == 0, one.stderr
     assert shards(tmp_path / "two") == shards(tmp_path / "one")
     assert one.stdout.splitlines()[-1].startswith("0 unreadable")

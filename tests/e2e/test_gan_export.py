@@ -1,11 +1,10 @@
 """``idm export`` of a GFP-GAN; in a process of its own, where no hook checks shapes: Dynamo cannot trace those."""
 
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
 import torch
+from forked import run
 
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.weights import save_gfpgan
@@ -25,14 +24,13 @@ def test_the_exported_generator_restores_as_the_network_does_with_its_stored_noi
             parameter += 0.1 * torch.randn_like(parameter)  # off their start, where much is zero
     save_gfpgan(gfpgan, tmp_path / "tiny.safetensors")
     path = tmp_path / "gfpgan.onnx"
-    command = [sys.executable, "-m", "idm", "export", str(tmp_path / "tiny.safetensors"), "-o", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = run(["-m", "idm", "export", str(tmp_path / "tiny.safetensors"), "-o", str(path)])
     assert done.returncode == 0, done.stderr
     assert "differs from PyTorch by at most" in done.stdout
-    run = load_onnxruntime(path)
+    onnxruntime = load_onnxruntime(path)
     for batch_size in (1, 4):
         x_d = torch.rand(batch_size, 3, 16, 16) * 2 - 1
         with torch.no_grad():
             wanted, _ = gfpgan(x_d)
-        found = torch.from_numpy(run({"x_d": x_d.numpy()}))
+        found = torch.from_numpy(onnxruntime({"x_d": x_d.numpy()}))
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)

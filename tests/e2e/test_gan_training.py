@@ -1,14 +1,13 @@
 """The baseline's real command: stage zero and training, killed and resumed, and spread over two processes."""
 
 import json
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from forked import kill_when, run
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
@@ -18,24 +17,7 @@ LAST = "checkpoints/step_00000006"
 
 def command(folder: Path, *overrides: str) -> list[str]:
     config = str(ROOT / "tests" / "e2e" / "gan_tiny.yaml")
-    return [sys.executable, "-m", "gan_baseline.train", "--config", config, f"output_dir={folder}", *overrides]
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=500, cwd=ROOT)
-
-
-def kill_when(folder: Path, condition: str) -> None:
-    """Start the run and kill it as soon as a path matching ``condition`` exists."""
-    process = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    deadline = time.monotonic() + 300
-    while not list(folder.glob(condition)):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    process.kill()
-    process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL
+    return ["-m", "gan_baseline.train", "--config", config, f"output_dir={folder}", *overrides]
 
 
 def log_of(folder: Path) -> list[dict]:
@@ -46,7 +28,7 @@ def log_of(folder: Path) -> list[dict]:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    done = run(*command(folder))
+    done = run(command(folder))
     assert done.returncode == 0, done.stderr
     assert f"{LAST}/gfpgan.safetensors" in done.stdout or "step_00000004/gfpgan.safetensors" in done.stdout
     return folder
@@ -70,9 +52,8 @@ def test_the_decoder_begins_as_stage_zero_left_it(uninterrupted: Path, tmp_path:
     prior = load_file(uninterrupted / "prior" / "checkpoints" / "step_00000004" / "prior.safetensors")
     assert [row["step"] for row in log_of(uninterrupted / "prior")] == [1, 2, 3, 4]
     assert not (uninterrupted / "prior" / "metrics.json").exists()  # it restores nothing
-    done = run(
-        *command(tmp_path / "run", f"prior={{name: checkpoint, path: {uninterrupted / 'prior'}}}"), "train.num_steps=0"
-    )
+    prior_of = f"prior={{name: checkpoint, path: {uninterrupted / 'prior'}}}"
+    done = run(command(tmp_path / "run", prior_of, "train.num_steps=0"))
     assert done.returncode == 0, done.stderr
     begun = load_file(tmp_path / "run" / "checkpoints" / "step_00000000" / "gfpgan.safetensors")
     for name, weight in prior.items():
@@ -81,10 +62,10 @@ def test_the_decoder_begins_as_stage_zero_left_it(uninterrupted: Path, tmp_path:
 
 def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(uninterrupted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    kill_when(folder, "prior/checkpoints/step_00000002")  # in stage zero
-    kill_when(folder, "checkpoints/.unfinished-step_00000002/*")  # while writing a checkpoint
-    kill_when(folder, "checkpoints/step_00000004")
-    done = run(*command(folder))
+    kill_when(command(folder), folder, "prior/checkpoints/step_00000002")  # in stage zero
+    kill_when(command(folder), folder, "checkpoints/.unfinished-step_00000002/*")  # while writing a checkpoint
+    kill_when(command(folder), folder, "checkpoints/step_00000004")
+    done = run(command(folder))
     assert done.returncode == 0, done.stderr
     assert "resuming from" in done.stdout
     weights = ["gfpgan.safetensors", "model.safetensors", "model_1.safetensors", "model_2.safetensors"]
@@ -107,11 +88,9 @@ def test_two_processes_train_as_one_does_with_the_same_global_batch(tmp_path: Pa
     with greater ones the discriminator's logits, and nothing else, depend on how the batch is shared out."""
     same = ["train.accumulation=1", "discriminator.stddev_group=1", "validation.every=6"]
     one, two = tmp_path / "one", tmp_path / "two"
-    done = run(*command(one, *same))
+    done = run(command(one, *same))
     assert done.returncode == 0, done.stderr
-    launch = [sys.executable, "-m", "accelerate.commands.launch"]
-    recipe = ["--config_file", str(ROOT / "configs" / "accelerate" / "cpu2.yaml")]
-    done = run(*launch, *recipe, *command(two, *same)[1:])
+    done = run(command(two, *same), num_processes=2)
     assert done.returncode == 0, done.stderr
     assert json.loads((two / LAST / "progress.json").read_text())["num_processes"] == 2
     for name in ("model.safetensors", "model_1.safetensors", "model_2.safetensors"):
@@ -126,7 +105,7 @@ def test_two_processes_train_as_one_does_with_the_same_global_batch(tmp_path: Pa
 
 def test_a_missing_network_stops_the_command_with_one_message(tmp_path: Path) -> None:
     done = subprocess.run(
-        command(tmp_path / "run", "losses.perceptual=1"),
+        [sys.executable, *command(tmp_path / "run", "losses.perceptual=1")],
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,16 +1,13 @@
 """Photographs from files to files: the command itself, and a job of 200 that is killed twice."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import run, started
 from PIL import ExifTags, Image
 
 from idm.apps.cli import main as cli
@@ -298,10 +295,6 @@ def broken_in_ten_ways(folder: Path) -> list[str]:
     return [*files, "nan.tif", "red.png", "blue.png"]
 
 
-def start(source: Path, out: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", JOB, str(source), str(out)], stderr=subprocess.PIPE, text=True)
-
-
 def outputs(out: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
 
@@ -316,26 +309,27 @@ def test_of_two_hundred_files_killed_twice_none_is_lost_or_done_twice(tmp_path: 
     (source / "broken").mkdir()
     broken = broken_in_ten_ways(source)
     assert len(broken) == 10
+    program = tmp_path / "job.py"
+    program.write_text(JOB)
+    command = [str(program), str(source), str(out)]
 
     done: dict[Path, int] = {}
     for wanted in (40, 110):
-        job = start(source, out)
-        deadline = time.monotonic() + 60
-        while len(outputs(out)) < wanted:
-            assert job.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        os.kill(job.pid, signal.SIGKILL)
-        job.communicate()
+        with started(command) as ([job], _):
+            deadline = time.monotonic() + 60
+            while len(outputs(out)) < wanted:
+                assert job.is_alive()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            job.kill()
         now = outputs(out)
         assert done.items() <= now.items()  # what was done before was not done again
         done = now
         assert len(done) < 190
         json.loads((out / "status.json").read_text())  # whole, whenever the job died
 
-    job = start(source, out)
-    _, err = job.communicate(timeout=60)
-    assert job.returncode == 1, err
+    last = run(command)
+    assert last.returncode == 1, last.stderr
     final = outputs(out)
     assert done.items() <= final.items()
     status = json.loads((out / "status.json").read_text())

@@ -148,7 +148,7 @@ def test_what_is_already_there_can_be_skipped(model, faces, tmp_path, capsys) ->
         (["restore", "--aligned", "FACES", "--batch-size", "0"], "--batch-size"),
         (["restore", "--aligned", "FACES", "--device", "warp"], "warp"),
         (["evaluate", "--metrics", "psnr,beauty"], "'beauty' is unknown"),
-        (["evaluate", "--preset", "rain"], "'rain' is unknown"),
+        (["evaluate", "--preset", "rain"], "--preset: degradation.preset: Input should be 'gfpgan', "),
         (["evaluate", "--data", "nowhere"], "nowhere"),
     ],
 )

@@ -1,15 +1,16 @@
 """The real command, killed, stopped, resumed and spread over processes."""
 
 import json
+import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from forked import kill_when, run, started
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
@@ -18,31 +19,13 @@ TIMES = {"seconds", "processor_seconds", "images_per_second"}
 
 def command(folder: Path, *overrides: str) -> list[str]:
     config = ROOT / "tests" / "e2e" / "tiny.yaml"
-    return [sys.executable, str(ROOT / "train_idm.py"), "--config", str(config), f"output_dir={folder}", *overrides]
+    return [str(ROOT / "train_idm.py"), "--config", str(config), f"output_dir={folder}", *overrides]
 
 
-def train(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(folder, *overrides), capture_output=True, text=True, timeout=300)
-
-
-def train_in_two_processes(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    launch = [sys.executable, "-m", "accelerate.commands.launch"]
-    launch += ["--config_file", str(ROOT / "configs" / "accelerate" / "cpu2.yaml")]
-    arguments = [*launch, *command(folder, *overrides)[1:]]
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=300, cwd=ROOT)
-
-
-def kill_when(folder: Path, condition: str, number: int) -> None:
-    """Start the run and send it a signal as soon as a path matching ``condition`` exists."""
-    process = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list(folder.glob(condition)):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    process.send_signal(number)
-    _, process.errors = process.communicate(timeout=120)
-    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), process.errors
+def launched(recipe: str, folder: Path, *overrides: str) -> list[str]:
+    """The command with ``accelerate launch``, whose trainers are processes of its own."""
+    config = str(ROOT / "configs" / "accelerate" / f"{recipe}.yaml")
+    return ["-m", "accelerate.commands.launch", "--config_file", config, *command(folder, *overrides)]
 
 
 def log_of(folder: Path) -> list[dict]:
@@ -68,7 +51,7 @@ def assert_same_run(folder: Path, expected: Path) -> None:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    done = train(folder)
+    done = run(command(folder))
     assert done.returncode == 0, done.stderr
     assert "gain" in done.stdout
     return folder
@@ -93,10 +76,10 @@ def test_only_the_newest_checkpoints_and_the_best_are_kept(uninterrupted: Path) 
 
 def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(uninterrupted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    kill_when(folder, "checkpoints/step_00000003", signal.SIGKILL)  # after a checkpoint, in mid-epoch
-    kill_when(folder, "checkpoints/.unfinished-step_00000006/*", signal.SIGKILL)  # while writing one
-    kill_when(folder, "checkpoints/step_00000009", signal.SIGKILL)
-    done = train(folder)
+    kill_when(command(folder), folder, "checkpoints/step_00000003")  # after a checkpoint, in mid-epoch
+    kill_when(command(folder), folder, "checkpoints/.unfinished-step_00000006/*")  # while writing one
+    kill_when(command(folder), folder, "checkpoints/step_00000009")
+    done = run(command(folder))
     assert done.returncode == 0, done.stderr
     assert "resuming from" in done.stdout
     assert_same_run(folder, uninterrupted)
@@ -110,7 +93,7 @@ def test_a_run_killed_between_its_last_log_line_and_its_metrics_still_gets_them(
     shutil.copytree(uninterrupted, folder)
     published = json.loads((folder / "metrics.json").read_text())
     (folder / "metrics.json").write_text(json.dumps({**published, "step": 6, "metrics": {}}))  # the validation before
-    done = train(folder)
+    done = run(command(folder))
     assert done.returncode == 0, done.stderr
     assert log_of(folder) == log_of(uninterrupted)
     again = json.loads((folder / "metrics.json").read_text())
@@ -119,17 +102,17 @@ def test_a_run_killed_between_its_last_log_line_and_its_metrics_still_gets_them(
 
 def test_a_run_told_to_terminate_saves_first_and_goes_on_bit_for_bit(uninterrupted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    kill_when(folder, "log.jsonl", signal.SIGTERM)
+    kill_when(command(folder), folder, "log.jsonl", signal.SIGTERM)
     steps = [int(path.name.removeprefix("step_")) for path in (folder / "checkpoints").glob("step_*")]
     assert max(steps) == log_of(folder)[-1]["step"]
-    done = train(folder)
+    done = run(command(folder))
     assert done.returncode == 0, done.stderr
     assert_same_run(folder, uninterrupted)
 
 
 def test_a_finished_run_started_again_changes_nothing(uninterrupted: Path) -> None:
     before = (uninterrupted / "log.jsonl").read_bytes()
-    done = train(uninterrupted)
+    done = run(command(uninterrupted))
     assert done.returncode == 0, done.stderr
     assert (uninterrupted / "log.jsonl").read_bytes() == before
 
@@ -137,9 +120,9 @@ def test_a_finished_run_started_again_changes_nothing(uninterrupted: Path) -> No
 def test_two_processes_train_as_one_does_with_the_same_global_batch(tmp_path: Path) -> None:
     same = ["train.mixed_precision=no", "denoiser.dropout=0.0", "train.accumulation=1"]
     one, two = tmp_path / "one", tmp_path / "two"
-    done = train(one, *same)
+    done = run(command(one, *same))
     assert done.returncode == 0, done.stderr
-    done = train_in_two_processes(two, *same)
+    done = run(launched("cpu2", two, *same))
     assert done.returncode == 0, done.stderr
     assert json.loads((two / "checkpoints/step_00000012/progress.json").read_text())["num_processes"] == 2
     weights = [load_file(path / "checkpoints/step_00000012/model.safetensors") for path in (two, one)]
@@ -153,18 +136,19 @@ def test_two_processes_train_as_one_does_with_the_same_global_batch(tmp_path: Pa
 
 def test_two_processes_train_a_critic_though_only_one_of_them_has_a_sample_for_it(tmp_path: Path) -> None:
     """In most steps: each has one face, and the critic judges those below the chain's start only, here every second."""
+    folder = tmp_path / "run"
     critic = "objective.adversarial={channels: [8]}"
     levels = ["schedule.name=log_sigma", "objective.noise_levels.name=start_and_log_uniform"]
-    done = train_in_two_processes(tmp_path / "run", critic, *levels, "train.accumulation=1", "train.batch_size=2")
+    done = run(command(folder, critic, *levels, "train.accumulation=1", "train.batch_size=2"), num_processes=2)
     assert done.returncode == 0, done.stderr
-    judged = ["critic_loss" in row for row in log_of(tmp_path / "run") if "loss" in row]
+    judged = ["critic_loss" in row for row in log_of(folder) if "loss" in row]
     assert len(judged) == 12
     assert any(judged)
     assert not all(judged)
 
 
 def test_another_setting_in_the_same_folder_is_refused(uninterrupted: Path) -> None:
-    done = train(uninterrupted, "seed=1", "objective.p=2")
+    done = run(command(uninterrupted, "seed=1", "objective.p=2"))
     assert done.returncode == 1
     assert "another objective.p, seed" in done.stderr
     assert "Traceback" not in done.stderr
@@ -175,7 +159,7 @@ def test_a_run_goes_on_longer_and_with_another_learning_rate_and_its_history_say
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(uninterrupted, folder)
-    done = train(folder, "train.num_steps=15", "train.learning_rate=1e-4", "train.decay=constant")
+    done = run(command(folder, "train.num_steps=15", "train.learning_rate=1e-4", "train.decay=constant"))
     assert done.returncode == 0, done.stderr
     rows = [row for row in log_of(folder) if "loss" in row]
     assert [row["step"] for row in rows] == list(range(1, 16))
@@ -195,7 +179,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_bit_for_bit(
     data = bytearray(weights.read_bytes())
     data[-7] ^= 64
     weights.write_bytes(data)
-    done = train(folder)
+    done = run(command(folder))
     assert done.returncode == 0, done.stderr
     assert "step_00000012 is damaged: model.safetensors is not as it was written" in done.stderr
     assert_same_run(folder, uninterrupted)
@@ -218,34 +202,31 @@ def is_alive(process: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_a_signal_to_the_launcher_stops_the_trainer_which_saves_first(tmp_path: Path, number: int, recipe: str) -> None:
     folder = tmp_path / "run"
-    launch = [sys.executable, "-m", "accelerate.commands.launch"]
-    launch += ["--config_file", str(ROOT / "configs" / "accelerate" / f"{recipe}.yaml")]
     endless = ["train.num_steps=1000000", "train.checkpoint_every=1000000", "validation.every=1000000"]
-    launcher = subprocess.Popen(
-        [*launch, *command(folder, *endless)[1:]], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 600
-    while not (folder / "log.jsonl").exists() or not log_of(folder):
-        assert launcher.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    trainer = trainer_of(folder)
-    if number == signal.SIGTERM:
-        second = train(folder, *endless)
-        assert second.returncode == 1
-        assert f"is in use by process {trainer} on " in second.stderr
-        assert "Traceback" not in second.stderr
-    launcher.send_signal(number)
-    launcher.wait(timeout=120)
-    while is_alive(trainer):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    with started(launched(recipe, folder, *endless)) as ([launcher], _):
+        deadline = time.monotonic() + 600
+        while not (folder / "log.jsonl").exists() or not log_of(folder):
+            assert launcher.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        trainer = trainer_of(folder)
+        if number == signal.SIGTERM:
+            second = run(command(folder, *endless))
+            assert second.returncode == 1
+            assert f"is in use by process {trainer} on " in second.stderr
+            assert "Traceback" not in second.stderr
+        os.kill(launcher.pid, number)
+        launcher.join(120)
+        assert not launcher.is_alive()
+        while is_alive(trainer):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
     [checkpoint] = (folder / "checkpoints").glob("step_*")
     assert int(checkpoint.name.removeprefix("step_")) == log_of(folder)[-1]["step"]
 
 
 def test_all_faults_of_a_configuration_are_shown_at_once(tmp_path: Path) -> None:
-    done = train(tmp_path, "train.batch_sise=8", "data.source.num_face=3", "objective.p=3")
+    done = run(command(tmp_path, "train.batch_sise=8", "data.source.num_face=3", "objective.p=3"))
     assert done.returncode == 1
     for text in ("did you mean 'batch_size'", "did you mean 'num_faces'", "objective.p"):
         assert text in done.stderr

@@ -1,10 +1,6 @@
 """Clips by the command itself, and one whose run is killed twice."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import run, started
 
 from idm.apps.cli import main as cli
 from idm.diffusion.chain import Chain
@@ -75,18 +72,20 @@ print(summary.get("resumed_at_frame", 0))
 def test_a_run_that_is_killed_twice_gives_the_clip_of_one_that_was_not(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     source = write_clip(tmp_path / "clip.mkv", [rng.integers(0, 255, (64, 96, 3), np.uint8) for _ in range(40)])
-    command = [sys.executable, "-c", PROGRAM, str(source)]
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    command = [str(program), str(source)]
     target, segments = tmp_path / "out.mkv", tmp_path / ".out.mkv.segments"
     for num_segments in (2, 5):
-        with subprocess.Popen([*command, str(target)]) as process:
+        with started([*command, str(target)]) as ([process], _):
             until = time.monotonic() + 120
             while len(list(segments.glob("*.nut"))) < num_segments and time.monotonic() < until:
                 time.sleep(0.005)
-            assert process.poll() is None, "it ended before it could be killed"
-            os.kill(process.pid, signal.SIGKILL)
+            assert process.is_alive(), "it ended before it could be killed"
+            process.kill()
         assert not target.exists()
-    last = subprocess.run([*command, str(target)], capture_output=True, text=True, timeout=120, check=True)
-    subprocess.run([*command, str(tmp_path / "whole.mkv")], capture_output=True, timeout=120, check=True)
+    last, once = run([*command, str(target)]), run([*command, str(tmp_path / "whole.mkv")])
+    assert last.returncode == once.returncode == 0, last.stderr + once.stderr
     assert int(last.stdout) >= 20
     assert int(last.stdout) % 5 == 0
     assert not segments.exists()

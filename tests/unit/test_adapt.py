@@ -251,7 +251,7 @@ def test_each_wrong_request_gives_one_clear_message(given, album, tmp_path, caps
     wrong = {
         "4 good faces in 4 photographs": (few,),
         "no such file or folder": (tmp_path / "nowhere",),
-        "--preset: 'worse' is unknown": (album, "--preset", "worse"),
+        "--preset: degradation.preset: Input should be 'gfpgan', ": (album, "--preset", "worse"),
         "--minutes must be positive": (album, "--minutes", "0"),
     }
     for message, arguments in wrong.items():

@@ -4,8 +4,8 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, redirect_stderr
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,22 +82,24 @@ class Page:
             return connection.recv(65536).split(b" ", 2)[1].decode()
 
 
-@pytest.fixture
-def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
-    for name in NAMES:
-        monkeypatch.setenv(name, os.environ.get(name, ""))  # so that they are put back
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """Of one server, which every bad call must leave alive for the next test."""
+    folder = tmp_path_factory.mktemp("page")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    write_image(tmp_path / "a.png", np.full((64, 64, 3), 90, np.uint8))
+    write_image(folder / "a.png", np.full((64, 64, 3), 90, np.uint8))
     page_service = PageService({"same": Same()}, OneFace(), None, max_pixels=100_000)
-    with served(page_service, Service(port=port, max_mb=0.2)) as address:
-        address = address.rstrip("/")
-        put = httpx.post(
-            address + UPLOAD, files={"files": ("a.png", (tmp_path / "a.png").read_bytes())}, trust_env=False
-        )
+    with pytest.MonkeyPatch.context() as monkeypatch, ExitStack() as stack:
+        for name in NAMES:
+            monkeypatch.setenv(name, os.environ.get(name, ""))  # so that they are put back
+        monkeypatch.setenv("TMPDIR", str(folder))
+        monkeypatch.setattr("tempfile.tempdir", None)
+        stderr = stack.enter_context(os.fdopen(2, "w", buffering=1, closefd=False))  # for whichever test captures it
+        with redirect_stderr(stderr):  # the server's log keeps the stream of its start
+            address = stack.enter_context(served(page_service, Service(port=port, max_mb=0.2))).rstrip("/")
+        put = httpx.post(address + UPLOAD, files={"files": ("a.png", (folder / "a.png").read_bytes())}, trust_env=False)
         photo = {"path": put.json()[0], "meta": {"_type": "gradio.FileData"}}
         functions = httpx.get(address + "/config", trust_env=False).json()["dependencies"]
         yield Page(address, photo, [len(function["inputs"]) for function in functions])
@@ -119,7 +121,7 @@ class Log:
 
 @pytest.fixture
 def log(page: Page, capfd: pytest.CaptureFixture[str]) -> Log:
-    """After the page's start, so that its server writes into what is captured."""
+    """After the page's start, whose messages are not checked."""
     capfd.readouterr()
     return Log(capfd)
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from importlib.util import find_spec
 
 import pytest
@@ -148,6 +149,23 @@ def test_a_graph_that_computes_something_else_is_refused(fault, message) -> None
         check_graph(TINY, run, torch.float32)
 
 
+@pytest.mark.parametrize(("factor", "refused"), [(1.1, False), (1.3, True)])
+def test_int8_may_differ_by_a_fifth_of_the_largest_value(factor, refused) -> None:
+    def run(inputs):
+        return factor * TINY.network(torch.from_numpy(inputs["input"])).detach().numpy()
+
+    with pytest.raises(ExportError, match="more than 2e-01") if refused else nullcontext():
+        assert check_graph(TINY, run, torch.int8) == pytest.approx(factor - 1, abs=1e-3)
+
+
+def test_int8_without_onnxruntime_is_refused_before_any_work(monkeypatch) -> None:
+    monkeypatch.setattr(export, "find_spec", lambda package: None if package == "onnxruntime" else object())
+    monkeypatch.setattr("idm.restorers.idm.sample", lambda *_, **__: pytest.fail("too late"))
+    message = r"onnxruntime not installed: pip install 'idm-face-restoration\[onnxruntime\]'"
+    with pytest.raises(ExportError, match=message):
+        make_idm(make_denoiser()).int8_graph()
+
+
 # The file
 
 
@@ -184,3 +202,37 @@ def test_the_file_alone_is_enough_to_restore_a_face(tmp_path) -> None:
     generators = [torch.Generator().manual_seed(seed) for seed in (4, 5, 6)]
     restored = sample(f, 2 * lq - 1, gammas, chain, prediction=metadata["prediction"], generators=generators)
     torch.testing.assert_close((restored + 1) / 2, idm.restore(lq, [4, 5, 6]), rtol=0, atol=1e-5)
+
+
+def test_an_int8_file_is_smaller_nearly_the_same_and_keeps_the_ends_in_float32(tmp_path) -> None:
+    needs("onnxruntime")
+    import onnx
+
+    torch.manual_seed(0)
+    sizes = {"channels": (32, 64), "num_blocks": (1, 1), "attention_resolutions": (4,), "head_dim": 32}
+    denoiser = Denoiser(image_size=SIZE, patch_size=2, add_degraded=True, refine_channels=8, refine_blocks=1, **sizes)
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            parameter += 0.03 * torch.randn(parameter.shape)
+    idm, fp32, int8 = make_idm(denoiser), tmp_path / "fp32.onnx", tmp_path / "int8.onnx"
+    export_onnx(idm.graph(), fp32)
+    graph = idm.int8_graph()
+    assert 1e-4 < export_onnx(graph, int8) < 0.1
+    assert int8.stat().st_size < 0.6 * fp32.stat().st_size
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fp32.onnx", "int8.onnx"]
+
+    gammas = {round(call["gamma"].item(), 6) for call in graph.calibration}
+    assert len(gammas) == 3  # every level of the chain
+    model = onnx.load(int8)
+    about = {entry.key: entry.value for entry in model.metadata_props}
+    assert (about["precision"], about["prediction"]) == ("int8", "sample")
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    for name, parameter in denoiser.named_parameters():
+        if parameter.ndim == 4:
+            ends = name.startswith(("conv_in", "conv_out", "refine"))
+            assert types.get(name) == (onnx.TensorProto.FLOAT if ends else None), name
+    assert types["encoder.0.0.conv_in.weight_quantized"] == onnx.TensorProto.INT8
+    nodes = model.graph.node
+    dequantised = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    products = [dequantised.issuperset(node.input) for node in nodes if node.op_type == "MatMul"]
+    assert sorted(products) == [False, False, True, True]  # of an attention: q k and the values; qkv and proj

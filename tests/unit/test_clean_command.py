@@ -1,39 +1,10 @@
-"""What ``idm clean --data`` may name, and that mistakes are one line."""
+"""Each mistake in ``idm clean`` is one line."""
 
 from pathlib import Path
 
 import pytest
 
-from idm.apps.cli.clean import parse_source
 from idm.apps.cli.main import main
-from idm.config.load import ConfigError
-
-TINY = Path(__file__).parents[1] / "e2e" / "tiny.yaml"
-
-
-@pytest.mark.parametrize(
-    ("text", "fields"),
-    [
-        ("assets:val", {"name": "assets", "split": "val"}),
-        ("assets", {"name": "assets", "split": "train"}),
-        ("synthetic:7", {"name": "synthetic", "num_faces": 7}),
-        ("my/faces", {"name": "folder", "path": Path("my/faces")}),
-        (str(TINY), {"name": "synthetic", "num_faces": 20}),
-        (
-            "{name: huggingface, path: parquet, data_files: a.parquet, id_column: id}",
-            {"name": "huggingface", "data_files": "a.parquet", "id_column": "id"},
-        ),
-    ],
-)
-def test_every_source_that_training_reads_can_be_named(text: str, fields: dict) -> None:
-    source = parse_source(text)
-    assert {name: getattr(source, name) for name in fields} == fields
-
-
-@pytest.mark.parametrize("text", ["{name: assets, split: tset}", "{name: floder}", "assets:tests", "{: }"])
-def test_a_source_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="--data"):
-        parse_source(text)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +16,8 @@ def test_a_source_that_is_none_is_refused(text: str) -> None:
         (["--seed", "-1"], "--seed: must be 0 or above"),
         (["--num-images", "9"], "--num-images: 9 of the 8"),
         (["--model", "nowhere"], "nowhere"),
+        (["--data", "{name: huggingface, path: x, streaming: true}"], "--data: data.source.num_faces: is needed with"),
+        (["--data", "{name: floder}"], "--data: data.source.name: must be one of 'synthetic', 'folder', "),
     ],
 )
 def test_a_mistake_is_one_line_and_touches_nothing(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import FORKSERVER
 from safetensors.torch import save_file
 
 from gan_baseline.gfpgan import GFPGAN
@@ -155,11 +156,12 @@ def test_two_processes_give_the_results_of_one(tmp_path: Path) -> None:
 
 
 def test_a_process_that_fails_is_one_line_and_loses_nothing(restorers: Path, tmp_path: Path, capsys, monkeypatch):
-    monkeypatch.setattr(compare_module, "_work", fail)
+    monkeypatch.setattr(compare_module.multiprocessing, "get_context", lambda method: FORKSERVER)  # starts sooner
     arguments = (f"a={restorers / '16.safetensors'}", "--num-images", 4, "--processes", 2, "-o", tmp_path)
-    assert run(*arguments) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(compare_module, "_work", fail)
+        assert run(*arguments) == 1
     assert "error: a process of the comparison failed; the same command resumes it" in capsys.readouterr().err
-    monkeypatch.undo()
     assert run(*arguments) == 0
 
 

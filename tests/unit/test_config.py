@@ -16,6 +16,7 @@ from idm.degradation import PRESETS
 from idm.degradation.further_steps import MotionBlur
 from idm.degradation.steps import Blur, Downscale, Jpeg, Resize
 from idm.diffusion.chain import SAMPLER_NAMES, Chain
+from idm.evaluation.metrics import METRICS
 from idm.models.architecture import Architecture
 from idm.training.learner import Optimisation
 
@@ -129,9 +130,31 @@ def test_the_denoiser_section_holds_the_denoisers_arguments():
     assert set(schema.DenoiserConfig.model_fields) == arguments
 
 
-def test_a_sampler_section_holds_the_fields_of_a_chain():
-    arguments = {field.name for field in fields(Chain)} - {"sampler"} | {"name"}
-    assert set(schema.ChainConfig.model_fields) == arguments
+def test_a_sampler_section_holds_the_fields_of_a_chain_with_their_defaults():
+    chain = {field.name: field for field in fields(Chain)}
+    section = {"sampler" if name == "name" else name: field for name, field in schema.ChainConfig.model_fields.items()}
+    assert list(section) == list(chain)
+    for name, field in section.items():
+        if name != "sampler":  # which a section has to state
+            assert field.default == chain[name].default
+        if typing.get_origin(field.annotation) is typing.Literal:
+            assert field.annotation == chain[name].type
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_steps", 0), ("strength", 0.0), ("strength", 1.1), ("eta", 1.1)])
+def test_a_sampler_section_has_the_bounds_of_a_chain(faults, name, value):
+    with pytest.raises(ValueError, match=str(value)):
+        Chain(**{"start_from": "degraded", name: value})
+    assert faults(f"sampler={{name: ddim, {name}: {value}}}")[0].startswith(f"sampler.{name}: Input should be ")
+
+
+def test_every_metric_that_compares_with_originals_can_validate_and_no_other(load, faults):
+    known = [name for name, metric in METRICS.items() if metric.kind != "single"]
+    large = "data.image_size=256"
+    assert load(f"validation.metrics=[{', '.join(known)}]", large).validation.metrics == known
+    for name in METRICS.keys() - known:
+        (fault,) = faults(f"validation.metrics=[psnr, {name}]", large)
+        assert fault.startswith("validation.metrics.1: Input should be 'psnr', 'psnr_y', ")
 
 
 def test_the_train_section_holds_the_fields_of_the_optimisation():
@@ -404,6 +427,14 @@ IMPOSSIBLE = {
         ["validation.num_shown=9", "validation.num_images=8"],
         "validation.num_shown: exceeds validation.num_images",
     ),
+    "metric of larger faces": (
+        ["validation.metrics=[psnr, ms_ssim]"],
+        "validation.metrics: ms_ssim needs faces of 176 px or more",
+    ),
+    "metric that ranks nothing": (
+        ["validation.metrics=[sharpness]", "validation.best=sharpness"],
+        "validation.best: sharpness is best at 1 and ranks no checkpoints",
+    ),
     "stream without a length": (
         [
             "data.source={name: huggingface, path: x, streaming: true}",
@@ -414,6 +445,10 @@ IMPOSSIBLE = {
     "length without a stream": (
         ["data.source={name: huggingface, path: x, num_faces: 9}"],
         "data.source.num_faces: is needed with streaming, where no length is known, and only there",
+    ),
+    "length of a validation without a stream": (
+        ["data.val_source={name: huggingface, path: x, num_faces: 9}"],
+        "data.val_source.num_faces: is needed with streaming, where no length is known, and only there",
     ),
     "stream without validation": (
         ["data.source={name: huggingface, path: x, streaming: true, num_faces: 9}"],

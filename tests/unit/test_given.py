@@ -3,9 +3,9 @@
 import csv
 import json
 import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -46,8 +46,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "idm", *map(str, arguments), "--device", "cpu", "--precision", "fp32"]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
+    return forked.run(["-m", "idm", *map(str, arguments), "--device", "cpu", "--precision", "fp32"])
 
 
 def run(*arguments: object) -> int:

@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -11,7 +12,9 @@ from idm.apps.cli.options.app import AppOptions
 from idm.apps.cli.options.measure import CompareOptions, DataOptions, EvaluateOptions, PrepareOptions, ReportOptions
 from idm.apps.cli.options.models import AdaptOptions, CleanOptions, ExportOptions, WeightsOptions
 from idm.apps.cli.options.restore import RestoreOptions
-from idm.apps.cli.options.shared import read
+from idm.apps.cli.options.shared import choices, read
+from idm.apps.photo.settings import PhotoSettings
+from idm.faces.detect import DetectorName
 
 COMMANDS = {
     "restore a.png -o out": RestoreOptions,
@@ -44,6 +47,35 @@ def test_the_options_are_what_the_parser_reads(line: str, kind: type) -> None:
     assert all(getattr(options, name) == value for name, value in vars(parsed).items() if name not in unnamed)
     with pytest.raises(FrozenInstanceError):
         options.output = Path("elsewhere")
+
+
+@pytest.mark.parametrize(("line", "kind"), COMMANDS.items(), ids=COMMANDS)
+def test_an_option_takes_the_values_of_its_type(line: str, kind: type) -> None:
+    parser = build_parser()
+    for command in line.split()[:2]:
+        inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        parser = inner[0].choices[command] if inner and command in inner[0].choices else parser
+    limited = {action.dest: action.choices for action in parser._actions if action.choices is not None}
+    typed = get_type_hints(kind)
+    for name in limited.keys() - {"action", "spacing"}:  # a spacing by explicit levels is part of a model
+        assert limited[name] == choices(kind, name)
+    words = {name for name, annotation in typed.items() if literals(annotation)} - {"faces", "turn", "spacing"}
+    assert words == limited.keys() - {"action", "spacing"}
+
+
+def literals(annotation: object) -> set[object]:
+    """The values of the Literals in an annotation."""
+    inner = get_args(annotation)
+    return set(inner) if get_origin(annotation) is Literal else set().union(*map(literals, inner))
+
+
+def test_restore_takes_the_values_of_the_settings_of_photographs() -> None:
+    options, settings = get_type_hints(RestoreOptions), get_type_hints(PhotoSettings)
+    shared = {name for name in options.keys() & settings.keys() if literals(settings[name])}
+    assert {"pick", "change", "detail", "grayscale", "color_fix"} <= shared
+    for name in shared - {"turn"}:  # which the command line gives as a number
+        assert literals(options[name]) == literals(settings[name])
+    assert literals(options["detector"]) == set(get_args(DetectorName))
 
 
 @pytest.mark.parametrize(

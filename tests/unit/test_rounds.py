@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from idm.config.assembly.extrinsic import build_cleaning, build_pool, build_rounds
+from idm.config.assembly.extrinsic import build_cleaning, build_pool, build_rounds, load_cleaner
 from idm.config.load import ConfigError, load_config
 from idm.config.schema import CleaningConfig, IDMConfig
 from idm.data.cache import Cached
@@ -164,17 +164,15 @@ def test_missing_weights_of_the_gate_are_known_before_the_first_training(
 
 
 def test_another_file_in_an_old_ones_place_makes_a_folder_another_source(tmp_path: Path) -> None:
-    from idm.restorers.saved import DEFAULT
-
     faces, folder = SyntheticFaces(3, 0, 32), tmp_path / "in"
     folder.mkdir()
     for i in range(2):
         write_image(folder / f"{i}.png", faces[i].image)
-    settings = CleaningConfig.model_validate({"gate": {"min_identity": None}})
+    settings, model = CleaningConfig.model_validate({"gate": {"min_identity": None}}), load_cleaner(None)
 
     def described() -> dict[str, Any]:
         source = Cached(Part(FolderFaces(folder, 32), [0]))
-        return build_cleaning(source, {}, DEFAULT, tmp_path / "out", settings, 0).metadata["source"]
+        return build_cleaning(source, {}, model, tmp_path / "out", settings, 0).metadata["source"]
 
     before = described()
     assert described() == before

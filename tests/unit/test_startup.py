@@ -88,7 +88,15 @@ def test_restoring_an_aligned_face_imports_nothing_heavy(tmp_path, face):
     assert not modules & HEAVY
 
 
-def test_a_command_finds_the_model_once_and_reads_its_weights_once(tmp_path, face):
-    arguments = ["restore", "--aligned", str(face), "-o", str(tmp_path / "out")]
+def test_reading_a_configuration_imports_no_torch():
+    code = "import sys, idm.config.load; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "command", [["restore", "--aligned", "FACE"], ["clean", "--data", "synthetic:1", "gate=null"]], ids=lambda c: c[0]
+)
+def test_a_command_finds_the_model_once_and_reads_its_weights_once(tmp_path, face, command):
+    arguments = [*(str(face) if word == "FACE" else word for word in command), "-o", str(tmp_path / "out")]
     printed = subprocess.run([sys.executable, "-c", COUNTED, *arguments], check=True, capture_output=True, text=True)
     assert printed.stdout.splitlines()[-1] == "['find', 'weights']"

@@ -536,9 +536,10 @@ def cleaned(config: IDMConfig, folders: dict[str, str], monkeypatch: pytest.Monk
     """What of a configuration reaches the cleaning, the pool of round 1 and its training."""
     reset()
     source, model = SyntheticFaces(5, 0, 16), Path(folders["MODEL"])
+    idm = rounds.load_cleaner(model)
     monkeypatch.setattr(rounds, "load_identity", lambda *a, **k: None)
     monkeypatch.setattr(rounds, "find_weights", lambda *a: None)
-    job = rounds.build_cleaning(source, {}, model, config.output_dir / "x", config.extrinsic, config.seed)
+    job = rounds.build_cleaning(source, {}, idm, config.output_dir / "x", config.extrinsic, config.seed)
     monkeypatch.setattr(rounds, "cleaned_faces", lambda *a: SyntheticFaces(5, 1, 16))
     readable = [SimpleNamespace(index=index, seed=0) for index in range(5)]
     monkeypatch.setattr(rounds, "read_manifest", lambda folder: readable)

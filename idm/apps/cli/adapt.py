@@ -8,12 +8,12 @@ from typing import Any
 
 from idm.apps.cli.model import find_restorer
 from idm.apps.cli.options.models import AdaptOptions
+from idm.apps.cli.parse import parse_degradation
 from idm.apps.photo.album import detect_and_align, read_aligned
 from idm.apps.photo.collect import HELD_OUT, METADATA, TRAIN, collect, format_counts, write_collection
-from idm.config.assembly.adapt import AdaptConfig, adapt_config, build_adaptation, with_steps
+from idm.config.assembly.adapt import DEGRADATION, AdaptConfig, adapt_config, build_adaptation, with_steps
 from idm.config.assembly.data import build_recipe
 from idm.data.sources import FolderFaces
-from idm.degradation import PRESETS, PresetName
 from idm.evaluation.before_after import DRAWS, Verdict, compare_scores, scores_by_face
 from idm.evaluation.metrics import build_metrics
 from idm.faces.detect import load_detector
@@ -25,7 +25,7 @@ from idm.io.machine import best_device, inference_dtype, provenance
 from idm.io.run_folder import list_checkpoints
 from idm.restorers.idm import IDM
 from idm.restorers.load import describe
-from idm.restorers.saved import find_model, load_idm
+from idm.restorers.saved import load_idm
 
 RESULT = "adapt.json"
 _PARTS = ("denoiser", "scheduler")
@@ -71,9 +71,9 @@ def adapt_command(options: AdaptOptions) -> int:
 
 
 def _adapt(options: AdaptOptions) -> None:
-    preset = _preset(options.preset)
+    degradation = parse_degradation(options.preset, DEGRADATION)
     _check(options)
-    given = _load(find_model(find_restorer(options.model)))
+    given = _load(find_restorer(options.model))
     if not given.denoiser.config.conditional:
         raise InvalidInput(f"{options.model}: generates faces from noise and restores none; it cannot be adapted")
     faces = _find_faces(options, given.image_size)
@@ -86,7 +86,7 @@ def _adapt(options: AdaptOptions) -> None:
         num_held_out=faces.metadata["held_out"],
         learning_rate=options.learning_rate,
         batch_size=options.batch_size,
-        preset=preset,
+        degradation=degradation,
         lora_rank=options.lora_rank,
         seed=options.seed,
     )
@@ -99,13 +99,6 @@ def _adapt(options: AdaptOptions) -> None:
     _publish(adapted if verdict.helped else given, options.output, _card(config, faces, verdict))
     write_json(options.output / RESULT, _record(config, faces, given, verdict))
     print(_summary(verdict, options.output))
-
-
-def _preset(name: str) -> PresetName:
-    for known in PRESETS:
-        if known == name:
-            return known
-    raise InvalidInput(f"--preset: {name!r} is unknown; known: {', '.join(PRESETS)}")
 
 
 def _check(options: AdaptOptions) -> None:
@@ -123,9 +116,9 @@ def _check(options: AdaptOptions) -> None:
         raise InvalidInput(f"--batch-size must be at least 1, got {options.batch_size}")
 
 
-def _load(folder: Path) -> IDM:
+def _load(path: Path | None) -> IDM:
     device = best_device()
-    return load_idm(folder, device, inference_dtype(device))
+    return load_idm(path, device, inference_dtype(device))
 
 
 # ------------------------------------------------------------------------------------------------ faces

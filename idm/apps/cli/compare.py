@@ -112,10 +112,11 @@ def _prepare(options: CompareOptions) -> Task:
     faces = build_pairs(options, size)
     has_originals = faces.pairs.has_originals
     number = len(faces.pairs) if has_originals else None  # without originals they are what sets are compared with
-    real = None if options.real is None else open_faces(options.real, size, number, options.seed + 1)
+    real = None if options.real is None else open_faces(options.real, size, number, options.seed + 1, "--real")
     settings = {
         "data": options.data,
         "preset": faces.preset,
+        "degradation": faces.degradation,
         "originals": has_originals,
         "real": None if real is None else {"data": options.real, "num_images": len(real)},
         "seed": options.seed,

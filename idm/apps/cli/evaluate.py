@@ -62,6 +62,7 @@ def _evaluate_model(options: EvaluateOptions) -> int:
     metadata = {
         "data": options.data,
         "preset": faces.preset,
+        "degradation": faces.degradation,
         "originals": pairs.has_originals,
         "seed": options.seed,
         "splits": splits,

@@ -1,16 +1,18 @@
 """The faces, clean and degraded, and the measures that a command line asks for."""
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from idm.apps.cli.options.measure import MeasureOptions
-from idm.config.assembly.data import evenly
+from idm.apps.cli.parse import LQ, PAIRS, parse_degradation, parse_source
+from idm.config.assembly.data import build_mixture, evenly
+from idm.config.schema import AssetsConfig, DegradationConfig, SyntheticConfig
 from idm.data.given import GivenFaces, GivenPairs, Pairs, read_pairs
 from idm.data.pairs import FrozenPairs
-from idm.data.sources import FaceSource, FolderFaces, Part, SyntheticFaces, assets_folder
-from idm.degradation import GFPGAN, PRESETS, Recipe
+from idm.data.sources import FaceSource, FolderFaces, Part, StreamedFaces
+from idm.degradation import Mixture, Recipe
 from idm.degradation.steps import Resize
 from idm.evaluation.metrics import METRICS, Metrics, build_metrics
 from idm.evaluation.splits import COPY, Nearest, nearest_pairs, shared_faces
@@ -22,7 +24,7 @@ from idm.io.machine import best_device
 from idm.io.weights import find_weights, home
 
 PRESET = "gfpgan"  # the default of --preset
-ASSETS, PAIRS, LQ = "assets:", "pairs:", "lq:"  # how --data may begin
+AS_PUBLISHED = DegradationConfig(clean_probability=0.0)  # what --preset changes
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,16 @@ class Degraded:
     """What restorers are measured on.
 
     Attributes:
-        bicubic: the same pairs, brought back to size by bicubic interpolation; None if their degraded faces were given.
-        preset: what degraded them; None likewise.
+        bicubic: the same pairs, brought back to size by bicubic interpolation; None if their degraded faces were given,
+            or if no step of the degradation brings faces back to size.
+        preset: what degraded them, as ``--preset`` names it, and
+        degradation: its settings; None if the degraded faces were given.
     """
 
     pairs: Pairs
     bicubic: Pairs | None
     preset: str | None
+    degradation: dict[str, Any] | None
 
 
 def build_pairs(options: MeasureOptions, size: int) -> Degraded:
@@ -54,53 +59,63 @@ def build_pairs(options: MeasureOptions, size: int) -> Degraded:
     if options.data.startswith((PAIRS, LQ)):
         if options.preset is not None:
             raise InvalidInput(f"--preset: the faces of {options.data} are degraded already")
-        return Degraded(_given(options.data, size, wanted), None, None)
-    faces, name = open_faces(options.data, size, wanted, options.seed), options.preset or PRESET
-    recipe = build_preset(name)
-    bicubic = recipe.change(Resize, interpolation="bicubic")
-    return Degraded(FrozenPairs(faces, recipe, options.seed), FrozenPairs(faces, bicubic, options.seed), name)
+        return Degraded(_given(options.data, size, wanted), None, None, None)
+    preset = options.preset or PRESET
+    degradation = parse_degradation(preset, AS_PUBLISHED)
+    recipe = build_mixture(degradation)
+    bicubic = _with_bicubic(recipe)
+    faces = open_faces(options.data, size, wanted, options.seed)
+    return Degraded(
+        FrozenPairs(faces, recipe, options.seed),
+        None if bicubic is None else FrozenPairs(faces, bicubic, options.seed),
+        preset,
+        degradation.model_dump(mode="json"),
+    )
+
+
+def _with_bicubic(recipe: Recipe | Mixture) -> Recipe | Mixture | None:
+    """The recipe with bicubic interpolation where it brings faces back to size; None if it has no such step."""
+    recipes = recipe.recipes if isinstance(recipe, Mixture) else (recipe,)
+    if not all(any(isinstance(step, Resize) for step in each.steps) for each in recipes):
+        return None
+    return recipe.change(Resize, interpolation="bicubic")
 
 
 def _given(data: str, size: int, wanted: int | None) -> Pairs:
     """Degraded faces of a folder, with or without originals."""
     if data.startswith(LQ):
-        return GivenFaces(_some(FolderFaces(data_folder(data), size), wanted))
+        return GivenFaces(some_faces(FolderFaces(Path(data.removeprefix(LQ)), size), wanted))
     pairs = read_pairs(Path(data.removeprefix(PAIRS)), size)
-    return GivenPairs(_some(pairs.lq, wanted), _some(pairs.source, wanted))
+    return GivenPairs(some_faces(pairs.lq, wanted), some_faces(pairs.source, wanted))
 
 
-def open_faces(data: str, size: int, wanted: int | None, seed: int) -> FaceSource:
-    """The clean faces of a folder, of ``assets:SPLIT`` or ``pairs:FOLDER``, or synthetic ones; ``wanted`` of them,
-    spread evenly."""
-    if data == "synthetic":
-        return SyntheticFaces(wanted or 64, seed, size)
+def open_faces(data: str, size: int, wanted: int | None, seed: int, option: str = "--data") -> FaceSource:
+    """The clean faces that an option names; ``wanted`` of them, spread evenly. ``synthetic`` stands for faces of
+    ``seed``, by default 64."""
     if data.startswith(LQ):
         raise InvalidInput(f"{data}: clean faces are needed")
-    return _some(FolderFaces(data_folder(data), size), wanted)
+    source = parse_source(data, option, SyntheticConfig(num_faces=wanted or 64, seed=seed)).build(size, seed)
+    if isinstance(source, StreamedFaces):
+        raise InvalidInput(f"{option}: the faces of a stream cannot be read again; use a source that can be indexed")
+    return some_faces(source, wanted)
 
 
-def _some(source: FaceSource, wanted: int | None) -> FaceSource:
+def some_faces(source: FaceSource, wanted: int | None) -> FaceSource:
     """As many faces of a source as are wanted, spread evenly; None stands for all."""
-    if wanted is not None and wanted > len(source):
+    if wanted is None:
+        return source
+    if not 1 <= wanted <= len(source):
         raise InvalidInput(f"--num-images: {wanted} of the {len(source)} faces there are")
-    return Part(source, evenly(len(source), wanted)) if wanted else source
-
-
-def data_folder(data: str) -> Path:
-    """The folder of faces that ``--data`` names, which is not "synthetic"; of pairs that of the originals."""
-    if data.startswith(ASSETS):
-        return assets_folder() / "faces256" / data.removeprefix(ASSETS)
-    if data.startswith(PAIRS):
-        return Path(data.removeprefix(PAIRS)) / "hq"
-    return Path(data.removeprefix(LQ))
+    return Part(source, evenly(len(source), wanted))
 
 
 def face_tags(data: str) -> dict[str, dict[str, str]]:
     """Source and group of faces by their keys, as the data's metadata.jsonl states them."""
-    if data == "synthetic":
+    folder = parse_source(data).folder()
+    if folder is None:
         return {}
-    folder = FolderFaces(data_folder(data), 16)
-    return {"source": folder.origins, "group": folder.groups}
+    faces = FolderFaces(folder, 16)
+    return {"source": faces.origins, "group": faces.groups}
 
 
 def check_splits(data: str, training_data: str | None = None) -> dict[str, Any] | None:
@@ -115,12 +130,15 @@ def check_splits(data: str, training_data: str | None = None) -> dict[str, Any] 
         :class:`~idm.evaluation.splits.Nearest`, or None without the weights. None if nothing was to be compared.
 
     Raises:
-        InvalidInput: a face is in both sets.
+        InvalidInput: a face is in both sets, or one of them is no folder of files.
     """
-    if training_data is None and (not data.startswith(ASSETS) or data == f"{ASSETS}train"):
+    source, named = parse_source(data), training_data or "assets:train"
+    training = parse_source(named, "--training-data")
+    if training_data is None and (not isinstance(source, AssetsConfig) or source == training):
         return None
-    named = training_data or f"{ASSETS}train"
-    train, evaluated = data_folder(named), data_folder(data)
+    train, evaluated = training.folder(), source.folder()
+    if train is None or evaluated is None:
+        raise InvalidInput(f"--training-data: {data} and {named} must be folders of faces, whose files are compared")
     if training_data is None and not train.is_dir():
         return None
     if shared := shared_faces(train, evaluated):
@@ -148,14 +166,6 @@ def _nearest(train: Path, evaluated: Path) -> Nearest | None:
         return None
     network = recognition.load_identity(weights, str(best_device()))
     return nearest_pairs(train, evaluated, network, home() / "embeddings", sha256(weights))[0]
-
-
-def build_preset(preset: str) -> Recipe:
-    """The degradation named by ``--preset``."""
-    recipes = {"clean": replace(GFPGAN, clean_probability=1.0)} | {str(name): PRESETS[name] for name in PRESETS}
-    if preset not in recipes:
-        raise InvalidInput(f"--preset: {preset!r} is unknown; known: {', '.join(recipes)}")
-    return recipes[preset]
 
 
 def build_measures(names: str, size: int | None, has_originals: bool = True, has_reference: bool = True) -> Metrics:

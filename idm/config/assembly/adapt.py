@@ -24,7 +24,6 @@ from idm.config.schema import (
     UnitInterval,
     ValidationConfig,
 )
-from idm.degradation import PresetName
 from idm.faces.recognition import MOBILEFACENET_WEIGHTS
 from idm.io.weights import find_weights
 from idm.models.lora import add_adapters
@@ -32,6 +31,14 @@ from idm.restorers.idm import IDM
 from idm.restorers.saved import load_idm
 from idm.training.learner import IntrinsicIteration, NoiseLevels
 from idm.training.loop import Run
+
+DEGRADATION = DegradationConfig(
+    clean_probability=0.06,
+    skip_probability=0.15,
+    bicubic_probability=0.3,
+    mixture={"mild": 0.25, "difface": 0.2},
+)
+"""That of the training of the bundled 256 px model, for adaptations."""
 
 _TIMED_STEPS = 3
 _CHECKPOINT_SECONDS = 60
@@ -60,7 +67,7 @@ def adapt_config(
     num_held_out: int,
     learning_rate: float,
     batch_size: int,
-    preset: PresetName,
+    degradation: DegradationConfig,
     lora_rank: int | None,
     seed: int,
 ) -> AdaptConfig:
@@ -81,13 +88,7 @@ def adapt_config(
         data=DataConfig(
             source=train, val_source=held_out, image_size=model.image_size, max_shift=3, grey_probability=0.05
         ),
-        degradation=DegradationConfig(  # as the bundled 256 px model was trained
-            preset=preset,
-            clean_probability=0.06,
-            skip_probability=0.15,
-            bicubic_probability=0.3,
-            mixture={"mild": 0.25, "difface": 0.2},
-        ),
+        degradation=degradation,
         train=IDMTrainConfig(
             init_from=model.origin.folder,
             lora=None if lora_rank is None else LoRAConfig(rank=lora_rank, alpha=float(lora_rank)),

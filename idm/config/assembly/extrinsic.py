@@ -32,6 +32,7 @@ from idm.io.atomic import write_json
 from idm.io.images import ImageError
 from idm.io.machine import inference_dtype, num_usable_cores
 from idm.io.weights import find_weights
+from idm.restorers.idm import IDM
 from idm.restorers.saved import find_model, load_idm, read_denoiser_weights
 
 
@@ -40,33 +41,37 @@ def build_state() -> PartialState:
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
 
 
+def load_cleaner(model: Path | None) -> IDM:
+    """The model at a path, where and in the precision in which this process cleans; None is the bundled one."""
+    device = build_state().device
+    return load_idm(model, device, inference_dtype(device))
+
+
 def build_cleaning(
     source: FaceSource | StreamedFaces,
     described: dict[str, Any],
-    model: Path,
+    model: IDM,
     output: Path,
     config: CleaningConfig,
     seed: int,
 ) -> Cleaning:
-    """A cleaning job with the model at a path; ``described`` stands for the source in the job's record."""
-    device = build_state().device
-    dtype = inference_dtype(device)
-    idm = load_idm(model, device, dtype)
+    """A cleaning job with a model; ``described`` stands for the source in the job's record."""
     if config.sampler is not None:
         try:
-            idm.chain = config.sampler.build()
+            model.chain = config.sampler.build()
         except ValueError as error:
             raise ConfigError(f"sampler: {error}") from None
     gate = None if config.gate is None else Gate(**config.gate.model_dump())
     compared = gate is not None and gate.min_identity is not None
+    device, dtype = str(model.denoiser.device), model.denoiser.dtype
     return Cleaning(
         source,
-        idm,
+        model,
         output,
         settings=CleanSettings(seed, config.samples, config.batch_size, config.shard_size, config.image_format),
         gate=gate,
-        identity=load_identity(None, str(device), mirrored=False, dtype=dtype) if compared else None,
-        metadata={"source": {**described, **_files_of(source)}, "model": idm.metadata()},
+        identity=load_identity(None, device, mirrored=False, dtype=dtype) if compared else None,
+        metadata={"source": {**described, **_files_of(source)}, "model": model.metadata()},
     )
 
 
@@ -150,7 +155,7 @@ def _clean(config: IDMConfig, originals: FaceSource | StreamedFaces, number: int
     assert config.extrinsic is not None
     folder = config.output_dir
     described = {**config.data.source.model_dump(mode="json"), "image_size": config.data.image_size}
-    model, output = folder / f"round_{number}", folder / f"clean_{number}"
+    model, output = load_cleaner(folder / f"round_{number}"), folder / f"clean_{number}"
     return run_job(build_cleaning(originals, described, model, output, config.extrinsic, config.seed), build_state())
 
 

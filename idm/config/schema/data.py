@@ -36,6 +36,14 @@ class Source(Section):
             InvalidInput: there are no such faces.
         """
 
+    def folder(self) -> Path | None:
+        """The folder of the faces' files, None if they are stored otherwise."""
+        return None
+
+    def impossible_combinations(self) -> list[str]:
+        """Settings that are valid by themselves but cannot work together."""
+        return []
+
 
 class SyntheticConfig(Source):
     """Procedural faces: no files needed."""
@@ -64,6 +72,9 @@ class FolderConfig(Source):
         from idm.data.sources import FolderFaces
 
         return FolderFaces(self.path, size)
+
+    def folder(self) -> Path:
+        return self.path
 
 
 class HuggingFaceConfig(Source):
@@ -105,6 +116,11 @@ class HuggingFaceConfig(Source):
             return StreamedFaces(dataset, self.num_faces, self.image_column, self.landmarks_column, size, seed)
         return HuggingFaceFaces(dataset, self.image_column, self.landmarks_column, size, self.id_column)
 
+    def impossible_combinations(self) -> list[str]:
+        if self.streaming != (self.num_faces is not None):
+            return ["num_faces: is needed with streaming, where no length is known, and only there"]
+        return []
+
 
 class AssetsConfig(Source):
     """The aligned faces under the folder named by the environment variable IDM_ASSETS."""
@@ -114,9 +130,14 @@ class AssetsConfig(Source):
     """Folder below `faces256`."""
 
     def build(self, size: int, seed: int) -> "FaceSource":
-        from idm.data.sources import FolderFaces, assets_folder
+        from idm.data.sources import FolderFaces
 
-        return FolderFaces(assets_folder() / "faces256" / self.split, size)
+        return FolderFaces(self.folder(), size)
+
+    def folder(self) -> Path:
+        from idm.data.sources import assets_folder
+
+        return assets_folder() / "faces256" / self.split
 
 
 SourceConfig = Annotated[SyntheticConfig | FolderConfig | HuggingFaceConfig | AssetsConfig, Field(discriminator="name")]

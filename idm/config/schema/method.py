@@ -138,15 +138,17 @@ class ObjectiveConfig(Section):
 class ChainConfig(Section):
     """How faces are sampled, see :class:`idm.diffusion.chain.Chain`."""
 
+    # A section beside Chain, which the mathematics keeps free of pydantic: `name` drops the settings of another
+    # sampler, as in every choice, and a number out of range is named with its path. A test holds the fields equal.
     name: SamplerName
     """The sampler."""
-    num_steps: PositiveInt = 10
-    start_from: Start = "noise"
-    strength: Annotated[float, Field(gt=0, le=1)] = 1.0
-    eta: UnitInterval = 0.0
+    num_steps: PositiveInt = Chain.num_steps
+    start_from: Start = Chain.start_from
+    strength: Annotated[float, Field(gt=0, le=1)] = Chain.strength
+    eta: UnitInterval = Chain.eta
     """Share of fresh noise, for ddim only."""
-    spacing: Spacing = "even"
-    levels: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    spacing: Spacing = Chain.spacing
+    levels: tuple[Annotated[float, Field(gt=0)], ...] = Chain.levels
 
     def build(self) -> Chain:
         """The chain, which checks itself: ValueError."""

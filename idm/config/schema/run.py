@@ -7,6 +7,7 @@ from idm.config.schema.extrinsic import ExtrinsicConfig
 from idm.config.schema.method import ChainConfig, DenoiserConfig, LinearConfig, ObjectiveConfig, ScheduleConfig
 from idm.config.schema.section import Section
 from idm.config.schema.training import IDMTrainConfig, TrainConfig, ValidationConfig
+from idm.evaluation.metrics import METRICS, why_undefined
 
 
 class RunConfig(Section):
@@ -36,9 +37,15 @@ class RunConfig(Section):
             faults.append("validation.num_shown: exceeds validation.num_images")
         if self.validation.best not in self.validation.metrics:
             faults.append(f"validation.best: {self.validation.best} is not among validation.metrics")
+        if METRICS[self.validation.best].better == "one":
+            faults.append(f"validation.best: {self.validation.best} is best at 1 and ranks no checkpoints")
+        for name in self.validation.metrics:
+            if reason := why_undefined(METRICS[name], self.data.image_size):
+                faults.append(f"validation.metrics: {name} {reason}")
         source, val_source = self.data.source, self.data.val_source
-        if source.name == "huggingface" and source.streaming != (source.num_faces is not None):
-            faults.append("data.source.num_faces: is needed with streaming, where no length is known, and only there")
+        faults += [f"data.source.{fault}" for fault in source.impossible_combinations()]
+        if val_source is not None:
+            faults += [f"data.val_source.{fault}" for fault in val_source.impossible_combinations()]
         if val_source is None:
             if source.name == "huggingface" and source.streaming:
                 faults.append("data.val_source: is required with a streaming source, whose end is not known")

@@ -1,11 +1,12 @@
 """Optimisation, logging, checkpoints and validation."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from idm.config.schema.section import PositiveInt, Section, UnitInterval
+from idm.evaluation.metrics import METRICS
 
 TrackerName = Literal["tensorboard", "wandb", "comet_ml", "aim", "mlflow", "clearml", "dvclive", "swanlab", "trackio"]
 
@@ -76,7 +77,10 @@ class IDMTrainConfig(TrainConfig):
     """Compile the network with `torch.compile`."""
 
 
-ValidationMetric = Literal["psnr", "ssim", "lpips", "identity", "frechet"]
+if TYPE_CHECKING:
+    ValidationMetric = str
+else:  # the metrics of the table that compare with the originals, which held-out faces have
+    ValidationMetric = Literal[*(name for name, metric in METRICS.items() if metric.kind != "single")]
 
 
 class ValidationConfig(Section):
@@ -91,6 +95,7 @@ class ValidationConfig(Section):
     seed: int = 1234
     """Seed of the frozen degradations and of the sampler's noise."""
     metrics: Annotated[list[ValidationMetric], Field(min_length=1)] = ["psnr", "ssim"]
-    """Metrics of the restored faces; identity, frechet and lpips need weights that the user provides."""
+    """Metrics of the restored faces; `idm evaluate --list-metrics` describes them, and some need weights that the user
+    provides."""
     best: ValidationMetric = "psnr"
     """The metric that decides which checkpoint is the best."""

@@ -141,7 +141,8 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         default="synthetic",
-        help="aligned faces: a folder of clean ones, assets:SPLIT or synthetic (default), which --preset degrades; "
+        help="aligned faces: clean ones, which --preset degrades, as a folder, assets:SPLIT, synthetic[:N] (default), "
+        "a training configuration, or a data.source such as '{name: huggingface, path: my/set, split: test}'; "
         "pairs:FOLDER with degraded faces in FOLDER/lq and originals of the same names in FOLDER/hq; or lq:FOLDER of "
         "degraded faces without originals",
     )
@@ -151,7 +152,11 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
         help="faces that the models were trained on, given as for --data: the command stops if a face of --data is one "
         "of them (default: assets:train for assets:val and assets:test)",
     )
-    parser.add_argument("--preset", help="degradation of clean faces, or clean for none (default gfpgan)")
+    parser.add_argument(
+        "--preset",
+        help="degradation of clean faces: the name of a preset, clean for none, settings of the degradation section "
+        "such as '{preset: mild, down: [2, 4]}', or a training configuration (default gfpgan)",
+    )
     parser.add_argument(
         "--metrics",
         default="psnr,ssim",

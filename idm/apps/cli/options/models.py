@@ -21,6 +21,7 @@ class ExportOptions:
 
     model: str | None
     output: Path
+    int8: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, help="an ONNX file, a folder for it, or a .pth file for a GFP-GAN"
     )
+    parser.add_argument("--int8", action="store_true", help="quantise most layers of an IDM to 8 bits")
 
 
 def add_clean(parser: argparse.ArgumentParser) -> None:
@@ -123,7 +125,12 @@ def add_adapt(parser: argparse.ArgumentParser) -> None:
         "--learning-rate", type=float, default=1e-4, metavar="R", help="peak learning rate (default 1e-4)"
     )
     parser.add_argument("--batch-size", type=int, default=8, help="faces per step (default 8)")
-    parser.add_argument("--preset", default="gfpgan", help="degradation of most faces (default gfpgan)")
+    parser.add_argument(
+        "--preset",
+        default="gfpgan",
+        help="degradation of most faces: the name of a preset, settings of the degradation section that differ, such "
+        "as '{mixture: {mild: 0.5}}', or a training configuration (default gfpgan)",
+    )
     parser.add_argument("--lora-rank", type=int, metavar="R", help="train low-rank adapters instead of all weights")
     parser.add_argument(
         "--min-sharpness",

@@ -3,9 +3,9 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
-from idm.apps.cli.options.shared import ModelOptions, add_memory, add_model
+from idm.apps.cli.options.shared import ModelOptions, add_memory, add_model, choices
 from idm.io.encoding import Codec
 
 
@@ -70,7 +70,9 @@ def add_restore(parser: argparse.ArgumentParser) -> None:
     aligned.add_argument(
         "--aligned", action="store_true", help="the inputs are aligned, square faces; results are PNG files"
     )
-    aligned.add_argument("--output-size", choices=["model", "input"], help="size of the results (default model)")
+    aligned.add_argument(
+        "--output-size", choices=choices(RestoreOptions, "output_size"), help="size of the results (default model)"
+    )
     model = parser.add_argument_group("model and sampling")
     add_model(model)
     model.add_argument("--seed", type=int, default=0, help="seed of each face's noise (default 0)")
@@ -103,7 +105,7 @@ def _add_detection(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--detector",
-        choices=["auto", "retinaface", "retinaface_resnet50", "builtin"],
+        choices=choices(RestoreOptions, "detector"),
         help="auto: retinaface if its weights and facexlib are present, else builtin, which needs none (default auto)",
     )
     group.add_argument(
@@ -120,21 +122,23 @@ def _add_result(group: argparse._ArgumentGroup) -> None:
         help="weights of an upscaling network that spandrel loads (default: bicubic)",
     )
     group.add_argument(
-        "--format", choices=["same", "png"], help="same: JPEG and WebP keep their format, others become PNG (default)"
+        "--format",
+        choices=choices(RestoreOptions, "format"),
+        help="same: JPEG and WebP keep their format, others become PNG (default)",
     )
     group.add_argument(
         "--color-fix",
-        choices=["none", "mean", "wavelet"],
+        choices=choices(RestoreOptions, "color_fix"),
         help="match the photograph's colours: not at all, their mean, or all coarse tones (default wavelet)",
     )
     group.add_argument(
         "--grayscale",
-        choices=["auto", "keep", "off"],
+        choices=choices(RestoreOptions, "grayscale"),
         help="restore the lightness only: if the picture is grey or has one tint, always, or never (default auto)",
     )
     group.add_argument(
         "--detail",
-        choices=["auto", "keep", "clean", "replace"],
+        choices=choices(RestoreOptions, "detail"),
         help="detail finer than the model: keep the photograph's, keep it without grain, or replace it; auto keeps it "
         "in large faces (default)",
     )
@@ -156,7 +160,7 @@ def _add_trust(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--change",
-        choices=["auto", "full"],
+        choices=choices(RestoreOptions, "change"),
         help="auto: use as much of the model's change as each face needs, and none if it does not improve; full: all "
         "of it (default auto)",
     )
@@ -169,7 +173,7 @@ def _add_trust(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--samples", type=int, metavar="N", help="restore each face N times (default 1)")
     group.add_argument(
         "--pick",
-        choices=["identity", "median"],
+        choices=choices(RestoreOptions, "pick"),
         help="choose the sample closest in identity, or the median of each pixel (default identity)",
     )
     group.add_argument(
@@ -180,7 +184,7 @@ def _add_trust(group: argparse._ArgumentGroup) -> None:
 def _add_video(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--video-codec",
-        choices=get_args(Codec),
+        choices=choices(RestoreOptions, "video_codec"),
         help="default libx264, in WebM libvpx-vp9; ffv1 is lossless",
     )
     group.add_argument(

@@ -2,9 +2,10 @@
 
 import argparse
 from dataclasses import dataclass, fields
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from idm.diffusion.chain import SAMPLER_NAMES, SPACINGS
+from idm.diffusion.chain import SPACINGS, SamplerName, Spacing, Start
+from idm.restorers.backend_names import Backend
 
 Options = TypeVar("Options")
 
@@ -12,6 +13,12 @@ Options = TypeVar("Options")
 def read(kind: type[Options], parsed: argparse.Namespace) -> Options:
     """The options of a command, from a parsed command line."""
     return kind(**{field.name: getattr(parsed, field.name) for field in fields(kind)})  # type: ignore[arg-type]
+
+
+def choices(kind: type, name: str) -> tuple[Any, ...]:
+    """The values of an option: those of the Literal in the annotation of its field."""
+    annotation = get_type_hints(kind)[name]
+    return next(get_args(part) for part in (annotation, *get_args(annotation)) if get_origin(part) is Literal)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +36,7 @@ def add_machine(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best available)")
     parser.add_argument(
         "--precision",
-        choices=["auto", "fp32", "bf16"],
+        choices=choices(MachineOptions, "precision"),
         default="auto",
         help="default: bf16 if the device is fast at it",
     )
@@ -40,12 +47,12 @@ class ModelOptions(MachineOptions):
     """A restorer and, if it is an IDM, its chain; None is the model's own."""
 
     model: str | None
-    sampler: str | None
+    sampler: SamplerName | None
     steps: int | None
-    spacing: str | None
-    start_from: Literal["noise", "degraded"] | None
+    spacing: Spacing | None
+    start_from: Start | None
     strength: float | None
-    backend: Literal["torch", "onnxruntime", "openvino"]
+    backend: Backend
 
 
 def add_model(parser: argparse._ActionsContainer) -> None:
@@ -56,17 +63,17 @@ def add_model(parser: argparse._ActionsContainer) -> None:
         help="training run, saved model, weights file, or a name: idm (the default, bundled), gfpgan, codeformer, "
         "restoreformer (their published weights, see idm weights)",
     )
-    parser.add_argument("--sampler", choices=SAMPLER_NAMES, help="default: the model's")
+    parser.add_argument("--sampler", choices=choices(ModelOptions, "sampler"), help="default: the model's")
     parser.add_argument("--steps", type=int, help="sampling steps of the whole chain (default: the model's)")
     spacings = [name for name in SPACINGS if name != "levels"]  # explicit ones are part of a model
     parser.add_argument("--spacing", choices=spacings, help="spacing of the noise levels (default: the model's)")
-    parser.add_argument("--start-from", choices=["noise", "degraded"], help="where the chain starts")
+    parser.add_argument("--start-from", choices=choices(ModelOptions, "start_from"), help="where the chain starts")
     parser.add_argument(
         "--strength", type=float, help="share of the chain to run with --start-from degraded, in (0, 1]"
     )
     parser.add_argument(
         "--backend",
-        choices=["torch", "onnxruntime", "openvino"],
+        choices=choices(ModelOptions, "backend"),
         default="torch",
         help="inference backend of an IDM; onnxruntime and openvino run on the CPU (default torch)",
     )
