@@ -20,7 +20,7 @@ NIQE_MODEL = "niqe_modelparameters.mat"
 DISTS_WEIGHTS, VGG16_WEIGHTS = "DISTS_weights-f5e65c96.pth", "vgg16-397923af.pth"
 MUSIQ_WEIGHTS = "musiq_koniq_ckpt-e95806b9.pth"
 MANIQA_WEIGHTS = "ckpt_koniq10k.pt"
-CLIP_WEIGHTS = "RN50.pt"
+CLIP_WEIGHTS, PROMPTS = "RN50.pt", "CLIP-IQA+_learned_prompts-603f3273.pth"
 TOPIQ_WEIGHTS = "topiq_nr_cgfiqa_res50-0a8b8e4f.pth"
 
 
@@ -122,6 +122,18 @@ def build_clipiqa(networks: Networks) -> PairMetric:
     from idm.io.weights import find_weights
 
     return _score(_clipiqa("clipiqa", find_weights(CLIP_WEIGHTS, networks.weights_dir), networks.device))
+
+
+def build_clipiqa_plus(networks: Networks) -> PairMetric:
+    """CLIP-IQA+: CLIP-IQA with one pair of learned prompts, which are in a file of their own."""
+    from idm.io.weights import fill, find_weights, read_weights
+
+    path, clip_path = (find_weights(file, networks.weights_dir) for file in (PROMPTS, CLIP_WEIGHTS))
+    prompts = read_weights(path, single="ctx")
+    network = _clipiqa("clipiqa+", clip_path, networks.device)
+    learner = network.net.prompt_learner
+    fill(learner, dict(learner.named_buffers()) | dict(prompts), path)
+    return _score(network)
 
 
 def _clipiqa(name: str, path: Path, device: str) -> Any:
@@ -257,6 +269,16 @@ METRICS = (
         build_clipiqa,
         smallest=32,
         weights=(CLIP_WEIGHTS,),
+    ),
+    Metric(
+        "clipiqa+",
+        "CLIP-IQA+",
+        "higher",
+        "single",
+        f"CLIP-IQA+ (Wang et al. 2023) {_WITHOUT}: CLIP RN50 without position embedding, one pair of learned prompts.",
+        build_clipiqa_plus,
+        smallest=32,
+        weights=(PROMPTS, CLIP_WEIGHTS),
     ),
     Metric(
         "topiq_nr-face",

@@ -122,6 +122,12 @@ KNOWN = {
         "https://openaipublic.azureedge.net/clip/models/afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762/RN50.pt",
         "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762",
     ),
+    "CLIP-IQA+_learned_prompts-603f3273.pth": WeightsFile(
+        "Learned prompts of CLIP-IQA+, as pyiqa distributes them",
+        "no terms of its own stated; pyiqa is non-commercial",
+        "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/CLIP-IQA%2B_learned_prompts-603f3273.pth",
+        "603f3273",
+    ),
     "topiq_nr_cgfiqa_res50-0a8b8e4f.pth": WeightsFile(
         "TOPIQ for faces, trained on CGFIQA, as pyiqa distributes it",
         "no terms of its own stated; pyiqa is non-commercial",

@@ -102,12 +102,15 @@ def _missing(name: str, looked_in: Sequence[Path], explicit: Path | None) -> Fil
     )
 
 
-def read_weights(path: Path, entries: Sequence[str] = ("params_ema", "params")) -> Mapping[str, Tensor]:
+def read_weights(
+    path: Path, entries: Sequence[str] = ("params_ema", "params"), single: str | None = None
+) -> Mapping[str, Tensor]:
     """Read the weights of a ``.safetensors`` file or of a file from ``torch.save``.
 
     Args:
         entries: keys under which ``torch.save`` may have stored the weights; the first that exists is used, else the
             whole file.
+        single: the name to give to the weight of a file that holds one tensor without a name.
 
     Raises:
         WeightsError: the file is broken, holds something else, or a weight is not finite.
@@ -116,6 +119,8 @@ def read_weights(path: Path, entries: Sequence[str] = ("params_ema", "params")) 
         content: Any = load_file(path) if path.suffix == ".safetensors" else _unpickle(path, entries)
     except Exception as error:  # pickle, zipfile, safetensors and torch each have their own
         raise WeightsError(f"{path}: is not a complete weights file ({_reason(error)})") from error
+    if single is not None and isinstance(content, Tensor):
+        content = {single: content}
     if not (isinstance(content, dict) and all(isinstance(weight, Tensor) for weight in content.values())):
         raise WeightsError(f"{path}: does not hold named weights")
     if nameless := [name for name in content if not isinstance(name, str)]:

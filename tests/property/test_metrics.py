@@ -24,7 +24,7 @@ SIZES = {"ms_ssim": 192}  # the least that it is defined for; 96 px for the othe
 # The others judge by what they learned, and random weights obey no law of degradation.
 PAIRS = ("psnr", "psnr_y", "ssim", "ms_ssim", "colour", "sharpness", "lpips", "dists", "identity", "deg", "lmd")
 SETS = ("frechet", "kernel", "fid", "kid")
-LEARNED = {"musiq", "maniqa", "clipiqa", "topiq_nr-face"}
+LEARNED = {"musiq", "maniqa", "clipiqa", "clipiqa+", "topiq_nr-face"}
 SIGNS = {"higher": 1, "lower": -1, "one": 1}
 
 

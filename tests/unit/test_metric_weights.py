@@ -17,12 +17,14 @@ from idm.apps.cli import main as cli
 from idm.apps.cli import weights as command
 from idm.data.synthetic import synthetic_face
 from idm.evaluation.inception import INCEPTION_WEIGHTS, Inception, load_inception
+from idm.evaluation.metric import PairMetric
 from idm.evaluation.metrics import METRICS, MissingPackage, build_metric, build_metrics
 from idm.evaluation.perceptual import (
     CLIP_WEIGHTS,
     DISTS_WEIGHTS,
     MANIQA_WEIGHTS,
     MUSIQ_WEIGHTS,
+    PROMPTS,
     TOPIQ_WEIGHTS,
     VGG16_WEIGHTS,
 )
@@ -158,6 +160,23 @@ def test_the_command_of_a_gap_closes_it(home: Path, clip_file: Path, monkeypatch
     built = build_metrics(["psnr", "clipiqa"])
     assert built.missing == {}
     assert 0 < built.each["clipiqa"](FACE, FACE) < 1
+
+
+def test_clip_iqa_plus_scores_by_the_prompts_of_its_file(home: Path, clip_file: Path) -> None:
+    def build(prompts: torch.Tensor) -> PairMetric:
+        torch.save(prompts, home / PROMPTS)
+        return build_metric("clipiqa+")
+
+    shutil.copy(clip_file, home)
+    before = torch.get_rng_state()
+    prompts = torch.randn(2, 16, 64, generator=torch.manual_seed(1))
+    torch.set_rng_state(before)
+    first, again, other = (build(given)(FACE, FACE) for given in (prompts, prompts, -prompts))
+    assert 0 < first < 1
+    assert first == again != other
+    assert torch.equal(torch.get_rng_state(), before), "building a metric must not move the global generator"
+    with pytest.raises(WeightsError, match=rf"{re.escape(PROMPTS)}: does not hold .* \(2x16x32 instead of 2x16x64\)"):
+        build(prompts[..., :32].clone())
 
 
 def test_a_clip_of_another_kind_is_refused(home: Path) -> None:
