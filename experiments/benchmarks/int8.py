@@ -33,7 +33,7 @@ from idm.evaluation.pixels import psnr, sharpness, ssim
 from idm.faces.recognition import cosine_similarity, load_identity
 from idm.io.machine import keep_freed_memory, provenance, quieten_libraries, share_cores
 from idm.io.ranges import chw_to_hwc, from_diffusion, from_uint8, hwc_to_chw, to_diffusion, to_uint8
-from idm.restorers.export import KEPT, GraphRunner, load_onnxruntime, quantise, write_onnx
+from idm.restorers.export import KEPT, GraphRunner, load_onnxruntime, quantise_graph, write_onnx
 from idm.restorers.idm import IDM, generators_of
 from idm.restorers.load import load_restorer
 
@@ -111,7 +111,7 @@ def write_variants(idm: IDM, folder: Path, num_calibration: int) -> dict[str, Pa
     for name, path in paths.items():
         if name in KEPT_LAYERS or name == PHOTOGRAPHS:
             path.write_bytes(paths["float32"].read_bytes())
-            quantise(path, calls if name == PHOTOGRAPHS else graph.calibration, KEPT_LAYERS.get(name, KEPT))
+            quantise_graph(path, calls if name == PHOTOGRAPHS else graph.calibration, KEPT_LAYERS.get(name, KEPT))
     return paths
 
 

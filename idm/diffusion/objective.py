@@ -55,7 +55,7 @@ def training_loss(
     estimate_loss: Callable[[Image], Float[Tensor, ""]] | None = None,
     report: Callable[[Float[Tensor, " b"]], None] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean loss of a batch. All noise arithmetic is float32; only ``f`` sees the caller's autocast.
+    """Mean loss of a batch. All noise arithmetic is float32.
 
     Args:
         noised: replaces x_0 in x_t, see :func:`own_estimates`.

@@ -175,10 +175,10 @@ def _score_image(image: Image8, pair: Pair, metrics: Mapping[str, PairMetric], k
 def _score_kept(
     face: KeptFace, pair: Pair, metrics: Mapping[str, PairMetric], kept: KeptFaces | None, sample: int = 0
 ) -> Scores:
-    """The scores of a face; those that were not known yet are measured and kept."""
+    """The scores of a face; those that were not known yet are measured, and the face is kept with them."""
     new = {name: metric for name, metric in metrics.items() if name not in face.scores}
     known = face.scores | score(face.image, pair.hq, new)
-    if new and kept is not None:
+    if kept is not None and (new or not face.scores):
         kept.save(pair, KeptFace(face.image, face.seconds, known), sample)
     return {name: known[name] for name in metrics}
 
@@ -189,7 +189,7 @@ def table_rows(
     """A row for each method: its label, the means of its scores with intervals, the scores of the set of its faces, and
     what is known of it. Other real faces, where there are any beside the originals, have scores as a set only."""
     rows: list[dict[str, Any]] = []
-    for label, columns in _columns(faces).items():
+    for label, columns in score_columns(faces).items():
         row: dict[str, Any] = {"label": label, "metrics": _summaries(columns) | sets.of(label)}
         if label in metadata:
             seconds = [face.seconds[label] for face in faces]
@@ -206,7 +206,7 @@ def table_rows(
 def differences(faces: Sequence[Measured], labels: Sequence[str]) -> list[dict[str, Any]]:
     """Paired differences of every two restorers, as of
     :func:`~idm.evaluation.statistics.paired_differences`."""
-    return paired_differences(_columns(faces), labels)
+    return paired_differences(score_columns(faces), labels)
 
 
 def breakdown(
@@ -235,7 +235,7 @@ def breakdown(
             parts[name] = {
                 value: [
                     {"label": label, "metrics": _summaries(columns)}
-                    for label, columns in _columns(groups[value]).items()
+                    for label, columns in score_columns(groups[value]).items()
                 ]
                 for value in order
             }
@@ -248,8 +248,8 @@ def _strengths(faces: Sequence[Measured]) -> dict[str, str]:
     return {face.key: STRENGTHS[rank * len(STRENGTHS) // len(faces)] for rank, face in enumerate(ranked)}
 
 
-def _columns(faces: Sequence[Measured]) -> dict[str, dict[str, list[float]]]:
-    """Scores by method and metric, in the order of the faces."""
+def score_columns(faces: Sequence[Measured]) -> dict[str, dict[str, list[float]]]:
+    """Scores by method and metric, with one number for each face, in the order of the faces."""
     return {
         label: {name: [face.scores[label][name] for face in faces] for name in scores}
         for label, scores in faces[0].scores.items()

@@ -7,6 +7,7 @@ import numpy as np
 from idm.data.sources import FaceSource
 from idm.evaluation.metric import FaceEmbeddings, Image01, Metric, Networks, PairMetric, check_images
 from idm.io.errors import InvalidInput
+from idm.io.known_weights import MOBILEFACENET_WEIGHTS
 
 _FEATURES = (
     "MobileFaceNet embeddings (CASIA-WebFace) of the restored and the original face and their mirror images, "
@@ -54,7 +55,15 @@ def nearest_others(source: FaceSource, faces: FaceEmbeddings) -> list[int]:
 
 
 METRICS = (
-    Metric("identity", "Identity", "higher", "pair", f"Cosine similarity of {_FEATURES}.", build_identity),
+    Metric(
+        "identity",
+        "Identity",
+        "higher",
+        "pair",
+        f"Cosine similarity of {_FEATURES}.",
+        build_identity,
+        weights=(MOBILEFACENET_WEIGHTS,),
+    ),
     Metric(
         "deg",
         "Deg",
@@ -63,5 +72,6 @@ METRICS = (
         f"Angle in degrees between {_FEATURES}. Published Deg columns use ArcFace ResNet-18 and drop pairs below 1 "
         "degree: not comparable with this one.",
         build_angle,
+        weights=(MOBILEFACENET_WEIGHTS,),
     ),
 )

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -12,9 +13,9 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from idm.evaluation.metric import Image8
-from idm.io.weights import missing_weights
+from idm.io.known_weights import INCEPTION_WEIGHTS
+from idm.io.weights import fill, find_weights, read_weights
 
-INCEPTION_WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
 FEATURES = 2048
 
 
@@ -49,18 +50,27 @@ def resize_clean(image: Image8) -> Float32[np.ndarray, "299 299 3"]:
     return np.stack(resized, axis=-1).clip(0, 255)
 
 
-def load_inception(device: str = "cpu") -> Inception:
-    """Inception with the weights of FID, from pyiqa's own folder.
+def load_inception(weights: Path | None = None, device: str = "cpu") -> Inception:
+    """pyiqa's Inception with the weights of FID; nothing is downloaded.
+
+    Args:
+        weights: ``pt_inception-2015-12-05-6726825d.pth`` or its folder; by default searched as
+            :func:`idm.io.weights.find_weights` says.
+        device: where it runs, such as "cpu" or "cuda:0".
 
     Raises:
-        FileNotFoundError: the weights are not there; pyiqa would download them.
+        FileNotFoundError: the file is missing; says where to put it.
+        ModuleNotFoundError: pyiqa is not installed.
+        WeightsError: the file is broken or holds another network.
     """
-    from pyiqa.utils.download_util import DEFAULT_CACHE_DIR
+    from pyiqa.archs import inception
 
-    folder = Path(DEFAULT_CACHE_DIR)  # pyiqa looks nowhere else, and downloads what is not there
-    if not (folder / INCEPTION_WEIGHTS).is_file():
-        raise missing_weights(INCEPTION_WEIGHTS, [folder], folder)
-    from pyiqa.archs.inception import InceptionV3
-
-    network = InceptionV3(output_blocks=[InceptionV3.BLOCK_INDEX_BY_DIM[FEATURES]])
+    path = find_weights(INCEPTION_WEIGHTS, weights)
+    state = read_weights(path)
+    # pyiqa fills the network while it builds it, and only from its own folder.
+    with (
+        torch.random.fork_rng(devices=[]),
+        patch.object(inception, "load_pretrained_network", lambda network, url: fill(network, state, path)),
+    ):
+        network = inception.InceptionV3(output_blocks=[inception.InceptionV3.BLOCK_INDEX_BY_DIM[FEATURES]])
     return Inception(network.eval().to(device), device)

@@ -76,7 +76,7 @@ class Networks:
         """The Inception network of FID. FileNotFoundError where its weights are missing."""
         from idm.evaluation.inception import load_inception
 
-        return load_inception(self.device)
+        return load_inception(self.weights_dir, self.device)
 
 
 class FaceEmbeddings:
@@ -131,6 +131,7 @@ class Metric:
         build: gives the metric's function, with its weights loaded: a :data:`PairMetric`, of which a "single" one
             ignores the original, or a :class:`SetMetric`.
         smallest: the smallest side in pixels that it is defined for.
+        weights: the names of the weights files that it needs.
     """
 
     name: str
@@ -140,6 +141,7 @@ class Metric:
     protocol: str
     build: Callable[[Networks], PairMetric | SetMetric]
     smallest: int = 1
+    weights: tuple[str, ...] = ()
 
     @property
     def full_reference(self) -> bool:

@@ -54,8 +54,7 @@ def build_metric(name: str, weights_dir: Path | None = None, device: str = "cpu"
 
     Args:
         name: a key of ``METRICS``.
-        weights_dir: folder of weights files; by default searched as
-            :func:`idm.io.weights.find_weights` says. Metrics of pyiqa other than NIQE read its own folder in any case.
+        weights_dir: folder of weights files; by default searched as :func:`idm.io.weights.find_weights` says.
         device: where networks run, such as "cpu" or "cuda:0".
 
     Raises:
@@ -101,7 +100,7 @@ def build_metrics(
                 metric = _build(row, built.networks)
             except FileNotFoundError as error:
                 errors.append(str(error))
-                reason = f"{str(error).partition(':')[0]} is missing; `idm weights` says where to get it"
+                reason = f"its weights are missing; `{_fetch_missing(row, weights_dir)}` gets them"
             except MissingPackage as error:
                 errors.append(str(error))
                 reason = str(error)
@@ -138,6 +137,14 @@ def _build(row: Metric, networks: Networks) -> PairMetric | SetMetric:
             raise
         remedy = "pip install 'idm-face-restoration[metrics]'"
         raise MissingPackage(f"{row.name} needs the package {package}: {remedy}") from None
+
+
+def _fetch_missing(row: Metric, weights_dir: Path | None) -> str:
+    """The command that downloads the weights files of a metric that are not present."""
+    from idm.io.weights import fetch_command, look_up, weights_folders
+
+    folders = weights_folders(weights_dir)
+    return fetch_command([name for name in row.weights if look_up(name, folders) is None], weights_dir)
 
 
 def _row(name: str) -> Metric:

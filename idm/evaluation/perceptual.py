@@ -1,16 +1,27 @@
 """Learned perceptual metrics: LPIPS, DISTS, and quality without reference, through the packages lpips and pyiqa."""
 
+import importlib
 import math
+import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
-from io import StringIO
+from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from idm.evaluation.metric import Image01, Metric, Networks, PairMetric, check_images
 from idm.io.errors import InvalidInput
+
+ALEXNET_WEIGHTS = "alexnet-owt-7be5be79.pth"
+NIQE_MODEL = "niqe_modelparameters.mat"
+DISTS_WEIGHTS, VGG16_WEIGHTS = "DISTS_weights-f5e65c96.pth", "vgg16-397923af.pth"
+MUSIQ_WEIGHTS = "musiq_koniq_ckpt-e95806b9.pth"
+MANIQA_WEIGHTS = "ckpt_koniq10k.pt"
+CLIP_WEIGHTS, PROMPTS = "RN50.pt", "CLIP-IQA+_learned_prompts-603f3273.pth"
+TOPIQ_WEIGHTS = "topiq_nr_cgfiqa_res50-0a8b8e4f.pth"
 
 
 def build_lpips(networks: Networks) -> PairMetric:
@@ -21,20 +32,17 @@ def build_lpips(networks: Networks) -> PairMetric:
     from einops import rearrange
     from lpips import LPIPS
 
-    from idm.io.weights import find_weights
+    from idm.io.weights import fill, find_weights, read_weights
 
-    hub = Path(torch.hub.get_dir()) / "checkpoints"
-    path = find_weights("alexnet-owt-7be5be79.pth", networks.weights_dir, [hub])
+    path = find_weights(ALEXNET_WEIGHTS, networks.weights_dir)
+    state = read_weights(path)
     # lpips would have torchvision download the trunk, so a random one is built and filled here. That must
     # not move torch's global generator, nor warn of the deprecated way in which lpips calls torchvision.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network = LPIPS(net="alex", pnet_rand=True, verbose=False)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    with torch.no_grad():
-        for name, parameter in network.net.named_parameters():  # "slice2.3.weight" is AlexNet's features.3
-            _, layer, kind = name.split(".")
-            parameter.copy_(state[f"features.{layer}.{kind}"])
+    names = {name: f"features.{name.partition('.')[2]}" for name in network.net.state_dict()}  # "slice2.3.weight"
+    fill(network.net, {name: state[theirs] for name, theirs in names.items() if theirs in state}, path)
     network.requires_grad_(False).to(networks.device)
 
     @torch.inference_mode()
@@ -54,7 +62,7 @@ def build_niqe(networks: Networks) -> PairMetric:
 
     from idm.io.weights import find_weights
 
-    path = find_weights("pyiqa/niqe_modelparameters.mat", networks.weights_dir)
+    path = find_weights(NIQE_MODEL, networks.weights_dir)
     network = pyiqa.create_metric("niqe", device=networks.device, pretrained_model_path=str(path))
 
     def niqe(restored: Image01, hq: Image01 | None = None) -> float:
@@ -72,50 +80,130 @@ def build_niqe(networks: Networks) -> PairMetric:
     return niqe
 
 
-def _pyiqa(name: str, files: tuple[str, ...], hub: str | None = None, **options: Any) -> Callable[[Networks], Any]:
-    """The builder of a metric of pyiqa, which would download missing files, so the builder checks for them first.
+def build_dists(networks: Networks) -> PairMetric:
+    """DISTS; its own weights and those of its trunk are in two files."""
+    from unittest.mock import patch
+
+    import pyiqa
+    import torch
+    from torchvision import models
+
+    from idm.io.weights import fill, find_weights, read_weights
+
+    path, trunk_path = (find_weights(file, networks.weights_dir) for file in (DISTS_WEIGHTS, VGG16_WEIGHTS))
+    weights, trunk_weights = read_weights(path), read_weights(trunk_path)
+    with torch.device("meta"):  # the classifier, nine tenths of the network, is never used
+        trunk = models.vgg16(init_weights=False)
+    convolutions = {name: weight for name, weight in trunk_weights.items() if name.startswith("features.")}
+    trunk.classifier = torch.nn.Identity()
+    fill(trunk.to_empty(device="cpu"), convolutions, trunk_path)
+    # pyiqa would have torchvision download the trunk.
+    with torch.random.fork_rng(devices=[]), patch.object(models, "vgg16", lambda **_: trunk):
+        network = pyiqa.create_metric("dists", device=networks.device, pretrained=False)
+    own = ("alpha", "beta")
+    rest = {name: weight for name, weight in network.net.state_dict().items() if name not in own}
+    fill(network.net, rest | {name: weights[name] for name in own if name in weights}, path)
+    return _score(network)
+
+
+def build_maniqa(networks: Networks) -> PairMetric:
+    """MANIQA; pyiqa would download its backbone first, which the weights file holds, too."""
+    from unittest.mock import patch
+
+    from pyiqa.archs.maniqa_arch import timm
+
+    create_model = timm.create_model
+    with patch.object(timm, "create_model", lambda name, pretrained: create_model(name)):
+        return _pyiqa("maniqa", MANIQA_WEIGHTS)(networks)
+
+
+def build_clipiqa(networks: Networks) -> PairMetric:
+    """CLIP-IQA."""
+    from idm.io.weights import find_weights
+
+    return _score(_clipiqa("clipiqa", find_weights(CLIP_WEIGHTS, networks.weights_dir), networks.device))
+
+
+def build_clipiqa_plus(networks: Networks) -> PairMetric:
+    """CLIP-IQA+: CLIP-IQA with one pair of learned prompts, which are in a file of their own."""
+    from idm.io.weights import fill, find_weights, read_weights
+
+    path, clip_path = (find_weights(file, networks.weights_dir) for file in (PROMPTS, CLIP_WEIGHTS))
+    prompts = read_weights(path, single="ctx")
+    network = _clipiqa("clipiqa+", clip_path, networks.device)
+    learner = network.net.prompt_learner
+    fill(learner, dict(learner.named_buffers()) | dict(prompts), path)
+    return _score(network)
+
+
+def _clipiqa(name: str, path: Path, device: str) -> Any:
+    """pyiqa's network, with CLIP from a file."""
+    import pyiqa
+    import torch
+
+    from idm.io.weights import WeightsError
+
+    _import_clip()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            return pyiqa.create_metric(name, device=device, backbone=str(path), pretrained=False)
+        except (RuntimeError, KeyError, EOFError, UnpicklingError) as error:
+            raise WeightsError(f"{path}: does not hold the weights of CLIP") from error
+
+
+def _import_clip() -> None:
+    """Import OpenAI's package clip, which pyiqa uses. It takes ``packaging`` from pkg_resources, which setuptools no
+    longer has since version 82."""
+    import packaging.version
+
+    stand_in = ModuleType("pkg_resources")
+    stand_in.__dict__["packaging"] = packaging
+    missing = find_spec("pkg_resources") is None
+    if missing:
+        sys.modules["pkg_resources"] = stand_in
+    try:
+        importlib.import_module("clip")
+    finally:
+        if missing:
+            del sys.modules["pkg_resources"]
+
+
+def _pyiqa(name: str, file: str, **options: Any) -> Callable[[Networks], PairMetric]:
+    """The builder of a metric of pyiqa whose weights are all in one file.
 
     Args:
-        files: weights below torch's hub folder, where pyiqa looks.
-        hub: a repository of the Hugging Face hub whose ``model.safetensors`` must be in the local cache.
         options: of the metric, instead of pyiqa's own.
     """
 
     def build(networks: Networks) -> PairMetric:
         import pyiqa
         import torch
-        from einops import rearrange
 
-        _require_local(files, hub)
-        with redirect_stdout(StringIO()), torch.random.fork_rng(devices=[]):
-            network = pyiqa.create_metric(name, device=networks.device, **options)
-        with_reference = network.metric_mode == "FR"
+        from idm.io.weights import fill, find_weights, read_weights
 
-        def score(restored: Image01, hq: Image01) -> float:
-            check_images(restored, hq)
-            pair = rearrange(torch.from_numpy(np.stack([restored, hq])), "n h w c -> n 1 c h w")
-            return float(network(pair[0], pair[1]) if with_reference else network(pair[0]))
-
-        return score
+        path = find_weights(file, networks.weights_dir)
+        weights = {name.removeprefix("module."): weight for name, weight in read_weights(path, ["params"]).items()}
+        with torch.random.fork_rng(devices=[]):
+            network = pyiqa.create_metric(name, device=networks.device, pretrained=False, **options)
+        fill(network.net, weights, path)
+        return _score(network)
 
     return build
 
 
-def _require_local(files: tuple[str, ...], hub: str | None) -> None:
+def _score(network: Any) -> PairMetric:
+    """A metric of pyiqa as a function of two images."""
     import torch
-    from huggingface_hub import try_to_load_from_cache
+    from einops import rearrange
 
-    from idm.io.weights import missing_weights
+    with_reference = network.metric_mode == "FR"
 
-    for file in files:
-        path = Path(torch.hub.get_dir()) / file
-        if not path.is_file():
-            raise missing_weights(path.name, [path.parent], path.parent)
-    if hub is not None and not isinstance(try_to_load_from_cache(hub, "model.safetensors"), str):
-        raise FileNotFoundError(
-            f"{hub}: not in the cache of the Hugging Face hub. "
-            f"Get it by `hf download {hub} model.safetensors`; nothing is downloaded automatically."
-        )
+    def score(restored: Image01, hq: Image01) -> float:
+        check_images(restored, hq)
+        pair = rearrange(torch.from_numpy(np.stack([restored, hq])), "n h w c -> n 1 c h w")
+        return float(network(pair[0], pair[1]) if with_reference else network(pair[0]))
+
+    return score
 
 
 _WITHOUT = "of pyiqa, on the restored image alone"
@@ -129,6 +217,7 @@ METRICS = (
         "LPIPS version 0.1 with the AlexNet trunk (package lpips), RGB scaled to [-1, 1], full size.",
         build_lpips,
         smallest=32,
+        weights=(ALEXNET_WEIGHTS,),
     ),
     Metric(
         "dists",
@@ -136,8 +225,9 @@ METRICS = (
         "lower",
         "pair",
         "DISTS (Ding et al. 2020) of pyiqa: VGG-16, RGB, full size.",
-        _pyiqa("dists", ("pyiqa/DISTS_weights-f5e65c96.pth", "checkpoints/vgg16-397923af.pth")),
+        build_dists,
         smallest=32,
+        weights=(DISTS_WEIGHTS, VGG16_WEIGHTS),
     ),
     Metric(
         "niqe",
@@ -148,6 +238,7 @@ METRICS = (
         "the original pristine model; needs no original.",
         build_niqe,
         smallest=192,
+        weights=(NIQE_MODEL,),
     ),
     Metric(
         "musiq",
@@ -155,8 +246,9 @@ METRICS = (
         "higher",
         "single",
         f"MUSIQ (Ke et al. 2021) {_WITHOUT}: trained on KonIQ-10k, scales of 224, 384 and the full size.",
-        _pyiqa("musiq", ("pyiqa/musiq_koniq_ckpt-e95806b9.pth",)),
+        _pyiqa("musiq", MUSIQ_WEIGHTS),
         smallest=32,
+        weights=(MUSIQ_WEIGHTS,),
     ),
     Metric(
         "maniqa",
@@ -164,8 +256,9 @@ METRICS = (
         "higher",
         "single",
         f"MANIQA (Yang et al. 2022) {_WITHOUT}: trained on KonIQ-10k, 20 uniform crops of 224 x 224.",
-        _pyiqa("maniqa", ("pyiqa/ckpt_koniq10k.pt",), hub="timm/vit_base_patch8_224.augreg2_in21k_ft_in1k"),
+        build_maniqa,
         smallest=224,
+        weights=(MANIQA_WEIGHTS,),
     ),
     Metric(
         "clipiqa",
@@ -173,8 +266,19 @@ METRICS = (
         "higher",
         "single",
         f"CLIP-IQA (Wang et al. 2023) {_WITHOUT}: CLIP RN50 without position embedding, five pairs of prompts.",
-        _pyiqa("clipiqa", ("clip/RN50.pt",)),
+        build_clipiqa,
         smallest=32,
+        weights=(CLIP_WEIGHTS,),
+    ),
+    Metric(
+        "clipiqa+",
+        "CLIP-IQA+",
+        "higher",
+        "single",
+        f"CLIP-IQA+ (Wang et al. 2023) {_WITHOUT}: CLIP RN50 without position embedding, one pair of learned prompts.",
+        build_clipiqa_plus,
+        smallest=32,
+        weights=(PROMPTS, CLIP_WEIGHTS),
     ),
     Metric(
         "topiq_nr-face",
@@ -185,14 +289,11 @@ METRICS = (
         "aligned anew.",
         _pyiqa(
             "topiq_nr-face",
-            (
-                "pyiqa/topiq_nr_cgfiqa_res50-0a8b8e4f.pth",
-                "pyiqa/detection_Resnet50_Final.pth",
-                "pyiqa/parsing_parsenet.pth",
-            ),
+            TOPIQ_WEIGHTS,
             backbone_pretrain=False,  # the weights file holds the backbone
-            align_crop_face=False,
+            model_name="topiq",  # pyiqa loads a detector and a parser, to align faces, for names with "gfiqa"
         ),
         smallest=32,
+        weights=(TOPIQ_WEIGHTS,),
     ),
 )

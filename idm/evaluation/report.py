@@ -1,4 +1,4 @@
-"""Comparisons as one self-contained page, which loads nothing from other hosts: tables, SVG plots, worst cases."""
+"""Comparisons as one self-contained page, which loads nothing from other hosts: tables, the worst faces, SVG plots."""
 
 import csv
 import json
@@ -12,15 +12,44 @@ from typing import Any
 
 from idm.evaluation.layout import DIFFERENCES, Table
 from idm.evaluation.metrics import METRICS
+from idm.evaluation.pictures import MAX_SIDE, NUM_WORST, picture_path, rank_gains, reference_metric
+from idm.evaluation.plots import Point, histogram, scatter_plot
+from idm.evaluation.sets import DEGRADED, ORIGINAL
 from idm.evaluation.tables import comparison_table, differences_table, interval_note, notes
 from idm.io.errors import InvalidInput
+from idm.io.slider import SLIDER_CSS, picture_slider
 
 # Of the first that was measured: how likely the faces look, against PSNR, how near they are.
 PERCEPTION = ("lpips", "dists", "fid", "kid", "niqe", "musiq", "topiq_nr-face", "kernel", "frechet", "deg", "sharpness")
-NUM_WORST = 8
-NUM_BINS = 24
+NUM_LISTED = 8
 
-Point = tuple[str, float, float]  # label, x, y
+# The policy keeps browsers from loading anything, whatever the names of faces and restorers hold.
+HEAD = f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<title>Comparison of face restorers</title>
+<style>
+:root {{ color-scheme: light dark }}
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem;
+  overflow-wrap: anywhere }}
+:focus-visible {{ outline: 3px solid light-dark(#0f766e, #5eead4); outline-offset: 2px }}
+.scroll {{ overflow-x: auto; max-width: 100% }} table {{ border-collapse: collapse }}
+th, td {{ padding: .2rem .8rem .2rem 0; text-align: left; white-space: nowrap; border-bottom: 1px solid #8884 }}
+.plots {{ display: flex; flex-wrap: wrap; gap: 1rem 2rem }} .plots > * {{ min-width: 0; max-width: 100% }}
+svg {{ height: auto }}
+svg text {{ font: 12px system-ui, sans-serif; fill: currentColor }}
+.faces {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 16rem), 1fr)); gap: 1.2rem }}
+figure {{ margin: 0 }} figcaption {{ font-size: .9rem; padding-top: .3rem }} select {{ font: inherit; max-width: 100% }}
+{SLIDER_CSS}</style>
+<main>
+<h1>Comparison of face restorers</h1>
+"""
+
+_CHOOSE = (
+    "for (const image of this.closest('figure').querySelectorAll('[data-label]')) "
+    "image.hidden = image.dataset.label !== this.value"
+)
 
 
 class ReportError(InvalidInput):
@@ -32,19 +61,25 @@ class Result:
     """A comparison read from the files of ``idm compare``.
 
     Attributes:
-        scores: columns of scores.csv by their headings, such as "psnr_idm".
-        grid: the PNG of faces before and after, None if it is not shown.
+        keys: the name of each face.
+        scores: of each face, by method and metric.
+        pictures: WebP files of a few faces, by the face's position and the method.
     """
 
     name: str
     comparison: dict[str, Any]
     keys: list[str]
-    scores: dict[str, list[float]]
-    grid: bytes | None
+    scores: dict[str, dict[str, list[float]]]
+    pictures: dict[int, dict[str, bytes]]
+
+    @property
+    def restorers(self) -> list[str]:
+        """The labels of the restorers."""
+        return [row["label"] for row in self.comparison["rows"] if "seconds_per_image" in row]
 
 
-def read_result(folder: Path, with_images: bool) -> Result:
-    """Read a folder of ``idm compare``.
+def read_result(folder: Path, with_images: bool = True) -> Result:
+    """Read a folder of ``idm compare``. Those of versions that kept no pictures have none.
 
     Raises:
         ReportError: a file is missing or damaged.
@@ -53,55 +88,151 @@ def read_result(folder: Path, with_images: bool) -> Result:
         comparison = json.loads((folder / "comparison.json").read_text())
         with (folder / "scores.csv").open(newline="") as file:
             header, *rows = list(csv.reader(file))
-        columns = list(zip(*rows, strict=True))
-        scores = {name: [*map(float, column)] for name, column in zip(header[1:], columns[1:], strict=True)}
-        grid = (folder / "grid.png").read_bytes() if with_images else None
+        keys, *columns = zip(*rows, strict=True)
+        known = {name: [*map(float, column)] for name, column in zip(header[1:], columns, strict=True)}
+        labels = [row["label"] for row in comparison["rows"]]
+        scores = {
+            label: {name: known[f"{name}_{label}"] for name in METRICS if f"{name}_{label}" in known}
+            for label in labels
+        }
+        has_pictures = with_images and (folder / "pictures").is_dir()
+        pictures = {
+            position: {
+                label: path.read_bytes()
+                for label in (*labels, ORIGINAL)
+                if (path := picture_path(folder, position, label)).is_file()
+            }
+            for position in (comparison.get("pictures", ()) if has_pictures else ())
+        }
     except (OSError, ValueError) as error:
         raise ReportError(f"{folder}: is not a finished comparison ({error})") from error
-    return Result(folder.name, comparison, list(columns[0]), scores, grid)
+    return Result(folder.name, comparison, list(keys), scores, pictures)
 
 
 def render_page(results: Sequence[Result]) -> str:
     """The whole page."""
-    sections = "".join(_section(result) for result in results)
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Comparison of face restorers</title>
-<style>
-:root {{ color-scheme: light dark }}
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem }}
-.scroll {{ overflow-x: auto }} table {{ border-collapse: collapse }}
-th, td {{ padding: .2rem .8rem .2rem 0; text-align: left; white-space: nowrap; border-bottom: 1px solid #8884 }}
-.plots {{ display: flex; flex-wrap: wrap; gap: 1rem }} svg {{ max-width: 100%; height: auto }}
-svg text {{ font: 12px system-ui, sans-serif; fill: currentColor }} img {{ max-width: 100% }}
-</style>
-<h1>Comparison of face restorers</h1>
-{sections}</html>
-"""
+    return f"{HEAD}{''.join(_section(result) for result in results)}</main></html>\n"
 
 
 def _section(result: Result) -> str:
+    """The table, the worst faces, plots, differences, and the first faces."""
     comparison = result.comparison
-    restorers = [row["label"] for row in comparison["rows"] if "seconds_per_image" in row]
-    parts = [f"<h2>{escape(result.name)}: {comparison['num_images']} faces of {escape(comparison['data'])}</h2>"]
-    parts += [_table(comparison_table(comparison)), f"<p>{escape(interval_note(comparison))}</p>"]
-    plots = [*_planes(comparison), *_distributions(result, restorers)]
-    parts.append(f"<div class=plots>{''.join(plots)}</div>")
+    worst = _worst_positions(result)
+    parts = [
+        f"<h2>{escape(result.name)}: {comparison['num_images']} faces of {escape(comparison['data'])}</h2>",
+        _table(comparison_table(comparison), "Means"),
+        f"<p>{escape(interval_note(comparison))}</p>",
+        *_worst_faces(result, worst),
+        f"<h3>Plots</h3><div class=plots>{''.join([*_planes(comparison), *_distributions(result)])}</div>",
+    ]
     if comparison.get("differences"):
-        parts += [f"<p>{DIFFERENCES}</p>", _table(differences_table(comparison))]
-    parts += [_worst(result, label) for label in restorers]
-    if result.grid is not None:
-        data = b64encode(result.grid).decode()
-        parts.append(f"<img alt='faces before and after' src='data:image/png;base64,{data}'>")
+        parts += [f"<h3>Paired differences</h3><p>{DIFFERENCES}</p>", _table(differences_table(comparison), "Pairs")]
+    others = [position for position in result.pictures if position not in worst]
+    if others:
+        parts += ["<h3>Other faces</h3>", _cards(result, {position: [] for position in others})]
     items = "".join(f"<li>{escape(line)}" for line in notes(comparison))
-    return "\n".join([*parts, f"<ul>{items}</ul>\n"])
+    return "\n".join([*parts, f"<h3>Notes</h3><ul>{items}</ul>\n"])
 
 
-def _table(table: Table) -> str:
+def _table(table: Table, title: str) -> str:
     header, rows = table
-    head = "".join(f"<th>{escape(cell)}" for cell in header)
+    head = "".join(f"<th scope=col>{escape(cell)}" if cell else "<td>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}" for cell in row) for row in rows)
-    return f"<div class=scroll><table><tr>{head}{body}</table></div>"
+    return (
+        f"<div class=scroll tabindex=0 role=region aria-label='{escape(title)}'><table><tr>{head}{body}</table></div>"
+    )
+
+
+# ------------------------------------------------------------------------------------------- faces
+
+
+def _worst_positions(result: Result) -> dict[int, list[str]]:
+    """The faces on which restorers gain least, the worst of each restorer first, with the labels of the restorers."""
+    ranks = [rank_gains(result.scores, label)[:NUM_WORST] for label in result.restorers]
+    worst: dict[int, list[str]] = {}
+    for rank in range(max(map(len, ranks), default=0)):
+        for label, ranked in zip(result.restorers, ranks, strict=True):
+            if rank < len(ranked):
+                worst.setdefault(ranked[rank][0], []).append(label)
+    return worst
+
+
+def _worst_faces(result: Result, worst: dict[int, list[str]]) -> list[str]:
+    """The worst faces as pictures and, a few more, in numbers."""
+    metric = reference_metric(result.scores)
+    parts = ["<h3>Worst faces</h3>"]
+    if metric is None:
+        parts.append("<p>No metric compares the faces with originals, so none is the worst.</p>")
+    else:
+        parts.append(f"<p>Faces on which a restorer gains least over the degraded face, in {metric.title}.</p>")
+    if result.pictures:
+        parts.append(_cards(result, worst))
+    else:
+        parts.append(
+            "<p>There are no pictures of faces: <code>--no-images</code> left them out, or an older version of "
+            "<code>idm compare</code> made the result and kept none.</p>"
+        )
+    tables = "".join(_worst_table(result, label) for label in result.restorers) if metric else ""
+    return [*parts, f"<div class=plots>{tables}</div>"]
+
+
+def _worst_table(result: Result, label: str) -> str:
+    metric = reference_metric(result.scores)
+    assert metric is not None
+    before, after = result.scores[DEGRADED][metric.name], result.scores[label][metric.name]
+    rows = [
+        [result.keys[i], f"{before[i]:.4g}", f"{after[i]:.4g}", f"{gain:+.3g}"]
+        for i, gain in rank_gains(result.scores, label)[:NUM_LISTED]
+    ]
+    title = f"Worst faces of {label}"
+    return f"<div>{_table(([title, f'degraded, {metric.heading}', 'restored', 'gain'], rows), title)}</div>"
+
+
+def _cards(result: Result, faces: dict[int, list[str]]) -> str:
+    """Each face with a slider, and a choice of the restorer; the first label of a face is chosen at first."""
+    cards = [_card(result, position, labels) for position, labels in faces.items() if position in result.pictures]
+    return (
+        "<p>Left of the line: degraded. Right of it: what is chosen below the face. Drag the line, or move it with the "
+        f"arrow keys.</p><div class=faces>{''.join(cards)}</div>"
+    )
+
+
+def _card(result: Result, position: int, worst_of: Sequence[str]) -> str:
+    key, pictures = result.keys[position], dict(result.pictures[position])
+    before = _image(pictures.pop(DEGRADED), f"{key}, degraded")
+    chosen = next(iter([*worst_of, *pictures]))
+    after = "".join(
+        _image(data, f"{key}, {label}", f" data-label='{escape(label)}'{'' if label == chosen else ' hidden'}")
+        for label, data in pictures.items()
+    )
+    options = "".join(f"<option{' selected' if label == chosen else ''}>{escape(label)}" for label in pictures)
+    slider = picture_slider(before, after, f"{key}: percent of the picture that shows it degraded", MAX_SIDE)
+    return (
+        f"<figure>{slider}<figcaption><strong>{escape(key)}</strong>{_caption(result, position, worst_of)}<br>"
+        f"<label>Right of the line: <select autocomplete=off aria-label='Right of the line: {escape(key)}' "
+        f'onchange="{_CHOOSE}">{options}</select></label></figcaption></figure>'
+    )
+
+
+def _image(data: bytes, alt: str, attributes: str = "") -> str:
+    return f"<img alt='{escape(alt)}' src='data:image/webp;base64,{b64encode(data).decode()}'{attributes}>"
+
+
+def _caption(result: Result, position: int, worst_of: Sequence[str]) -> str:
+    """Whose worst face it is, and the first metric of every method that has a picture."""
+    lines = [f"one of the worst of {', '.join(worst_of)}"] if worst_of else []
+    metric = reference_metric(result.scores) or next(
+        (metric for name, metric in METRICS.items() if name in result.scores[DEGRADED]), None
+    )
+    if metric is not None:
+        values = [
+            f"{label} {result.scores[label][metric.name][position]:.4g}" for label in (DEGRADED, *result.restorers)
+        ]
+        lines.append(f"{metric.heading}: {', '.join(values)}")
+    return "".join(f"<br>{escape(line)}" for line in lines)
+
+
+# ------------------------------------------------------------------------------------------- plots
 
 
 def _planes(comparison: dict[str, Any]) -> list[str]:
@@ -111,8 +242,8 @@ def _planes(comparison: dict[str, Any]) -> list[str]:
     plots = []
     for name in PERCEPTION:
         if name in measured and "psnr" in measured:
-            points = _points(rows, "psnr", name)
-            plots.append(_scatter(points, METRICS["psnr"].heading, METRICS[name].heading, "Perception and distortion"))
+            x, y = METRICS["psnr"].heading, METRICS[name].heading
+            plots.append(scatter_plot(_points(rows, "psnr", name), x, y, "Perception and distortion"))
             break
     quality = next(name for name in METRICS if name in measured)
     timed = [
@@ -121,7 +252,7 @@ def _planes(comparison: dict[str, Any]) -> list[str]:
         if row.get("seconds_per_image")
     ]
     if timed:
-        plots.append(_scatter(timed, "seconds per face, log10", METRICS[quality].heading, "Quality and seconds"))
+        plots.append(scatter_plot(timed, "seconds per face, log10", METRICS[quality].heading, "Quality and seconds"))
     return plots
 
 
@@ -133,94 +264,16 @@ def _points(rows: list[dict[str, Any]], x: str, y: str) -> list[Point]:
     ]
 
 
-def _distributions(result: Result, restorers: list[str]) -> list[str]:
+def _distributions(result: Result) -> list[str]:
     """A histogram of the differences of every two restorers, in the first metric."""
-    name = next(name for name in METRICS if any(column.startswith(f"{name}_") for column in result.scores))
+    restorers = result.restorers
+    metric = next((metric for name, metric in METRICS.items() if name in result.scores[DEGRADED]), None)
+    if metric is None:
+        return []
     plots = []
     for i, a in enumerate(restorers):
         for b in restorers[i + 1 :]:
-            pairs = zip(result.scores[f"{name}_{a}"], result.scores[f"{name}_{b}"], strict=True)
-            title = f"{METRICS[name].title} of each face: {a} − {b}"
-            plots.append(_histogram([one - other for one, other in pairs], title))
+            pairs = zip(result.scores[a][metric.name], result.scores[b][metric.name], strict=True)
+            title = f"{metric.title} of each face: {a} − {b}"
+            plots.append(histogram([one - other for one, other in pairs], title))
     return plots
-
-
-def _worst(result: Result, label: str) -> str:
-    """The faces on which a restorer's gain over the degraded face is least, in its first full-reference metric."""
-    name = next((name for name in METRICS if f"{name}_{label}" in result.scores and METRICS[name].full_reference), None)
-    if name is None:
-        return ""
-    before, after = result.scores[f"{name}_degraded"], result.scores[f"{name}_{label}"]
-    sign = -1 if METRICS[name].better == "lower" else 1
-    order = sorted(range(len(after)), key=lambda i: sign * (after[i] - before[i]))[:NUM_WORST]
-    header = ["face", f"degraded, {METRICS[name].heading}", "restored", "gain"]
-    rows = [
-        [result.keys[i], f"{before[i]:.4g}", f"{after[i]:.4g}", f"{sign * (after[i] - before[i]):+.3g}"] for i in order
-    ]
-    return f"<h3>Worst cases of {escape(label)}</h3>{_table((header, rows))}"
-
-
-# ------------------------------------------------------------------------------------------- plots
-
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 520.0, 320.0, 60.0, 90.0, 30.0, 45.0
-
-
-def _scatter(points: Sequence[Point], x_title: str, y_title: str, title: str) -> str:
-    """Labelled points."""
-    x_range, y_range = _span([x for _, x, _ in points]), _span([y for _, _, y in points])
-    marks = ""
-    for label, x, y in points:
-        px, py = _place(x, x_range, LEFT, WIDTH - RIGHT), _place(y, y_range, HEIGHT - BOTTOM, TOP)
-        marks += f"<circle cx='{px:.1f}' cy='{py:.1f}' r='4' fill='#37c'/>"
-        marks += f"<text x='{px + 7:.1f}' y='{py + 4:.1f}'>{escape(label)}</text>"
-    return _frame(marks, x_range, y_range, x_title, y_title, title)
-
-
-def _histogram(values: Sequence[float], title: str) -> str:
-    """The distribution of values, with a line at 0."""
-    x_range = _span([*values, 0.0])
-    low, high = x_range
-    counts = [0] * NUM_BINS
-    for value in values:
-        counts[min(NUM_BINS - 1, int((value - low) / (high - low) * NUM_BINS))] += 1
-    y_range = (0.0, float(max(counts)))
-    step = (WIDTH - LEFT - RIGHT) / NUM_BINS
-    bars = ""
-    for i, count in enumerate(counts):
-        top = _place(float(count), y_range, HEIGHT - BOTTOM, TOP)
-        size = f"width='{step - 1:.1f}' height='{HEIGHT - BOTTOM - top:.1f}'"
-        bars += f"<rect x='{LEFT + i * step:.1f}' y='{top:.1f}' {size} fill='#37c'/>"
-    zero = _place(0.0, x_range, LEFT, WIDTH - RIGHT)
-    bars += f"<line x1='{zero:.1f}' x2='{zero:.1f}' y1='{TOP}' y2='{HEIGHT - BOTTOM}' stroke='#c33'/>"
-    return _frame(bars, x_range, y_range, "difference", "faces", title)
-
-
-def _frame(
-    content: str, x_range: tuple[float, float], y_range: tuple[float, float], x_title: str, y_title: str, title: str
-) -> str:
-    """Axes with their ends around a plot's content."""
-    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-    axes = f"<path d='M{LEFT} {TOP}V{bottom}H{right}' fill='none' stroke='currentColor'/>"
-    texts = [
-        (LEFT, bottom + 16, "start", f"{x_range[0]:.3g}"),
-        (right, bottom + 16, "end", f"{x_range[1]:.3g}"),
-        ((LEFT + right) / 2, bottom + 34, "middle", x_title),
-        (LEFT - 5, bottom, "end", f"{y_range[0]:.3g}"),
-        (LEFT - 5, TOP + 10, "end", f"{y_range[1]:.3g}"),
-        (LEFT, TOP - 12, "start", f"{title} ({y_title})"),
-    ]
-    labels = "".join(
-        f"<text x='{x}' y='{y}' text-anchor='{place}'>{escape(text)}</text>" for x, y, place, text in texts
-    )
-    return f"<svg viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' role='img'>{axes}{content}{labels}</svg>"
-
-
-def _span(values: Sequence[float]) -> tuple[float, float]:
-    """The range of values with a margin, never empty."""
-    low, high = min(values), max(values)
-    margin = 0.08 * (high - low) or 0.5
-    return low - margin, high + margin
-
-
-def _place(value: float, span: tuple[float, float], start: float, end: float) -> float:
-    return start + (value - span[0]) / (span[1] - span[0]) * (end - start)

@@ -9,6 +9,7 @@ from jaxtyping import Float32
 
 from idm.evaluation.frechet import frechet_distance, kernel_distance
 from idm.evaluation.metric import Image8, Metric, Networks, SetMetric
+from idm.io.known_weights import INCEPTION_WEIGHTS, MOBILEFACENET_WEIGHTS
 
 # Labels of what is not a restorer's.
 ORIGINAL, DEGRADED, BICUBIC, STRANGER, REAL = "original", "degraded", "bicubic", "stranger", "real"
@@ -58,6 +59,7 @@ METRICS = (
         f"Frechet distance of normal distributions fitted to the {_FACES}. Not FID; biased by the number of faces, so "
         "compare equal numbers only.",
         lambda networks: FeatureDistance(_of_faces(networks), frechet_distance, 256),
+        weights=(MOBILEFACENET_WEIGHTS,),
     ),
     Metric(
         "kernel",
@@ -67,6 +69,7 @@ METRICS = (
         f"Squared maximum mean discrepancy, kernel (x.y / 256 + 1)^3, of the {_FACES}. Not KID; unbiased at any number "
         "of faces.",
         lambda networks: FeatureDistance(_of_faces(networks), kernel_distance, None),
+        weights=(MOBILEFACENET_WEIGHTS,),
     ),
     Metric(
         "fid",
@@ -75,6 +78,7 @@ METRICS = (
         "set",
         f"FID: Frechet distance of {_INCEPTION}; biased by the number of images, so compare equal numbers only.",
         lambda networks: FeatureDistance(networks.inception, frechet_distance, 2048),
+        weights=(INCEPTION_WEIGHTS,),
     ),
     Metric(
         "kid",
@@ -84,6 +88,7 @@ METRICS = (
         f"KID (Binkowski et al. 2018): squared maximum mean discrepancy, kernel (x.y / 2048 + 1)^3, of {_INCEPTION}; "
         "over all pairs, unbiased at any number of images.",
         lambda networks: FeatureDistance(networks.inception, kernel_distance, None),
+        weights=(INCEPTION_WEIGHTS,),
     ),
 )
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from idm.evaluation.metric import Image01, Metric, Networks, PairMetric, check_images
 from idm.io.errors import InvalidInput
+from idm.io.known_weights import LANDMARK_WEIGHTS
 
 SIDE = 512  # of the faces that distances are stated for
 
@@ -33,5 +34,6 @@ METRICS = (
         "the restored and the original face, each resized to 256 px; in pixels of faces of 512 px.",
         build_lmd,
         smallest=32,
+        weights=(LANDMARK_WEIGHTS,),
     ),
 )

@@ -25,8 +25,8 @@ DetectorName = Literal["auto", "retinaface", "retinaface_resnet50", "builtin"]
 
 # facexlib's name of the network, and of its weights file
 _NETWORKS = {
-    "retinaface": ("mobile0.25", "facexlib/detection_mobilenet0.25_Final.pth"),
-    "retinaface_resnet50": ("resnet50", "facexlib/detection_Resnet50_Final.pth"),
+    "retinaface": ("mobile0.25", "detection_mobilenet0.25_Final.pth"),
+    "retinaface_resnet50": ("resnet50", "detection_Resnet50_Final.pth"),
 }
 MAX_SIDE = 1600
 MIN_FACE = {"retinaface": 12, "retinaface_resnet50": 12, "builtin": 18}  # pixels of the searched copy

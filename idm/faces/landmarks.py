@@ -11,9 +11,9 @@ from einops import rearrange
 from jaxtyping import Float, Float32, Float64
 from torch import Tensor, nn
 
+from idm.io.known_weights import LANDMARK_WEIGHTS
 from idm.io.weights import fill, find_weights, read_weights
 
-LANDMARK_WEIGHTS = "facexlib/alignment_WFLW_4HG.pth"
 NUM_LANDMARKS = 98
 _SIDE = 256  # of the network's input
 

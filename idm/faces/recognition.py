@@ -15,9 +15,8 @@ from idm.faces.align import warp
 from idm.faces.mobilefacenet import FEATURES, HEIGHT, WIDTH, MobileFaceNet, fold_norms
 from idm.faces.template import umeyama
 from idm.io.errors import InvalidInput
+from idm.io.known_weights import MOBILEFACENET_WEIGHTS
 from idm.io.weights import find_weights
-
-MOBILEFACENET_WEIGHTS = "mobilefacenet_casia.safetensors"
 
 # The alignment that MobileFaceNet (as SphereFace) was trained with: (x, y) in a crop 112 high, 96 wide.
 IDENTITY_LANDMARKS = np.array(

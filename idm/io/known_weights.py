@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+MOBILEFACENET_WEIGHTS = "mobilefacenet_casia.safetensors"
+LANDMARK_WEIGHTS = "alignment_WFLW_4HG.pth"
+INCEPTION_WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -52,7 +56,7 @@ KNOWN = {
         "6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d",
         109497761,
     ),
-    "mobilefacenet_casia.safetensors": WeightsFile(
+    MOBILEFACENET_WEIGHTS: WeightsFile(
         "MobileFaceNet face embedding trained on CASIA-WebFace: the net_state_dict of model/best/068.ckpt, saved "
         "with safetensors",
         "research use only (no licence stated; CASIA-WebFace is for research)",
@@ -65,7 +69,7 @@ KNOWN = {
             "Xiaoccer/MobileFaceNet_Pytorch model/best/068.ckpt",
         ),
     ),
-    "alignment_WFLW_4HG.pth": WeightsFile(
+    LANDMARK_WEIGHTS: WeightsFile(
         "AWing landmark network of LMD, trained on WFLW, as facexlib distributes it",
         "no terms of its own stated; WFLW's images are for research",
         "https://github.com/xinntao/facexlib/releases/download/v0.1.0/alignment_WFLW_4HG.pth",
@@ -83,7 +87,7 @@ KNOWN = {
         "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
         "7be5be79",
     ),
-    "pt_inception-2015-12-05-6726825d.pth": WeightsFile(
+    INCEPTION_WEIGHTS: WeightsFile(
         "Inception network of FID, trained on ImageNet",
         "Apache-2.0 (pytorch-fid)",
         "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/pt_inception-2015-12-05-6726825d.pth",
@@ -118,16 +122,17 @@ KNOWN = {
         "https://openaipublic.azureedge.net/clip/models/afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762/RN50.pt",
         "afeb0e10f9e5a86da6080e35cf09123aca3b358a0c3e3b6c78a7b63bc04b6762",
     ),
+    "CLIP-IQA+_learned_prompts-603f3273.pth": WeightsFile(
+        "Learned prompts of CLIP-IQA+, as pyiqa distributes them",
+        "no terms of its own stated; pyiqa is non-commercial",
+        "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/CLIP-IQA%2B_learned_prompts-603f3273.pth",
+        "603f3273",
+    ),
     "topiq_nr_cgfiqa_res50-0a8b8e4f.pth": WeightsFile(
         "TOPIQ for faces, trained on CGFIQA, as pyiqa distributes it",
         "no terms of its own stated; pyiqa is non-commercial",
         "https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/topiq_nr_cgfiqa_res50-0a8b8e4f.pth",
         "0a8b8e4f",
-    ),
-    "parsing_parsenet.pth": WeightsFile(
-        "Face parser that pyiqa builds with TOPIQ for faces, as facexlib distributes it",
-        "no terms of its own stated",
-        "https://github.com/xinntao/facexlib/releases/download/v0.2.2/parsing_parsenet.pth",
     ),
     "GFPGANv1.4.pth": WeightsFile(
         "GFP-GAN v1.4, a face restorer trained on FFHQ",

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("torch", "diffusers", "accelerate", "numpy", "opencv-python-headless", "pillow", "scikit-image")
+PACKAGES = (
+    *("torch", "diffusers", "accelerate", "numpy", "opencv-python-headless", "pillow", "scikit-image"),
+    *("lpips", "pyiqa", "facexlib"),
+)
 
 
 def keep_freed_memory() -> None:

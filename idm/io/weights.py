@@ -2,6 +2,7 @@
 :mod:`idm.io.fetch` downloads them on request."""
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,25 +20,26 @@ class WeightsError(InvalidInput):
     """Weights cannot be read or written; the message begins with their path."""
 
 
-def find_weights(filename: str, explicit: Path | None = None, also: Sequence[Path] = ()) -> Path:
+# Folders of libraries, below a weights folder or below torch's hub, that may hold files.
+_LIBRARIES = ("facexlib", "pyiqa", "checkpoints", "clip")
+
+
+def find_weights(name: str, explicit: Path | None = None) -> Path:
     """The path of a weights file.
 
     Args:
-        filename: its name, possibly below a folder, such as ``pyiqa/niqe_modelparameters.mat``; it is accepted with and
-            without that folder.
+        name: of the file.
         explicit: the file itself or a folder that holds it. When given, no other place is tried.
-        also: folders where other libraries keep this file, tried last.
 
-    Without ``explicit`` the places are ``$IDM_HOME/weights`` (IDM_HOME defaults to ``~/.cache/idm``), then
-    ``$IDM_ASSETS/weights``, then ``also``.
+    Without ``explicit`` the places are those of :func:`weights_folders`.
 
     Raises:
-        FileNotFoundError: states what the file is, its terms, the searched folders and where to put it.
+        FileNotFoundError: states what the file is, its terms, the searched folders and the command that downloads it.
     """
-    folders = weights_folders(explicit, also)
-    path = look_up(filename, folders)
+    folders = weights_folders(explicit)
+    path = look_up(name, folders)
     if path is None:
-        raise missing_weights(filename, folders, folders[0])
+        raise _missing(name, folders, explicit)
     return path
 
 
@@ -47,23 +49,34 @@ def home() -> Path:
     return Path(given) if given else Path.home() / ".cache" / "idm"
 
 
-def weights_folders(explicit: Path | None = None, also: Sequence[Path] = ()) -> list[Path]:
-    """The folders that :func:`find_weights` searches, in order; a missing file belongs into the first."""
+def weights_folders(explicit: Path | None = None) -> list[Path]:
+    """The folders that :func:`find_weights` searches, in order; a missing file belongs into the first.
+
+    They are ``explicit`` alone if it is given, else ``$IDM_HOME/weights`` (IDM_HOME defaults to ``~/.cache/idm``),
+    ``$IDM_ASSETS/weights``, and the folder where torchvision and pyiqa keep their files, torch's hub.
+    """
     if explicit is not None:
         return [explicit]
     folders = [home() / "weights"]
     if assets := os.environ.get("IDM_ASSETS"):
         folders.append(Path(assets) / "weights")
-    return [*folders, *also]
+    return [*folders, Path(torch.hub.get_dir())]
 
 
-def look_up(filename: str, folders: Sequence[Path]) -> Path | None:
-    """The file in the first of these places that has it; a place may be the file itself."""
+def look_up(name: str, folders: Sequence[Path]) -> Path | None:
+    """The file in the first of these places that has it, directly or in a library's folder; a place may be the file
+    itself."""
     for place in folders:
-        for candidate in (place, place / filename, place / Path(filename).name):
+        for candidate in (place, place / name, *(place / library / name for library in _LIBRARIES)):
             if candidate.is_file():
                 return candidate
     return None
+
+
+def fetch_command(names: Sequence[str], explicit: Path | None = None) -> str:
+    """The command that downloads known weights files to where :func:`find_weights` finds them."""
+    elsewhere = ["--weights-dir", str(explicit)] if explicit is not None else []
+    return shlex.join(["idm", "weights", "fetch", *names, *elsewhere])
 
 
 def flaw(path: Path, known: WeightsFile) -> str | None:
@@ -78,26 +91,26 @@ def flaw(path: Path, known: WeightsFile) -> str | None:
     return None
 
 
-def missing_weights(filename: str, looked_in: Sequence[Path], put_into: Path) -> FileNotFoundError:
-    """The error for a missing weights file."""
-    name = Path(filename).name
+def _missing(name: str, looked_in: Sequence[Path], explicit: Path | None) -> FileNotFoundError:
     places = ", ".join(str(folder) for folder in looked_in)
     known = KNOWN.get(name)
     note = f" {known.what}; {known.licence}: {known.url}." if known else ""
-    elsewhere = "" if put_into == weights_folders()[0] else f" --weights-dir {put_into}"
-    fetch = f" `idm weights fetch {name}{elsewhere}` downloads it." if known else ""
+    fetch = f" `{fetch_command([name], explicit)}` downloads it." if known else ""
     return FileNotFoundError(
         f"{name}: weights file not found (looked in {places}).{note} "
-        f"Put it into {put_into}; nothing is downloaded automatically.{fetch}"
+        f"Put it into {looked_in[0]}; nothing is downloaded automatically.{fetch}"
     )
 
 
-def read_weights(path: Path, entries: Sequence[str] = ("params_ema", "params")) -> Mapping[str, Tensor]:
+def read_weights(
+    path: Path, entries: Sequence[str] = ("params_ema", "params"), single: str | None = None
+) -> Mapping[str, Tensor]:
     """Read the weights of a ``.safetensors`` file or of a file from ``torch.save``.
 
     Args:
         entries: keys under which ``torch.save`` may have stored the weights; the first that exists is used, else the
             whole file.
+        single: the name to give to the weight of a file that holds one tensor without a name.
 
     Raises:
         WeightsError: the file is broken, holds something else, or a weight is not finite.
@@ -106,6 +119,8 @@ def read_weights(path: Path, entries: Sequence[str] = ("params_ema", "params")) 
         content: Any = load_file(path) if path.suffix == ".safetensors" else _unpickle(path, entries)
     except Exception as error:  # pickle, zipfile, safetensors and torch each have their own
         raise WeightsError(f"{path}: is not a complete weights file ({_reason(error)})") from error
+    if single is not None and isinstance(content, Tensor):
+        content = {single: content}
     if not (isinstance(content, dict) and all(isinstance(weight, Tensor) for weight in content.values())):
         raise WeightsError(f"{path}: does not hold named weights")
     if nameless := [name for name in content if not isinstance(name, str)]:
@@ -156,8 +171,15 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def difference(network: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
-    """How the names, shapes or kinds of weights differ from those of a network; None if they do not."""
-    wanted = {name: _kind(weight) for name, weight in network.state_dict().items()}
+    """How the names, shapes or kinds of weights differ from those of a network; None if they do not.
+
+    BatchNorm's counts of batches may be missing: torch wrote none before version 0.4.1, and inference reads none.
+    """
+    wanted = {
+        name: _kind(weight)
+        for name, weight in network.state_dict().items()
+        if name in weights or not name.endswith(".num_batches_tracked")
+    }
     found = {name: _kind(weight) for name, weight in weights.items()}
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if not wrong:

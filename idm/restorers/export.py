@@ -40,7 +40,7 @@ class Graph:
         metadata: stored in the file.
         strict: trace by Dynamo, which takes more than twice as long and keeps the batch free even if the network calls
             len(x).
-        calibration: inputs to quantise the graph with, see :func:`quantise`; without any, the graph stays in float32.
+        calibration: inputs to quantise the graph with, see :func:`quantise_graph`; without any, the graph stays in float32.
     """
 
     name: str
@@ -93,7 +93,7 @@ def export_onnx(graph: Graph, path: Path) -> float:
     try:
         write_onnx(graph, draft)
         if graph.calibration:
-            quantise(draft, graph.calibration)
+            quantise_graph(draft, graph.calibration)
         precision = torch.int8 if graph.calibration else torch.float32
         difference = check_graph(graph, load_onnxruntime(draft), precision)
         draft.replace(path)
@@ -124,7 +124,7 @@ def write_onnx(graph: Graph, path: Path) -> None:
     program.save(os.fspath(path), external_data=False)
 
 
-def quantise(path: Path, calibration: Sequence[dict[str, Tensor]], kept: tuple[str, ...] = KEPT) -> None:
+def quantise_graph(path: Path, calibration: Sequence[dict[str, Tensor]], kept: tuple[str, ...] = KEPT) -> None:
     """Quantise the convolutions and the matrix products with weights in an ONNX file, in place.
 
     Weights get 8 bits per output channel, of which 7 are used, because sums of products of 8 bits

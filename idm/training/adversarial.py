@@ -59,7 +59,7 @@ class Adversary:
         """The weighted loss of estimates of x_0 in [-1, 1]; the critic gets no gradient from it."""
         critic = self.accelerator.unwrap_model(self.critic)
         with frozen(critic):
-            return self.weight * hinge_generator(critic(self._seen(estimate, generator)).float())
+            return self.weight * hinge_generator(critic(self._seen(estimate, generator)))
 
     def train_step(self, step: int, real: Images, fake: Images, generator: torch.Generator) -> dict[str, Tensor]:
         """Step number ``step`` of the critic on x_0 and on estimates of it, in [-1, 1]; both may be empty.
@@ -84,9 +84,8 @@ class Adversary:
         self, step: int, real: Images, fake: Images, generator: torch.Generator
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
         """The loss to minimise, and its values for the log."""
-        with self.accelerator.autocast():
-            logits_real, logits_fake = (self.critic(self._seen(images, generator)).float() for images in (real, fake))
-            loss = hinge_critic(logits_real, logits_fake)
+        logits_real, logits_fake = (self.critic(self._seen(images, generator)) for images in (real, fake))
+        loss = hinge_critic(logits_real, logits_fake)
         values = {
             "critic_loss": loss.detach(),
             "critic_real_accuracy": (logits_real > 0).float().mean(),
@@ -96,9 +95,12 @@ class Adversary:
 
     def _penalty(self, real: Images) -> Float[Tensor, ""]:
         """Lazy R1, in float32: second derivatives of bfloat16 are noise."""
-        with torch.autocast(real.device.type, enabled=False):
-            of_faces = r1(lambda images: self.critic(images).mean(dim=(1, 2, 3)), real)
-        return self.r1_every * self.r1_gamma / 2 * of_faces
+        critic = self.accelerator.unwrap_model(self.critic)
+
+        def in_float32(images: Images) -> Tensor:  # bypasses the instance's forward, which accelerate wraps in autocast
+            return PatchCritic.forward(critic, images).mean(dim=(1, 2, 3))
+
+        return self.r1_every * self.r1_gamma / 2 * r1(in_float32, real)
 
     def _seen(self, images: Images, generator: torch.Generator) -> Images:
         """The critic's input: the images rolled by less than its stride and, if asked, augmented.

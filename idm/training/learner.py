@@ -159,6 +159,9 @@ class IntrinsicIteration:
     ) -> Float[Tensor, ""]:
         """The objective on one micro-batch, its randomness a function of (seed, positions).
 
+        Only the networks that accelerate has prepared, the denoiser and the critic, compute in mixed precision. They
+        return float32, and everything else is float32.
+
         Args:
             levels: receives the result of :func:`by_noise_level`.
             judged: receives the critic's training data.
@@ -168,25 +171,24 @@ class IntrinsicIteration:
         gamma = self.noise_levels.draw(self.gammas, u)
         level = on_device(gamma, x_0.device)
         torch.manual_seed(seed_of(self.seed, batch.positions[0]))  # dropout takes no generator
-        with self.accelerator.autocast():
-            noised = None
-            if self.noise_levels.own_estimates:
-                chosen = (u[2] < self.noise_levels.own_estimates) & (gamma > self.gammas[-1])
-                start = self.gammas[-1]
-                noised = own_estimates(self.model, x_0=x_0, x_d=x_d, eps=eps, gamma_start=start, chosen=chosen)
-            return training_loss(
-                self.model,
-                x_0=x_0,
-                x_d=x_d,
-                eps=eps,
-                gamma=level,
-                prediction=self.prediction,
-                p=self.p,
-                min_snr_clamp=self.min_snr_clamp,
-                noised=noised,
-                estimate_loss=self._estimate_loss(x_0, gamma, batch, judged),
-                report=None if levels is None else lambda losses: levels.append(by_noise_level(losses, level)),
-            )
+        noised = None
+        if self.noise_levels.own_estimates:
+            chosen = (u[2] < self.noise_levels.own_estimates) & (gamma > self.gammas[-1])
+            start = self.gammas[-1]
+            noised = own_estimates(self.model, x_0=x_0, x_d=x_d, eps=eps, gamma_start=start, chosen=chosen)
+        return training_loss(
+            self.model,
+            x_0=x_0,
+            x_d=x_d,
+            eps=eps,
+            gamma=level,
+            prediction=self.prediction,
+            p=self.p,
+            min_snr_clamp=self.min_snr_clamp,
+            noised=noised,
+            estimate_loss=self._estimate_loss(x_0, gamma, batch, judged),
+            report=None if levels is None else lambda losses: levels.append(by_noise_level(losses, level)),
+        )
 
     def _estimate_loss(
         self, x_0: Tensor, gamma: Tensor, batch: Batch, judged: Judged | None
@@ -207,13 +209,11 @@ class IntrinsicIteration:
         def loss(estimate: Float[Tensor, "b 3 s s"]) -> Float[Tensor, ""]:
             total = estimate.new_zeros(())
             if ssim_weight:
-                with torch.autocast(estimate.device.type, enabled=False):
-                    total = total + ssim_weight * (1 - ssim(estimate.float(), x_0)).mean()
+                total = total + ssim_weight * (1 - ssim(estimate, x_0)).mean()
             if features is not None:
-                with torch.autocast(estimate.device.type, enabled=False):
-                    with torch.no_grad():
-                        wanted = features(x_0, batch.landmarks)
-                    found = features(estimate.float(), batch.landmarks)
+                with torch.no_grad():
+                    wanted = features(x_0, batch.landmarks)
+                found = features(estimate, batch.landmarks)
                 total = total + self.feature_weight * feature_l1(found, wanted, features.layer_weights)
             if adversary is not None and judged is not None:
                 judged.append((x_0[refined], estimate[refined].detach()))
@@ -290,7 +290,7 @@ def by_noise_level(losses: Float[Tensor, " b"], gamma: Float[Tensor, " b"]) -> d
     sigma = ((1 - gamma) / gamma).sqrt()
     bins = torch.stack([sigma > level for level in LEVELS]).sum(dim=0)
     member = (bins[:, None] == torch.arange(len(LEVELS) + 1, device=bins.device)).to(losses.device, losses.dtype)
-    totals = torch.stack([member.T * losses, member.T], dim=2).sum(dim=1)  # no product of matrices: autocast rounds it
+    totals = torch.stack([member.T * losses, member.T], dim=2).sum(dim=1)  # no product of matrices: TF32 rounds it
     limits = [f"{limit:g}" for limit in (0.0, *LEVELS, math.inf)]
     return {f"loss_sigma_{low}_{high}": total for low, high, total in zip(limits, limits[1:], totals, strict=False)}
 

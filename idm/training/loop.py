@@ -44,6 +44,7 @@ class RunSettings:
 
     Attributes:
         recorded: the settings that the run's history keeps, by dotted key.
+        remedy: what to do when gradients or weights are no longer finite: the last sentence of the error.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class RunSettings:
     validate_every: int
     num_shown: int
     recorded: dict[str, Any]
+    remedy: str
 
 
 class Run:
@@ -170,9 +172,7 @@ class Run:
         if longest > MAX_SKIPPED:
             raise TrainingError(
                 f"the gradients were not finite in {longest} steps in a row before step {self.step}, so these steps "
-                f"were skipped. The newest checkpoint in {self.checkpoints} is sound: start the same command with a "
-                "lower train.learning_rate, a lower train.max_grad_norm or train.mixed_precision=no, which may change "
-                "within a run"
+                f"were skipped. The newest checkpoint in {self.checkpoints} is sound. {self.settings.remedy}"
             )
 
     def _log(self, row: dict[str, Any]) -> None:
@@ -220,8 +220,7 @@ class Run:
         if not all_finite(self.learner.tensors()):
             raise TrainingError(
                 f"weights or their averages are not finite at step {self.step}, and are not saved. The newest "
-                f"checkpoint in {self.checkpoints} is sound: start the same command with a lower train.learning_rate, "
-                "which may change within a run"
+                f"checkpoint in {self.checkpoints} is sound. {self.settings.remedy}"
             )
         run_folder.write_draft(self.checkpoints, self.step, self._write)
         self.accelerator.wait_for_everyone()

@@ -1,7 +1,6 @@
 """``idm app`` in a real browser: every step that a user takes, with the bundled model and the real detector."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,13 +19,7 @@ from PIL import Image
 from idm.apps.web.examples import write_examples
 
 pytest.importorskip("gradio")
-playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-QUIET = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-)
 PATIENCE = 120_000  # milliseconds, for machines that do other things too
 
 
@@ -86,17 +79,6 @@ def address(assets: Path, temporary: Path) -> Iterator[str]:
         assert list(temporary.glob("idm-app-*")) == []
         assert app.wait(120) == 128 + signal.SIGTERM
         assert "Traceback" not in app.stdout.read()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    found = [path for name in BROWSERS if (path := shutil.which(name))]
-    if not found:
-        pytest.skip(f"the browser test needs one of {', '.join(BROWSERS)}")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=found[0], args=list(QUIET))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from idm.data.synthetic import synthetic_face
 from idm.evaluation import inception as inception_module
 from idm.evaluation.metric import PairMetric, SetMetric
 from idm.evaluation.metrics import METRICS, build_metric
+from idm.evaluation.perceptual import ALEXNET_WEIGHTS, DISTS_WEIGHTS, VGG16_WEIGHTS
 from idm.faces import landmarks as landmarks_module
 from idm.faces import recognition
 from idm.faces.mobilefacenet import MobileFaceNet
@@ -20,11 +21,10 @@ from idm.io.images import read_image, write_image
 from idm.io.ranges import from_uint8, to_uint8
 
 SIZES = {"ms_ssim": 192}  # the least that it is defined for; 96 px for the others
-# The others are networks whose weights pyiqa would download: musiq, maniqa, clipiqa and topiq_nr-face judge by what
-# they learned, and random weights obey no law of degradation.
+# The others judge by what they learned, and random weights obey no law of degradation.
 PAIRS = ("psnr", "psnr_y", "ssim", "ms_ssim", "colour", "sharpness", "lpips", "dists", "identity", "deg", "lmd")
 SETS = ("frechet", "kernel", "fid", "kid")
-LEARNED = {"musiq", "maniqa", "clipiqa", "topiq_nr-face"}
+LEARNED = {"musiq", "maniqa", "clipiqa", "clipiqa+", "topiq_nr-face"}
 SIGNS = {"higher": 1, "lower": -1, "one": 1}
 
 
@@ -34,21 +34,16 @@ def random_lpips(folder: Path) -> None:
     for layer, (out, given, side) in shapes.items():
         state[f"features.{layer}.weight"] = torch.randn(out, given, side, side) * (2 / (given * side**2)) ** 0.5
         state[f"features.{layer}.bias"] = torch.zeros(out)
-    torch.save(state, folder / "alexnet-owt-7be5be79.pth")
+    torch.save(state, folder / ALEXNET_WEIGHTS)
 
 
-def random_dists(monkeypatch: pytest.MonkeyPatch, hub: Path) -> None:
-    """pyiqa builds DISTS of a trunk and its own weights, both from files of ours."""
-    from pyiqa.archs import dists_arch
+def random_dists(folder: Path) -> None:
+    """The trunk, and DISTS's own weights, which are positive as theirs are."""
     from torchvision import models
 
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(hub))
-    for file in ("pyiqa/DISTS_weights-f5e65c96.pth", "checkpoints/vgg16-397923af.pth"):
-        (hub / file).parent.mkdir(parents=True, exist_ok=True)
-        (hub / file).touch()
-    vgg16 = models.vgg16
-    monkeypatch.setattr(dists_arch.models, "vgg16", lambda **_: vgg16(weights=None))
-    monkeypatch.setattr(dists_arch, "load_pretrained_network", lambda *_, **__: None)
+    features = models.vgg.make_layers(models.vgg.cfgs["D"])
+    torch.save({f"features.{name}": weight for name, weight in features.state_dict().items()}, folder / VGG16_WEIGHTS)
+    torch.save({name: torch.rand(1, 1475, 1, 1) for name in ("alpha", "beta")}, folder / DISTS_WEIGHTS)
 
 
 class Brightest:
@@ -78,7 +73,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
     with pytest.MonkeyPatch.context() as monkeypatch, torch.random.fork_rng():
         torch.manual_seed(0)
         random_lpips(folder)
-        random_dists(monkeypatch, folder / "hub")
+        random_dists(folder)
         network = IdentityNet(MobileFaceNet().eval())
         monkeypatch.setattr(recognition, "load_identity", lambda *_: network)
         monkeypatch.setattr(landmarks_module, "load_landmarks", lambda *_: Brightest())

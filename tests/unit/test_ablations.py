@@ -1,6 +1,7 @@
 """Ablations: every arm is a sound configuration, trainings are shared, and differences are paired."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -90,16 +91,26 @@ def test_a_row_is_compared_with_the_first_face_by_face_and_seed_by_seed(modules,
     )
     assert 0.9 < low < mean < high < 1.1
     assert np.mean(seeds) == pytest.approx(mean)
-    text = table.render(rows)
+    base, other = entries = table.summary(rows)
+    text = table.render(entries)
     assert "| v | 2 |" in text
+    assert "Differences are from *x_0, x_d added*, with `--preset gfpgan`." in text
     assert "5 steps, 1 processor seconds a training on p, `train.batch_size=8`; 40 faces" in text
     assert f"{mean:+.3g} [{low:+.3g}, {high:+.3g}]" in text
-    base, other = table.summary(rows)
     assert base["metrics"]["psnr"]["difference"] == 0
     assert (other["arm"], other["metrics"]["psnr"]["low"], other["metrics"]["psnr"]["differences"]) == ("v", low, seeds)
     assert [training["config"] for training in other["trainings"]] == ["v0", "v1"]
-    table.plot(rows, tmp_path / "plot.png")
+    table.plot(entries, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000
     rows["prediction", "v", ""].pop()
-    assert "| v | 2 |" not in table.render(rows)
-    assert "Not finished: x_0; epsilon; v." in table.render(rows)
+    unfinished = table.render(table.summary(rows))
+    assert "| v | 2 |" not in unfinished
+    assert "Not finished: x_0; epsilon; v." in unfinished
+
+
+def test_the_committed_table_is_that_of_its_numbers_and_holds_every_arm(modules) -> None:
+    table, results = modules["table"], FOLDER / "results"
+    text = (results / "ablations.md").read_text()
+    rendered = table.render(json.loads((results / "ablations.json").read_text()))
+    assert text == rendered, "run: python experiments/ablations/table.py"
+    assert "Not finished" not in text

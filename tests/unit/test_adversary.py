@@ -53,6 +53,7 @@ def learner():
         accumulation: int = 1,
         augment: bool = False,
         only_refinement: bool | None = None,
+        mixed_precision: str = "no",
     ) -> IntrinsicIteration:
         reset()
         torch.manual_seed(seed_of_weights)
@@ -68,7 +69,7 @@ def learner():
         critic = PatchCritic(patch_size=2, channels=(8,))
         return IntrinsicIteration(
             denoiser,
-            Accelerator(cpu=True, mixed_precision="no", gradient_accumulation_steps=accumulation),
+            Accelerator(cpu=True, mixed_precision=mixed_precision, gradient_accumulation_steps=accumulation),
             gammas=GAMMAS,
             prediction="sample",
             p=1,
@@ -197,6 +198,14 @@ def test_a_step_of_the_critic_is_adams_on_the_hinge_loss_and_now_and_then_r1(lea
     torch.testing.assert_close(values["critic_loss"], len(real) * torch.stack([loss.detach(), torch.ones(())]))
     for ours, theirs in zip(weights(trained.adversary.critic), weights(critic), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)  # a step is of about 1e-2
+
+
+def test_in_mixed_precision_the_critic_computes_in_bfloat16_but_r1_in_float32(learner):
+    trained, computed = learner(mixed_precision="bf16"), []
+    first = next(module for module in trained.adversary.critic.modules() if isinstance(module, torch.nn.Conv2d))
+    first.register_forward_hook(lambda module, inputs, output: computed.append(output.dtype))
+    trained.train_step(0, batches())
+    assert computed == [torch.bfloat16] * 3 + [torch.float32]  # the denoiser's loss, real, fake; R1
 
 
 @pytest.mark.parametrize("augment", [False, True])

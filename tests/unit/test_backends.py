@@ -224,8 +224,8 @@ def test_an_int8_file_is_smaller_nearly_the_same_and_keeps_the_ends_in_float32(t
     gammas = {round(call["gamma"].item(), 6) for call in graph.calibration}
     assert len(gammas) == 3  # every level of the chain
     model = onnx.load(int8)
-    about = {entry.key: entry.value for entry in model.metadata_props}
-    assert (about["precision"], about["prediction"]) == ("int8", "sample")
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert (metadata["precision"], metadata["prediction"]) == ("int8", "sample")
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     for name, parameter in denoiser.named_parameters():
         if parameter.ndim == 4:

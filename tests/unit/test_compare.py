@@ -229,6 +229,17 @@ def test_a_stopped_comparison_resumes_to_the_same_numbers_and_pixels(tmp_path):
     assert kept["a"].load(replace(pairs[1], lq=pairs[2].lq)) is None  # nor those of other pixels
 
 
+def test_faces_are_kept_where_only_sets_are_measured_too(tmp_path):
+    pairs, kept = frozen(32), {"a": KeptFaces(tmp_path, {}), "degraded": KeptFaces(tmp_path, {"label": "degraded"})}
+    restorer = Brighter(32)
+    faces = list(compare({"a": restorer}, pairs, None, {}, batch_size=2, seed=11, kept=kept))
+    for i, face in enumerate(faces):
+        for label, one in kept.items():
+            np.testing.assert_array_equal(one.load(pairs[i]).image, face.images[label])
+    list(compare({"a": restorer}, pairs, None, {}, batch_size=2, seed=11, kept=kept))
+    assert len(restorer.seen) == 5
+
+
 def test_the_faces_of_a_comparison_are_the_degraded_originals():
     for face in compared({"a": Brighter(32)}):
         again = psnr(from_uint8(face.images["degraded"]), from_uint8(face.images["original"]))

@@ -68,6 +68,13 @@ def test_table_numbers_and_scores_are_of_the_same_faces(restorers: Path, tmp_pat
     height, width, _ = read_image(tmp_path / "grid.png").rgb.shape
     assert width > 5 * 16  # four methods and the original
     assert height > 8 * 16  # of the first eight faces
+    shown = {
+        f"{i:08d}_{label}.webp" for i in result["pictures"] for label in ("degraded", "small", "large", "original")
+    }
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == shown
+    assert set(range(8)) <= set(result["pictures"])
+    gains = [float(line["psnr_large"]) - float(line["psnr_degraded"]) for line in lines]
+    assert int(np.argmin(gains)) in result["pictures"]
 
 
 @pytest.mark.parametrize(
@@ -126,12 +133,17 @@ def test_a_killed_command_resumes_to_the_same_files(restorers: Path, tmp_path: P
     assert run(*arguments, "-o", tmp_path / "resumed") == 0
     for name in ("scores.csv", "differences.csv", "grid.png"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes()
+    assert pictures(tmp_path / "whole") == pictures(tmp_path / "resumed")
     one, other = (json.loads((tmp_path / name / "comparison.json").read_text()) for name in ("whole", "resumed"))
     for result in (one, other):
         for row in result["rows"]:
             row.pop("seconds_per_image", None)
     assert one == other
     assert "By strength (faces):" in (tmp_path / "whole" / "table.md").read_text()
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "pictures").iterdir()}
 
 
 def results(folder: Path) -> dict:
@@ -150,6 +162,7 @@ def test_two_processes_give_the_results_of_one(tmp_path: Path) -> None:
     for name in ("scores.csv", "differences.csv", "grid.png"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
     assert results(tmp_path / "1") == results(tmp_path / "2")
+    assert pictures(tmp_path / "1") == pictures(tmp_path / "2")
     assert results(tmp_path / "1")["rows"][2]["diversity"]["mean"] > 0
     assert "| diversity |" in (tmp_path / "2" / "table.md").read_text()
     assert not (tmp_path / "2" / ".kept").exists()

@@ -190,6 +190,16 @@ def test_a_folder_that_holds_a_run_of_another_kind_is_refused(load, tmp_path):
     assert (tmp_path / "config.yaml").read_text() == dump_config(idm)
 
 
+def test_the_learning_rate_of_stage_zero_may_change_within_a_run(load, tmp_path):
+    def stage_zero(learning_rate: float) -> GANConfig:
+        return load(f"output_dir={tmp_path}", f"prior={{name: train, learning_rate: {learning_rate}}}")
+
+    claim_folder(stage_zero(2e-3))
+    claim_folder(stage_zero(1e-3))
+    with pytest.raises(ConfigError, match=r"holds a run with another prior.mixing"):
+        claim_folder(load(f"output_dir={tmp_path}", "prior={name: train, mixing: 0.5}"))
+
+
 # Eyes and mouths
 
 

@@ -160,25 +160,29 @@ def test_cosine_is_the_angle_of_rows() -> None:
 # --- weights
 
 
-def test_weights_are_looked_up_in_the_argument_then_home_then_assets(
+def test_weights_are_looked_up_in_the_argument_then_home_then_assets_then_torchs_hub(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def place(folder: str) -> Path:
         path = tmp_path / folder / "net.bin"
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         return path
 
     monkeypatch.setenv("IDM_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("IDM_ASSETS", str(tmp_path / "assets"))
-    also = place("also")
-    assert find_weights("net.bin", also=[tmp_path / "also"]) == also
-    in_assets = place("assets/weights/sub")
-    assert find_weights("sub/net.bin", also=[tmp_path / "also"]) == in_assets
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    for folder in ("hub/checkpoints", "hub/pyiqa", "hub/clip", "assets/weights/facexlib", "assets/weights/pyiqa"):
+        path = place(folder)
+        assert find_weights("net.bin") == path, folder
+        if folder != "assets/weights/pyiqa":
+            path.unlink()
+    in_home = place("home/weights/pyiqa")
+    assert find_weights("net.bin") == in_home
     in_home = place("home/weights")
-    assert find_weights("sub/net.bin") == in_home
+    assert find_weights("net.bin") == in_home
     explicit = place("explicit")
-    assert find_weights("sub/net.bin", explicit) == explicit
+    assert find_weights("net.bin", explicit) == explicit
     assert find_weights("net.bin", explicit.parent) == explicit
     with pytest.raises(FileNotFoundError, match=r"^net\.bin: .*looked in \S+/nowhere\)"):
         find_weights("net.bin", tmp_path / "nowhere")  # an explicit place is never passed over

@@ -18,7 +18,7 @@ from idm.models.lora import add_adapters, merged_weights
 from idm.models.unet import Denoiser
 from idm.restorers.idm import IDM
 from idm.restorers.saved import load_idm
-from idm.training.learner import IntrinsicIteration, Optimisation, by_noise_level, training_noise
+from idm.training.learner import IntrinsicIteration, NoiseLevels, Optimisation, by_noise_level, training_noise
 from idm.training.log import Window
 from idm.training.updates import all_finite
 
@@ -47,7 +47,9 @@ GAMMAS = linear(1e-4, 0.05, 100)
 def learner():
     """Make a learner over a fresh or a given denoiser; accelerate's global state is reset around the test."""
 
-    def learner(accumulation: int = 1, denoiser: Denoiser | None = None, **change) -> IntrinsicIteration:
+    def learner(
+        accumulation: int = 1, denoiser: Denoiser | None = None, mixed_precision: str = "no", **change
+    ) -> IntrinsicIteration:
         reset()
         settings = {
             "prediction": "sample",
@@ -58,7 +60,7 @@ def learner():
         }
         return IntrinsicIteration(
             denoiser or fresh_denoiser(),
-            Accelerator(cpu=True, mixed_precision="no", gradient_accumulation_steps=accumulation),
+            Accelerator(cpu=True, mixed_precision=mixed_precision, gradient_accumulation_steps=accumulation),
             gammas=GAMMAS,
             make_pipeline=lambda published: IDM(published, GAMMAS),
             **{**settings, **change},
@@ -297,6 +299,23 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_samples(learner):
     trained = learner(denoiser=fresh_denoiser(dropout=0.0))
     alone = [trained.loss(batch_of([position])).item() for position in (4, 5, 6)]
     assert trained.loss(batch_of([4, 5, 6])).item() == pytest.approx(sum(alone) / 3, rel=1e-5)
+
+
+def test_in_mixed_precision_the_network_computes_in_bfloat16_and_its_losses_in_float32(learner, monkeypatch):
+    computed, judged = [], []
+    denoiser = fresh_denoiser()
+    first = next(module for module in denoiser.modules() if isinstance(module, torch.nn.Conv2d))
+    first.register_forward_hook(lambda module, inputs, output: computed.append(output.dtype))
+    monkeypatch.setattr(
+        "idm.training.learner.ssim",
+        lambda a, b: judged.append((a @ b.mT).dtype) or (a - b).square().mean(dim=(1, 2, 3)),
+    )
+    everywhere = NoiseLevels(own_estimates=1.0)
+    trained = learner(denoiser=denoiser, mixed_precision="bf16", noise_levels=everywhere, ssim_weight=1.0)
+    loss = trained.loss(next(batches()))
+    assert computed == [torch.bfloat16] * 2  # for the estimates that are noised, and for the loss
+    assert judged == [torch.float32]
+    assert loss.dtype == torch.float32
 
 
 def test_dropout_too_follows_from_the_position(learner):

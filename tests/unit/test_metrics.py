@@ -1,7 +1,5 @@
 import importlib.util
 import math
-import re
-import sys
 import types
 from pathlib import Path
 
@@ -13,9 +11,8 @@ from scipy.ndimage import gaussian_filter
 
 from idm.data.synthetic import synthetic_face
 from idm.evaluation.frechet import frechet_distance, kernel_distance
-from idm.evaluation.inception import Inception
 from idm.evaluation.metric import FaceEmbeddings, PairMetric, SetMetric
-from idm.evaluation.metrics import METRICS, MissingPackage, build_metric, build_metrics, psnr, psnr_y, ssim
+from idm.evaluation.metrics import METRICS, build_metric, build_metrics, psnr, psnr_y, ssim
 from idm.evaluation.pixels import colour_shift, sharpness
 from idm.faces import landmarks as landmarks_module
 from idm.faces import recognition as identity_module
@@ -30,17 +27,6 @@ from idm.io.weights import WeightsError
 RNG = np.random.default_rng(0)
 HQ = RNG.random((24, 32, 3), np.float32)
 LQ = np.clip(HQ + RNG.normal(0, 0.1, HQ.shape), 0, 1).astype(np.float32)
-
-
-@pytest.fixture
-def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home without weights files."""
-    import torch
-
-    monkeypatch.setenv("IDM_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("IDM_ASSETS", raising=False)
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    return tmp_path
 
 
 # --- the table
@@ -150,105 +136,7 @@ def test_names_build_the_functions_they_name() -> None:
     assert build_metric("ssim") is ssim
 
 
-# --- networks: what happens without weights, and NIQE with them
-
-
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [
-        ("lpips", "alexnet-owt-7be5be79.pth"),
-        ("identity", "mobilefacenet_casia.safetensors"),
-        ("frechet", "mobilefacenet_casia.safetensors"),
-        ("niqe", "niqe_modelparameters.mat"),
-        ("lmd", "alignment_WFLW_4HG.pth"),
-    ],
-)
-def test_missing_weights_are_one_error_that_says_which_file_and_where(no_weights: Path, name: str, file: str) -> None:
-    put = rf"Put it into {re.escape(str(no_weights / 'home' / 'weights'))}; nothing is downloaded"
-    with pytest.raises(FileNotFoundError, match=rf"^{re.escape(file)}: .*{put}"):
-        build_metric(name)
-    elsewhere = no_weights / "elsewhere"
-    with pytest.raises(FileNotFoundError, match=rf"looked in {re.escape(str(elsewhere))}\)"):
-        build_metric(name, elsewhere)
-
-
-def test_lpips_also_looks_where_torchvision_keeps_its_trunk(no_weights: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=re.escape(str(no_weights / "hub" / "checkpoints"))):
-        build_metric("lpips")
-
-
-@pytest.mark.parametrize("name", ["fid", "kid", "dists", "musiq", "maniqa", "clipiqa", "topiq_nr-face"])
-def test_pyiqas_metrics_do_not_reach_for_the_network(
-    name: str, no_weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import pyiqa
-    from pyiqa.utils import download_util
-
-    monkeypatch.setattr(pyiqa, "create_metric", lambda *_, **__: pytest.fail("would download"))
-    monkeypatch.setattr(download_util, "DEFAULT_CACHE_DIR", str(no_weights / "hub" / "pyiqa"))
-    with pytest.raises(FileNotFoundError, match=r"^[\w.-]+: weights file not found .*hub/.*; nothing is downloaded"):
-        build_metric(name)
-
-
-def test_maniqa_wants_its_backbone_in_the_hubs_cache(no_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    (no_weights / "hub" / "pyiqa").mkdir(parents=True)
-    (no_weights / "hub" / "pyiqa" / "ckpt_koniq10k.pt").touch()
-    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repo, file: None)
-    with pytest.raises(FileNotFoundError, match=r"timm/vit_base_patch8_224\S*: not in the cache.*hf download timm/vit"):
-        build_metric("maniqa")
-
-
-def test_pyiqas_metrics_get_what_their_kind_needs(no_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pyiqa
-
-    def create_metric(name, device, **options):
-        def network(*images):
-            assert all(image.shape == (1, 3, 24, 32) for image in images)
-            return torch.tensor([float(len(images))])
-
-        network.metric_mode = "FR" if name == "dists" else "NR"
-        return network
-
-    monkeypatch.setattr(pyiqa, "create_metric", create_metric)
-    for file in ("pyiqa/DISTS_weights-f5e65c96.pth", "checkpoints/vgg16-397923af.pth", "clip/RN50.pt"):
-        (no_weights / "hub" / file).parent.mkdir(parents=True, exist_ok=True)
-        (no_weights / "hub" / file).touch()
-    assert build_metric("dists")(LQ, HQ) == 2
-    assert build_metric("clipiqa")(LQ, HQ) == 1
-
-
-def test_a_metric_without_weights_or_size_is_a_gap_with_its_reason(no_weights: Path) -> None:
-    built = build_metrics(["psnr", "lpips", "niqe", "frechet"], size=128)
-    assert set(built.each) == {"psnr"}
-    assert built.together == {}
-    assert built.missing == {
-        "lpips": "alexnet-owt-7be5be79.pth is missing; `idm weights` says where to get it",
-        "niqe": "needs faces of 192 px or more",
-        "frechet": "mobilefacenet_casia.safetensors is missing; `idm weights` says where to get it",
-    }
-    with pytest.raises(FileNotFoundError, match=r"^alexnet-\S+: .*Put it into"):
-        build_metrics(["lpips", "frechet"])
-    with pytest.raises(ValueError, match="'mse' is unknown; known: psnr"):
-        build_metrics(["psnr", "mse"])
-
-
-@pytest.mark.parametrize(
-    ("name", "package"), [("lpips", "lpips"), ("niqe", "pyiqa"), ("dists", "pyiqa"), ("lmd", "facexlib")]
-)
-def test_a_metric_without_its_package_names_the_extra_that_installs_it(
-    name: str, package: str, no_weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
-    for module in [name for name in sys.modules if name.startswith(f"{package}.")]:
-        monkeypatch.delitem(sys.modules, module)
-    message = f"{name} needs the package {package}: pip install 'idm-face-restoration[metrics]'"
-    with pytest.raises(MissingPackage, match=f"^{re.escape(message)}$"):
-        build_metric(name)
-    assert build_metrics(["psnr", name]).missing == {name: message}
-    with pytest.raises(FileNotFoundError, match=re.escape(message)):
-        build_metrics([name])
+# --- networks
 
 
 def test_every_image_is_embedded_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,22 +157,6 @@ def test_every_image_is_embedded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     built.together["frechet"].describe(a)
     assert len(embedded) == 2
     assert isinstance(built.networks.faces, FaceEmbeddings)
-
-
-def test_inception_features_are_those_of_clean_fid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With random weights: those of FID are not here."""
-    from pyiqa.archs import inception
-    from pyiqa.archs.fid_arch import get_folder_features
-
-    from idm.io.images import write_image
-
-    torch.manual_seed(0)
-    monkeypatch.setattr(inception, "load_pretrained_network", lambda *_: None)
-    network = inception.InceptionV3(output_blocks=[inception.InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).eval()
-    image = synthetic_face(0, 0, 128).image
-    write_image(tmp_path / "a.png", image)
-    wanted = get_folder_features(tmp_path, network, num_workers=0, device=torch.device("cpu"), verbose=False)
-    np.testing.assert_allclose(Inception(network)(image), wanted[0], rtol=1e-4, atol=1e-5)
 
 
 def test_identity_wants_square_faces(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from idm.apps.cli import main as cli
+from idm.evaluation.metric import Metric
+from idm.evaluation.pictures import choose_pictures, picture_path, rank_gains, reference_metric, save_pictures
 from idm.evaluation.statistics import paired_differences, summarise_column
 from idm.io.atomic import write_csv, write_json
-from idm.io.images import write_image
+from idm.io.images import read_image
 
 RNG = np.random.default_rng(0)
 SCORES = {
@@ -32,6 +34,7 @@ def results(tmp_path: Path) -> Path:
         row |= {"seconds_per_image": 0.1, "parameters": 10**6}
     comparison = {
         "num_images": 12,
+        "pictures": choose_pictures(SCORES, ["<idm>", "gfpgan"], 12),
         "rows": rows,
         "differences": paired_differences(SCORES, ["<idm>", "gfpgan"]),
         "missing": {"lpips": "no weights"},
@@ -46,7 +49,9 @@ def results(tmp_path: Path) -> Path:
     values = [column for columns in SCORES.values() for column in columns.values()]
     lines = ([f"face{i}", *(column[i] for column in values)] for i in range(12))
     write_csv(folder / "scores.csv", header, lines)
-    write_image(folder / "grid.png", np.zeros((4, 4, 3), np.uint8))
+    labels = (*SCORES, "original")
+    images = {label: np.full((8, 8, 3), 40 * i, np.uint8) for i, label in enumerate(labels)}
+    save_pictures(folder, dict.fromkeys(comparison["pictures"], images))
     return folder
 
 
@@ -56,19 +61,89 @@ def page(folder: Path, *options: str) -> str:
     return output.read_text()
 
 
+def without_pictures(text: str) -> str:
+    return re.sub(r"data:image/webp;base64,[A-Za-z0-9+/=]+", "", text)
+
+
+def worst_face(label: str) -> str:
+    return f"face{np.subtract(SCORES[label]['psnr'], SCORES['degraded']['psnr']).argmin()}"
+
+
 def test_the_page_has_the_tables_plots_and_worst_cases_and_asks_no_host(results: Path) -> None:
-    text = page(results)
+    text = without_pictures(page(results))
     assert not re.search(r"https?:|//|<script|<link|@import|url\(", text)
+    assert set(re.findall(r"(?:src|href)=('[^']*'|\S*)", text)) == {"''"}  # nothing but the pictures inside the page
+    assert "default-src 'none'; img-src data:" in text
     mean = json.loads((results / "comparison.json").read_text())["rows"][1]["metrics"]["psnr"]["mean"]
     assert f"{mean:.2f} [" in text
     assert "&lt;idm&gt; − gfpgan" in text
     assert "<idm>" not in text
     assert "LPIPS: not measured: no weights." in text
-    gains = np.subtract(SCORES["gfpgan"]["psnr"], SCORES["degraded"]["psnr"])
-    worst = text.partition("Worst cases of gfpgan")[2]
-    assert re.findall(r"face\d+", worst)[0] == f"face{gains.argmin()}"
-    assert "<img" not in text
-    assert "<img alt='faces before and after' src='data:image/png;base64," in page(results, "--images")
+    worst = text.partition("aria-label='Worst faces of gfpgan'")[2]
+    assert re.findall(r"face\d+", worst)[0] == worst_face("gfpgan")
+
+
+def test_the_worst_faces_are_shown_first_and_above_the_plots(results: Path) -> None:
+    text = without_pictures(page(results))
+    shown = re.findall(r"<img alt='(face\d+), degraded'", text)
+    listed = json.loads((results / "comparison.json").read_text())["pictures"]
+    assert sorted(shown) == sorted(f"face{i}" for i in listed)  # each of them once
+    assert shown[0] == worst_face("<idm>")
+    assert worst_face("gfpgan") in shown[:2]
+    assert text.index(f"<img alt='{worst_face('gfpgan')}, degraded'") < text.index("<svg")
+    first = text.partition("<figure>")[2].partition("</figure>")[0]
+    assert re.findall(r"<option( selected)?>([^<]*)", first) == [
+        (" selected", "&lt;idm&gt;"),
+        ("", "gfpgan"),
+        ("", "original"),
+    ]
+    after = re.findall(r"data-label='([^']*)'( hidden)?", first)
+    assert after == [("&lt;idm&gt;", ""), ("gfpgan", " hidden"), ("original", " hidden")]
+    assert "<strong>" + worst_face("<idm>") in first
+    assert "one of the worst of &lt;idm&gt;" in first
+
+
+def test_every_picture_has_a_text_and_every_control_a_name(results: Path) -> None:
+    text = without_pictures(page(results))
+    assert len(re.findall("<img ", text)) == len(re.findall(r"<img alt='face\d+, [^']+'", text)) > 0
+    for control in ("input", "select"):
+        found = re.findall(rf"<{control} [^>]*>", text)
+        assert len(found) == text.count("<figure>")
+        assert all("aria-label=" in tag for tag in found)
+
+
+def test_a_result_without_pictures_gives_a_page_that_says_so(results: Path) -> None:
+    whole = page(results)
+    for path in (results / "pictures").iterdir():
+        path.unlink()
+    (results / "pictures").rmdir()
+    for text in (page(results), page(results, "--no-images")):
+        assert "<img" not in text
+        assert text.count("There are no pictures of faces") == 1
+        assert "aria-label='Worst faces of gfpgan'" in text
+    assert "There are no pictures" not in whole
+
+
+def test_a_gain_is_positive_where_the_restored_face_is_better() -> None:
+    one = {"psnr": [20.0, 20.0, 20.0]}, {"psnr": [22.0, 19.0, 21.0]}
+    assert rank_gains(dict(zip(("degraded", "a"), one, strict=True)), "a") == [(1, -1.0), (2, 1.0), (0, 2.0)]
+    lower = {"degraded": {"deg": [30.0, 30.0]}, "a": {"deg": [20.0, 40.0]}}
+    assert rank_gains(lower, "a") == [(1, -10.0), (0, 10.0)]
+    ratio = {"degraded": {"sharpness": [0.5, 0.5]}, "a": {"sharpness": [1.25, 2.0]}}
+    metric = reference_metric(ratio)
+    assert isinstance(metric, Metric)
+    assert metric.better == "one"
+    assert rank_gains(ratio, "a") == [(1, -0.5), (0, 0.25)]
+    assert rank_gains({"degraded": {"niqe": [1.0]}, "a": {"niqe": [2.0]}}, "a") == []
+
+
+def test_pictures_are_small_and_lie_in_their_folder_whatever_the_label(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (700, 700, 3)).astype(np.uint8)
+    save_pictures(tmp_path, {3: {"../a/b=%": image}})
+    (path,) = (tmp_path / "pictures").iterdir()
+    assert path == picture_path(tmp_path, 3, "../a/b=%")
+    assert read_image(path).rgb.shape == (512, 512, 3)
+    assert [*tmp_path.iterdir()] == [tmp_path / "pictures"]
 
 
 def test_the_plots_are_sound_svg_inside_their_frame(results: Path) -> None:

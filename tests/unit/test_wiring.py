@@ -554,7 +554,9 @@ def cleaned(config: IDMConfig, folders: dict[str, str], monkeypatch: pytest.Monk
             (folder / "metrics.json").write_text('{"metrics": {}, "step": -1}')
 
     monkeypatch.setattr(rounds, "find_model", lambda path: model)
-    monkeypatch.setattr(rounds, "build_run", lambda here, make, data: begun.append(make.keywords["initial"]) or Built())
+    monkeypatch.setattr(
+        rounds, "build_run", lambda here, make, data, **_: begun.append(make.keywords["initial"]) or Built()
+    )
     rounds._train(config, source, source, source, 1)
     whole = rounds.build_rounds(config)
     return {
@@ -585,6 +587,21 @@ def test_nothing_changes_in_the_rounds_where_nothing_is_changed(both, folders, m
     before, after = both(([], []), CLEANING)
     assert cleaned(before, folders, monkeypatch) == cleaned(after, folders, monkeypatch)
     assert (Path(folders["MODEL"]) / "denoiser" / WEIGHTS_FILE).is_file()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_round_that_diverges_advises_another_folder_because_rounds_are_trained_alike(number, both, monkeypatch):
+    class Diverged(Exception): ...
+
+    def build_run(*_: Any, remedy: str) -> None:
+        raise Diverged(remedy)
+
+    config, _ = both(([], []), CLEANING)
+    monkeypatch.setattr(rounds, "build_run", build_run)
+    monkeypatch.setattr(rounds, "build_pool", lambda *_: None)
+    source = SyntheticFaces(5, 0, 16)
+    with pytest.raises(Diverged, match="trained alike: start them again in another output_dir with a lower learning"):
+        rounds._train(config, source, source, source, number)
 
 
 # End to end

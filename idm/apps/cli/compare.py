@@ -3,12 +3,11 @@
 import multiprocessing
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -24,10 +23,20 @@ from idm.apps.cli.faces import (
 from idm.apps.cli.model import load_labelled, prepare_machine
 from idm.apps.cli.options.measure import CompareOptions
 from idm.data.sources import FaceSource
-from idm.evaluation.compare import Comparison, Measured, breakdown, compare, differences, table_rows
+from idm.evaluation.compare import (
+    Comparison,
+    Measured,
+    breakdown,
+    compare,
+    differences,
+    score_columns,
+    table_rows,
+)
 from idm.evaluation.identity import nearest_others
 from idm.evaluation.kept import KeptFaces
+from idm.evaluation.metric import Image8
 from idm.evaluation.metrics import METRICS, Metrics
+from idm.evaluation.pictures import NUM_FIRST, choose_pictures, save_pictures
 from idm.evaluation.sets import BICUBIC, DEGRADED, ORIGINAL, REAL, STRANGER, SetScores
 from idm.evaluation.statistics import INTERVAL
 from idm.evaluation.tables import render_breakdown, render_comparison
@@ -39,14 +48,13 @@ from idm.io.machine import provenance
 from idm.restorers.idm import IDM
 from idm.restorers.load import Loaded
 
-SHOWN = 8
 KEPT = ".kept"  # faces of an unfinished comparison
 
 
 @dataclass(frozen=True)
 class Task:
     """What a comparison needs: restorers by label, the missing weights files of others, metrics, faces, other real
-    faces if asked for, and the settings that results state."""
+    faces if asked for, the settings that results state, and by method the measured faces of an interrupted run."""
 
     loaded: dict[str, Loaded]
     absent: dict[str, str]
@@ -54,15 +62,15 @@ class Task:
     faces: Degraded
     real: FaceSource | None
     settings: dict[str, Any]
+    kept: dict[str, KeptFaces]
 
 
 @dataclass(frozen=True)
 class MeasuredFaces:
-    """The measured faces of a comparison, their scores as sets, and the images of the first faces."""
+    """The measured faces of a comparison, and their scores as sets."""
 
     faces: list[Measured]
     sets: SetScores
-    shown: list[dict[str, np.ndarray]]
 
 
 def compare_command(options: CompareOptions) -> int:
@@ -88,10 +96,11 @@ def compare_command(options: CompareOptions) -> int:
         "interval": INTERVAL,
         "splits": splits,
         "processes": options.processes,
+        "pictures": choose_pictures(score_columns(measured.faces), list(loaded), len(measured.faces)),
         **settings,
         **provenance(),
     }
-    _write(options, measured, result)
+    _write(options, task, measured.faces, result)
     return 0
 
 
@@ -125,7 +134,13 @@ def _prepare(options: CompareOptions) -> Task:
         "samples": options.samples,
     }
     metrics = build_measures(options.metrics, size, has_originals, has_originals or real is not None)
-    return Task(loaded, absent, metrics, faces, real, settings)
+    commit = provenance()["commit"]
+    known = {label: one.metadata for label, one in loaded.items()}
+    kept = {
+        label: KeptFaces(options.output / KEPT, {"label": label, "commit": commit, **known.get(label, {}), **settings})
+        for label in (DEGRADED, BICUBIC, STRANGER, *loaded)
+    }
+    return Task(loaded, absent, metrics, faces, real, settings, kept)
 
 
 def _share_out(options: CompareOptions) -> None:
@@ -166,14 +181,6 @@ def _work(options: CompareOptions, rank: int) -> None:
 
 def _compare(options: CompareOptions, task: Task, share: tuple[int, int] = (0, 1)) -> Iterator[Comparison]:
     """Every face of a share by every restorer, beside the reference rows; resumes what an earlier run kept."""
-    commit = provenance()["commit"]
-    known = {label: one.metadata for label, one in task.loaded.items()}
-    kept = {
-        label: KeptFaces(
-            options.output / KEPT, {"label": label, "commit": commit, **known.get(label, {}), **task.settings}
-        )
-        for label in (DEGRADED, BICUBIC, STRANGER, *task.loaded)
-    }
     metrics, pairs = task.metrics, task.faces.pairs
     with_identity = {"identity", "deg"} & metrics.each.keys() and len(pairs) > 1 and not options.no_stranger
     return compare(
@@ -184,7 +191,7 @@ def _compare(options: CompareOptions, task: Task, share: tuple[int, int] = (0, 1
         batch_size=options.batch_size,
         seed=options.seed,
         strangers=nearest_others(pairs.source, metrics.networks.faces) if with_identity else None,
-        kept=kept,
+        kept=task.kept,
         samples={label: options.samples for label, one in task.loaded.items() if isinstance(one.restorer, IDM)},
         share=share,
     )
@@ -193,22 +200,31 @@ def _compare(options: CompareOptions, task: Task, share: tuple[int, int] = (0, 1
 def _measure(options: CompareOptions, task: Task) -> MeasuredFaces:
     """Every face by every restorer, and the scores of whole sets."""
     pairs, metrics, real = task.faces.pairs, task.metrics, task.real
-    measured = MeasuredFaces([], SetScores(metrics.together, ORIGINAL if pairs.has_originals else REAL), [])
+    measured = MeasuredFaces([], SetScores(metrics.together, ORIGINAL if pairs.has_originals else REAL))
     comparisons = _compare(options, task)
     for face in tqdm(comparisons, total=len(pairs), unit="face", disable=not sys.stderr.isatty()):
         measured.faces.append(face.measured)
         measured.sets.add({label: image for label, image in face.images.items() if label != STRANGER})
-        if len(measured.shown) < SHOWN:  # of thousands of faces the images would not fit in memory
-            measured.shown.append(face.images)
     if real is not None and metrics.together:
         for i in range(len(real)):
             measured.sets.add({REAL: real[i].image})
     return measured
 
 
-def _write(options: CompareOptions, measured: MeasuredFaces, result: dict[str, Any]) -> None:
-    """comparison.json, table.md, scores.csv, differences.csv, grid.png, and the table on the screen; the files for
-    resuming are deleted."""
+def _images(task: Task, position: int, methods: Collection[str]) -> dict[str, Image8]:
+    """One face by every method, as the comparison keeps it until its end, and the original if there is one."""
+    pair = task.faces.pairs[position]
+    images = {}
+    for label in methods:
+        face = task.kept[label].load(pair)
+        assert face is not None, f"{label} has lost face {position}"
+        images[label] = face.image
+    return images | ({ORIGINAL: pair.hq} if task.faces.pairs.has_originals else {})
+
+
+def _write(options: CompareOptions, task: Task, faces: list[Measured], result: dict[str, Any]) -> None:
+    """comparison.json, table.md, scores.csv, differences.csv, grid.png, pictures, and the table on the screen; the
+    files for resuming are deleted."""
     output: Path = options.output
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "comparison.json", result)
@@ -216,12 +232,12 @@ def _write(options: CompareOptions, measured: MeasuredFaces, result: dict[str, A
     if options.breakdown:
         table += render_breakdown(result)
     write_text(output / "table.md", table)
-    first = measured.faces[0]
+    first = faces[0]
     header = ["name", *(f"{name}_{label}" for label, scores in first.scores.items() for name in scores)]
     header += [f"diversity_{label}" for label in first.diversity]
     lines = (
         [face.key, *(value for scores in face.scores.values() for value in scores.values()), *face.diversity.values()]
-        for face in measured.faces
+        for face in faces
     )
     write_csv(output / "scores.csv", header, lines)
     columns = ("mean", "low", "high", "n")
@@ -231,8 +247,13 @@ def _write(options: CompareOptions, measured: MeasuredFaces, result: dict[str, A
         for name, value in row["metrics"].items()
     )
     write_csv(output / "differences.csv", ["a", "b", "metric", *columns], pairs)
-    grid = [list(images.values()) for images in measured.shown]
-    write_image(output / "grid.png", image_grid(grid, list(measured.shown[0])))
+    shown = {position: _images(task, position, first.scores) for position in result["pictures"]}
+    grid = [list(images.values()) for images in list(shown.values())[:NUM_FIRST]]
+    write_image(output / "grid.png", image_grid(grid, list(shown[0])))
+    pictured = (DEGRADED, *task.loaded, ORIGINAL)
+    save_pictures(
+        output, {i: {label: images[label] for label in pictured if label in images} for i, images in shown.items()}
+    )
     shutil.rmtree(output / KEPT, ignore_errors=True)
     print(table)
-    print(f"{len(measured.faces)} faces -> {output}")
+    print(f"{len(faces)} faces -> {output}")

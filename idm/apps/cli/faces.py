@@ -191,6 +191,7 @@ def list_metrics() -> str:
         f"{name:14} {metric.heading} ({metric.kind}"
         + (f", {metric.smallest} px or more" if metric.smallest > 16 else "")
         + f")\n{'':14} {metric.protocol}"
+        + (f" Weights: {', '.join(metric.weights)}." if metric.weights else "")
         for name, metric in METRICS.items()
     )
 

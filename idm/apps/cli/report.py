@@ -7,7 +7,7 @@ from idm.io.atomic import write_text
 
 def report_command(options: ReportOptions) -> int:
     """``idm report``: 0 if the page was written."""
-    results = [read_result(folder, options.images) for folder in options.results]
+    results = [read_result(folder, not options.no_images) for folder in options.results]
     write_text(options.output, render_page(results))
     print(options.output)
     return 0

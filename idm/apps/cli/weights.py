@@ -11,9 +11,6 @@ from idm.io.fetch import fetch
 from idm.io.known_weights import KNOWN, WeightsFile
 from idm.io.weights import flaw, look_up, weights_folders
 
-# Below a weights folder, the files of these libraries may lie in folders of their own.
-_FOLDERS = ("facexlib", "pyiqa")
-
 # What ``idm restore`` works better with.
 _DEFAULT = ("detection_mobilenet0.25_Final.pth", "mobilefacenet_casia.safetensors")
 
@@ -34,7 +31,7 @@ def _list(folders: list[Path]) -> int:
     )
     status = 0
     for name, known in KNOWN.items():
-        path = look_up(name, _places(folders))
+        path = look_up(name, folders)
         if path is None:
             state = f"missing\n  from     {known.url}\n  put into {folders[0]}"
         else:
@@ -43,10 +40,6 @@ def _list(folders: list[Path]) -> int:
             state = f"present, {_verdict(wrong, known)}\n  at       {path}"
         print(f"{name}: {state}\n  what     {known.what}\n  licence  {known.licence}\n")
     return status
-
-
-def _places(folders: list[Path]) -> list[Path]:
-    return [place for folder in folders for place in (folder, *(folder / name for name in _FOLDERS))]
 
 
 def _verdict(wrong: str | None, known: WeightsFile) -> str:
@@ -70,7 +63,7 @@ def _full_name(text: str) -> str:
 def _fetch(name: str, folders: list[Path], agreed: bool) -> int:
     """Download one file if the user agrees: 0 if it is present now."""
     known = KNOWN[name]
-    path = look_up(name, _places(folders))
+    path = look_up(name, folders)
     if path is not None:
         wrong = flaw(path, known)
         print(

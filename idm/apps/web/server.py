@@ -20,6 +20,7 @@ from idm.apps.web.guard import Guard, Hosts, Quota
 from idm.apps.web.session import PageService
 from idm.io.errors import InvalidInput
 from idm.io.lock import LOCK, FolderInUse, locked
+from idm.io.slider import SLIDER_CSS
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -156,7 +157,7 @@ def _launch(page: "gr.Blocks", service: Service, kept_seconds: float) -> str:
             max_file_size=max_bytes,
             app_kwargs={"middleware": [Middleware(Guard, max_bytes=max_bytes, hosts=hosts, quota=quota)]},
             theme=THEME,
-            css=CSS,
+            css=SLIDER_CSS + CSS,
             footer_links=[],
             prevent_thread_lock=True,
             quiet=True,

@@ -79,17 +79,6 @@ button.selected[role="tab"] { color: var(--primary-700) !important; }
 #idm-or { color: var(--body-text-color-subdued); font-size: 0.86rem; margin: -0.6rem 0 -0.9rem; }
 #idm-or .prose { padding: 0; }
 .idm-preview img { display: block; max-width: 100%; max-height: 640px; margin: 0 auto; border-radius: 8px; }
-.idm-compare { position: relative; width: 100%; margin: 0 auto; border-radius: 8px; overflow: hidden; }
-.idm-compare img { display: block; width: 100%; }
-.idm-compare img + img { position: absolute; inset: 0; width: 100%; height: 100%;
-  clip-path: inset(0 calc(100% - var(--edge)) 0 0); }
-.idm-compare input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; appearance: none;
-  background: transparent; cursor: ew-resize; touch-action: pan-y; }
-.idm-compare input::-webkit-slider-runnable-track { height: 100%; background: transparent; }
-.idm-compare input::-webkit-slider-thumb { appearance: none; width: 4px; height: 100%; margin: 0; border: 0;
-  border-radius: 0; background: white; box-shadow: 0 0 0 1px rgb(0 0 0 / 0.45); }
-.idm-compare input::-moz-range-track { height: 100%; background: transparent; }
-.idm-compare input::-moz-range-thumb { width: 4px; height: 100%; border: 0; border-radius: 0; background: white; }
 .idm-state { margin: 0.6rem 0 0; line-height: 1.5; }
 .idm-stale { margin: 0 0 0.6rem; padding: 0.6rem 0.9rem; border-radius: 8px; border: 1px solid #b45309;
   background: #fef3c7; color: #78350f; }
@@ -99,7 +88,6 @@ button.selected[role="tab"] { color: var(--primary-700) !important; }
 .idm-variants .used img { outline: 3px solid var(--primary-600); outline-offset: 1px; }
 .idm-variants figcaption { font-size: 0.86rem; line-height: 1.4; padding-top: 0.3rem; }
 .gradio-container :focus-visible { outline: 3px solid var(--primary-600) !important; outline-offset: 2px; }
-.idm-compare input:focus-visible { outline-offset: -3px; }
 .dark .gradio-container :focus-visible, .gradio-container.dark :focus-visible {
   outline-color: var(--primary-400) !important; }
 #idm-examples { border-width: 0 !important; padding: 0; background: transparent; min-height: 0; }

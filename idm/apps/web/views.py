@@ -24,6 +24,7 @@ from idm.faces.align import to_unit
 from idm.faces.detect import DetectedFace, shrink
 from idm.faces.geometry import why_implausible
 from idm.io.ranges import to_uint8
+from idm.io.slider import picture_slider
 
 _MIN_PREVIEW = 1000  # about the longer side of the smallest preview
 _MAX_SHOWN = 1600  # longer side of what the page shows; what is downloaded has all pixels
@@ -101,14 +102,14 @@ def comparison_slider(folder: Path, prefix: str, what: str) -> str:
     """Two pictures over one another, ``prefix`` + "given" and "restored", and the slider that moves their edge."""
     with Image.open(folder / f"{prefix}given.png") as image:
         width = round(_HEIGHT * image.width / image.height)
-    label = f"{what}: percent of the picture that shows it as given"
     return (
-        f'<div class="idm-compare" style="--edge: 50%; max-width: {width}px">'
-        + _image(folder, f"{prefix}restored", f"{what}, restored")
-        + _image(folder, f"{prefix}given", f"{what}, as given")
-        + f'<input type="range" min="0" max="100" value="50" aria-label="{html.escape(label)}" '
-        "oninput=\"this.parentNode.style.setProperty('--edge', this.value + '%')\"></div>"
-        '<p class="idm-note">Left: as given. Right: restored. Drag the line, or move it with the arrow keys.</p>'
+        picture_slider(
+            _image(folder, f"{prefix}given", f"{what}, as given"),
+            _image(folder, f"{prefix}restored", f"{what}, restored"),
+            f"{what}: percent of the picture that shows it as given",
+            width,
+        )
+        + '<p class="idm-note">Left: as given. Right: restored. Drag the line, or move it with the arrow keys.</p>'
     )
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from idm.config.assembly.data import build_data
 from idm.config.assembly.intrinsic import build_learner
-from idm.config.assembly.run import TrainingFaces, build_run, claim_folder
+from idm.config.assembly.run import MILDER, TrainingFaces, build_run, claim_folder
 from idm.config.load import ConfigError
 from idm.config.schema import CleaningConfig, IDMConfig
 from idm.data.cache import Cached
@@ -34,6 +34,8 @@ from idm.io.machine import inference_dtype, num_usable_cores
 from idm.io.weights import find_weights
 from idm.restorers.idm import IDM
 from idm.restorers.saved import find_model, load_idm, read_denoiser_weights
+
+REMEDY = f"All rounds must be trained alike: start them again in another output_dir with {MILDER}"
 
 
 def build_state() -> PartialState:
@@ -147,7 +149,7 @@ def _train(
             before = find_model(config.output_dir / f"round_{number - 1}")
             initial, _ = read_denoiser_weights(before / "denoiser")
         pool = readable if number == 0 else build_pool(config, originals, number)
-        build_run(here, partial(build_learner, here, initial=initial), (pool, val)).fit()
+        build_run(here, partial(build_learner, here, initial=initial), (pool, val), remedy=REMEDY).fit()
     return {"metrics": json.loads(result.read_text())["metrics"]}
 
 

@@ -52,6 +52,8 @@ def build_accelerator(config: RunConfig) -> Accelerator:
 
 
 TrainingFaces = FaceSource | StreamedFaces | Pool
+MILDER = "a lower learning rate, a lower train.max_grad_norm or train.mixed_precision=no"
+"""Settings that help against gradients and weights that are not finite."""
 
 
 def build_run(
@@ -60,6 +62,7 @@ def build_run(
     data: tuple[TrainingFaces, FaceSource] | None = None,
     *,
     validates: bool = True,
+    remedy: str = f"Start the same command with {MILDER}, which may change within a run",
 ) -> Run:
     """A complete training run, ready to fit.
 
@@ -67,6 +70,7 @@ def build_run(
         build_learner: builds the model in training, once processes and precision are known.
         data: faces to train on and to validate on, instead of those that ``config.data`` names.
         validates: whether it is a :class:`~idm.training.protocol.Learner`, which restores the held-out faces.
+        remedy: see :class:`~idm.training.loop.RunSettings`.
 
     Raises:
         ConfigError: a fault that only shows with the data and the processes.
@@ -95,7 +99,7 @@ def build_run(
     return Run(
         build_learner(accelerator),
         accelerator,
-        build_settings(config),
+        build_settings(config, remedy),
         batches_from=lambda first: training_batches(
             train,
             pairing,
@@ -147,7 +151,7 @@ def flat(config: RunConfig) -> dict[str, Any]:
     return found
 
 
-def build_settings(config: RunConfig) -> RunSettings:
+def build_settings(config: RunConfig, remedy: str) -> RunSettings:
     """What the run needs to know: its folder, its lengths and intervals, and the settings for its history."""
     train, validation = config.train, config.validation
     return RunSettings(
@@ -161,6 +165,7 @@ def build_settings(config: RunConfig) -> RunSettings:
         validate_every=validation.every,
         num_shown=validation.num_shown,
         recorded={key: value for key, value in flat(config).items() if key != "output_dir"},
+        remedy=remedy,
     )
 
 
@@ -183,14 +188,17 @@ MAY_CHANGE = {
 }
 """Settings that do not change any step of a run."""
 
-FROM_HERE_ON = (
-    *("num_steps", "accumulation", "mixed_precision", "gradient_checkpointing"),
-    *("tf32", "cudnn_benchmark"),
-    *("learning_rate", "discriminator_learning_rate", "component_learning_rate"),
-    *("max_grad_norm", "warmup_steps", "decay", "milestones", "decay_factor"),
-)
-"""What of ``train`` may change within a single training: the steps to come are others, and the run's history says from
-which one on. Which faces and which noise they see stays. Rounds are compared with one another, so there nothing may."""
+FROM_HERE_ON = {
+    "train": (
+        *("num_steps", "accumulation", "mixed_precision", "gradient_checkpointing"),
+        *("tf32", "cudnn_benchmark"),
+        *("learning_rate", "discriminator_learning_rate", "component_learning_rate"),
+        *("max_grad_norm", "warmup_steps", "decay", "milestones", "decay_factor"),
+    ),
+    "prior": ("learning_rate",),
+}
+"""What may change within a single training: the steps to come are others, and the run's history says from which one on.
+Which faces and which noise they see stays. Rounds are compared with one another, so there nothing may."""
 
 
 def claim_folder(config: RunConfig) -> None:
@@ -227,12 +235,10 @@ def claim_folder(config: RunConfig) -> None:
 def _essence(config: RunConfig) -> dict[str, object]:
     """The settings that may not change within a run, by dotted key."""
     sections = config.model_dump(mode="json", exclude={"output_dir"})
-    for section, keys in MAY_CHANGE.items():
+    rounds = sections.get("extrinsic") is not None
+    for section, keys in [*MAY_CHANGE.items(), *({} if rounds else FROM_HERE_ON).items()]:
         for key in keys:
             (sections.get(section) or {}).pop(key, None)  # not every kind of run has each
-    if sections.get("extrinsic") is None:
-        for key in FROM_HERE_ON:
-            sections["train"].pop(key, None)
     return {
         f"{name}.{key}" if isinstance(section, dict) else name: value
         for name, section in sections.items()

@@ -48,7 +48,7 @@ class ReportOptions:
 
     results: list[Path]
     output: Path
-    images: bool
+    no_images: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +106,8 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         required=True,
-        help="folder for table.md, comparison.json, scores.csv, differences.csv, grid.png; run the same command again "
-        "to resume",
+        help="folder for table.md, comparison.json, scores.csv, differences.csv, grid.png, pictures; run the same "
+        "command again to resume",
     )
     parser.add_argument(
         "--real",
@@ -174,7 +174,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="the page, such as report.html"
     )
-    parser.add_argument("--images", action="store_true", help="also show the faces of each grid.png")
+    parser.add_argument("--no-images", action="store_true", help="leave out the pictures of faces")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

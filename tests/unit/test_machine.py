@@ -1,0 +1,26 @@
+"""What result files say of the machine and its software."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+import pytest
+
+from idm.io import machine
+
+
+@pytest.mark.parametrize("package", ["torch", "numpy", "lpips", "pyiqa", "facexlib"])
+def test_results_state_the_versions_of_what_computes_them(package: str) -> None:
+    versions = machine.provenance()["versions"]
+    assert isinstance(versions, dict)
+    assert versions[package] == version(package)
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def only_torch(package: str) -> str:
+        if package != "torch":
+            raise PackageNotFoundError(package)
+        return "2"
+
+    monkeypatch.setattr(machine, "version", only_torch)
+    versions = machine.provenance()["versions"]
+    assert isinstance(versions, dict)
+    assert {**versions, "python": "3"} == {"python": "3", "torch": "2"}
