@@ -40,7 +40,7 @@ class Graph:
         metadata: stored in the file.
         strict: trace by Dynamo, which takes more than twice as long and keeps the batch free even if the network calls
             len(x).
-        calibration: inputs to quantise the graph with, see :func:`quantise_graph`; without any, the graph stays in float32.
+        calibration: inputs to quantise the graph with, see :func:`quantise_graph`; without any, the graph is float32.
     """
 
     name: str
