@@ -47,9 +47,9 @@ with open(sys.argv[1], "w") as file:
 COUNTED = """
 import sys
 from idm.restorers import saved
-read, find = saved.read_weights, saved.find_model
+read, find = saved.read_denoiser_weights, saved.find_model
 calls = []
-saved.read_weights = lambda folder: calls.append("weights") or read(folder)
+saved.read_denoiser_weights = lambda folder: calls.append("weights") or read(folder)
 saved.find_model = lambda path: calls.append("find") or find(path)
 from idm.apps.cli.main import main
 try:
