@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--width", type=int, default=1280, help="of the window in pixels (default 1280)")
-    parser.add_argument("--height", type=int, default=880, help="of the window in pixels (default 880)")
+    parser.add_argument("--height", type=int, default=1180, help="of the window in pixels (default 1180)")
     parser.add_argument("--dark", action="store_true")
     parser.add_argument("--results", type=Path, help="folder of the comparison, to keep it (default: a temporary one)")
     arguments = parser.parse_args()
