@@ -39,7 +39,8 @@ th, td {{ padding: .2rem .8rem .2rem 0; text-align: left; white-space: nowrap; b
 .plots {{ display: flex; flex-wrap: wrap; gap: 1rem 2rem }} .plots > * {{ min-width: 0; max-width: 100% }}
 svg {{ height: auto }}
 svg text {{ font: 12px system-ui, sans-serif; fill: currentColor }}
-.faces {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 16rem), 1fr)); gap: 1.2rem }}
+.faces {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 16rem), 1fr)); gap: 1.2rem;
+  margin-bottom: 1.2rem }}
 figure {{ margin: 0 }} figcaption {{ font-size: .9rem; padding-top: .3rem }} select {{ font: inherit; max-width: 100% }}
 {SLIDER_CSS}</style>
 <main>
@@ -75,10 +76,14 @@ class Result:
     @property
     def restorers(self) -> list[str]:
         """The labels of the restorers."""
-        return [row["label"] for row in self.comparison["rows"] if "seconds_per_image" in row]
+        return _restorers(self.comparison)
 
 
-def read_result(folder: Path, with_images: bool = True) -> Result:
+def _restorers(comparison: dict[str, Any]) -> list[str]:
+    return [row["label"] for row in comparison["rows"] if "seconds_per_image" in row]
+
+
+def read_result(folder: Path, with_images: bool) -> Result:
     """Read a folder of ``idm compare``. Those of versions that kept no pictures have none.
 
     Raises:
@@ -95,18 +100,19 @@ def read_result(folder: Path, with_images: bool = True) -> Result:
             label: {name: known[f"{name}_{label}"] for name in METRICS if f"{name}_{label}" in known}
             for label in labels
         }
-        has_pictures = with_images and (folder / "pictures").is_dir()
-        pictures = {
-            position: {
-                label: path.read_bytes()
-                for label in (*labels, ORIGINAL)
-                if (path := picture_path(folder, position, label)).is_file()
-            }
-            for position in (comparison.get("pictures", ()) if has_pictures else ())
-        }
+        pictures = _read_pictures(folder, comparison) if with_images and (folder / "pictures").is_dir() else {}
     except (OSError, ValueError) as error:
         raise ReportError(f"{folder}: is not a finished comparison ({error})") from error
     return Result(folder.name, comparison, list(keys), scores, pictures)
+
+
+def _read_pictures(folder: Path, comparison: dict[str, Any]) -> dict[int, dict[str, bytes]]:
+    originals = [ORIGINAL] if comparison.get("originals", True) else []
+    methods = [DEGRADED, *_restorers(comparison), *originals]
+    return {
+        position: {label: picture_path(folder, position, label).read_bytes() for label in methods}
+        for position in comparison.get("pictures", ())
+    }
 
 
 def render_page(results: Sequence[Result]) -> str:
@@ -200,7 +206,7 @@ def _cards(result: Result, faces: dict[int, list[str]]) -> str:
 def _card(result: Result, position: int, worst_of: Sequence[str]) -> str:
     key, pictures = result.keys[position], dict(result.pictures[position])
     before = _image(pictures.pop(DEGRADED), f"{key}, degraded")
-    chosen = next(iter([*worst_of, *pictures]))
+    chosen = [*worst_of, *pictures][0]
     after = "".join(
         _image(data, f"{key}, {label}", f" data-label='{escape(label)}'{'' if label == chosen else ' hidden'}")
         for label, data in pictures.items()

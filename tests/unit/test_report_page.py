@@ -164,3 +164,13 @@ def test_a_folder_without_a_comparison_is_one_line(tmp_path: Path, capsys) -> No
     assert cli.run(parsed) == 1
     assert capsys.readouterr().err.startswith(f"error: {tmp_path}: is not a finished comparison")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_result_that_lost_some_of_its_pictures_is_one_line(results: Path, capsys) -> None:
+    path = picture_path(results, 0, "gfpgan")
+    path.unlink()
+    parsed = cli.build_parser().parse_args(["report", str(results), "-o", str(results.parent / "report.html")])
+    assert cli.run(parsed) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {results}: is not a finished comparison")
+    assert path.name in error
