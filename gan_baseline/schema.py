@@ -23,8 +23,7 @@ class GeneratorConfig(Section):
     smooth: bool = False
     equalised: bool = True
     """Train with equalised learning rates, as published: each weight learns at Adam's rate divided by about the square
-    root of its fan-in (:mod:`gan_baseline.equalised`). If false, all weights learn at the same rate, which must then be
-    below 2e-3."""
+    root of its fan-in (:mod:`gan_baseline.equalised`). If false, all weights learn at the same rate."""
     fix_decoder: bool = True
     """Keep the decoder's weights fixed; needs a ``prior`` or ``train.init_from``."""
 

@@ -293,7 +293,8 @@ def test_a_metric_that_is_missing_is_a_gap_and_the_others_are_measured(model, tm
         capsys, "evaluate", "--num-images", 2, "--metrics", "psnr,identity,niqe", "--model", model, "-o", tmp_path
     )
     assert code == 0
-    assert "identity is not measured: mobilefacenet_casia.safetensors is missing" in err
+    missing = "its weights are missing; `idm weights fetch mobilefacenet_casia.safetensors` gets them"
+    assert f"identity is not measured: {missing}" in err
     result = json.loads((tmp_path / "metrics.json").read_text())
     assert list(result["metrics"]) == ["psnr"]
     assert result["missing"]["niqe"] == "needs faces of 192 px or more"

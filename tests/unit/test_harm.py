@@ -104,7 +104,7 @@ def test_a_damaged_face_is_restored_nearly_in_full(spoil: str) -> None:
     crop, _ = align_face(clean, synthetic_face(0, 0, SIZE).landmarks.astype(np.float64), SIZE)
     done = restore(lambda _: crop, damaged)
     assert done.faces[0].state == "restored"
-    assert done.faces[0].share > 0.7
+    assert done.faces[0].share > 0.65
     middle = (slice(SIZE // 4, 3 * SIZE // 4),) * 2
     before = np.square(damaged[middle] - clean[middle].astype(float)).mean()
     after = np.square(done.photo.pixels[middle] - clean[middle].astype(float)).mean()

@@ -295,6 +295,15 @@ def test_settings_that_cannot_work_are_refused(setting: str, value: object) -> N
         PhotoSettings(**{setting: value})
 
 
+@pytest.mark.parametrize(("setting", "value"), [("change", 0.5), ("turn", 45), ("faces", "most"), ("detail", "none")])
+def test_values_that_no_setting_has_are_refused(setting: str, value: object) -> None:
+    """Without the type checks of the tests, which would refuse them first."""
+    settings = PhotoSettings()
+    object.__setattr__(settings, setting, value)
+    with pytest.raises(ValueError, match=f"{setting} must be .*{value}"):
+        settings.__post_init__()
+
+
 # --- size
 
 

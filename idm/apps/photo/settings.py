@@ -1,7 +1,7 @@
 """Settings for restoring a photograph."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from idm.faces.colour import ColorFix
 from idm.faces.turns import Turn
@@ -57,6 +57,12 @@ class PhotoSettings:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
+        for name, annotation in get_type_hints(PhotoSettings).items():
+            value, known = getattr(self, name), get_args(annotation)
+            if get_origin(annotation) is Literal and value not in known:
+                raise InvalidInput(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
+        if isinstance(self.faces, str) and self.faces not in ("all", "largest"):
+            raise InvalidInput(f"faces must be all, largest or numbers of faces, got {self.faces!r}")
         if not 1 <= self.upscale <= 16:
             raise InvalidInput(f"upscale must lie in 1..16, got {self.upscale}")
         if self.samples < 1 or self.batch_size < 1:
