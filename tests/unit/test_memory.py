@@ -42,7 +42,7 @@ def test_reading_and_writing_a_photograph_stays_within_what_is_said(
         photo = read_photo(path)
         write_photo(path, Photo(photo.pixels.copy()))  # what was read, and what becomes of it
 
-    peak = peak_of(work)
+    peak = min(peak_of(work), peak_of(work))  # what other threads of the process allocate meanwhile is not its own
     assert estimate / 4 < peak < estimate, f"{peak / SIDE**2:.1f} bytes per pixel, {estimate / SIDE**2:.1f} estimated"
 
 
