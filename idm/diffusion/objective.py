@@ -51,6 +51,7 @@ def training_loss(
     prediction: Prediction,
     p: int,
     min_snr_clamp: float | None = None,
+    weights: Float[Tensor, " b"] | None = None,
     noised: Image | None = None,
     estimate_loss: Callable[[Image], Float[Tensor, ""]] | None = None,
     report: Callable[[Float[Tensor, " b"]], None] | None = None,
@@ -58,6 +59,7 @@ def training_loss(
     """Mean loss of a batch. All noise arithmetic is float32.
 
     Args:
+        weights: of the samples, beside those of ``min_snr_clamp``; None for equal ones.
         noised: replaces x_0 in x_t, see :func:`own_estimates`.
         estimate_loss: a further loss of the estimate of x_0 that the output stands for, in [-1, 1], added without
             weight.
@@ -68,6 +70,8 @@ def training_loss(
     loss = p_norm(output, target(prediction, x_0, eps, gamma), p)
     if min_snr_clamp is not None:
         loss = loss * min_snr_weight(prediction, gamma, min_snr_clamp).to(loss.device, torch.float32)
+    if weights is not None:
+        loss = loss * weights
     if report is not None:
         report(loss.detach())
     if estimate_loss is None:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 from accelerate import Accelerator
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -83,6 +83,7 @@ class IntrinsicIteration:
         denoiser: may have adapters (:mod:`idm.models.lora`); only parameters that require gradients are trained.
         gammas: the noise schedule, see :mod:`idm.diffusion.schedule`.
         seed: determines, with a sample's position, its noise level and noise.
+        clean_weight: of the pixel loss of faces that are not degraded; that of the others is 1.
         ssim_weight: of 1 - SSIM of the estimate of x_0.
         features: frozen network of a feature loss of weight ``feature_weight``; None for a loss of pixels only.
         adversary: a critic that is trained beside the denoiser.
@@ -104,13 +105,14 @@ class IntrinsicIteration:
         seed: int,
         make_pipeline: Callable[[Network], IDM],
         noise_levels: NoiseLevels = NoiseLevels(),
+        clean_weight: float = 1.0,
         ssim_weight: float = 0.0,
         features: FeatureMaps | None = None,
         feature_weight: float = 0.0,
         adversary: Adversary | None = None,
     ) -> None:
         self.accelerator, self.optimisation, self.seed = accelerator, optimisation, seed
-        self.noise_levels, self.ssim_weight = noise_levels, ssim_weight
+        self.noise_levels, self.clean_weight, self.ssim_weight = noise_levels, clean_weight, ssim_weight
         self.features, self.feature_weight = features, feature_weight
         self.gammas, self.prediction, self.p, self.min_snr_clamp = gammas, prediction, p, min_snr_clamp
         optimizer = torch.optim.AdamW(
@@ -185,6 +187,7 @@ class IntrinsicIteration:
             prediction=self.prediction,
             p=self.p,
             min_snr_clamp=self.min_snr_clamp,
+            weights=on_device(torch.where(degraded(batch), 1.0, self.clean_weight), x_0.device),
             noised=noised,
             estimate_loss=self._estimate_loss(x_0, gamma, batch, judged),
             report=None if levels is None else lambda losses: levels.append(by_noise_level(losses, level)),
@@ -202,8 +205,7 @@ class IntrinsicIteration:
         ssim_weight, features, adversary = self.ssim_weight, self.features, self.adversary
         if not ssim_weight and features is None and adversary is None:
             return None
-        degraded = (batch.hq != batch.lq).flatten(1).any(dim=1)
-        judgeable = ((gamma > self.gammas[-1]) & degraded).nonzero()[:, 0]
+        judgeable = ((gamma > self.gammas[-1]) & degraded(batch)).nonzero()[:, 0]
         refined = on_device(judgeable, x_0.device)
 
         def loss(estimate: Float[Tensor, "b 3 s s"]) -> Float[Tensor, ""]:
@@ -272,6 +274,11 @@ class IntrinsicIteration:
 
     def _names(self) -> list[str]:
         return [name for name, _ in self.pipeline.denoiser.named_parameters()]
+
+
+def degraded(batch: Batch) -> Bool[Tensor, " b"]:
+    """Which faces differ from their originals."""
+    return (batch.hq != batch.lq).flatten(1).any(dim=1)
 
 
 def loss_of(loss: Float[Tensor, ""], weights: Sequence[Tensor]) -> Float[Tensor, ""]:

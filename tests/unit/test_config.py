@@ -285,7 +285,7 @@ def test_a_chain_is_configured_with_levels_of_its_own(load):
         (
             "objective.zzz=8",
             "objective.zzz: unknown key; known here: "
-            "adversarial, features, min_snr_clamp, noise_levels, p, prediction, ssim_weight",
+            "adversarial, clean_weight, features, min_snr_clamp, noise_levels, p, prediction, ssim_weight",
         ),
     ],
 )

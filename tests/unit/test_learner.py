@@ -301,6 +301,16 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_samples(learner):
     assert trained.loss(batch_of([4, 5, 6])).item() == pytest.approx(sum(alone) / 3, rel=1e-5)
 
 
+def test_clean_weight_weighs_only_the_faces_that_are_not_degraded(learner):
+    mixed, clean, noisy = batch_of([4, 5]), batch_of([4]), batch_of([5])
+    mixed.lq[0] = mixed.hq[0]
+    clean.lq[0] = clean.hq[0]
+    trained = learner(denoiser=fresh_denoiser(dropout=0.0), clean_weight=3.0)
+    equal = learner(denoiser=fresh_denoiser(dropout=0.0))
+    of_clean, of_noisy = equal.loss(clean).item(), equal.loss(noisy).item()
+    assert trained.loss(mixed).item() == pytest.approx((3 * of_clean + of_noisy) / 2, rel=1e-5)
+
+
 def test_in_mixed_precision_the_network_computes_in_bfloat16_and_its_losses_in_float32(learner, monkeypatch):
     computed, judged = [], []
     denoiser = fresh_denoiser()

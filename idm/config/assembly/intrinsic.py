@@ -202,6 +202,7 @@ def build_learner(
         optimisation=build_optimisation(train),
         seed=config.seed,
         noise_levels=build_noise_levels(config.objective.noise_levels),
+        clean_weight=config.objective.clean_weight,
         ssim_weight=config.objective.ssim_weight,
         features=features,
         adversary=adversary,

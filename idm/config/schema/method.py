@@ -127,6 +127,8 @@ class ObjectiveConfig(Section):
     """Clamp of min-SNR weights (arXiv 2303.09556); null for equal weights."""
     noise_levels: NoiseLevelsConfig = PiecewiseUniformConfig()
     """The distribution of gamma in training."""
+    clean_weight: Annotated[float, Field(gt=0)] = 1.0
+    """Weight of the pixel loss of faces that are not degraded; that of the others is 1."""
     ssim_weight: Annotated[float, Field(ge=0)] = 0.0
     """Weight of 1 - SSIM of the estimate of x_0 (arXiv 1511.08861)."""
     features: FeatureLossConfig | None = None
