@@ -1,7 +1,10 @@
 """Shared by all tests: shapes and types in signatures become checks, and where the optional assets lie."""
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +17,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core, here and in the pr
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) == signal.SIG_IGN:  # by nohup or a background shell; tests' processes inherit it
         signal.signal(number, handler)
+
+os.environ["IDM_HOME"] = tempfile.mkdtemp(prefix="idm-home-")  # not the user's weights and cached results
+atexit.register(shutil.rmtree, os.environ["IDM_HOME"], ignore_errors=True)
 
 install_import_hook(["idm", "gan_baseline"], "beartype.beartype")  # before anything imports them
 

@@ -5,7 +5,6 @@ compared. Other input is a ValueError, since a picture in another range would gi
 is downloaded: a metric whose weights are missing raises FileNotFoundError, which names the file and its folder.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
+from idm.evaluation.cache import KnownValues, MetricCache, identify
 from idm.io.errors import InvalidInput
+from idm.io.known_weights import INCEPTION_WEIGHTS, LANDMARK_WEIGHTS, MOBILEFACENET_WEIGHTS
 
 if TYPE_CHECKING:
     from idm.evaluation.inception import Inception
@@ -52,39 +53,52 @@ class Networks:
     Args:
         weights_dir: folder of weights files; by default searched as :func:`idm.io.weights.find_weights` says.
         device: where networks run, such as "cpu" or "cuda:0".
+        cache: where features and scores outlive the process; without it each image is processed once in a process.
     """
 
-    def __init__(self, weights_dir: Path | None = None, device: str = "cpu") -> None:
-        self.weights_dir, self.device = weights_dir, device
+    def __init__(self, weights_dir: Path | None = None, device: str = "cpu", cache: MetricCache | None = None) -> None:
+        self.weights_dir, self.device, self.cache = weights_dir, device, cache
+
+    def known(self, name: str, weights: Sequence[str]) -> KnownValues:
+        """The values that are known of a function that needs these weights files. FileNotFoundError where one is
+        missing."""
+        if self.cache is None:
+            return KnownValues()
+        from idm.io.weights import find_weights
+
+        paths = [find_weights(file, self.weights_dir) for file in weights]
+        return KnownValues(identify(name, paths, self.device), self.cache)
 
     @cached_property
     def faces(self) -> "FaceEmbeddings":
         """MobileFaceNet. FileNotFoundError where its weights are missing."""
         from idm.faces import recognition
 
-        return FaceEmbeddings(recognition.load_identity(self.weights_dir, self.device))
+        network = recognition.load_identity(self.weights_dir, self.device)
+        return FaceEmbeddings(network, self.known("embedding", [MOBILEFACENET_WEIGHTS]))
 
     @cached_property
-    def landmarks(self) -> "LandmarkNet":
+    def landmarks(self) -> "FaceLandmarks":
         """The network of 98 landmarks. FileNotFoundError where its weights are missing."""
         from idm.faces import landmarks
 
-        return FaceLandmarks(landmarks.load_landmarks(self.weights_dir, self.device))
+        network = landmarks.load_landmarks(self.weights_dir, self.device)
+        return FaceLandmarks(network, self.known("landmarks", [LANDMARK_WEIGHTS]))
 
     @cached_property
-    def inception(self) -> "Inception":
+    def inception(self) -> "InceptionFeatures":
         """The Inception network of FID. FileNotFoundError where its weights are missing."""
         from idm.evaluation.inception import load_inception
 
-        return load_inception(self.weights_dir, self.device)
+        network = load_inception(self.weights_dir, self.device)
+        return InceptionFeatures(network, self.known("inception", [INCEPTION_WEIGHTS]))
 
 
 class FaceEmbeddings:
     """MobileFaceNet features of aligned, square faces; each image is embedded once."""
 
-    def __init__(self, network: "IdentityNet") -> None:
-        self.network = network
-        self._known: dict[bytes, np.ndarray] = {}
+    def __init__(self, network: "IdentityNet", known: KnownValues | None = None) -> None:
+        self.network, self._known = network, known or KnownValues()
 
     def __call__(self, image: Image01) -> Float32[np.ndarray, " d"]:
         """The unit feature vector of a face in [0, 1].
@@ -97,24 +111,27 @@ class FaceEmbeddings:
         height, width, _ = image.shape
         if height != width:
             raise InvalidInput(f"identity wants square aligned faces, got {height} x {width}")
-        key = hashlib.sha256(np.ascontiguousarray(image).data).digest()
-        if key not in self._known:
-            [self._known[key]] = self.network.embed([image], [ffhq_landmarks(height)])
-        return self._known[key]
+        return self._known.get([image], lambda: self.network.embed([image], [ffhq_landmarks(height)])[0])
 
 
 class FaceLandmarks:
     """The landmarks of aligned faces; each image is processed once."""
 
-    def __init__(self, network: "LandmarkNet") -> None:
-        self.network = network
-        self._known: dict[bytes, np.ndarray] = {}
+    def __init__(self, network: "LandmarkNet", known: KnownValues | None = None) -> None:
+        self._network, self._known = network, known or KnownValues()
 
     def __call__(self, image: Image01) -> Float64[np.ndarray, "n 2"]:
-        key = hashlib.sha256(np.ascontiguousarray(image).data).digest()
-        if key not in self._known:
-            self._known[key] = self.network(image)
-        return self._known[key]
+        return self._known.get([image], lambda: self._network(image))
+
+
+class InceptionFeatures:
+    """The Inception features of images; each image is described once."""
+
+    def __init__(self, network: "Inception", known: KnownValues | None = None) -> None:
+        self._network, self._known = network, known or KnownValues()
+
+    def __call__(self, image: Image8) -> Float32[np.ndarray, " d"]:
+        return self._known.get([image], lambda: self._network(image))
 
 
 @dataclass(frozen=True)

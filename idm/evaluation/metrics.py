@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from idm.evaluation import identity, perceptual, pixels, sets, shape
-from idm.evaluation.metric import Metric, Networks, PairMetric, SetMetric
+from idm.evaluation.cache import KnownValues, MetricCache
+from idm.evaluation.metric import Image01, Metric, Networks, PairMetric, SetMetric
 from idm.evaluation.pixels import psnr, psnr_y, ssim
 from idm.io.errors import InvalidInput, MissingPackage
 
@@ -73,6 +76,7 @@ def build_metrics(
     *,
     has_originals: bool = True,
     has_reference: bool = True,
+    cache: MetricCache | None = None,
 ) -> Metrics:
     """The metrics of several names. One whose weights or package are missing, or that is not defined for these faces,
     is a gap with its reason.
@@ -81,6 +85,7 @@ def build_metrics(
         size: of the faces; None if it is not known.
         has_originals: the original of each face is known.
         has_reference: a set of faces is known that the set metrics compare with.
+        cache: keeps the features and scores of metrics with weights for later runs.
 
     Raises:
         ValueError: an unknown name, or none of the metrics is of single faces.
@@ -91,7 +96,7 @@ def build_metrics(
         raise InvalidInput(
             f"{', '.join(names)} looks at all faces together only; add one of single faces, such as psnr"
         )
-    built = Metrics({}, {}, {}, Networks(weights_dir, device))
+    built = Metrics({}, {}, {}, Networks(weights_dir, device, cache))
     errors: list[str] = []
     for row in rows:
         reason = why_undefined(row, size, has_originals, has_reference)
@@ -130,13 +135,26 @@ def why_undefined(
 
 def _build(row: Metric, networks: Networks) -> PairMetric | SetMetric:
     try:
-        return row.build(networks)
+        metric = row.build(networks)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in ("facexlib", "lpips", "pyiqa"):
             raise
         remedy = "pip install 'idm-face-restoration[metrics]'"
         raise MissingPackage(f"{row.name} needs the package {package}: {remedy}") from None
+    if networks.cache is None or not row.weights or isinstance(metric, SetMetric):
+        return metric
+    return _remember(metric, networks.known(row.name, row.weights), needs_original=row.full_reference)
+
+
+def _remember(metric: PairMetric, known: KnownValues, needs_original: bool) -> PairMetric:
+    """A metric of single faces that is computed once for equal images."""
+
+    def remembered(restored: Image01, hq: Image01) -> float:
+        images = [restored, hq] if needs_original else [restored]
+        return float(known.get(images, lambda: np.array(metric(restored, hq))))
+
+    return remembered
 
 
 def _fetch_missing(row: Metric, weights_dir: Path | None) -> str:

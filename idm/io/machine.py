@@ -15,7 +15,7 @@ import torch
 
 PACKAGES = (
     *("torch", "diffusers", "accelerate", "numpy", "opencv-python-headless", "pillow", "scikit-image"),
-    *("lpips", "pyiqa", "facexlib"),
+    *("lpips", "pyiqa", "facexlib", "timm"),
 )
 
 

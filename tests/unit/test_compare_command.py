@@ -235,7 +235,7 @@ def test_references_are_rows_and_each_face_has_its_nearest_stranger(restorers: P
     network = IdentityNet(MobileFaceNet().eval())
     monkeypatch.setattr(recognition, "load_identity", lambda weights, device: network)
     arguments = (f"a={restorers / '16.safetensors'}", "--num-images", 4, "--metrics", "psnr,identity,frechet,kernel")
-    assert run(*arguments, "--real", "synthetic", "-o", tmp_path) == 0
+    assert run(*arguments, "--real", "synthetic", "--no-cache", "-o", tmp_path) == 0  # its weights have no file
     result = json.loads((tmp_path / "comparison.json").read_text())
     assert [row["label"] for row in result["rows"]] == ["degraded", "bicubic", "stranger", "real", "a"]
     stranger, real = result["rows"][2]["metrics"], result["rows"][3]["metrics"]
@@ -246,6 +246,30 @@ def test_references_are_rows_and_each_face_has_its_nearest_stranger(restorers: P
     table = (tmp_path / "table.md").read_text()
     assert "Frechet cannot rank these rows: 4 faces do not determine the covariance of 256 features." in table
     assert "Kernel cannot rank" not in table
+
+
+def test_one_more_restorer_embeds_only_its_own_faces(restorers: Path, tmp_path: Path, monkeypatch) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setenv("IDM_HOME", str(tmp_path))
+    monkeypatch.delenv("IDM_ASSETS", raising=False)
+    (tmp_path / "weights").mkdir()
+    save_file(MobileFaceNet().state_dict(), tmp_path / "weights" / recognition.MOBILEFACENET_WEIGHTS)
+    embedded = []
+    embed = IdentityNet.embed
+    monkeypatch.setattr(IdentityNet, "embed", lambda self, *faces: embedded.append(faces) or embed(self, *faces))
+
+    def number(*arguments: str) -> int:
+        embedded.clear()
+        faces = ("--num-images", 2, "--size", 16, "--metrics", "identity")
+        assert run(*arguments, *faces, "-o", tmp_path / "out") == 0
+        return len(embedded)
+
+    small, large = f"small={restorers / '16.safetensors'}", f"large={restorers / '32.safetensors'}"
+    assert number(small) == 2 * 4  # original, degraded, bicubic, restored; strangers are originals
+    assert number(small, large) == 2
+    scores = (tmp_path / "out" / "scores.csv").read_bytes()
+    assert number(small, large, "--no-cache") == 2 * 5
+    assert (tmp_path / "out" / "scores.csv").read_bytes() == scores
 
 
 def test_a_named_restorer_without_weights_is_a_row_of_gaps_with_the_command(

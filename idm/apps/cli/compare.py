@@ -133,7 +133,7 @@ def _prepare(options: CompareOptions) -> Task:
         "batch_size": options.batch_size,
         "samples": options.samples,
     }
-    metrics = build_measures(options.metrics, size, has_originals, has_originals or real is not None)
+    metrics = build_measures(options, size, has_originals, has_originals or real is not None)
     commit = provenance()["commit"]
     known = {label: one.metadata for label, one in loaded.items()}
     kept = {

@@ -34,7 +34,7 @@ def _evaluate_model(options: EvaluateOptions) -> int:
     loaded = load(options)
     faces = build_pairs(options, loaded.restorer.image_size)
     pairs = faces.pairs
-    metrics = build_measures(options.metrics, loaded.restorer.image_size, pairs.has_originals, pairs.has_originals)
+    metrics = build_measures(options, loaded.restorer.image_size, pairs.has_originals, pairs.has_originals)
     sets = SetScores(metrics.together)
     splits = check_splits(options.data, options.training_data)
     rows = evaluate(
@@ -78,7 +78,7 @@ def _compare_folders(options: EvaluateOptions) -> int:
     """Measure the images of one folder against those of the same relative name, whatever their suffix, in another."""
     assert options.pairs is not None
     restored, hq = options.pairs
-    metrics = build_measures(options.metrics, None)
+    metrics = build_measures(options, None)
     sets = SetScores(metrics.together)
     originals = {path.relative_to(hq).with_suffix(""): path for path in find_images([hq])}
     scores, num_failed = [], 0

@@ -14,6 +14,7 @@ from idm.data.pairs import FrozenPairs
 from idm.data.sources import FaceSource, FolderFaces, Part, StreamedFaces
 from idm.degradation import Mixture, Recipe
 from idm.degradation.steps import Resize
+from idm.evaluation.cache import MetricCache
 from idm.evaluation.metrics import METRICS, Metrics, build_metrics
 from idm.evaluation.splits import COPY, Nearest, nearest_pairs, shared_faces
 from idm.faces import recognition
@@ -168,16 +169,19 @@ def _nearest(train: Path, evaluated: Path) -> Nearest | None:
     return nearest_pairs(train, evaluated, network, home() / "embeddings", sha256(weights))[0]
 
 
-def build_measures(names: str, size: int | None, has_originals: bool = True, has_reference: bool = True) -> Metrics:
-    """Build the metrics named by ``--metrics``, see :func:`~idm.evaluation.metrics.build_metrics`; print on the error
-    stream what is missing.
+def build_measures(
+    options: MeasureOptions, size: int | None, has_originals: bool = True, has_reference: bool = True
+) -> Metrics:
+    """Build the metrics named by ``--metrics``, see :func:`~idm.evaluation.metrics.build_metrics`, with the user's
+    cache unless ``--no-cache``; print on the error stream what is missing.
 
     Raises:
         ValueError: an unknown name, or none of the metrics looks at single faces.
         FileNotFoundError: none of the metrics of single faces could be built.
     """
+    names, cache = options.metrics.split(","), None if options.no_cache else MetricCache(home() / "metrics.sqlite")
     try:
-        metrics = build_metrics(names.split(","), size, has_originals=has_originals, has_reference=has_reference)
+        metrics = build_metrics(names, size, has_originals=has_originals, has_reference=has_reference, cache=cache)
     except InvalidInput as error:
         raise InvalidInput(f"--metrics: {error}") from None
     for name, reason in metrics.missing.items():

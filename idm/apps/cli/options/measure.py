@@ -18,6 +18,7 @@ class MeasureOptions:
     metrics: str
     num_images: int | None
     seed: int
+    no_cache: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +167,11 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list-metrics", action=_ListMetrics, help="print all metrics with their protocols and exit")
     parser.add_argument("--num-images", type=int, help="number of faces (default: all, or 64 synthetic ones)")
     parser.add_argument("--seed", type=int, default=1234, help="seed of the degradations and the noise (default 1234)")
+    parser.add_argument(
+        "--no-cache",
+        action="store_true",
+        help="neither use nor keep the scores and features of earlier runs, which are in $IDM_HOME/metrics.sqlite",
+    )
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
