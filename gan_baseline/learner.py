@@ -20,8 +20,9 @@ from gan_baseline.restorer import MODEL, GFPGANRestorer
 from gan_baseline.stylegan2 import draw_noise
 from gan_baseline.weights import load_gfpgan, save_gfpgan
 from idm.data.pairs import Batch
-from idm.faces.components import known_boxes
+from idm.faces.components import Box, known_boxes
 from idm.faces.features import Embedding, FeatureMaps, feature_l1
+from idm.io.machine import on_device
 from idm.io.ranges import from_uint8, to_diffusion
 from idm.training.ema import EMA
 from idm.training.learner import seed_of
@@ -110,10 +111,12 @@ class AdversarialIteration:
 
     def _micro_batch(self, step: int, batch: Batch) -> Terms:
         """Losses and gradients of all networks on one micro-batch."""
-        hq, lq, landmarks = (images.to(self.accelerator.device) for images in (batch.hq, batch.lq, batch.landmarks))
-        hq, x_d = to_diffusion(from_uint8(hq)), to_diffusion(from_uint8(lq))
+        device, landmarks, points = self.accelerator.device, batch.landmarks, batch.points
+        hq, x_d = (
+            to_diffusion(from_uint8(images.to(device, non_blocking=True)))  # of pinned memory
+            for images in (batch.hq, batch.lq)
+        )
         restored, rgbs = self.model(x_d, self.noise(batch.positions))
-        points = None if batch.points is None else batch.points.to(landmarks)
         terms = self.generator_losses(step, restored, rgbs, hq, landmarks, points)
         loss = torch.stack(list(terms.values())).sum()
         self.accelerator.backward(loss)
@@ -122,7 +125,7 @@ class AdversarialIteration:
         if self.adversary is not None:
             critics |= self._backward(*self.adversary.own_losses(step, hq, restored))
         if self.components is not None:
-            found = known_boxes(landmarks, points, hq.shape[-1])
+            found = self._found(landmarks, points, hq)
             critics |= self._backward(*self.components.own_losses(hq, restored, *found))
         return {"loss": loss, **terms, **critics}
 
@@ -145,8 +148,8 @@ class AdversarialIteration:
             step: optimiser step, counted from 0.
             restored, hq: images in [-1, 1].
             rgbs: the U-Net's RGB images, coarsest first.
-            landmarks: five points in pixels; NaN in faces without landmarks.
-            points: 68 points in pixels, or None.
+            landmarks: five points in pixels, on the CPU; NaN in faces without landmarks.
+            points: 68 points in pixels, on the CPU, or None.
         """
         w, terms = self.weights, {}
         if w.l1:
@@ -165,7 +168,7 @@ class AdversarialIteration:
         if self.adversary is not None:
             terms["adversarial"] = w.adversarial * self.adversary.generator_loss(restored)
         if self.components is not None:
-            terms |= self.components.generator_losses(restored, hq, *known_boxes(landmarks, points, hq.shape[-1]))
+            terms |= self.components.generator_losses(restored, hq, *self._found(landmarks, points, hq))
         return terms
 
     def _feature_losses(
@@ -181,6 +184,12 @@ class AdversarialIteration:
         if w.style:
             terms["style"] = w.style * losses.style_l1(ours, theirs, features.layer_weights)
         return terms
+
+    def _found(
+        self, landmarks: Float[Tensor, "b 5 2"], points: Float[Tensor, "b 68 2"] | None, hq: Images
+    ) -> tuple[Float[Tensor, " b"], dict[str, Box]]:
+        known, boxes = known_boxes(landmarks, points, hq.shape[-1])
+        return on_device(known, hq.device), boxes
 
     def noise(self, positions: list[int]) -> list[Float[Tensor, "b 1 _ _"]]:
         """Draw the generator's noise maps, which depend on (seed, position) only."""

@@ -17,6 +17,7 @@ from gan_baseline.adversary import Adam, FaceAdversary
 from gan_baseline.equalised import SLOW, factors, fold, is_equalised
 from gan_baseline.stylegan2 import StyleGAN2Generator, draw_noise
 from idm.data.pairs import Batch
+from idm.io.machine import on_device
 from idm.io.ranges import from_uint8, to_diffusion
 from idm.io.run_folder import damage, list_checkpoints
 from idm.io.weights import WeightsError, fill, read_weights
@@ -86,7 +87,7 @@ class PriorIteration:
         rows = []
         for _ in range(self.accelerator.gradient_accumulation_steps):
             batch = next(batches)
-            real = to_diffusion(from_uint8(batch.hq.to(self.accelerator.device)))
+            real = to_diffusion(from_uint8(batch.hq.to(self.accelerator.device, non_blocking=True)))
             with self.accelerator.accumulate(self.model, self.adversary.model):
                 fake = self.model(*self.draw(batch.positions))
                 loss = self.adversary.generator_loss(fake)
@@ -121,7 +122,7 @@ class PriorIteration:
             crossover.append(torch.randint(1, num_codes, (), generator=rng) if mixed else torch.tensor(num_codes))
             generators.append(rng)
         noise = draw_noise(self.published.image_size, generators, device)
-        return torch.stack(z, dim=1).to(device), torch.stack(crossover).to(device), noise
+        return on_device(torch.stack(z, dim=1), device), on_device(torch.stack(crossover), device), noise
 
     def save(self, folder: Path) -> None:
         """Write the state of all processes, and on the main one the generator."""

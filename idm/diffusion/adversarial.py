@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from idm.io.machine import on_device
+
 PerFace = Float[Tensor, " b *rest"]
 Known = Float[Tensor, " b"]
 """1 for a face that counts, 0 for one that contributes nothing (its landmarks are unknown)."""
@@ -82,7 +84,7 @@ def diff_augment(images: Images, generator: torch.Generator) -> Images:
 
 def change_colour(images: Images, generator: torch.Generator) -> Images:
     """Shift brightness by up to 0.5, then scale saturation by 0 to 2, then contrast by 0.5 to 1.5."""
-    brightness, saturation, contrast = _uniform(len(images), generator).to(images).unbind(dim=1)
+    brightness, saturation, contrast = _uniform(images, generator).unbind(dim=1)
     images = images + (brightness - 0.5)
     images = torch.lerp(images.mean(dim=1, keepdim=True), images, 2 * saturation)
     return torch.lerp(images.mean(dim=(1, 2, 3), keepdim=True), images, contrast + 0.5)
@@ -106,12 +108,12 @@ def cutout(images: Images, generator: torch.Generator, share: float = 1 / 2) -> 
         places = torch.arange(length)
         kept.append((places < first[:, None]) | (places >= first[:, None] + side))
     rows, columns = kept
-    mask = (rows[:, None, :, None] | columns[:, None, None, :]).to(images)
-    return images * mask
+    return images * on_device(rows[:, None, :, None] | columns[:, None, None, :], images.device)
 
 
-def _uniform(number: int, generator: torch.Generator) -> Float[Tensor, "b 3 1 1 1"]:
-    return torch.rand(number, 3, 1, 1, 1, generator=generator, device=generator.device)
+def _uniform(images: Images, generator: torch.Generator) -> Float[Tensor, "b 3 1 1 1"]:
+    drawn = torch.rand(len(images), 3, 1, 1, 1, generator=generator, device=generator.device)
+    return on_device(drawn, images.device).to(images.dtype)
 
 
 def _integers(number: int, end: int, generator: torch.Generator) -> list[int]:

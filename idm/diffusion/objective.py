@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from idm.diffusion.process import Image, Prediction, SignalLevel, add_noise, target, to_x_0
+from idm.io.machine import on_device
 
 
 @runtime_checkable
@@ -97,8 +98,9 @@ def own_estimates(
     """
     if not chosen.any():
         return x_0
-    start = gamma_start.expand(int(chosen.sum()))
-    x_T = add_noise(x_0[chosen], eps[chosen], start)
+    indices = on_device(chosen.nonzero()[:, 0], x_0.device)
+    start = on_device(gamma_start.expand(len(indices)), x_0.device)
+    x_T = add_noise(x_0[indices], eps[indices], start)
     noised = x_0.clone()
-    noised[chosen] = f(x_d=x_d[chosen], x_t=x_T, gamma=start).float().clamp(-1, 1)
+    noised[indices] = f(x_d=x_d[indices], x_t=x_T, gamma=start).float().clamp(-1, 1)
     return noised

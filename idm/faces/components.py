@@ -10,6 +10,7 @@ from torchvision.ops import roi_align
 
 from idm.faces.template import ffhq_landmarks
 from idm.io.errors import InvalidInput
+from idm.io.machine import on_device
 from idm.models.critics import FacialComponentDiscriminator
 
 # Side of the crops of a 512 px face (GFPGAN, gfpgan_model.py); of other faces in proportion.
@@ -75,7 +76,7 @@ def _box_of_points(points: Float[Tensor, "b n 2"], factor: float, least: float) 
 def crop(images: Float[Tensor, "b 3 s s"], box: Box, side: int) -> Float[Tensor, "b 3 side side"]:
     """Each image's box as ``side`` x ``side`` pixels, bilinear (ROI-align); differentiable in the images."""
     centre, half = box[:, :2] + 0.5, box[:, 2:]  # the outer edge of the first pixel is ROI-align's 0
-    corners = torch.cat([centre - half, centre + half], dim=1).to(images)
+    corners = on_device(torch.cat([centre - half, centre + half], dim=1).to(images.dtype), images.device)
     numbered = torch.cat([torch.arange(len(box), device=images.device, dtype=images.dtype)[:, None], corners], dim=1)
     return roi_align(images, numbered, output_size=side, aligned=True)
 

@@ -18,6 +18,7 @@ from idm.faces.align import sampling_grid, scale_of
 from idm.faces.mobilefacenet import HEIGHT, WIDTH, MobileFaceNet
 from idm.faces.recognition import IDENTITY_LANDMARKS, load_identity
 from idm.faces.template import ffhq_landmarks, umeyama
+from idm.io.machine import on_device
 from idm.io.weights import fill, find_weights, read_weights
 
 VGG19_WEIGHTS = "vgg19-dcbb9e9d.pth"
@@ -133,9 +134,8 @@ def face_crops(images: Images, landmarks: Landmarks) -> Float[Tensor, "b 3 112 9
     to_crop = umeyama(template, IDENTITY_LANDMARKS)
     num_samples = max(1, ceil(1 / scale_of(to_crop) - 1e-6))
     grids = np.stack([sampling_grid(similarity, (size, size), (HEIGHT, WIDTH), num_samples) for similarity in to_crops])
-    samples = F.grid_sample(
-        images, torch.from_numpy(grids).to(images), mode="bilinear", padding_mode="border", align_corners=False
-    )
+    grid = on_device(torch.from_numpy(grids).to(images.dtype), images.device)
+    samples = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return F.avg_pool2d(samples, num_samples) * (127.5 / 128)
 
 

@@ -59,6 +59,12 @@ def quieten_libraries() -> None:
     os.environ.setdefault("SVT_LOG", "1")  # errors only, of SVT-AV1
 
 
+def on_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Values on a device. The copy to a GPU does not make this process wait for the GPU's earlier work."""
+    asynchronous = device.type == "cuda" and values.device.type == "cpu"
+    return values.pin_memory().to(device, non_blocking=True) if asynchronous else values.to(device)
+
+
 @contextmanager
 def ordinary_scheduling() -> Iterator[None]:
     """Afterwards all threads of this process are scheduled as the calling one was, those that began within included.

@@ -19,7 +19,7 @@ from idm.diffusion.process import Prediction
 from idm.diffusion.schedule import piecewise_uniform, start_and_log_uniform
 from idm.diffusion.ssim import ssim
 from idm.faces.features import FeatureMaps, feature_l1
-from idm.io.machine import inference_dtype
+from idm.io.machine import inference_dtype, on_device
 from idm.io.ranges import to_diffusion
 from idm.models.lora import merged_weights
 from idm.models.network import Network
@@ -302,15 +302,14 @@ def by_noise_level(losses: Float[Tensor, " b"], gamma: Float[Tensor, " b"]) -> d
     return {f"loss_sigma_{low}_{high}": total for low, high, total in zip(limits, limits[1:], totals, strict=False)}
 
 
-def on_device(values: Tensor, device: torch.device) -> Tensor:
-    """The fields of a batch besides its images, copied to the device without waiting."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values
-
-
 def training_noise(
     seed: int, positions: Sequence[int], like: Float[Tensor, "b c h w"]
 ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "3 b"]]:
-    """eps ~ N(0, I) on the images' device, and three uniforms for the noise level, from (seed, position) alone."""
+    """eps ~ N(0, I) on the images' device, and three uniforms for the noise level, from (seed, position) alone.
+
+    Every sample seeds the generators anew, so that its noise depends neither on its batch nor on the number of
+    processes. Seeding happens on the CPU, and a GPU's generator draws on the GPU: a step does not wait for it.
+    """
     eps, uniforms = torch.empty_like(like), []
     generator, on_cpu = torch.Generator(like.device), torch.Generator()
     for i, position in enumerate(positions):
