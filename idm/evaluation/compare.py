@@ -187,7 +187,8 @@ def table_rows(
     faces: Sequence[Measured], sets: SetScores, metadata: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """A row for each method: its label, the means of its scores with intervals, the scores of the set of its faces, and
-    what is known of it. Other real faces, where there are any beside the originals, have scores as a set only."""
+    what is known of it. Other real faces beside the originals, or originals that are not the reference, have scores as
+    a set only."""
     rows: list[dict[str, Any]] = []
     for label, columns in score_columns(faces).items():
         row: dict[str, Any] = {"label": label, "metrics": _summaries(columns) | sets.of(label)}
@@ -197,9 +198,9 @@ def table_rows(
         if label in faces[0].diversity:
             row["diversity"] = summarise_column([face.diversity[label] for face in faces])
         rows.append(row)
-    if REAL in sets.columns and sets.reference != REAL:
+    for label in {ORIGINAL, REAL} & {*sets.columns} - {sets.reference}:
         references = sum(row["label"] in (DEGRADED, BICUBIC, STRANGER) for row in rows)
-        rows.insert(references, {"label": REAL, "metrics": sets.of(REAL)})
+        rows.insert(references, {"label": label, "metrics": sets.of(label)})
     return rows
 
 

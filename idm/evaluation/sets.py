@@ -107,6 +107,11 @@ class SetScores:
                 self._described[column][name].append(metric.describe(image))
 
     @property
+    def has_metrics(self) -> bool:
+        """Whether anything is measured."""
+        return bool(self._metrics)
+
+    @property
     def columns(self) -> list[str]:
         """The columns that have images, in the order in which they came."""
         return list(self._described)

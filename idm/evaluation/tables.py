@@ -14,7 +14,7 @@ import yaml
 
 from idm.evaluation.layout import Content, Number, Table, csv_text, markdown, markdown_table, tex
 from idm.evaluation.metrics import METRICS
-from idm.evaluation.sets import REAL, STRANGER
+from idm.evaluation.sets import ORIGINAL, REAL, STRANGER
 from idm.evaluation.splits import COPY
 from idm.io.atomic import write_text
 from idm.io.errors import InvalidInput
@@ -158,9 +158,10 @@ def notes(result: dict[str, Any]) -> list[str]:
     ]
     for name in names:
         value = result["rows"][0]["metrics"].get(name, {})
-        if value.get("d") is not None and value["n"] <= value["d"]:
+        number = min([value.get("n", 0), *_num_reference(result)])
+        if value.get("d") is not None and number <= value["d"]:
             lines.append(
-                f"{METRICS[name].title} cannot rank these rows: {value['n']} faces do not determine the covariance "
+                f"{METRICS[name].title} cannot rank these rows: {number} faces do not determine the covariance "
                 f"of {value['d']} features."
             )
     if any("diversity" in row for row in result["rows"]):
@@ -173,6 +174,8 @@ def notes(result: dict[str, Any]) -> list[str]:
         lines.append(f"{STRANGER}: for each face the most similar other one of the same data: another person.")
     if REAL in labels:
         lines.append(f"{REAL}: as many other real faces.")
+    if ORIGINAL in labels:
+        lines.append(f"{ORIGINAL}: the originals of the faces, a scale for the other rows.")
     lines += _split_notes(result) + _provenance([result])
     return [*lines, *_faces_notes(result)]
 
@@ -181,11 +184,18 @@ def _faces_notes(result: dict[str, Any]) -> list[str]:
     """How the faces were degraded, and what sets are compared with where there are no originals."""
     degraded = "degraded as given" if result["preset"] is None else f"preset `{result['preset']}`"
     lines = [f"All at {result['size']} px, {degraded}; a restorer of another size gets the face resized."]
+    real = result.get("real")
+    against = f"sets are compared with {real['num_images']} faces of `{real['data']}`" if real else ""
     if not result.get("originals", True):
-        real = result["real"]
-        against = f": sets are compared with {real['num_images']} faces of `{real['data']}`" if real else ""
-        lines.append(f"The faces have no originals{against}.")
+        lines.append(f"The faces have no originals{': ' + against if against else ''}.")
+    elif result.get("set_reference") == REAL:
+        lines.append(f"{against[0].upper()}{against[1:]}, not with the originals.")
     return lines
+
+
+def _num_reference(result: dict[str, Any]) -> list[int]:
+    """How many faces sets are compared with, where this is not the number of the faces themselves."""
+    return [result["real"]["num_images"]] if result.get("set_reference") == REAL else []
 
 
 def _split_notes(result: dict[str, Any]) -> list[str]:

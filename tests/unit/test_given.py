@@ -18,8 +18,10 @@ from idm.data.given import GivenFaces, read_pairs
 from idm.data.sources import FolderFaces
 from idm.data.synthetic import synthetic_face
 from idm.evaluation import metrics as metrics_module
+from idm.evaluation.frechet import frechet_distance
 from idm.evaluation.metric import Metric
 from idm.evaluation.metrics import METRICS, psnr
+from idm.evaluation.sets import FeatureDistance
 from idm.faces import recognition
 from idm.faces.mobilefacenet import MobileFaceNet
 from idm.io.images import read_image, write_image
@@ -118,6 +120,75 @@ def test_faces_without_originals_have_the_metrics_that_need_none(folder: Path, b
     assert width < read_image(folder / "real" / "grid.png").rgb.shape[1] + SIZE  # no column of originals
 
 
+SHIFT, OTHER = np.array([5, 0, 0]), np.array([10, 20, 30])
+
+
+@pytest.fixture
+def colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Faces of one colour each: "hq", "lq" shifted by 5 in red, and "real", shifted by OTHER from "hq"; FID of these is
+    that of their colours."""
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        colour = rng.integers(0, 200, 3)
+        for part, shift in (("hq", 0), ("lq", SHIFT), ("real", OTHER)):
+            (tmp_path / part).mkdir(exist_ok=True)
+            pixels = np.broadcast_to(colour + shift, (SIZE, SIZE, 3)).astype(np.uint8)
+            write_image(tmp_path / part / f"{i}.png", np.ascontiguousarray(pixels))
+    distance = FeatureDistance(lambda image: image[0, 0].astype(np.float32), frechet_distance, 3)
+    monkeypatch.setitem(METRICS, "fid", Metric("fid", "FID", "lower", "set", "Of colours.", lambda _: distance))
+    return tmp_path
+
+
+def squared(shift: np.ndarray) -> pytest.approx:
+    """The Frechet distance of two sets that differ by a shift."""
+    return pytest.approx(float((shift**2).sum()), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "column", "expected"),
+    [
+        ([], "original", {"restored": squared(SHIFT)}),
+        (["--real", "REAL"], "original", {"restored": squared(SHIFT), "real": squared(OTHER)}),
+        (
+            ["--real", "REAL", "--reference", "real"],
+            "real",
+            {"restored": squared(OTHER - SHIFT), "original": squared(OTHER)},
+        ),
+    ],
+)
+def test_sets_are_compared_with_the_chosen_reference(colours: Path, options, column, expected) -> None:
+    options = [str(colours / "real") if option == "REAL" else option for option in options]
+    folders = ("--pairs", colours / "lq", colours / "hq")
+    assert run("evaluate", *folders, "--metrics", "psnr,fid", *options, "-o", colours / "out") == 0
+    result = json.loads((colours / "out" / "metrics.json").read_text())
+    assert {name: value["mean"] for name, value in result["metrics"]["fid"].items()} == expected
+    assert result["set_reference"] == column
+
+
+def test_a_comparison_states_that_sets_are_compared_with_other_real_faces(folder: Path, colours: Path) -> None:
+    (colours / "real" / "5.png").unlink()
+    arguments = (
+        "compare",
+        f"tiny={folder / 'tiny.safetensors'}",
+        "--data",
+        f"pairs:{colours}",
+        "--metrics",
+        "psnr,fid",
+    )
+    real = ("--real", colours / "real", "--reference", "real")
+    assert run(*arguments, *real, "-o", colours / "out") == 0
+    result = json.loads((colours / "out" / "comparison.json").read_text())
+    assert [row["label"] for row in result["rows"]] == ["degraded", "original", "tiny"]
+    assert result["rows"][1]["metrics"].keys() == {"fid"}
+    table = (colours / "out" / "table.md").read_text()
+    assert f"Sets are compared with 5 faces of `{colours / 'real'}`, not with the originals." in table
+    assert "original: the originals of the faces" in table
+    (colours / "real" / "4.png").unlink()
+    (colours / "real" / "3.png").unlink()
+    assert run(*arguments, *real, "-o", colours / "out") == 0
+    assert "FID cannot rank these rows: 3 faces do not" in (colours / "out" / "table.md").read_text()
+
+
 def test_evaluate_takes_faces_without_originals(folder: Path, brightness) -> None:
     data = ("--data", f"lq:{folder / 'lq'}", "--metrics", "niqe,ssim", "--num-images", 2)
     assert run("evaluate", "--model", folder / "tiny.safetensors", *data, "-o", folder / "out") == 0
@@ -133,6 +204,8 @@ def test_evaluate_takes_faces_without_originals(folder: Path, brightness) -> Non
         (["--data", "lq:lq"], "psnr: needs the originals of the faces; ssim: needs the originals"),
         (["--data", "pairs:lq"], "lq/lq: "),
         (["--data", "pairs:.", "--num-images", "4"], "--num-images: 4 of the 3 faces there are"),
+        (["--reference", "real"], "--reference real: --real names the faces"),
+        (["--reference", "originals", "--data", "lq:lq"], "--reference originals: the faces of lq:lq have none"),
         (["--real", "lq:lq"], "lq:lq: clean faces are needed"),
         (["--data", "pairs:broken"], "broken: 2 images are in one of lq and hq only; first a"),
         (["--data", "pairs:twice"], "hq: holds two images of the name a"),

@@ -13,16 +13,17 @@ from tqdm import tqdm
 
 from idm.apps.cli.faces import (
     Degraded,
+    SetReference,
     build_measures,
     build_pairs,
     check_output,
     check_splits,
+    describe_reference,
     face_tags,
-    open_faces,
+    open_reference,
 )
 from idm.apps.cli.model import load_labelled, prepare_machine
 from idm.apps.cli.options.measure import CompareOptions
-from idm.data.sources import FaceSource
 from idm.evaluation.compare import (
     Comparison,
     Measured,
@@ -53,14 +54,14 @@ KEPT = ".kept"  # faces of an unfinished comparison
 
 @dataclass(frozen=True)
 class Task:
-    """What a comparison needs: restorers by label, the missing weights files of others, metrics, faces, other real
-    faces if asked for, the settings that results state, and by method the measured faces of an interrupted run."""
+    """What a comparison needs: restorers by label, the missing weights files of others, metrics, faces, what sets are
+    compared with, the settings that results state, and by method the measured faces of an interrupted run."""
 
     loaded: dict[str, Loaded]
     absent: dict[str, str]
     metrics: Metrics
     faces: Degraded
-    real: FaceSource | None
+    reference: SetReference
     settings: dict[str, Any]
     kept: dict[str, KeptFaces]
 
@@ -120,27 +121,26 @@ def _prepare(options: CompareOptions) -> Task:
     size = smallest if options.size is None else options.size
     faces = build_pairs(options, size)
     has_originals = faces.pairs.has_originals
-    number = len(faces.pairs) if has_originals else None  # without originals they are what sets are compared with
-    real = None if options.real is None else open_faces(options.real, size, number, options.seed + 1, "--real")
+    reference = open_reference(options, size, len(faces.pairs) if has_originals else 0)
     settings = {
         "data": options.data,
         "preset": faces.preset,
         "degradation": faces.degradation,
         "originals": has_originals,
-        "real": None if real is None else {"data": options.real, "num_images": len(real)},
         "seed": options.seed,
         "size": size,
         "batch_size": options.batch_size,
         "samples": options.samples,
     }
-    metrics = build_measures(options, size, has_originals, has_originals or real is not None)
+    metrics = build_measures(options, size, has_originals, reference.exists)
     commit = provenance()["commit"]
     known = {label: one.metadata for label, one in loaded.items()}
     kept = {
         label: KeptFaces(options.output / KEPT, {"label": label, "commit": commit, **known.get(label, {}), **settings})
         for label in (DEGRADED, BICUBIC, STRANGER, *loaded)
     }
-    return Task(loaded, absent, metrics, faces, real, settings, kept)
+    settings |= describe_reference(options, reference)
+    return Task(loaded, absent, metrics, faces, reference, settings, kept)
 
 
 def _share_out(options: CompareOptions) -> None:
@@ -199,15 +199,12 @@ def _compare(options: CompareOptions, task: Task, share: tuple[int, int] = (0, 1
 
 def _measure(options: CompareOptions, task: Task) -> MeasuredFaces:
     """Every face by every restorer, and the scores of whole sets."""
-    pairs, metrics, real = task.faces.pairs, task.metrics, task.real
-    measured = MeasuredFaces([], SetScores(metrics.together, ORIGINAL if pairs.has_originals else REAL))
+    measured = MeasuredFaces([], SetScores(task.metrics.together, task.reference.column))
     comparisons = _compare(options, task)
-    for face in tqdm(comparisons, total=len(pairs), unit="face", disable=not sys.stderr.isatty()):
+    for face in tqdm(comparisons, total=len(task.faces.pairs), unit="face", disable=not sys.stderr.isatty()):
         measured.faces.append(face.measured)
         measured.sets.add({label: image for label, image in face.images.items() if label != STRANGER})
-    if real is not None and metrics.together:
-        for i in range(len(real)):
-            measured.sets.add({REAL: real[i].image})
+    task.reference.add_to(measured.sets)
     return measured
 
 

@@ -1,13 +1,23 @@
 """``idm evaluate``."""
 
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from idm.apps.cli.faces import build_measures, build_pairs, check_output, check_splits
+from idm.apps.cli.faces import (
+    SetReference,
+    build_measures,
+    build_pairs,
+    check_output,
+    check_splits,
+    describe_reference,
+    open_reference,
+)
 from idm.apps.cli.model import load
 from idm.apps.cli.options.measure import EvaluateOptions
 from idm.evaluation.engine import Scores, evaluate, score, summarise_scores
@@ -34,8 +44,10 @@ def _evaluate_model(options: EvaluateOptions) -> int:
     loaded = load(options)
     faces = build_pairs(options, loaded.restorer.image_size)
     pairs = faces.pairs
-    metrics = build_measures(options, loaded.restorer.image_size, pairs.has_originals, pairs.has_originals)
-    sets = SetScores(metrics.together)
+    size = loaded.restorer.image_size
+    reference = open_reference(options, size, len(pairs) if pairs.has_originals else 0)
+    metrics = build_measures(options, size, pairs.has_originals, reference.exists)
+    sets = SetScores(metrics.together, reference.column)
     splits = check_splits(options.data, options.training_data)
     rows = evaluate(
         loaded.restorer,
@@ -56,14 +68,13 @@ def _evaluate_model(options: EvaluateOptions) -> int:
         if len(shown) < SHOWN:  # of thousands of faces the images would not fit in memory
             shown.append(images)
     summary = summarise_scores([(row["degraded"], row["restored"]) for _, row in scores])
-    for column in ("degraded", "restored"):
-        for name, value in sets.of(column).items():
-            summary.setdefault(name, {})[column] = value
+    _add_sets(summary, sets, reference)
     metadata = {
         "data": options.data,
         "preset": faces.preset,
         "degradation": faces.degradation,
         "originals": pairs.has_originals,
+        **describe_reference(options, reference),
         "seed": options.seed,
         "splits": splits,
         "model": loaded.metadata,
@@ -78,9 +89,10 @@ def _compare_folders(options: EvaluateOptions) -> int:
     """Measure the images of one folder against those of the same relative name, whatever their suffix, in another."""
     assert options.pairs is not None
     restored, hq = options.pairs
-    metrics = build_measures(options, None)
-    sets = SetScores(metrics.together)
     originals = {path.relative_to(hq).with_suffix(""): path for path in find_images([hq])}
+    reference = open_reference(options, 0 if options.real is None else _side(originals.values()), len(originals))
+    metrics = build_measures(options, None)
+    sets = SetScores(metrics.together, reference.column)
     scores, num_failed = [], 0
     for path in find_images([restored]):
         name = path.relative_to(restored).with_suffix("")
@@ -97,11 +109,31 @@ def _compare_folders(options: EvaluateOptions) -> int:
             sets.add({"restored": image, ORIGINAL: original})
     if not scores:
         raise ImageError(f"{restored}: nothing in it could be measured")
-    columns = {name: summarise_column([row["restored"][name] for _, row in scores]) for name in metrics.each}
-    summary = {name: {"restored": value} for name, value in (columns | sets.of("restored")).items()}
+    summary = {
+        name: {"restored": summarise_column([row["restored"][name] for _, row in scores])} for name in metrics.each
+    }
+    _add_sets(summary, sets, reference)
     metadata = {"restored": str(restored), "hq": str(hq), "failed": num_failed}
+    metadata |= describe_reference(options, reference)
     _write_results(options.output, scores, summary, metrics, metadata)
     return 1 if num_failed else 0
+
+
+def _add_sets(summary: dict[str, Any], sets: SetScores, reference: SetReference) -> None:
+    """Add the scores of every column as a set to a summary, but for those of the reference."""
+    reference.add_to(sets)
+    for column in sets.columns:
+        if column != sets.reference:
+            for name, value in sets.of(column).items():
+                summary.setdefault(name, {})[column] = value
+
+
+def _side(paths: Iterable[Path]) -> int:
+    """The side of the first image that can be read, at which other faces are compared; 1 if there is none."""
+    for path in paths:
+        with suppress(ImageError):
+            return read_image(path).rgb.shape[0]
+    return 1
 
 
 def _write_results(

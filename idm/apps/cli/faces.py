@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from idm.apps.cli.options.measure import MeasureOptions
 from idm.apps.cli.parse import LQ, PAIRS, parse_degradation, parse_source
 from idm.config.assembly.data import build_mixture, evenly
@@ -16,6 +18,7 @@ from idm.degradation import Mixture, Recipe
 from idm.degradation.steps import Resize
 from idm.evaluation.cache import MetricCache
 from idm.evaluation.metrics import METRICS, Metrics, build_metrics
+from idm.evaluation.sets import ORIGINAL, REAL, SetScores
 from idm.evaluation.splits import COPY, Nearest, nearest_pairs, shared_faces
 from idm.faces import recognition
 from idm.io.atomic import sha256
@@ -99,6 +102,53 @@ def open_faces(data: str, size: int, wanted: int | None, seed: int, option: str 
     if isinstance(source, StreamedFaces):
         raise InvalidInput(f"{option}: the faces of a stream cannot be read again; use a source that can be indexed")
     return some_faces(source, wanted)
+
+
+@dataclass(frozen=True)
+class SetReference:
+    """What set metrics compare faces with: the ``column`` of images, :data:`~idm.evaluation.sets.ORIGINAL` or
+    :data:`~idm.evaluation.sets.REAL`, and the other ``real`` faces, if asked for."""
+
+    column: str
+    real: FaceSource | None
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is anything to compare with."""
+        return self.column == ORIGINAL or self.real is not None
+
+    def add_to(self, sets: SetScores) -> None:
+        """Add the other real faces, all at once."""
+        if self.real is not None and sets.has_metrics:
+            for i in tqdm(range(len(self.real)), desc="real faces", unit="face", disable=not sys.stderr.isatty()):
+                sets.add({REAL: self.real[i].image})
+
+
+def open_reference(options: MeasureOptions, size: int, num_originals: int) -> SetReference:
+    """The faces of ``--real``, and what ``--reference`` compares with: beside originals, as many real faces as there
+    are originals; as the reference, all.
+
+    Args:
+        num_originals: 0 if there are none.
+
+    Raises:
+        InvalidInput: ``--reference`` names faces that are not given.
+    """
+    if options.reference == "originals" and not num_originals:
+        raise InvalidInput(f"--reference originals: the faces of {options.data} have none")
+    if options.reference == "real" and options.real is None:
+        raise InvalidInput("--reference real: --real names the faces")
+    column = REAL if options.reference == "real" or not num_originals else ORIGINAL
+    if options.real is None:
+        return SetReference(column, None)
+    wanted = num_originals if column == ORIGINAL else None
+    return SetReference(column, open_faces(options.real, size, wanted, options.seed + 1, "--real"))
+
+
+def describe_reference(options: MeasureOptions, reference: SetReference) -> dict[str, Any]:
+    """What results state of it."""
+    real = None if reference.real is None else {"data": options.real, "num_images": len(reference.real)}
+    return {"real": real, "set_reference": reference.column if reference.exists else None}
 
 
 def some_faces(source: FaceSource, wanted: int | None) -> FaceSource:

@@ -3,14 +3,16 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from idm.apps.cli.options.shared import MachineOptions, ModelOptions, add_machine, add_model
+from idm.apps.cli.options.shared import MachineOptions, ModelOptions, add_machine, add_model, choices
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureOptions:
     """The faces, the degradation and the metrics of a measurement; ``training_data`` None is that of the assets,
-    ``preset`` None is gfpgan for faces that are not degraded yet."""
+    ``preset`` None is gfpgan for faces that are not degraded yet, ``reference`` None is the originals if there are
+    any."""
 
     data: str
     training_data: str | None
@@ -18,6 +20,8 @@ class MeasureOptions:
     metrics: str
     num_images: int | None
     seed: int
+    real: str | None
+    reference: Literal["originals", "real"] | None
     no_cache: bool
 
 
@@ -36,7 +40,6 @@ class CompareOptions(MeasureOptions, MachineOptions):
     restorers: list[str]
     size: int | None
     output: Path
-    real: str | None
     no_stranger: bool
     samples: int
     processes: int
@@ -111,12 +114,6 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
         "command again to resume",
     )
     parser.add_argument(
-        "--real",
-        metavar="DATA",
-        help="other real faces, given as for --data, for a reference row of the set metrics; degraded faces without "
-        "originals are compared with these",
-    )
-    parser.add_argument(
         "--no-stranger",
         action="store_true",
         help="leave out the row of strangers (the most similar other face of each)",
@@ -167,6 +164,18 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list-metrics", action=_ListMetrics, help="print all metrics with their protocols and exit")
     parser.add_argument("--num-images", type=int, help="number of faces (default: all, or 64 synthetic ones)")
     parser.add_argument("--seed", type=int, default=1234, help="seed of the degradations and the noise (default 1234)")
+    parser.add_argument(
+        "--real",
+        metavar="DATA",
+        help="other real faces, given as for --data, for the set metrics: as many as there are originals are a row of "
+        "their own, or see --reference",
+    )
+    parser.add_argument(
+        "--reference",
+        choices=choices(MeasureOptions, "reference"),
+        help="what set metrics such as fid compare faces with: their originals (default if there are any), or all "
+        "faces of --real",
+    )
     parser.add_argument(
         "--no-cache",
         action="store_true",
