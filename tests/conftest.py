@@ -12,8 +12,11 @@ import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core, here and in the processes that the tests start
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
+    # Each worker, and the processes that its tests start, have cores of their own: threads of several processes that
+    # share cores wait for one another up to ten times as long as they compute.
+    cores, first = sorted(os.sched_getaffinity(0)), int(worker.removeprefix("gw"))
+    os.sched_setaffinity(0, cores[first :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])] or {cores[first % len(cores)]})
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) == signal.SIG_IGN:  # by nohup or a background shell; tests' processes inherit it
         signal.signal(number, handler)

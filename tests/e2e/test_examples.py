@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,21 +76,46 @@ def test_an_edit_whose_line_is_not_there_is_refused() -> None:
             edited(text, "# after: a\nx\n")
 
 
-@pytest.mark.parametrize("title", EXAMPLES)
-def test_a_worked_example_works(title: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the repository, for all examples, which share what Python compiles."""
+    folder = tmp_path_factory.mktemp("repository")
     for name in COPIED:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
-            shutil.copy(ROOT / name, tmp_path / name)
-    for name, edit in EXAMPLES[title].edits:
-        path = tmp_path / name
-        path.write_text(edited(path.read_text() if path.exists() else "", edit))
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_ADDOPTS": "-n0"}
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture
+def with_edits(copy: Path) -> Iterator[Callable[[Example], None]]:
+    """Applies the edits of an example to the copy; after the test they are undone."""
+    originals: dict[Path, str | None] = {}
+
+    def apply(example: Example) -> None:
+        for name, edit in example.edits:
+            path = copy / name
+            originals.setdefault(path, path.read_text() if path.exists() else None)
+            path.write_text(edited(path.read_text() if path.exists() else "", edit))
+
+    yield apply
+    for path, text in originals.items():
+        if text is None:
+            path.unlink()
+        else:
+            path.write_text(text)
+
+
+@pytest.mark.parametrize("title", EXAMPLES)
+def test_a_worked_example_works(title: str, copy: Path, with_edits: Callable[[Example], None]) -> None:
+    with_edits(EXAMPLES[title])
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTEST_ADDOPTS": "-n0"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", EXAMPLES[title].commands],
-        cwd=tmp_path,
+        cwd=copy,
         env=environment,
         capture_output=True,
         text=True,

@@ -63,6 +63,7 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
 def test_the_death_of_the_launcher_asks_to_stop_and_that_of_a_shell_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     for launched, stopped in ((True, True), (False, False)):
         monkeypatch.setattr(stop, "has_launcher", lambda launched=launched: launched)
+        monkeypatch.setattr(stop.os, "getppid", lambda: 2)  # whatever has started this test
         with StopSignals() as signals:
             assert not signals.requested()
             with monkeypatch.context() as patch:
