@@ -5,7 +5,7 @@ depend on (seed, position) only: not on the process, the worker, or how often th
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -181,8 +181,8 @@ class Partition:
 class StreamedBatches(IterableDataset[Batch]):
     """Micro-batches ``first, first + 1, ...`` of a stream.
 
-    Each worker of each process reads the whole stream and decodes only its own micro-batches, so that the
-    order is that of a single reader whatever their number.
+    Each worker of each process reads those parts of the stream that its micro-batches need, and decodes only its own
+    faces: the order is that of a single reader, whatever their number.
     """
 
     def __init__(self, source: StreamedFaces, pairing: Pairing, partition: Partition, first: int) -> None:
@@ -191,16 +191,15 @@ class StreamedBatches(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
         start, step = (self.first + worker.id, worker.num_workers) if worker else (self.first, 1)
-        rows = enumerate(self.source.rows(self.partition.positions(start)[0]), start=self.partition.positions(start)[0])
+        parts: dict[int, Iterator[tuple[int, tuple[int, int, Mapping[str, Any]]]]] = {}
         for micro_batch in count(start, step):
-            wanted = self.partition.positions(micro_batch)
             pairs = []
-            for position, (epoch, index, row) in rows:
-                if position in wanted:
-                    face = self.source.face(row, f"{index:08d}")
-                    pairs.append(self.pairing(face, epoch, index, position))
-                if position == wanted[-1]:
-                    break
+            for position in self.partition.positions(micro_batch):
+                part, number = self.source.place(position)
+                if part not in parts:
+                    parts[part] = zip(count(number), self.source.rows(part, number), strict=False)
+                epoch, index, row = next(found for at, found in parts[part] if at == number)
+                pairs.append(self.pairing(self.source.face(row, f"{index:08d}"), epoch, index, position))
             yield collate(pairs)
 
 

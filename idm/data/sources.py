@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -143,32 +143,67 @@ class HuggingFaceFaces:
 class StreamedFaces:
     """A streamed Hugging Face data set, shuffled through a buffer; ``num_faces`` make an epoch.
 
-    It cannot be indexed. :meth:`rows` replays exactly, but reads the epoch from its start.
+    It cannot be indexed. Its files are divided into parts, which provide ``TURN`` faces each in turn, so that a process
+    or worker reads only the parts of its own faces. Every part provides the same number of faces in an epoch.
+
+    Raises:
+        InvalidInput: there are fewer files than parts.
     """
 
+    TURN = 8
     buffer_size = 1000
 
     def __init__(
-        self, dataset: Any, num_faces: int, image_column: str, landmarks_column: str | None, size: int, seed: int
+        self,
+        dataset: Any,
+        num_faces: int,
+        image_column: str,
+        landmarks_column: str | None,
+        size: int,
+        seed: int,
+        parts: int = 1,
     ) -> None:
         self.in_order = _undecoded(dataset, image_column)
-        self.dataset = self.in_order.shuffle(seed=seed, buffer_size=self.buffer_size)
-        self.num_faces, self.size = num_faces, size
+        if parts > self.in_order.num_shards:
+            raise InvalidInput(f"data.source.parts: {parts}, but the stream has only {self.in_order.num_shards} files")
+        self.num_faces, self.size, self.seed, self.parts = num_faces, size, seed, parts
         self.image_column, self.landmarks_column = image_column, landmarks_column
+        self.share = num_faces // parts
 
-    def rows(self, position: int) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
-        """(epoch, index in the epoch, undecoded row) from a global position on, without end."""
-        epoch, start = divmod(position, self.num_faces)
-        while True:
-            self.dataset.set_epoch(epoch)
-            index = start
+    def place(self, position: int) -> tuple[int, int]:
+        """(part, number of the part's face) of the sample at a position of the run."""
+        turn, within = divmod(position, self.TURN)
+        own_turn, part = divmod(turn, self.parts)
+        return part, own_turn * self.TURN + within
+
+    def rows(self, part: int, number: int) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
+        """(epoch, index in the epoch, undecoded row) from a part's face ``number`` on, without end.
+
+        It replays exactly, but reads the part's epoch from its start.
+        """
+        first, start = divmod(number, self.share)
+        for epoch in count(first):
+            for index, row in islice(enumerate(self._epoch(part, epoch)), start, None):
+                yield epoch, part * self.share + index, row
+            start = 0
+
+    def _epoch(self, part: int, epoch: int) -> Iterator[Mapping[str, Any]]:
+        """One epoch of a part, which is read again if it has fewer faces than others."""
+        files, found = self.in_order.shard(self.parts, part), 0
+        for again in count():
+            dataset = files.shuffle(seed=self.seed + part, buffer_size=self.buffer_size)
+            dataset.set_epoch(epoch + (again << 32))
             # .iter, because plain iteration deals a stream's shards out to the loader's workers by itself
-            for batch in islice(self.dataset.iter(batch_size=1), start, self.num_faces):
-                yield epoch, index, {column: values[0] for column, values in batch.items()}
-                index += 1
-            if index < self.num_faces:
-                raise ImageError(f"the stream ended after {index} faces, but num_faces is {self.num_faces}")
-            epoch, start = epoch + 1, 0
+            for batch in islice(dataset.iter(batch_size=1), self.share - found):
+                yield {column: values[0] for column, values in batch.items()}
+                found += 1
+            if found == self.share:
+                return
+            if self.parts == 1 or 2 * found < self.share:
+                raise ImageError(
+                    f"the stream ended after {found} faces, but num_faces is {self.num_faces}"
+                    + (f" in {self.parts} parts" if self.parts > 1 else "")
+                )
 
     def rows_in_order(self) -> Iterator[Mapping[str, Any]]:
         """The undecoded rows of one epoch as they are stored."""

@@ -450,6 +450,17 @@ IMPOSSIBLE = {
         ["data.val_source={name: huggingface, path: x, num_faces: 9}"],
         "data.val_source.num_faces: is needed with streaming, where no length is known, and only there",
     ),
+    "parts without a stream": (
+        ["data.source={name: huggingface, path: x, parts: 2}"],
+        "data.source.parts: is for streaming only",
+    ),
+    "more parts than faces": (
+        [
+            "data.source={name: huggingface, path: x, streaming: true, num_faces: 3, parts: 4}",
+            "data.val_source={name: folder, path: y}",
+        ],
+        "data.source.parts: 4, but num_faces is 3",
+    ),
     "stream without validation": (
         ["data.source={name: huggingface, path: x, streaming: true, num_faces: 9}"],
         "data.val_source: is required with a streaming source, whose end is not known",

@@ -3,9 +3,12 @@
 import json
 import pickle
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,10 +17,12 @@ import torch
 
 from idm.data.cache import Cached, SharedFaces
 from idm.data.pairs import (
+    Batch,
     FrozenPairs,
     IndexedPairs,
     Pairing,
     Partition,
+    StreamedBatches,
     collate,
     epoch_order,
     mirror,
@@ -35,6 +40,7 @@ from idm.data.sources import (
 )
 from idm.degradation import GFPGAN
 from idm.faces.template import five_of_68
+from idm.io.errors import InvalidInput
 from idm.io.images import ImageError, write_image
 
 SIZE = 32
@@ -372,33 +378,91 @@ def test_shared_faces_are_kept_whole_or_not_at_all() -> None:
     assert pickle.loads(pickle.dumps(shared)).get(0) is None  # a process of its own begins without
 
 
-def streamed(num_faces: int = 10) -> StreamedFaces:
+def streamed(num_faces: int = 10, parts: int = 1) -> StreamedFaces:
     rows, _ = dataset()
-    return StreamedFaces(rows.to_iterable_dataset(num_shards=3), num_faces, "image", None, SIZE, seed=0)
+    return StreamedFaces(rows.to_iterable_dataset(num_shards=3), num_faces, "image", None, SIZE, seed=0, parts=parts)
 
 
+@pytest.mark.parametrize("parts", [1, 2, 3])
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_stream_goes_on_where_it_was_and_workers_change_nothing(num_workers: int) -> None:
-    """From micro-batch 3 of 3 faces on: over the end of the 10-face epoch, into the next."""
-    whole = list(islice(training_batches(streamed(), PAIRING, Partition(3), first=0, num_workers=0, pin=False), 7))
-    resumed = islice(
-        training_batches(streamed(), PAIRING, Partition(3), first=3, num_workers=num_workers, pin=False), 4
-    )
-    for a, b in zip(whole[3:], resumed, strict=True):
+def test_a_stream_goes_on_where_it_was_and_workers_change_nothing(num_workers: int, parts: int) -> None:
+    """From micro-batch 7 of 3 faces on: over the end of an epoch, into the next."""
+
+    def batches(first: int, num_workers: int) -> Iterator[Batch]:
+        source = streamed(parts=parts)
+        return training_batches(source, PAIRING, Partition(3), first=first, num_workers=num_workers, pin=False)
+
+    for a, b in zip(islice(batches(0, 0), 7, 15), batches(7, num_workers), strict=False):
         assert a.positions == b.positions
         assert torch.equal(a.hq, b.hq)
         assert torch.equal(a.lq, b.lq)
 
 
-def test_processes_share_a_stream() -> None:
+@pytest.mark.parametrize("parts", [1, 3])
+def test_processes_share_a_stream(parts: int) -> None:
     alone, *halves = (
-        next(training_batches(streamed(), PAIRING, partition, first=1, num_workers=0, pin=False))
+        list(islice(training_batches(streamed(parts=parts), PAIRING, partition, first=1, num_workers=0, pin=False), 5))
         for partition in (Partition(4), Partition(2, 0, 2), Partition(2, 1, 2))
     )
-    assert torch.equal(torch.cat([half.hq for half in halves]), alone.hq)
+    for whole, *split in zip(alone, *halves, strict=True):
+        assert torch.equal(torch.cat([half.hq for half in split]), whole.hq)
+
+
+class Files:
+    """A stream of eight files of 16 faces, which notes the files that are opened."""
+
+    def __init__(self) -> None:
+        datasets = pytest.importorskip("datasets")
+        self.opened: set[int] = set()
+        features = datasets.Features({"image": datasets.Image(), "number": datasets.Value("int32")})
+        self.stream = datasets.IterableDataset.from_generator(
+            self.rows, features=features, gen_kwargs={"file": list(range(8))}
+        )
+
+    def rows(self, file: list[int]) -> Iterator[dict[str, Any]]:
+        for number in file:
+            self.opened.add(number)
+            for face in range(16):
+                image = np.full((SIZE, SIZE, 3), 16 * number + face, np.uint8)
+                yield {"image": {"bytes": cv2.imencode(".png", image)[1].tobytes(), "path": None}, "number": face}
+
+
+def test_each_worker_of_each_process_opens_its_own_files_of_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Pairing(GFPGAN, seed=3, flip_probability=0.0)
+    seen, opened = [], []
+    for rank in range(2):
+        for worker in range(2):
+            files = Files()
+            source = StreamedFaces(files.stream, 128, "image", None, SIZE, seed=0, parts=4)
+            monkeypatch.setattr("idm.data.pairs.get_worker_info", lambda w=worker: SimpleNamespace(id=w, num_workers=2))
+            batches = StreamedBatches(source, plain, Partition(8, rank, 2), first=0)
+            for batch in islice(batches, 4):
+                seen += batch.hq[:, 0, 0, 0].tolist()
+            opened.append(files.opened)
+    assert [len(each) for each in opened] == [2, 2, 2, 2]
+    assert set().union(*opened) == set(range(8))
+    assert sorted(seen) == list(range(128))  # the epoch: each face once
+
+
+def test_a_smaller_part_of_a_stream_is_read_again_and_a_far_smaller_one_is_an_error() -> None:
+    rows, _ = dataset(7)
+    source = StreamedFaces(rows.to_iterable_dataset(num_shards=2), 7, "image", None, SIZE, seed=0, parts=2)
+    source.share = 4  # the parts hold 4 and 3
+    for part, number in ((0, 4), (1, 3)):
+        found = [source.face(row, "").image for _, _, row in islice(source.rows(part, 0), 8)]
+        assert len({image.tobytes() for image in found}) == number
+        assert len({image.tobytes() for image in found[:4]}) == number
+    source.share = 9
+    with pytest.raises(ImageError, match="ended after 4 faces, but num_faces is 7 in 2 parts"):
+        next(source.rows(0, 8))
+
+
+def test_a_stream_of_fewer_files_than_parts_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"data\.source\.parts: 4, but the stream has only 3 files"):
+        streamed(parts=4)
 
 
 def test_a_stream_shorter_than_its_epoch_says_so() -> None:
     with pytest.raises(ImageError, match="ended after 12 faces, but num_faces is 30"):
-        for _ in islice(streamed(30).rows(0), 31):
+        for _ in islice(streamed(30).rows(0, 0), 31):
             pass

@@ -99,6 +99,10 @@ class HuggingFaceConfig(Source):
     """Read without storing; needs ``num_faces``, the number of faces in an epoch."""
     num_faces: PositiveInt | None = None
     """Number of faces in an epoch; required with `streaming`, and only allowed there."""
+    parts: PositiveInt = 1
+    """Number of parts into which the files of a stream are divided. They provide eight faces each in turn, and every
+    process and worker reads only the parts of its own faces. All parts are shown equally often, so they should have
+    equally many files. The order of the faces depends on this number."""
 
     def build(self, size: int, seed: int) -> "FaceSource | StreamedFaces":
         import datasets
@@ -113,12 +117,17 @@ class HuggingFaceConfig(Source):
             raise InvalidInput(f"data.source: {error}") from None
         if self.streaming:
             assert self.num_faces is not None  # checked with the configuration
-            return StreamedFaces(dataset, self.num_faces, self.image_column, self.landmarks_column, size, seed)
+            columns = self.image_column, self.landmarks_column
+            return StreamedFaces(dataset, self.num_faces, *columns, size, seed, self.parts)
         return HuggingFaceFaces(dataset, self.image_column, self.landmarks_column, size, self.id_column)
 
     def impossible_combinations(self) -> list[str]:
         if self.streaming != (self.num_faces is not None):
             return ["num_faces: is needed with streaming, where no length is known, and only there"]
+        if self.parts > 1 and not self.streaming:
+            return ["parts: is for streaming only"]
+        if self.num_faces is not None and self.parts > self.num_faces:
+            return [f"parts: {self.parts}, but num_faces is {self.num_faces}"]
         return []
 
 
