@@ -1,11 +1,13 @@
-"""The metrics against independent code: scikit-image, scipy, and LPIPS written out in full."""
+"""The metrics against independent code: scikit-image, scipy, torchmetrics, and LPIPS written out in full."""
 
 from pathlib import Path
+from types import ModuleType
 
 import lpips as lpips_package
 import numpy as np
 import pytest
 import torch
+from einops import rearrange
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
@@ -100,6 +102,36 @@ def test_ssim_of_two_constants_is_its_luminance_term() -> None:
     a, b = np.full((16, 16, 3), 0.2, np.float32), np.full((16, 16, 3), 0.7, np.float32)
     expected = (2 * 0.2 * 0.7 + 1e-4) / (0.2**2 + 0.7**2 + 1e-4)
     assert ssim(a, b) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def torchmetrics() -> ModuleType:
+    return pytest.importorskip("torchmetrics.functional.image")
+
+
+def batch(image: np.ndarray) -> Tensor:
+    return rearrange(torch.from_numpy(image.astype(np.float64)), "h w c -> 1 c h w")
+
+
+@pytest.mark.parametrize("noise", [0.001, 0.05, 0.5])
+def test_psnr_and_ssim_equal_those_of_torchmetrics(torchmetrics: ModuleType, noise: float) -> None:
+    restored, hq = image_pair(37, 50, noise)
+    images = (batch(restored), batch(hq))
+    expected = torchmetrics.peak_signal_noise_ratio(*images, data_range=1.0)
+    assert psnr(restored, hq) == pytest.approx(float(expected), abs=1e-5)  # it rounds to float32
+    _, everywhere = torchmetrics.structural_similarity_index_measure(
+        *images, data_range=1.0, sigma=1.5, return_full_image=True
+    )
+    assert ssim(restored, hq) == pytest.approx(float(everywhere[..., 5:-5, 5:-5].mean()), abs=1e-9)
+
+
+@pytest.mark.parametrize(("noise", "tolerance"), [(0.02, 1e-4), (0.2, 4e-3)])
+def test_ms_ssim_is_near_that_of_torchmetrics(torchmetrics: ModuleType, noise: float, tolerance: float) -> None:
+    """It mirrors the image beyond its border, where ours ends, and knows no luma."""
+    restored, hq = image_pair(192, 192, noise)
+    luma = (np.round(image.astype(np.float64) @ (0.299, 0.587, 0.114) * 255)[..., None] for image in (restored, hq))
+    expected = torchmetrics.multiscale_structural_similarity_index_measure(*map(batch, luma), data_range=255.0)
+    assert build_metric("ms_ssim")(restored, hq) == pytest.approx(float(expected), abs=tolerance)
 
 
 # --- LPIPS: the trunk weights are not here, so a random trunk shows the wiring
