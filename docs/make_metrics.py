@@ -12,9 +12,9 @@ HEAD = """# Metrics
 `idm evaluate --list-metrics` prints the same table.
 
 A **pair** metric compares each restored face with its original. A **single** metric needs only the restored face. A
-**set** metric compares the set of all restored faces with the set of all originals. All metrics are computed on images
-rounded to 8 bits, as they would be saved. Means have studentised bootstrap 95 % intervals; set metrics have no
-interval.
+**set** metric compares the set of all restored faces with the set of all originals, or with other real faces
+(`--reference real`). All metrics are computed on images rounded to 8 bits, as they would be saved. Means have
+studentised bootstrap 95 % intervals; set metrics have no interval.
 
 A metric needs the files of the column *weights*, and `lpips`, `lmd` and the metrics of pyiqa need the extra `metrics`.
 `idm weights fetch FILE ...` downloads files; no metric does. [Photographs](guides/photographs.md#detection) states

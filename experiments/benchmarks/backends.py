@@ -27,8 +27,8 @@ from idm.degradation import GFPGAN
 from idm.evaluation.metrics import psnr
 from idm.io.machine import keep_freed_memory, provenance, quieten_libraries, share_cores
 from idm.io.ranges import from_uint8, hwc_to_chw, to_uint8
-from idm.restorers.backend_names import Backend
 from idm.restorers.idm import IDM
+from idm.restorers.names import Backend
 from idm.restorers.saved import load_idm
 
 CPU = torch.device("cpu")

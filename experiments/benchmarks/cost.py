@@ -25,12 +25,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.restorer import GFPGANRestorer
-from idm.apps.cli.model import NAMED, find_restorer, load_labelled
+from idm.apps.cli.model import load_labelled
 from idm.io.machine import inference_dtype, keep_freed_memory, provenance, share_cores
+from idm.io.weights import find_weights
 from idm.restorers.load import Loaded
+from idm.restorers.names import PUBLISHED
 from idm.restorers.protocol import Restorer
 
-NAMES = ("idm@1", "idm@2", "small=idm-faces-128@1", *NAMED)
+NAMES = ("idm@1", "idm@2", "small=idm-faces-128@1", *PUBLISHED)
 CPU = torch.device("cpu")
 
 
@@ -89,11 +91,11 @@ def prepare(name: str) -> Turn:
 def measure(names: list[str], num_rounds: int) -> list[dict[str, Any]]:
     """Return a row for each restorer. If its weights are missing, "missing" holds the command that fetches them."""
     rows: dict[str, dict[str, Any]] = {name: {"label": name.partition("=")[0]} for name in names}
-    for name in NAMED.keys() & rows.keys() - {"gfpgan"}:
+    for name in PUBLISHED.keys() & rows.keys() - {"gfpgan"}:
         try:
-            find_restorer(name)
+            find_weights(PUBLISHED[name])
         except FileNotFoundError:
-            rows[name]["missing"] = f"idm weights fetch {NAMED[name]}"
+            rows[name]["missing"] = f"idm weights fetch {PUBLISHED[name]}"
     found = [name for name, row in rows.items() if "missing" not in row]
     with ExitStack() as stack:
         workers = start(stack, {name: partial(prepare, name) for name in found})

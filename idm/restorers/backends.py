@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from idm.diffusion.process import Image, SignalLevel
 from idm.io.errors import InvalidInput
 from idm.models.network import Network
-from idm.restorers.backend_names import Exported
 from idm.restorers.export import (
     ExportError,
     Graph,
@@ -22,6 +21,7 @@ from idm.restorers.export import (
     require_extra,
     write_onnx,
 )
+from idm.restorers.names import Exported
 
 
 class ExportedDenoiser:

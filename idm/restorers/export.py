@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from idm.io.errors import InvalidInput
-from idm.restorers.backend_names import Exported
+from idm.restorers.names import Exported
 
 OPSET = 18  # what PyTorch writes without converting; of December 2022
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.int8: 0.2}  # of the output's largest value; ours

@@ -17,8 +17,8 @@ from idm.diffusion.schedule import to_betas
 from idm.io.errors import InvalidInput
 from idm.io.ranges import from_diffusion, from_uint8, hwc_to_chw, to_diffusion
 from idm.models.network import Network
-from idm.restorers.backend_names import Backend
 from idm.restorers.export import Graph, require_extra
+from idm.restorers.names import Backend
 
 if TYPE_CHECKING:
     from idm.restorers.backends import ExportedDenoiser

@@ -8,7 +8,9 @@ from typing import Protocol
 import torch
 
 from idm.io.atomic import sha256
+from idm.io.weights import find_weights
 from idm.restorers.idm import IDM
+from idm.restorers.names import PUBLISHED
 from idm.restorers.protocol import Restorer
 from idm.restorers.saved import BUNDLED, ModelError, is_idm, load_idm
 from idm.restorers.third_party import load_third_party
@@ -35,18 +37,23 @@ class Opener(Protocol):
         ...
 
 
-def load_restorer(path: Path | None, device: torch.device, dtype: torch.dtype) -> Loaded:
-    """Load the restorer of a path.
+def load_restorer(model: str | Path | None, device: torch.device, dtype: torch.dtype) -> Loaded:
+    """Load a restorer by its path or name.
 
     Args:
-        path: a training run, a saved model, or a weights file; None is the bundled model.
+        model: a training run, a saved model, a weights file, or a name: ``idm``, a bundled model, or one of
+            :data:`~idm.restorers.names.PUBLISHED`; None is the default model, like ``idm``.
 
     Raises:
+        FileNotFoundError: the published weights are missing; says where to put them.
         ModelError, ThirdPartyModelError: it cannot be loaded; the message begins with the path.
     """
+    path = None if model is None else Path(model)
     if path is None or is_idm(path):
-        model = load_idm(path, device, dtype)
-        return Loaded(model, describe(model))
+        idm = load_idm(path, device, dtype)
+        return Loaded(idm, describe(idm))
+    if str(path) in PUBLISHED and not path.exists():
+        path = find_weights(PUBLISHED[str(path)])
     if not path.exists():
         raise ModelError(f"{path}: no such file or folder; name a training run, a saved model or a weights file")
     for entry in entry_points(group=ENTRY_POINTS):

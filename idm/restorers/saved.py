@@ -25,6 +25,7 @@ from idm.models.architecture import Architecture
 from idm.models.network import Network
 from idm.restorers.card import model_card
 from idm.restorers.idm import IDM, Origin
+from idm.restorers.names import DEFAULT_NAME
 
 BUNDLED = {
     "idm-faces-256": Path(__file__).parent / "pretrained" / "faces256",
@@ -41,7 +42,7 @@ class ModelError(InvalidInput):
 
 def is_idm(path: Path) -> bool:
     """Whether a path is a saved IDM pipeline or a run that trains one."""
-    if str(path) in BUNDLED:
+    if str(path) in (DEFAULT_NAME, *BUNDLED):
         return True
     pipelines = [path, *(checkpoint / "pipeline" for checkpoint in list_checkpoints(path / "checkpoints"))]
     return any((folder / "model_index.json").is_file() for folder in pipelines)
@@ -49,12 +50,12 @@ def is_idm(path: Path) -> bool:
 
 def find_model(path: Path | None) -> Path:
     """The pipeline folder of a path: the path itself, a run's best (or newest) checkpoint, or a bundled model by its
-    name, such as ``idm-faces-128``; None is the default model.
+    name, such as ``idm-faces-128``; None and ``idm`` are the default model.
 
     Raises:
         ModelError: there is none, or its files differ from those that the run wrote.
     """
-    path = DEFAULT if path is None else BUNDLED.get(str(path), path)
+    path = DEFAULT if path is None or str(path) == DEFAULT_NAME else BUNDLED.get(str(path), path)
     if not path.is_dir():
         raise ModelError(f"{path}: no such folder; name a training run or a folder that IDMPipeline saved")
     checkpoints = path / "checkpoints"

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from idm.io.errors import InvalidInput
 from idm.io.ranges import to_diffusion
 from idm.restorers import load as load_module
 from idm.restorers.load import Loaded, load_restorer
@@ -113,11 +114,23 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
 # Any restorer from its path
 
 
-def test_without_a_path_it_is_the_bundled_model():
-    loaded = load_restorer(None, CPU, torch.float32)
+@pytest.mark.parametrize("model", [None, "idm", "idm-faces-256"])
+def test_without_a_path_it_is_the_bundled_model(model):
+    loaded = load_restorer(model, CPU, torch.float32)
     assert loaded.metadata["name"] == "idm-faces-256"
     assert loaded.metadata["parameters"] == sum(p.numel() for p in loaded.restorer.denoiser.parameters())
     assert loaded.metadata["image_size"] == loaded.restorer.image_size == 256
+
+
+def test_published_weights_are_found_by_their_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(load_module, "find_weights", lambda name: tmp_path / name)
+    (tmp_path / "GFPGANv1.4.pth").write_bytes(b"")
+    with pytest.raises(InvalidInput, match=r"GFPGANv1\.4\.pth"):  # it was opened
+        load_restorer("gfpgan", CPU, torch.float32)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gfpgan").mkdir()
+    with pytest.raises(ModelError, match="gfpgan: does not hold a model"):  # a folder of that name comes first
+        load_restorer("gfpgan", CPU, torch.float32)
 
 
 def test_an_idm_is_known_by_its_pipeline_and_a_run_by_its_checkpoints(tmp_path):

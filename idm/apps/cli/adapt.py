@@ -6,7 +6,6 @@ from pathlib import Path
 from shutil import copyfile, copytree, rmtree
 from typing import Any
 
-from idm.apps.cli.model import find_restorer
 from idm.apps.cli.options.models import AdaptOptions
 from idm.apps.cli.parse import parse_degradation
 from idm.apps.photo.album import detect_and_align, read_aligned
@@ -73,7 +72,7 @@ def adapt_command(options: AdaptOptions) -> int:
 def _adapt(options: AdaptOptions) -> None:
     degradation = parse_degradation(options.preset, DEGRADATION)
     _check(options)
-    given = _load(find_restorer(options.model))
+    given = _load(None if options.model is None else Path(options.model))
     if not given.denoiser.config.conditional:
         raise InvalidInput(f"{options.model}: generates faces from noise and restores none; it cannot be adapted")
     faces = _find_faces(options, given.image_size)

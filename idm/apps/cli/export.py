@@ -5,7 +5,6 @@ from dataclasses import replace
 import torch
 
 from idm import __version__
-from idm.apps.cli.model import find_restorer
 from idm.apps.cli.options.models import ExportOptions
 from idm.io.errors import InvalidInput
 from idm.io.machine import share_cores
@@ -16,7 +15,7 @@ from idm.restorers.load import load_restorer
 def export_command(options: ExportOptions) -> int:
     """``idm export``: 0 if the file was written; an ONNX file then computes what the model does, in int8 nearly."""
     share_cores(1)
-    loaded = load_restorer(find_restorer(options.model), torch.device("cpu"), torch.float32)
+    loaded = load_restorer(options.model, torch.device("cpu"), torch.float32)
     path = options.output
     if path.suffix == ".pth":
         if options.int8:

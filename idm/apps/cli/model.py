@@ -12,15 +12,12 @@ from idm.apps.cli.options.shared import MachineOptions, ModelOptions
 from idm.faces.detect import has_facexlib
 from idm.io.errors import InvalidInput
 from idm.io.machine import best_device, inference_dtype, keep_freed_memory, share_cores
-from idm.io.weights import find_weights
 from idm.restorers.idm import IDM
 from idm.restorers.load import Loaded, describe, load_restorer
+from idm.restorers.names import DEFAULT_NAME, PUBLISHED
 
 # The hint on a machine without third-party weights, printed once.
 IDENTITY_NOTE = "note: identities are not measured; `idm weights fetch` brings MobileFaceNet, which measures them."
-
-# Published weights that go by a name.
-NAMED = {"gfpgan": "GFPGANv1.4.pth", "codeformer": "codeformer.pth", "restoreformer": "RestoreFormer.pth"}
 
 
 def builtin_note() -> str:
@@ -32,9 +29,9 @@ def builtin_note() -> str:
 
 def load(options: ModelOptions, fidelity: float | None = None) -> Loaded:
     """The restorer named by ``--model``, with the settings of its chain and its backend if it is an IDM."""
-    path, backend = find_restorer(options.model), options.backend
+    backend = options.backend
     device, dtype = prepare_machine(options) if backend == "torch" else _prepare_cpu(options)
-    loaded = load_restorer(path, device, dtype if backend == "torch" else torch.float32)
+    loaded = load_restorer(options.model, device, dtype if backend == "torch" else torch.float32)
     asked = {
         "sampler": options.sampler,
         "num_steps": options.steps,
@@ -46,10 +43,10 @@ def load(options: ModelOptions, fidelity: float | None = None) -> Loaded:
     if not isinstance(loaded.restorer, IDM):
         if any(value is not None for value in asked.values()):
             raise InvalidInput(
-                f"{path}: has no sampling chain; --sampler, --steps, --fidelity and the like are for IDM"
+                f"{options.model}: has no sampling chain; --sampler, --steps, --fidelity and the like are for IDM"
             )
         if backend != "torch":
-            raise InvalidInput(f"{path}: runs with torch only; --backend {backend} is for IDM")
+            raise InvalidInput(f"{options.model}: runs with torch only; --backend {backend} is for IDM")
         return loaded
     idm = loaded.restorer
     own = idm.chain.num_steps
@@ -76,15 +73,6 @@ def _warn_of_steps(num_steps: int | None, own: int) -> None:
         )
 
 
-def find_restorer(name: str | None) -> Path | None:
-    """The path behind ``--model``: None for the bundled model, a path, or the published weights of that name."""
-    if name is None or name == "idm":
-        return None
-    if name in NAMED and not Path(name).exists():
-        return find_weights(NAMED[name])
-    return Path(name)
-
-
 def load_labelled(
     given: Sequence[str],
     machine: tuple[torch.device, torch.dtype],
@@ -108,17 +96,18 @@ def load_labelled(
         label, equals, path = one.partition("=")
         if label in (*loaded, *(absent or ()), *taken, ""):
             raise InvalidInput(f"{one!r}: every restorer needs a label of its own, as in gfpgan=runs/gan_faces64")
-        if not path and (equals or _split_steps(label)[0] not in ("idm", *NAMED)):
+        names = (DEFAULT_NAME, *PUBLISHED)
+        if not path and (equals or _split_steps(label)[0] not in names):
             raise InvalidInput(
-                f"{one!r}: give label and path, as in gfpgan=runs/gan_faces64, or one of idm, {', '.join(NAMED)}"
+                f"{one!r}: give label and path, as in gfpgan=runs/gan_faces64, or one of {', '.join(names)}"
             )
         name = path if equals else label
         try:
             loaded[label] = _load_with_steps(name, machine)
         except FileNotFoundError as error:
-            if absent is None or name not in NAMED:
+            if absent is None or name not in PUBLISHED:
                 raise
-            absent[label], missing = NAMED[name], error
+            absent[label], missing = PUBLISHED[name], error
     if not loaded and missing is not None:
         raise missing
     return loaded
@@ -127,8 +116,7 @@ def load_labelled(
 def _load_with_steps(name: str, machine: tuple[torch.device, torch.dtype]) -> Loaded:
     """The restorer of a path or name; an IDM's may end with the number of its chain's steps, as in idm@4."""
     name, steps = _split_steps(name)
-    path = find_restorer(name)
-    loaded = load_restorer(path, *machine)
+    loaded = load_restorer(name, *machine)
     if steps is None:
         return loaded
     if not isinstance(loaded.restorer, IDM):

@@ -30,19 +30,19 @@ def load_photo_restorer(
     """Load everything that photographs are restored with; the same arguments give the same object.
 
     Args:
-        model: a training run, a saved model or a weights file; None is the bundled model.
+        model: see :func:`~idm.restorers.load.load_restorer`; None is the bundled model.
         device: such as "cpu" or "cuda:0"; None is the best available.
         weights_dir: folder of the weights of the detector and the identity network; by default searched as
             :func:`idm.io.weights.find_weights` says. Without those of the identity network, with a warning,
             identities are not measured.
 
     Raises:
-        FileNotFoundError: the detector's weights are missing; says where to get them.
+        FileNotFoundError: weights are missing; says where to get them.
         ModelError, ThirdPartyModelError: the model cannot be loaded.
     """
     where = torch.device(device) if device else best_device()
     folder = Path(weights_dir) if weights_dir else None
-    loaded = load_restorer(Path(model) if model else None, where, inference_dtype(where))
+    loaded = load_restorer(model, where, inference_dtype(where))
     return PhotoRestorer(loaded.restorer, load_detector(weights=folder, device=str(where)), _identity(folder, where))
 
 

@@ -1,1 +1,1 @@
-"""Where configuration and code meet: each section becomes the object it describes. Nothing else imports both."""
+"""Build the objects that the sections of a configuration describe."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from idm.diffusion.chain import SPACINGS, SamplerName, Spacing, Start
-from idm.restorers.backend_names import Backend
+from idm.restorers.names import DEFAULT_NAME, PUBLISHED, Backend
 
 Options = TypeVar("Options")
 
@@ -60,8 +60,8 @@ def add_model(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--model",
         "--restorer",
-        help="training run, saved model, weights file, or a name: idm (the default, bundled), gfpgan, codeformer, "
-        "restoreformer (their published weights, see idm weights)",
+        help=f"training run, saved model, weights file, or a name: {DEFAULT_NAME} (the default, bundled), "
+        f"{', '.join(PUBLISHED)} (their published weights, see idm weights)",
     )
     parser.add_argument("--sampler", choices=choices(ModelOptions, "sampler"), help="default: the model's")
     parser.add_argument("--steps", type=int, help="sampling steps of the whole chain (default: the model's)")
