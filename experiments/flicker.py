@@ -50,7 +50,7 @@ Picture = np.ndarray
 Landmarks = list[np.ndarray]
 
 
-# ------------------------------------------------------------------------------------------- the clip
+# ------------------------------------------------------------------------------------------- the video
 
 
 def sway(i: int) -> tuple[float, float, float, float]:
@@ -135,9 +135,9 @@ def restore(parts: PhotoRestorer, pictures: Sequence[Picture], landmarks: Landma
 
 
 def flicker(
-    clip: Sequence[Picture], clean: Sequence[Picture], to_crop: Sequence[Matrix], size: int
+    video: Sequence[Picture], clean: Sequence[Picture], to_crop: Sequence[Matrix], size: int
 ) -> dict[str, float]:
-    """Measure the difference from the clean clip inside the face, aligned by the true motion, in levels of 255.
+    """Measure the difference from the clean video inside the face, aligned by the true motion, in levels of 255.
 
     Returns:
         The mean absolute change from frame to frame, that of the second difference, and the mean square as PSNR in dB.
@@ -145,7 +145,7 @@ def flicker(
     inside = crop_weights(size) > 0.5
     aligned = [
         255 * (warp(a, m, (size, size), "bicubic") - warp(b, m, (size, size), "bicubic"))[inside]
-        for a, b, m in zip(clip, clean, to_crop, strict=True)
+        for a, b, m in zip(video, clean, to_crop, strict=True)
     ]
     errors = np.stack(aligned)
     return {
@@ -185,13 +185,13 @@ def measure() -> dict[str, Any]:
         print(f"{name}: landmarks found", flush=True)
         result["landmarks"][name] = {way: landmark_errors(points, to_crop) for way, points in ways.items()}
 
-        clips = {"degraded": degraded}
+        videos = {"degraded": degraded}
         for noise in ("drawn per frame", "fixed"):
             for way in ("raw", "smoothed"):
                 points = ways["raw"] if way == "raw" else follow(found, REACH, DEGREE)
-                clips[f"noise {noise}, landmarks {way}"] = restore(parts, degraded, points, noise == "fixed")
+                videos[f"noise {noise}, landmarks {way}"] = restore(parts, degraded, points, noise == "fixed")
         result["flicker"][name] = {
-            label: flicker(clip, clean, to_crop, pipeline.image_size) for label, clip in clips.items()
+            label: flicker(video, clean, to_crop, pipeline.image_size) for label, video in videos.items()
         }
     setting = {"frames": FRAMES, "blur": BLUR, "noise": NOISE, "jpeg": JPEG, "model": MODEL}
     return {**result, "setting": setting, **provenance()}
@@ -216,19 +216,19 @@ def render(result: dict[str, Any]) -> str:
             "",
             "`python experiments/flicker.py` measures it; `--table` writes this file from `results/flicker.json`.",
             "",
-            "Mean absolute change from frame to frame of the difference from the clean clip, inside the face and after",
-            "the known motion was undone, in levels of 255 (lower is better). In brackets: PSNR in dB.",
+            "Mean absolute change from frame to frame of the difference from the clean video, inside the face and",
+            "after the known motion was undone, in levels of 255 (lower is better). In brackets: PSNR in dB.",
             "",
             *_rows("", motions, labels, result["flicker"], lambda cell: f"{cell['flicker']:.2f} ({cell['psnr']:.1f})"),
             "",
             "Landmarks: root mean square of the error without its mean, and of its change per frame (jitter), in",
-            "pixels of the aligned crop of 128 px. The 1 euro filter has the best of 20 settings on these same clips.",
+            "pixels of the aligned crop of 128 px. The 1 euro filter has the best of 20 settings on these same videos.",
             "",
             *_rows(
                 "", motions, ways, result["landmarks"], lambda cell: f"{cell['error']:.2f}, jitter {cell['jitter']:.2f}"
             ),
             "",
-            f"- Three clips of {setting['frames']} frames of one portrait: `sway` is slow, `pan` moves 5 pixels per "
+            f"- Three videos of {setting['frames']} frames of one portrait: `sway` is slow, `pan` moves 5 pixels per "
             "frame, `nod` moves up and down twice per second.",
             f"- Every frame has blur (sigma {setting['blur']}), its own noise (sigma {setting['noise']:g} of 255) and "
             f"JPEG {setting['jpeg']}, and is restored by {setting['model']} in float32.",
@@ -243,10 +243,10 @@ def _rows(
     columns: Sequence[str],
     rows: Sequence[str],
     cells: dict[str, dict[str, dict[str, float]]],
-    say: Callable[[dict[str, float]], str],
+    format_cell: Callable[[dict[str, float]], str],
 ) -> list[str]:
     lines = [[corner, *columns], ["---"] * (1 + len(columns))]
-    lines += [[row, *(say(cells[column][row]) for column in columns)] for row in rows]
+    lines += [[row, *(format_cell(cells[column][row]) for column in columns)] for row in rows]
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 

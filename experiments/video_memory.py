@@ -1,7 +1,7 @@
-"""Measure the peak memory of restoring clips of 100 and of 400 frames: ``python experiments/video_memory.py``.
+"""Measure the peak memory of restoring videos of 100 and of 400 frames: ``python experiments/video_memory.py``.
 
 The restorer returns its input and the detector always returns the same face, so only reading, buffering, pasting and
-writing of the 640 x 360 frames are measured. Each clip is restored in its own process.
+writing of the 640 x 360 frames are measured. Each video is restored in its own process.
 """
 
 import json
@@ -42,7 +42,7 @@ class Middle:
         return [DetectedFace(np.array([270.0, 130, 370, 230]), ffhq_landmarks(160) + np.array([240, 100]), 0.9)]
 
 
-def write_clip(path: Path, num_frames: int) -> None:
+def write_video(path: Path, num_frames: int) -> None:
     scene = np.random.default_rng(0).integers(0, 256, (HEIGHT // 8, WIDTH // 8 + num_frames, 3), np.uint8)
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=25, width=WIDTH, height=HEIGHT, time_base=Fraction(1, 25))
@@ -55,7 +55,7 @@ def write_clip(path: Path, num_frames: int) -> None:
 
 
 def peak(source: Path) -> float:
-    """Restore a clip and return the peak memory of this process in MiB."""
+    """Restore a video and return the peak memory of this process in MiB."""
     parts = PhotoRestorer(Unchanged(), Middle())
     restore_video(parts, source, source.with_name("out.mp4"), PhotoSettings(), Encoding(), metadata={})
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -65,8 +65,8 @@ def main() -> None:
     peaks = {}
     for num_frames in (100, 400):
         with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(1) as pool:
-            source = Path(folder) / "clip.mp4"
-            write_clip(source, num_frames)
+            source = Path(folder) / "video.mp4"
+            write_video(source, num_frames)
             peaks[str(num_frames)] = round(pool.apply(peak, [source]), 1)
     RESULT.write_text(json.dumps({"peak_mib_by_frames": peaks, **provenance()}, indent=2) + "\n")
     print(peaks)

@@ -97,8 +97,8 @@ def train(folder: Path, num_steps: int) -> bytes:
         make_pipeline=lambda published: IDM(published, GAMMAS),
     )
     every = {"log_every": 2, "checkpoint_every": 2, "validate_every": 100, "keep_checkpoints": 3, "num_shown": 1}
-    says = {"recorded": {"train.num_steps": num_steps}, "remedy": ""}
-    settings = RunSettings(folder=folder, num_steps=num_steps, accumulation=1, batch_size=2, **says, **every)
+    recorded = {"recorded": {"train.num_steps": num_steps}, "remedy": ""}
+    settings = RunSettings(folder=folder, num_steps=num_steps, accumulation=1, batch_size=2, **recorded, **every)
     Run(learner, accelerator, settings, batches_from=_batches, validation=None).fit()
     return (folder / f"checkpoints/step_{num_steps:08d}/pipeline/denoiser" / WEIGHTS_FILE).read_bytes()
 

@@ -84,10 +84,10 @@ def seeds(folder: Path) -> list[tuple[str, bytes]]:
         (".webm", "libvpx-vp9", "libopus"),
         (".avi", "mpeg4", None),
     ]
-    return [(kind[0], _clip(folder / f"seed{kind[0]}", pictures, *kind[1:])) for kind in kinds]
+    return [(kind[0], _video(folder / f"seed{kind[0]}", pictures, *kind[1:])) for kind in kinds]
 
 
-def _clip(path: Path, pictures: np.ndarray, codec: str, sound: str | None) -> bytes:
+def _video(path: Path, pictures: np.ndarray, codec: str, sound: str | None) -> bytes:
     with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, rate=10)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"

@@ -159,10 +159,10 @@ def _remember(metric: PairMetric, known: KnownValues, needs_original: bool) -> P
 
 def _fetch_missing(row: Metric, weights_dir: Path | None) -> str:
     """The command that downloads the weights files of a metric that are not present."""
-    from idm.io.weights import fetch_command, look_up, weights_folders
+    from idm.io.weights import fetch_command, path_of_weights, weights_folders
 
     folders = weights_folders(weights_dir)
-    return fetch_command([name for name in row.weights if look_up(name, folders) is None], weights_dir)
+    return fetch_command([name for name in row.weights if path_of_weights(name, folders) is None], weights_dir)
 
 
 def _row(name: str) -> Metric:

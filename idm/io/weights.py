@@ -37,7 +37,7 @@ def find_weights(name: str, explicit: Path | None = None) -> Path:
         FileNotFoundError: states what the file is, its terms, the searched folders and the command that downloads it.
     """
     folders = weights_folders(explicit)
-    path = look_up(name, folders)
+    path = path_of_weights(name, folders)
     if path is None:
         raise _missing(name, folders, explicit)
     return path
@@ -63,7 +63,7 @@ def weights_folders(explicit: Path | None = None) -> list[Path]:
     return [*folders, Path(torch.hub.get_dir())]
 
 
-def look_up(name: str, folders: Sequence[Path]) -> Path | None:
+def path_of_weights(name: str, folders: Sequence[Path]) -> Path | None:
     """The file in the first of these places that has it, directly or in a library's folder; a place may be the file
     itself."""
     for place in folders:

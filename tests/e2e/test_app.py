@@ -169,7 +169,7 @@ def test_an_uploaded_jpeg_comes_back_as_png_and_as_jpeg(page: Page, tmp_path: Pa
     assert Image.open(again).format == "JPEG"
 
 
-def test_a_file_that_is_no_photograph_is_refused_and_puts_the_last_one_away(page: Page, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_photograph_is_refused_and_clears_the_previous_one(page: Page, tmp_path: Path) -> None:
     page.tab.locator("#idm-examples .thumbnail-lg").nth(0).click()
     page.wait_for("#idm-restore:not([disabled])")
     page.press('#idm-photo button[aria-label="Clear"], #idm-photo button[title="Clear"]')

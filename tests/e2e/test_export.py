@@ -57,7 +57,7 @@ def in_process(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[
     return code, captured.out, captured.err
 
 
-def test_export_writes_one_file_into_a_folder_and_says_how_near_it_is(model, tmp_path, capsys) -> None:
+def test_export_writes_one_file_into_a_folder_and_reports_its_difference(model, tmp_path, capsys) -> None:
     import onnx
 
     code, out, err = in_process(capsys, "export", model, "-o", tmp_path / "new" / "folder")
@@ -72,7 +72,7 @@ def test_export_writes_one_file_into_a_folder_and_says_how_near_it_is(model, tmp
     assert (metadata["num_steps"], metadata["prediction"], len(metadata["weights_sha256"])) == ("2", "sample", 64)
 
 
-def test_export_in_int8_says_how_near_it_is_and_is_for_onnx_files(model, tmp_path, capsys) -> None:
+def test_export_in_int8_reports_its_difference_and_is_for_onnx_files(model, tmp_path, capsys) -> None:
     code, out, err = in_process(capsys, "export", model, "--int8", "-o", tmp_path / "denoiser.onnx")
     assert (code, err) == (0, "")
     assert [path.name for path in tmp_path.iterdir()] == ["denoiser.onnx"]
@@ -97,7 +97,7 @@ def test_the_commands_give_the_same_faces_with_a_backend_and_report_to_nobody(mo
     assert np.abs(found - wanted).max() <= 1
 
 
-def test_evaluate_says_what_ran_the_model(model, tmp_path, capsys) -> None:
+def test_evaluate_records_the_backend_of_the_model(model, tmp_path, capsys) -> None:
     arguments = ("evaluate", "--model", model, "--num-images", 2, "--backend", "onnxruntime", "-o", tmp_path)
     assert in_process(capsys, *arguments)[0] == 0
     metadata = json.loads((tmp_path / "metrics.json").read_text())["model"]

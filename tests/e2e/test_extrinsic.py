@@ -45,7 +45,7 @@ def test_one_command_trains_cleans_and_trains_on_the_cleaned_faces(uninterrupted
     assert yaml.safe_load((uninterrupted / "round_0" / "config.yaml").read_text())["extrinsic"] is None
 
 
-def test_killed_in_every_stage_the_same_command_goes_on_bit_for_bit(uninterrupted: Path, tmp_path: Path) -> None:
+def test_the_same_command_resumes_bit_for_bit_after_a_kill_in_every_stage(uninterrupted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     kill_when(command(folder), folder, "round_0/checkpoints/step_00000006")
     kill_when(command(folder), folder, "clean_0/data/train-00001-of-00004.parquet")

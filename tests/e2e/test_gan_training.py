@@ -60,7 +60,7 @@ def test_the_decoder_begins_as_stage_zero_left_it(uninterrupted: Path, tmp_path:
         assert torch.equal(begun[f"stylegan_decoder.{name}"], weight), name
 
 
-def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(uninterrupted: Path, tmp_path: Path) -> None:
+def test_a_run_killed_at_any_moment_resumes_bit_for_bit(uninterrupted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     kill_when(command(folder), folder, "prior/checkpoints/step_00000002")  # in stage zero
     kill_when(command(folder), folder, "checkpoints/.unfinished-step_00000002/*")  # while writing a checkpoint

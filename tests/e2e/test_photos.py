@@ -126,7 +126,7 @@ def test_sixteen_bits_and_alpha_survive_and_the_guard_keeps_the_face(model, astr
 
 
 @pytest.mark.usefixtures("weights")
-def test_a_photograph_without_faces_is_written_and_said_to_have_none(model, tmp_path, capsys) -> None:
+def test_a_photograph_without_faces_is_written_and_reported(model, tmp_path, capsys) -> None:
     Image.new("RGB", (80, 60), "teal").save(tmp_path / "a.bmp")
     code, printed, _ = restore(capsys, tmp_path / "a.bmp", "-o", tmp_path / "out", "--model", model, "--upscale", 2)
     assert (code, entry(tmp_path / "out")["state"]) == (0, "no face")
@@ -158,7 +158,7 @@ def test_a_photograph_in_which_nothing_changes_stays_the_same_file(model, astron
 
 
 @pytest.mark.usefixtures("weights")
-def test_what_may_have_been_missed_is_said(model, tmp_path, capsys) -> None:
+def test_faces_that_may_have_been_missed_are_reported(model, tmp_path, capsys) -> None:
     Image.new("RGB", (400, 60), "teal").save(tmp_path / "a.png")
     (tmp_path / "b.heic").touch()
     options = ("-o", tmp_path / "out", "--model", model, "--detect-side", 200)
@@ -201,7 +201,7 @@ def test_fidelity_is_the_share_of_the_chain_that_is_not_run_from_the_degraded_fa
     assert chain.strength == pytest.approx(strength)
 
 
-def test_more_steps_than_the_model_is_made_for_are_said_to_be_worse(model, tmp_path, capsys) -> None:
+def test_more_steps_than_the_model_is_made_for_give_a_warning(model, tmp_path, capsys) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
     for steps, is_warned in ((2, False), (3, True)):
         options = ("-o", tmp_path / "out", "--model", model, "--aligned", "--steps", steps)

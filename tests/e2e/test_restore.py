@@ -165,7 +165,7 @@ def test_each_wrong_request_gives_one_clear_message(arguments, message, model, f
     assert not list((tmp_path / "out").rglob("*.png")) if (tmp_path / "out").exists() else True
 
 
-def test_a_full_disk_costs_its_file_only_and_the_job_goes_on(model, faces, tmp_path, capsys, monkeypatch) -> None:
+def test_a_full_disk_costs_its_file_only_and_the_job_continues(model, faces, tmp_path, capsys, monkeypatch) -> None:
     calls = []
 
     def full_once(path: Path, *arguments: object, **options: object) -> None:

@@ -74,7 +74,7 @@ def test_only_the_newest_checkpoints_and_the_best_are_kept(uninterrupted: Path) 
     assert kept == sorted({"step_00000009", "step_00000012", f"step_{best:08d}"})
 
 
-def test_a_run_killed_at_any_moment_goes_on_bit_for_bit(uninterrupted: Path, tmp_path: Path) -> None:
+def test_a_run_killed_at_any_moment_resumes_bit_for_bit(uninterrupted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     kill_when(command(folder), folder, "checkpoints/step_00000003")  # after a checkpoint, in mid-epoch
     kill_when(command(folder), folder, "checkpoints/.unfinished-step_00000006/*")  # while writing one
@@ -100,7 +100,7 @@ def test_a_run_killed_between_its_last_log_line_and_its_metrics_still_gets_them(
     assert (again["step"], again["metrics"]) == (12, published["metrics"])
 
 
-def test_a_run_told_to_terminate_saves_first_and_goes_on_bit_for_bit(uninterrupted: Path, tmp_path: Path) -> None:
+def test_a_run_that_receives_sigterm_saves_first_and_resumes_bit_for_bit(uninterrupted: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     kill_when(command(folder), folder, "log.jsonl", signal.SIGTERM)
     steps = [int(path.name.removeprefix("step_")) for path in (folder / "checkpoints").glob("step_*")]
@@ -154,7 +154,7 @@ def test_another_setting_in_the_same_folder_is_refused(uninterrupted: Path) -> N
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_goes_on_longer_and_with_another_learning_rate_and_its_history_says_so(
+def test_a_run_resumes_with_more_steps_and_another_learning_rate_and_its_history_records_both(
     uninterrupted: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
@@ -170,7 +170,7 @@ def test_a_run_goes_on_longer_and_with_another_learning_rate_and_its_history_say
     assert second == {"step": 12, "settings": changed}
 
 
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_bit_for_bit(
+def test_a_run_resumes_bit_for_bit_from_the_checkpoint_before_a_damaged_one(
     uninterrupted: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"

@@ -20,7 +20,7 @@ from idm.restorers.saved import save_idm
 av = pytest.importorskip("av", reason="videos need PyAV: pip install av")
 
 
-def write_clip(path: Path, pictures: list[np.ndarray]) -> Path:
+def write_video(path: Path, pictures: list[np.ndarray]) -> Path:
     with av.open(str(path), "w") as out:
         stream = out.add_stream("ffv1", rate=25, time_base=Fraction(1, 25))
         stream.height, stream.width = pictures[0].shape[:2]
@@ -69,9 +69,9 @@ print(summary.get("resumed_at_frame", 0))
 """
 
 
-def test_a_run_that_is_killed_twice_gives_the_clip_of_one_that_was_not(tmp_path: Path) -> None:
+def test_a_run_that_is_killed_twice_gives_the_same_video_as_an_uninterrupted_run(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    source = write_clip(tmp_path / "clip.mkv", [rng.integers(0, 255, (64, 96, 3), np.uint8) for _ in range(40)])
+    source = write_video(tmp_path / "video.mkv", [rng.integers(0, 255, (64, 96, 3), np.uint8) for _ in range(40)])
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     command = [str(program), str(source)]
@@ -95,7 +95,7 @@ def test_a_run_that_is_killed_twice_gives_the_clip_of_one_that_was_not(tmp_path:
         np.testing.assert_array_equal(a, b)
 
 
-def test_the_command_restores_a_clip_and_names_a_broken_one(
+def test_the_command_restores_a_video_and_names_a_broken_one(
     assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from skimage.data import astronaut
@@ -111,7 +111,7 @@ def test_the_command_restores_a_clip_and_names_a_broken_one(
     portrait = astronaut()[:280, 80:380]
     folder = tmp_path / "in"
     folder.mkdir()
-    source = write_clip(folder / "good.mkv", [np.ascontiguousarray(portrait[:, i : i + 280]) for i in range(0, 12, 2)])
+    source = write_video(folder / "good.mkv", [np.ascontiguousarray(portrait[:, i : i + 280]) for i in range(0, 12, 2)])
     (folder / "cut.mp4").write_bytes(source.read_bytes()[:3000])
     arguments = ["restore", folder, "-o", tmp_path / "out", "--model", model, "--crf", 12, "--change", "full"]
     code = cli.run(cli.build_parser().parse_args([str(argument) for argument in arguments]))

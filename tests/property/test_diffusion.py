@@ -234,7 +234,7 @@ def test_a_perfect_denoiser_recovers_x_0_by_ddim_with_any_share_of_fresh_noise(s
 @settings(max_examples=25)
 @given(schedule=st.sampled_from(sorted(SCHEDULES)), num_steps=st.integers(2, 60), chain=CHAINS, seed=SEEDS)
 @example(schedule="cosine", num_steps=3, chain=("noise", 1.0), seed=0)
-def test_a_denoiser_is_told_the_level_that_its_image_has(name, schedule, num_steps, chain, seed):
+def test_a_denoiser_receives_the_noise_level_of_its_image(name, schedule, num_steps, chain, seed):
     _, f = run_perfect(name, schedule, "sample", num_steps, chain, seed)
     assert f.off_level < 2e-4
 

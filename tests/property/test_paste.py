@@ -63,7 +63,7 @@ def test_a_ramp_is_warped_to_the_ramp_of_the_inverse_map(matrix: np.ndarray) -> 
 
 
 @given(st.integers(-5, 5), st.integers(-5, 5), st.sampled_from(["bilinear", "bicubic"]))
-def test_whole_shifts_copy_pixels_and_the_edge_goes_on(dx: int, dy: int, interpolation: str) -> None:
+def test_whole_shifts_copy_pixels_and_repeat_the_edge(dx: int, dy: int, interpolation: str) -> None:
     image = waves(12, 14)
     moved = warp(image, np.array([[1.0, 0, dx], [0, 1, dy]]), (12, 14), interpolation)
     rows, columns = np.clip(np.arange(12) - dy, 0, 11), np.clip(np.arange(14) - dx, 0, 13)

@@ -217,7 +217,7 @@ def test_a_model_that_is_not_helped_is_kept_byte_by_byte(given, album, tmp_path,
     assert "original weights" in (output / "README.md").read_text()
 
 
-def test_an_interrupted_adaptation_goes_on_to_the_same_weights(given, album, tmp_path, capsys, monkeypatch) -> None:
+def test_an_interrupted_adaptation_resumes_to_the_same_weights(given, album, tmp_path, capsys, monkeypatch) -> None:
     command = ("--model", given, "--steps", 6, "--learning-rate", 3e-2)
     assert adapt(capsys, album, "-o", tmp_path / "whole", *command)[0] == 0
     reset()

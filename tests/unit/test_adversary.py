@@ -307,7 +307,7 @@ def test_four_steps_equal_two_steps_saving_loading_and_two_steps(learner, tmp_pa
     assert same(list(resumed.ema.shadow_params), list(straight.ema.shadow_params))
 
 
-def test_a_critic_that_is_not_finite_is_told(learner):
+def test_a_critic_that_is_not_finite_is_reported(learner):
     trained = learner()
     assert all_finite(trained.tensors())
     with torch.no_grad():

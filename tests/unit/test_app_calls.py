@@ -177,7 +177,7 @@ def test_bad_calls_of_the_api_are_errors(page: Page, log: Log) -> None:
 
 
 @pytest.mark.parametrize("route", ["cancel", "reset", "queue/join", "call/find_v1", "upload"])
-def test_bodies_that_are_no_calls_are_refused(page: Page, log: Log, route: str) -> None:
+def test_bodies_that_are_not_calls_are_refused(page: Page, log: Log, route: str) -> None:
     bodies = [b"", b"{", b"[]", b"{}", b"null", b"\xff", b"[" * 100_000, b'{"event_id": 5}', b'{"data": NaN}', b'"x"']
     for body in [*bodies, b'{"session_hash": "x", "fn_index": "a", "event_id": []}']:
         log.check(body[:40], lambda b=body: page.post(f"/gradio_api/{route}", content=b).status_code, "4")

@@ -128,7 +128,7 @@ def test_quotas_that_contradict_each_other_are_refused() -> None:
         {"data": [None, {}, "more"]},
     ],
 )
-def test_what_is_no_call_of_the_page_is_answered_with_an_error(body: object) -> None:
+def test_a_request_that_is_not_a_call_of_the_page_gets_an_error(body: object) -> None:
     assert ask(guarded(), "POST", "/gradio_api/call/restore_v1", content=json.dumps(body)).status_code == 400
     assert ask(guarded(), "POST", "/gradio_api/queue/join", content=json.dumps(body)).status_code == 400
 
@@ -217,7 +217,7 @@ def test_a_user_who_cancels_or_leaves_frees_the_restorer_after_a_step(tmp_path: 
     assert work.running == {}
 
 
-def test_no_result_is_made_when_there_is_no_space_for_more(tmp_path: Path) -> None:
+def test_no_result_is_made_when_the_space_is_full(tmp_path: Path) -> None:
     gr = pytest.importorskip("gradio")
     from idm.apps.web.endpoints import Endpoints
     from idm.apps.web.work import Work

@@ -194,7 +194,9 @@ def test_a_replaced_result_leaves_no_files(handlers: Handlers, tmp_path: Path) -
     assert folder == handlers.store.get(first[NAME]).folder
 
 
-def test_a_face_has_only_so_many_variants_and_the_button_says_so(handlers: Handlers, tmp_path: Path) -> None:
+def test_a_face_has_a_limited_number_of_variants_and_the_button_shows_the_limit(
+    handlers: Handlers, tmp_path: Path
+) -> None:
     updates = restored(handlers, photo_at(tmp_path / "a.png", 0), [0])
     name = updates[NAME]
     for _ in range(MAX_VARIANTS - 1):
@@ -205,7 +207,7 @@ def test_a_face_has_only_so_many_variants_and_the_button_says_so(handlers: Handl
         handlers.redraw(name, 0, ME, gr.Progress())
 
 
-def test_a_result_that_is_no_longer_kept_is_an_error_on_the_page(handlers: Handlers) -> None:
+def test_a_result_that_was_removed_is_an_error_on_the_page(handlers: Handlers) -> None:
     for ask in (
         lambda: handlers.use("guess", 0, AS_GIVEN),
         lambda: handlers.show_face("guess", 0),

@@ -206,9 +206,7 @@ def test_the_page_names_no_other_host(running: Running) -> None:
     assert [sheet for sheet in running.get("/config").json()["stylesheets"] if sheet.startswith("http")] == []
 
 
-def test_who_finds_the_queue_full_is_told_so_and_the_others_are_served_in_turn(
-    own_environment: None, tmp_path: Path
-) -> None:
+def test_a_full_queue_refuses_a_request_and_serves_the_others_in_turn(own_environment: None, tmp_path: Path) -> None:
     started, go_on = threading.Event(), threading.Event()
 
     class Waits(Paints):
@@ -354,7 +352,7 @@ def test_an_upload_beyond_the_limit_is_refused_and_leaves_nothing(running: Runni
     assert {path for path in set(running.cache.rglob("*")) - before if path.stat().st_size} == set()
 
 
-def test_an_upload_that_does_not_say_its_length_is_refused(running: Running) -> None:
+def test_an_upload_without_a_length_is_refused(running: Running) -> None:
     pieces = (b"x" * 1000 for _ in range(10))
     form = {"content-type": "multipart/form-data; boundary=x"}
     answer = running.post("/gradio_api/upload", content=pieces, headers=form)
@@ -375,7 +373,7 @@ def test_a_call_that_is_too_long_is_refused(running: Running) -> None:
         ("empty.jpg", b"", "empty.jpg: the file is empty"),
     ],
 )
-def test_what_is_no_photograph_is_refused_in_clear_words_without_the_servers_folders(
+def test_a_file_that_is_not_a_photograph_is_refused_without_naming_the_servers_folders(
     running: Running, name: str, data: bytes, message: str
 ) -> None:
     response = running.find(running.upload(name, data))
@@ -384,7 +382,9 @@ def test_what_is_no_photograph_is_refused_in_clear_words_without_the_servers_fol
     assert str(running.home) not in response
 
 
-def test_a_photograph_without_faces_is_no_error_and_offers_nothing_to_restore(running: Running, tmp_path: Path) -> None:
+def test_a_photograph_without_faces_is_not_an_error_and_offers_nothing_to_restore(
+    running: Running, tmp_path: Path
+) -> None:
     Image.new("RGB", (FACE, FACE)).save(tmp_path / "black.png")
     response = running.find(running.upload("black.png", (tmp_path / "black.png").read_bytes()))
     assert "event: complete" in response
@@ -455,7 +455,7 @@ def test_a_running_server_sweeps_by_itself_but_keeps_the_examples(
         assert all(path.exists() for path in thumbnails)
 
 
-def test_a_port_that_is_taken_is_said_to_be_and_leaves_nothing(
+def test_a_port_in_use_is_reported_and_leaves_no_files(
     page_service: PageService, running: Running, own_environment: None
 ) -> None:
     port = int(running.address.rstrip("/").rsplit(":", 1)[1])
@@ -483,14 +483,14 @@ def test_names_in_the_table_of_faces_are_text_and_not_html() -> None:
     assert "width:0%" in table
 
 
-def test_missing_identity_weights_are_said_to_be_missing() -> None:
+def test_missing_identity_weights_are_reported() -> None:
     face = FaceReport(0, "restored", (1.0, 1.0, 9.0, 9.0), 0.9, 12.0)
     pixels = np.zeros((12, 12, 3), np.uint8)
     table = views.faces_table(RestoreResult(RestoreRequest("idm"), pixels, RestoredPhoto(Photo(pixels), [face], 1)))
     assert "were not measured" in table
 
 
-def test_without_weights_of_others_the_page_has_the_builtin_detector_and_says_so(
+def test_the_page_names_the_builtin_detector_when_no_other_weights_are_installed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("IDM_HOME", str(tmp_path))

@@ -61,7 +61,7 @@ def test_no_folder_has_no_checkpoints(tmp_path):
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("SafetensorError: I/O error")]
 )
-def test_a_write_error_leaves_nothing_and_says_why(tmp_path, error):
+def test_a_write_error_leaves_no_file_and_gives_its_reason(tmp_path, error):
     write(tmp_path, 10)
 
     def fail(draft: Path) -> None:
@@ -216,7 +216,7 @@ def test_the_best_is_remembered_with_its_score(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"step": "x"}'])
-def test_a_broken_mark_of_the_best_says_what_to_do(tmp_path, text):
+def test_a_broken_mark_of_the_best_is_an_error_with_the_remedy(tmp_path, text):
     (tmp_path / "best.json").write_text(text)
     with pytest.raises(atomic.CheckpointError, match=r"best\.json: cannot be read.*delete"):
         run_folder.best_checkpoint(tmp_path)

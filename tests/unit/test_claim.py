@@ -88,13 +88,13 @@ def test_a_misspelt_tracker_is_a_fault_of_the_configuration(load):
         load("train.trackers=[wanbd]")
 
 
-def test_a_tracker_that_is_not_installed_says_what_to_install(load, monkeypatch):
+def test_a_tracker_that_is_not_installed_names_the_package_to_install(load, monkeypatch):
     monkeypatch.setattr(run, "get_available_trackers", list)
     with pytest.raises(ConfigError, match=r"train.trackers: comet_ml is not installed; pip install comet-ml"):
         build_accelerator(load("train.trackers=[comet_ml]"))
 
 
-def test_trackers_are_told_the_settings_as_flat_pairs(load):
+def test_trackers_receive_the_settings_as_flat_pairs(load):
     recorded = for_trackers(load())
     assert recorded["train.learning_rate"] == 1e-3
     assert recorded["data.source.name"] == "synthetic"

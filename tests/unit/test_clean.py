@@ -193,7 +193,7 @@ def test_corrupt_files_are_listed_skipped_and_counted_and_odd_names_survive(tmp_
     assert hashes["Zoë 日本.png"] == hashes["duplicate.png"] == pixel_hash(faces[0].image)
 
 
-def test_names_that_are_no_utf_8_or_hold_line_separators_survive_in_the_manifest(tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8_or_hold_line_separators_survive_in_the_manifest(tmp_path: Path) -> None:
     folder, faces = tmp_path / "in", SyntheticFaces(2, 0, SIZE)
     folder.mkdir()
     write_image(folder / "two\u2028lines\x85.png", faces[0].image)
@@ -415,7 +415,7 @@ def test_a_manifest_that_lacks_a_face_is_never_written(tmp_path: Path) -> None:
     assert not (tmp_path / "manifest.jsonl").exists()
 
 
-def test_the_manifest_says_of_each_face_what_it_was_and_why(tmp_path: Path) -> None:
+def test_the_manifest_records_the_decision_on_each_face_and_its_reason(tmp_path: Path) -> None:
     run_job(job(tmp_path), ALONE)
     lines = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
     source, taken = SyntheticFaces(20, 0, SIZE), [line for line in lines if line["accepted"]]

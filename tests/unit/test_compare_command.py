@@ -295,7 +295,7 @@ def test_a_named_restorer_without_weights_is_a_row_of_gaps_with_the_command(
     assert not Path("none").exists()
 
 
-def test_a_broken_file_is_said_to_be_broken_without_spandrel_too(restorers: Path, capsys, monkeypatch) -> None:
+def test_a_broken_file_is_reported_as_broken_without_spandrel_too(restorers: Path, capsys, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "spandrel", None)
     monkeypatch.chdir(restorers)
     Path("broken.pth").write_bytes(b"cut short")

@@ -35,7 +35,7 @@ def test_the_widths_at_512_px_are_the_published_ones():
 
 
 @pytest.mark.parametrize("image_size", [0, 4, 48, 500])
-def test_a_size_that_is_no_power_of_two_is_refused(image_size):
+def test_a_size_that_is_not_a_power_of_two_is_refused(image_size):
     with pytest.raises(ValueError, match=f"image_size {image_size} is not a power of two"):
         widths(image_size, channel_multiplier=1, narrow=1.0)
 
@@ -90,7 +90,7 @@ def test_the_critic_has_the_second_derivatives_that_r1_needs():
     assert torch.autograd.gradgradcheck(critic, x, fast_mode=True)
 
 
-def test_r1_reaches_the_weights_as_finite_differences_say():
+def test_r1_has_the_gradient_of_finite_differences():
     critic = tiny_critic()
     weight = critic.blocks[0].conv2.weight
 

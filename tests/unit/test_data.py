@@ -385,7 +385,7 @@ def streamed(num_faces: int = 10, parts: int = 1) -> StreamedFaces:
 
 @pytest.mark.parametrize("parts", [1, 2, 3])
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_stream_goes_on_where_it_was_and_workers_change_nothing(num_workers: int, parts: int) -> None:
+def test_a_stream_resumes_at_its_position_with_any_number_of_workers(num_workers: int, parts: int) -> None:
     """From micro-batch 7 of 3 faces on: over the end of an epoch, into the next."""
 
     def batches(first: int, num_workers: int) -> Iterator[Batch]:
@@ -462,7 +462,7 @@ def test_a_stream_of_fewer_files_than_parts_is_refused() -> None:
         streamed(parts=4)
 
 
-def test_a_stream_shorter_than_its_epoch_says_so() -> None:
+def test_a_stream_shorter_than_its_epoch_raises_an_error() -> None:
     with pytest.raises(ImageError, match="ended after 12 faces, but num_faces is 30"):
         for _ in islice(streamed(30).rows(0, 0), 31):
             pass

@@ -88,7 +88,7 @@ def test_the_embedding_is_finite_at_both_ends_and_cut_at_16():
     assert not torch.allclose(seen[0], seen[2])
 
 
-def test_the_embedding_tells_the_first_levels_of_sr3_apart():
+def test_the_embedding_separates_the_first_levels_of_sr3():
     first, second = phases([1 - 1e-6, 1 - 6e-6])
     assert (first - second).abs().max() > 0.5
 
@@ -186,7 +186,7 @@ def test_the_output_is_float32_under_autocast():
         assert denoiser(**inputs()).dtype == torch.float32
 
 
-def test_levels_are_told_apart_in_a_bfloat16_network_too():
+def test_a_bfloat16_network_separates_close_levels_too():
     denoiser = randomised(Denoiser(**TINY)).bfloat16().eval()
     near = {**inputs(), "gamma": torch.tensor([1 - 1e-6, 1 - 1e-6], dtype=torch.float64)}
     off = {**near, "gamma": torch.tensor([1 - 6e-6, 1 - 6e-6], dtype=torch.float64)}

@@ -97,7 +97,7 @@ def test_the_number_of_a_previewed_face_is_within_the_picture(top: float) -> Non
 # --- weights
 
 
-def test_missing_weights_say_where_they_come_from(tmp_path: Path) -> None:
+def test_missing_weights_are_an_error_with_their_source(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"detection_Resnet50_Final\.pth.*https://github.com/xinntao/facexlib"):
         load_detector("retinaface_resnet50", tmp_path)
 

@@ -29,7 +29,7 @@ def test_a_damaged_file_of_json_is_named(tmp_path: Path) -> None:
             read_json(path)
 
 
-def test_a_configuration_that_is_no_text_is_named(tmp_path: Path) -> None:
+def test_a_configuration_that_is_not_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"a\.yaml: is not a text file"):
         load_config(tmp_path / "a.yaml", IDMConfig)
@@ -37,7 +37,7 @@ def test_a_configuration_that_is_no_text_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [["evaluate"], ["compare", "idm"]])
 @pytest.mark.parametrize("seed", [-1, 2**63])
-def test_an_impossible_seed_is_told(command: list[str], seed: int) -> None:
+def test_an_impossible_seed_is_refused(command: list[str], seed: int) -> None:
     parsed = cli.build_parser().parse_args([*command, "-o", "out", f"--seed={seed}"])
     with pytest.raises(UserError, match="--seed must lie in"):
         build_pairs(read(MeasureOptions, parsed), 16)
@@ -84,7 +84,7 @@ def reported(error: Exception, monkeypatch: pytest.MonkeyPatch) -> int:
 @pytest.mark.parametrize(
     "error", [InvalidInput("a: is wrong"), CheckpointError("a: is wrong"), FileNotFoundError("a: is wrong")]
 )
-def test_a_command_says_what_is_wrong_in_one_line(
+def test_a_command_reports_an_error_in_one_line(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert reported(error, monkeypatch) == 1
@@ -98,7 +98,7 @@ def test_a_command_does_not_hide_a_bug(bug: Exception, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("error", [CheckpointError("a: is wrong"), FileNotFoundError("a: is wrong")])
-def test_a_training_says_what_is_wrong_in_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_reports_an_error_in_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"^error: a: is wrong$"):
         launched(error, monkeypatch)
 

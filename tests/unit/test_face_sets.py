@@ -40,7 +40,7 @@ def test_whole_sets_pass(small, tmp_path: Path, capsys) -> None:
     assert f"{tmp_path}: complete" in out
 
 
-def test_every_fault_is_said(small, tmp_path: Path, capsys) -> None:
+def test_every_fault_is_reported(small, tmp_path: Path, capsys) -> None:
     fill(tmp_path / "lq", 3)
     fill(tmp_path / "hq", 2)
     write_image(tmp_path / "hq" / "other.png", np.zeros((8, 9, 3), np.uint8))

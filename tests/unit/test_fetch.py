@@ -156,7 +156,7 @@ def test_a_file_of_another_size_is_refused_before_it_is_downloaded(server: Serve
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_cut_short_by_a_server_that_says_no_length_is_refused(server: Server, tmp_path: Path) -> None:
+def test_a_truncated_file_of_a_server_that_sends_no_length_is_refused(server: Server, tmp_path: Path) -> None:
     server.has_length = False
     server.breaks = [1000, *[0] * ATTEMPTS]
     with pytest.raises(FetchError, match=rf"ended after 1000 of {len(CONTENT)} bytes \({ATTEMPTS} attempts\)"):
@@ -274,7 +274,7 @@ def test_a_failed_fetch_is_one_line(command, server: Server, capsys) -> None:
     assert capsys.readouterr().err.strip().endswith(f"{server.url}: 403 Forbidden")
 
 
-def test_a_missing_file_says_the_command_that_fetches_it(command, tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error_with_the_command_that_fetches_it(command, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"`idm weights fetch net\.bin` downloads it"):
         find_weights("net.bin")
     with pytest.raises(FileNotFoundError, match=rf"`idm weights fetch net\.bin --weights-dir {tmp_path}`"):

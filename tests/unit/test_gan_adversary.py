@@ -52,7 +52,7 @@ def train(adversary: FaceAdversary, sharp: Tensor, blurred: Tensor) -> Iterator[
             yield
 
 
-def tells_them_apart(adversary: FaceAdversary, sharp: Tensor, blurred: Tensor) -> bool:
+def separates(adversary: FaceAdversary, sharp: Tensor, blurred: Tensor) -> bool:
     with torch.no_grad():
         terms, _ = adversary.own_losses(0, sharp, blurred)
         of_sharp, of_blurred = adversary.model(sharp), adversary.model(blurred)
@@ -60,12 +60,10 @@ def tells_them_apart(adversary: FaceAdversary, sharp: Tensor, blurred: Tensor) -
     return bool(ordered > 0.97 and terms["discriminator"] < 0.7)
 
 
-def test_the_critic_of_the_64_px_configuration_soon_tells_sharp_faces_from_blurred_ones(adversary, faces):
+def test_the_critic_of_the_64_px_configuration_soon_separates_sharp_faces_from_blurred_ones(adversary, faces):
     sharp, blurred = faces
     held_out = sharp[TRAINED_ON:], blurred[TRAINED_ON:]
-    assert any(
-        tells_them_apart(adversary, *held_out) for _ in train(adversary, sharp[:TRAINED_ON], blurred[:TRAINED_ON])
-    )
+    assert any(separates(adversary, *held_out) for _ in train(adversary, sharp[:TRAINED_ON], blurred[:TRAINED_ON]))
 
 
 def test_accuracy_is_the_share_of_logits_on_the_right_side():

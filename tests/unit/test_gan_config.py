@@ -171,7 +171,7 @@ def test_what_cannot_work_is_refused_before_any_work(load, override, message):
     assert message in str(caught.value)
 
 
-def test_a_run_that_never_looks_at_the_restored_face_is_refused(load):
+def test_a_run_whose_losses_never_use_the_restored_face_is_refused(load):
     zeros = [f"losses.{name}=0" for name in ("l1", "perceptual", "style", "adversarial", "identity")]
     with pytest.raises(ConfigError, match="none of l1"):
         load(*zeros)

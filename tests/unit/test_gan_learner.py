@@ -385,7 +385,7 @@ def test_components_can_have_either_of_their_losses(learner):
     assert logistic.train_step(0, batches()).keys() == {*always, "component_adversarial"}
 
 
-def test_without_r1_there_is_no_penalty(learner):
+def test_the_penalty_is_zero_without_r1(learner):
     assert "r1" not in learner(r1=0.0).train_step(1, batches())
 
 
@@ -601,7 +601,7 @@ def test_mixing_takes_the_first_codes_from_one_z_and_the_rest_from_the_other(pri
     torch.testing.assert_close(mixed, generator(torch.cat([first[:, :2], second[:, 2:]], dim=1), noise))
 
 
-def test_stage_zero_goes_on_bit_for_bit_and_hands_its_average_to_the_decoder(prior_learner, tmp_path):
+def test_stage_zero_resumes_bit_for_bit_and_hands_its_average_to_the_decoder(prior_learner, tmp_path):
     straight, source = prior_learner(), batches()
     values = [straight.train_step(step, source) for step in range(4)]
     assert values[0].keys() == {"loss", "discriminator", "r1", "real_accuracy", "fake_accuracy"}

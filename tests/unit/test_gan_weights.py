@@ -130,7 +130,7 @@ def test_a_gap_is_refused_and_not_filled_with_random_numbers(saved):
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", '"512"', "7", "null", "{}"])
-def test_an_architecture_that_is_no_list_of_arguments_is_refused(saved, text):
+def test_an_architecture_that_is_not_a_list_of_arguments_is_refused(saved, text):
     save_file(load_file(saved), saved, {"architecture": text})
     refused(saved, "does not state its architecture")
 
@@ -207,7 +207,7 @@ def test_another_size_cannot_be_exported(tiny, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_is_no_published_gfpgan_is_refused(tmp_path):
+def test_a_file_that_is_not_a_published_gfpgan_is_refused(tmp_path):
     path = tmp_path / "a.pth"
     for content in (b"not a zip", b"bad\n", b"", b"PK\x03\x04"):
         path.write_bytes(content)

@@ -79,7 +79,7 @@ def test_a_small_sharp_face_does_not_become_softer(size: int) -> None:
     assert any(reason in done.faces[0].note for reason in ("is softer", "is no better"))
 
 
-def test_what_is_no_better_stays() -> None:
+def test_a_restoration_that_is_not_better_is_not_used() -> None:
     done = restore(
         lambda crop: np.clip(crop + 0.1 * np.sin(np.arange(SIZE) / 30)[:, None, None], 0, 1),
         face(SIZE),
@@ -136,7 +136,7 @@ def test_noise_that_a_restorer_removes_speaks_for_its_change() -> None:
     assert removed > change_share(clean + noise, clean + np.float32(1.3) * noise) + 0.2
 
 
-def test_in_a_clip_the_share_is_the_mean_so_far() -> None:
+def test_the_share_of_a_video_is_the_mean_so_far() -> None:
     past = FaceHistory()
     assert [past.add_share(share) for share in (1.0, 0.0, 0.5)] == [1.0, 0.5, 0.5]
 

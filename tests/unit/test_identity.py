@@ -252,7 +252,7 @@ def faces(assets: Path) -> tuple[list[np.ndarray], np.ndarray]:
     return images, np.array([row["landmarks"] for row in rows])
 
 
-def test_the_published_network_tells_people_apart_and_bears_mild_blur(
+def test_the_published_network_separates_people_and_tolerates_mild_blur(
     assets: Path, faces: tuple[list[np.ndarray], np.ndarray]
 ) -> None:
     images, landmarks = faces

@@ -47,7 +47,7 @@ def test_previews_have_names_of_their_own(tmp_path: Path) -> None:
     assert names == {"a.preview.png", "a_png.preview.png"} or names == {"a.preview.png", "a_jpg.preview.png"}
 
 
-def test_the_status_says_what_became_of_every_file(tmp_path: Path) -> None:
+def test_the_status_records_the_result_of_every_file(tmp_path: Path) -> None:
     source = pictures(tmp_path / "in", "a.png", "b.png", "c.png")
     seen = []
     progress = ProgressCallbacks(seen.append, lambda path, error: seen.append((path.name, error and str(error))))
@@ -72,7 +72,7 @@ def test_the_status_says_what_became_of_every_file(tmp_path: Path) -> None:
     assert "test_job.py" in entries[str(c)]["traceback"]
 
 
-def test_a_job_that_is_interrupted_leaves_a_status_that_says_so(tmp_path: Path) -> None:
+def test_an_interrupted_job_leaves_the_status_interrupted(tmp_path: Path) -> None:
     source = pictures(tmp_path / "in", "a.png", "b.png")
     job = Job([source], tmp_path / "out", settings={})
     a, b = job.todo
@@ -136,7 +136,7 @@ def test_inputs_that_are_images_are_never_targets(tmp_path: Path) -> None:
         Job([tmp_path], tmp_path, settings={})
 
 
-def test_an_output_folder_within_the_inputs_is_no_input(tmp_path: Path) -> None:
+def test_an_output_folder_within_the_inputs_is_not_an_input(tmp_path: Path) -> None:
     source = pictures(tmp_path, "a.png", "out/a.png", "out/b/c.png", "outside/d.png", "x/out/e.png")
     assert {str(path.relative_to(tmp_path)) for path in plan([source], tmp_path / "out")[0]} == {
         "a.png",
@@ -146,7 +146,7 @@ def test_an_output_folder_within_the_inputs_is_no_input(tmp_path: Path) -> None:
     assert set(plan([tmp_path / "out" / "b"], tmp_path / "out")[0]) == {tmp_path / "out" / "b" / "c.png"}  # asked for
 
 
-def test_files_that_are_no_inputs_are_counted_by_their_suffix(tmp_path: Path) -> None:
+def test_files_that_are_not_inputs_are_counted_by_their_suffix(tmp_path: Path) -> None:
     source = pictures(tmp_path / "in", "a.png", "b/c.HEIC", "b/d.heic", "notes.txt", ".hidden.raw", "README")
     with Job([source, source / "b"], tmp_path / "out", settings={}, suffixes=(".png", ".heic")) as job:
         pass

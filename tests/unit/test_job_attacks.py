@@ -61,7 +61,7 @@ def restore(source: Path, output: Path, settings: PhotoSettings = PLAIN, **optio
 # ------------------------------------------------------------------------------------------- names
 
 
-def test_a_name_that_is_no_utf_8_is_restored_like_any_other(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf_8_is_restored_like_any_other(tmp_path: Path) -> None:
     source = pictures(tmp_path / ODD, *(f"{i}.jpg" for i in range(6)), f"{ODD}.jpg")
     (source / f"notes.{ODD}").touch()
     report = restore(source, tmp_path / "out")
@@ -195,7 +195,7 @@ def test_other_settings_and_another_model_are_done_again(tmp_path: Path, change:
 # ------------------------------------------------------------------------------------------- two jobs at once
 
 
-def test_a_second_job_in_a_folder_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+def test_a_second_job_in_a_folder_is_refused_and_the_first_continues(tmp_path: Path) -> None:
     source, out = pictures(tmp_path / "in", "a.png"), tmp_path / "out"
     with Job([source], out, settings={}) as first:
         with pytest.raises(ImageError, match="another job works in this folder"):

@@ -481,7 +481,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_the_next_step_is_take
     assert any(not torch.equal(a, b) for a, b in zip(weights(trained.model), before, strict=True))
 
 
-def test_weights_and_averages_are_told_when_they_are_not_finite(learner):
+def test_weights_and_averages_that_are_not_finite_are_reported(learner):
     trained = learner()
     assert all_finite(trained.tensors())
     for tensor in (next(trained.model.parameters()), trained.ema.shadow_params[-1]):

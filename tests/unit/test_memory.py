@@ -1,4 +1,4 @@
-"""Peak memory: what a picture or clip needs is known from its header, refused beyond the limit, and not exceeded."""
+"""Peak memory: what a picture or video needs is known from its header, refused beyond the limit, and not exceeded."""
 
 import io
 import struct
@@ -29,7 +29,7 @@ def bare_png(width: int, height: int, depth: int = 8) -> bytes:
 
 
 @pytest.mark.parametrize(("suffix", "dtype"), [(".png", np.uint8), (".jpg", np.uint8), (".png", np.uint16)])
-def test_reading_and_writing_a_photograph_stays_within_what_is_said(
+def test_reading_and_writing_a_photograph_stays_within_the_estimated_memory(
     tmp_path: Path, suffix: str, dtype: type, peak_of
 ) -> None:
     path = tmp_path / f"a{suffix}"

@@ -61,7 +61,7 @@ def test_what_was_dropped_on_reading_is_named(tmp_path: Path, kind: str) -> None
     assert dropped.startswith("everything but the pixels (")
 
 
-def test_pixels_that_are_damaged_are_no_picture_with_or_without_metadata(tmp_path: Path) -> None:
+def test_damaged_pixels_are_an_image_error_with_or_without_metadata(tmp_path: Path) -> None:
     data = bytearray(png_with(chunk(b"zTXt", bomb(b"a"))))
     place = data.index(b"IDAT") + 20
     data[place : place + 40] = bytes(40)

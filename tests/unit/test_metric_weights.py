@@ -53,7 +53,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(("name", "file"), NEEDED)
-def test_a_missing_file_is_one_error_that_says_which_and_where(name: str, file: str, home: Path) -> None:
+def test_a_missing_file_is_one_error_that_names_the_file_and_its_folder(name: str, file: str, home: Path) -> None:
     for other in METRICS[name].weights:
         if other != file:
             (home / other).touch()
@@ -179,7 +179,7 @@ def test_clip_iqa_plus_scores_by_the_prompts_of_its_file(home: Path, clip_file: 
         build(prompts[..., :32].clone())
 
 
-def test_a_clip_of_another_kind_is_refused(home: Path) -> None:
+def test_weights_of_another_clip_model_are_refused(home: Path) -> None:
     torch.save({"a": torch.zeros(1)}, home / CLIP_WEIGHTS)
     with pytest.raises(WeightsError, match=r"RN50\.pt: does not hold the weights of CLIP"):
         build_metric("clipiqa")

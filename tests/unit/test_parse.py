@@ -72,7 +72,7 @@ def test_data_has_short_names(text: str, source: SourceConfig) -> None:
     assert parse_source(text) == source
 
 
-def test_a_command_says_which_faces_synthetic_stands_for() -> None:
+def test_a_command_reports_which_faces_synthetic_stands_for() -> None:
     own = SyntheticConfig(num_faces=64, seed=5)
     assert parse_source("synthetic", synthetic=own) == own
     assert parse_source("synthetic:3", synthetic=own) == SyntheticConfig(num_faces=3, seed=5)

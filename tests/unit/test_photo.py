@@ -175,7 +175,7 @@ def test_small_faces_and_those_not_named_are_left_alone() -> None:
 # --- trust
 
 
-def test_the_guard_keeps_a_face_that_became_someone_else_and_says_so(identity: IdentityNet) -> None:
+def test_the_guard_keeps_a_face_that_became_someone_else_and_reports_it(identity: IdentityNet) -> None:
     stranger = Adds(noise=2)
     (free,) = restore(stranger, PHOTO, as_is(), FACE, net=identity).faces
     assert free.state == "restored"
@@ -307,7 +307,7 @@ def test_values_that_no_setting_has_are_refused(setting: str, value: object) -> 
 # --- size
 
 
-def test_a_face_larger_than_the_restorer_keeps_its_detail_and_the_report_says_so() -> None:
+def test_a_face_larger_than_the_restorer_keeps_its_detail_and_is_reported() -> None:
     fine = Photo(RNG.integers(0, 256, (100, 120, 3), dtype=np.uint8))
     large = face_at(60, 50, 96)
     soft = restore(Adds(), fine, as_is(), large)
@@ -335,7 +335,7 @@ def test_large_photographs_need_memory_for_a_few_copies_only() -> None:
 # --- colours
 
 
-def test_a_grey_photograph_stays_grey_unless_told_otherwise() -> None:
+def test_a_grey_photograph_stays_grey_by_default() -> None:
     grey = np.repeat(smooth(100, 120)[..., :1], 3, axis=2)
     paints = Adds((0.2, 0, -0.2))
     file = Photo(grey, is_grey=True, icc_profile=b"a profile for grey")
@@ -402,7 +402,7 @@ def test_grey_levels_survive_becoming_grey(dtype: type) -> None:
     np.testing.assert_array_equal(picture, levels[..., None].repeat(3, 2))
 
 
-def test_the_helper_of_these_tests_places_faces_where_it_says() -> None:
+def test_the_helper_of_these_tests_returns_the_places_of_its_faces() -> None:
     from idm.faces.align import align_face
 
     _, to_crop = align_face(PHOTO.pixels, FACE.landmarks, SIZE)

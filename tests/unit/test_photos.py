@@ -75,7 +75,7 @@ def test_others_agree_on_the_levels_of_a_deep_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(by_opencv, np.dstack([COLOUR16[..., ::-1], ALPHA16]))
 
 
-def test_a_deep_tiff_is_read_in_full_and_says_nothing_of_its_own_storage(tmp_path: Path) -> None:
+def test_a_deep_tiff_is_read_in_full_and_keeps_no_tags_of_its_storage(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.tif"), COLOUR16[..., ::-1])
     photo = read_photo(tmp_path / "a.tif")
     np.testing.assert_array_equal(photo.pixels, COLOUR16)
@@ -96,7 +96,7 @@ def test_floating_point_grey_becomes_sixteen_bits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("deep", [False, True], ids=["8", "16"])
-def test_photographs_are_upright_and_say_so(tmp_path: Path, orientation: int, deep: bool) -> None:
+def test_photographs_are_upright_and_their_orientation_tag_is_1(tmp_path: Path, orientation: int, deep: bool) -> None:
     path = tmp_path / "a.png"
     pixels = COLOUR8 if not deep else COLOUR8.astype(np.uint16) * 257
     write_photo(path, Photo(pixels, exif=exif_of(orientation).tobytes()))
@@ -302,7 +302,7 @@ def test_several_pages_and_animations_are_refused_with_their_number(tmp_path: Pa
         read_photo(tmp_path / name)
 
 
-def test_a_smaller_copy_in_a_tiff_and_a_phones_second_picture_are_no_pages(tmp_path: Path) -> None:
+def test_a_smaller_copy_in_a_tiff_and_a_phones_second_picture_are_not_pages(tmp_path: Path) -> None:
     page, copy = (Image.fromarray(RNG.integers(0, 256, (side, side, 3), dtype=np.uint8)) for side in (40, 10))
     copy.encoderinfo = {"tiffinfo": {254: 1}}
     page.save(tmp_path / "a.tif", save_all=True, append_images=[copy])

@@ -273,13 +273,13 @@ def test_an_empty_list_is_refused():
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (1, 16, 16), (16, 16, 3), (2, 4, 16, 16), (1, 1, 3, 16, 16)])
-def test_a_tensor_that_is_no_colour_picture_is_refused(shape):
+def test_a_tensor_that_is_not_a_colour_picture_is_refused(shape):
     with pytest.raises(ValueError, match="expected a 3 h w or b 3 h w tensor"):
         make_pipeline()(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 16, 4), (16, 16, 1), (1, 16, 16, 4), (1, 1, 16, 16, 3)])
-def test_an_array_that_is_no_colour_picture_is_refused(shape):
+def test_an_array_that_is_not_a_colour_picture_is_refused(shape):
     with pytest.raises(ValueError, match="expected an h w 3 image"):
         make_pipeline()(np.zeros(shape, np.uint8))
 
@@ -521,7 +521,7 @@ def test_an_impossible_chain_is_refused_and_the_model_stays_as_it_was(model, set
     assert model.chain == before
 
 
-def test_an_unconditional_denoiser_generates_faces_from_their_seeds_and_looks_at_no_face():
+def test_an_unconditional_denoiser_generates_faces_from_their_seeds_without_a_condition():
     torch.manual_seed(0)
     sizes = {"image_size": 16, "patch_size": 2, "channels": [16], "num_blocks": [1], "attention_resolutions": []}
     denoiser = Denoiser(**sizes, conditional=False)

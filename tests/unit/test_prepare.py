@@ -184,7 +184,7 @@ def test_of_a_known_person_the_largest_face_is_taken_and_of_others_all(tmp_path:
         ("celeba/000002.jpg", "identities.txt", None),
     ],
 )
-def test_names_tell_who_is_shown(name: str, people: str, person: str | None) -> None:
+def test_names_identify_the_person_shown(name: str, people: str, person: str | None) -> None:
     assert person_of(name, people, {"000001.jpg": "2880"}) == person
 
 

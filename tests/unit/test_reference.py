@@ -113,7 +113,7 @@ def test_only_photographs_of_one_face_count_and_the_others_are_named(net, tmp_pa
         read_reference(album(tmp_path / "none", nobody), WholePicture(), net)
 
 
-def test_the_status_says_what_the_identity_is_compared_with(net, tmp_path) -> None:
+def test_the_status_records_the_reference_of_the_identity(net, tmp_path) -> None:
     folder = album(tmp_path / "album", person(2))
     photo = album(tmp_path / "in", person(1))
     settings = PhotoSettings(reference=str(folder), **PLAIN)
@@ -135,7 +135,7 @@ def test_a_reference_without_the_identity_network_is_one_clear_error(tmp_path) -
         parts(Becomes(person(1)), None).restore(Photo(person(1)), settings)
 
 
-def test_the_command_without_weights_says_which_file_is_missing(assets, tmp_path, capsys) -> None:
+def test_the_command_without_weights_names_the_missing_file(assets, tmp_path, capsys) -> None:
     torch.manual_seed(0)
     denoiser = Denoiser(image_size=16, channels=(8,), num_blocks=(1,), attention_resolutions=(), head_dim=8)
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)

@@ -112,7 +112,7 @@ def test_every_picture_has_a_text_and_every_control_a_name(results: Path) -> Non
         assert all("aria-label=" in tag for tag in found)
 
 
-def test_a_result_without_pictures_gives_a_page_that_says_so(results: Path) -> None:
+def test_a_result_without_pictures_gives_a_page_with_a_note(results: Path) -> None:
     whole = page(results)
     for path in (results / "pictures").iterdir():
         path.unlink()

@@ -51,7 +51,7 @@ def test_networks_that_compute_from_minus_one_to_one_are_given_that_range(name):
     torch.testing.assert_close(to_diffusion(restored), to_diffusion(FACES) / 2, atol=0.1, rtol=0)
 
 
-def test_other_networks_are_given_what_spandrel_says_they_take():
+def test_other_networks_receive_inputs_in_0_and_1():
     descriptor = Descriptor("RestoreFormer")
     SpandrelRestorer(descriptor, CPU).restore(FACES, [0, 1])
     assert descriptor.ranges[0][0] == 0
@@ -67,7 +67,7 @@ def test_a_face_depends_on_its_seed_and_not_on_its_batch_and_the_global_generato
     assert not torch.equal(restorer.restore(FACES[1:], [5]), both[1:])
 
 
-def test_a_file_that_is_no_weights_file_is_named(tmp_path):
+def test_a_file_that_is_not_a_weights_file_is_named(tmp_path):
     path = tmp_path / "broken.pth"
     path.write_bytes(b"\x80\x02oops")
     with pytest.raises(ThirdPartyModelError, match=r"broken\.pth: is not a plain weights file"):

@@ -57,7 +57,7 @@ def test_rounds_train_and_clean_in_turn_and_report_every_drift(
     assert "+0.100 -0.200 +0.300" in printed
 
 
-def test_a_round_that_validates_worse_stops_the_loop_and_says_so(
+def test_a_round_that_validates_worse_stops_the_loop_and_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made, done = rounds(tmp_path, [20.0, 19.89, 25.0])

@@ -99,7 +99,7 @@ def test_a_signal_that_comes_while_a_run_resumes_stops_it_after_one_step_which_i
     assert saved(tmp_path) == ["step_00000002", "step_00000003"]
 
 
-def test_processor_seconds_leave_out_waiting_and_go_on_after_a_resume(run, tmp_path):
+def test_processor_seconds_leave_out_waiting_and_accumulate_over_a_resume(run, tmp_path):
     class Waiting(Counter):
         def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, torch.Tensor]:
             time.sleep(0.2)
@@ -125,7 +125,7 @@ def test_processor_seconds_leave_out_waiting_and_go_on_after_a_resume(run, tmp_p
 
 @pytest.mark.parametrize("name", ["model.safetensors", "progress.json", "hashes.json"])
 @pytest.mark.parametrize("hurt", [lambda p: p.write_bytes(p.read_bytes()[:-3]), lambda p: p.write_bytes(b"")])
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(run, tmp_path, capsys, name, hurt):
+def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(run, tmp_path, capsys, name, hurt):
     run(Counter())
     hurt(tmp_path / "checkpoints" / "step_00000006" / name)
     learner = Counter()
@@ -159,7 +159,7 @@ def test_a_broken_checkpoint_from_before_there_were_hashes_is_one_clear_error(ru
         run(Counter())
 
 
-def test_a_disk_that_is_full_while_logging_is_one_clear_error_and_the_run_goes_on_later(run, tmp_path, monkeypatch):
+def test_a_disk_that_is_full_while_logging_is_one_clear_error_and_the_run_resumes_later(run, tmp_path, monkeypatch):
     opened = Path.open
 
     def full(self: Path, mode: str = "r", *arguments, **settings):
@@ -227,7 +227,7 @@ def test_many_skipped_updates_in_a_row_end_the_run_with_advice(run, tmp_path):
         run(Counter(skips=tuple(range(20, 31))), num_steps=40)
 
 
-def test_weights_that_are_not_finite_are_never_saved_and_the_run_can_go_on(run, tmp_path):
+def test_weights_that_are_not_finite_are_never_saved_and_the_run_can_resume(run, tmp_path):
     with pytest.raises(TrainingError, match=r"not finite at step 4, and are not saved.* is sound\. Do this$"):
         run(Counter(spoils=(2,)))
     assert saved(tmp_path) == ["step_00000002"]
@@ -261,7 +261,7 @@ def test_the_learning_rate_is_logged(run, tmp_path):
     assert [row["learning_rate"] for row in read_log(tmp_path / "log.jsonl")] == [0.25, 0.25]
 
 
-def test_a_run_can_be_extended_and_its_history_says_from_where(run, tmp_path):
+def test_a_run_can_be_extended_and_its_history_records_the_step(run, tmp_path):
     run(Counter())
     run(Counter())
     learner = Counter()
@@ -272,7 +272,7 @@ def test_a_run_can_be_extended_and_its_history_says_from_where(run, tmp_path):
     assert second == {"step": 6, "settings": {"train.num_steps": 8}}
 
 
-def test_a_history_tells_what_is_no_more(tmp_path):
+def test_a_history_records_changed_and_removed_settings(tmp_path):
     path = tmp_path / "history.jsonl"
     for step, settings in enumerate([{"a": 1, "b": (2, 3)}, {"a": 1, "b": [2, 3]}, {"b": [2, 4]}, {"b": [2, 4]}]):
         record_settings(path, step, settings)
@@ -319,7 +319,7 @@ class Brightness:
         return float(np.mean(restored) - np.mean(originals))
 
 
-def test_processes_tell_one_another_scores_and_the_pictures_that_are_shown_alone(monkeypatch):
+def test_processes_exchange_scores_and_only_the_pictures_that_are_shown(monkeypatch):
     pairs = FrozenPairs(SyntheticFaces(5, 0, 16), GFPGAN, 1)
     check = Validation(pairs, {"psnr": psnr}, {"frechet": Brightness()}, "psnr", 0)
     sent = {}

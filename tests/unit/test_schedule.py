@@ -43,7 +43,7 @@ def test_the_cosine_schedule_follows_its_closed_form(t, offset):
     assert cosine(1000, offset)[t].item() == pytest.approx(f(t / 1000) / f(0), rel=1e-9)
 
 
-def test_the_cosine_schedule_clips_its_betas():
+def test_the_cosine_schedule_limits_its_betas():
     betas = to_betas(cosine(100, max_beta=0.5))
     assert betas.max().item() == pytest.approx(0.5, rel=1e-12)
     assert to_betas(cosine(100)).max().item() == pytest.approx(0.999, rel=1e-9)
@@ -66,7 +66,7 @@ def test_a_schedule_that_underflows_to_zero_signal_is_refused():
         linear(1e-6, 0.9, 2000)
 
 
-def test_training_levels_lie_where_their_uniforms_say():
+def test_training_levels_are_interpolated_by_their_uniforms():
     gammas = torch.tensor([1.0, 0.8, 0.4, 0.1], dtype=torch.float64)
     u_step = torch.tensor([0.0, 0.34, 0.34, 0.999], dtype=torch.float64)
     u_within = torch.tensor([0.25, 0.0, 0.5, 0.5], dtype=torch.float64)

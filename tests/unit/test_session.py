@@ -344,7 +344,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(
         page_service.read(path)
 
 
-def test_what_is_no_picture_or_gone_is_said_to_be_so(page_service: PageService, tmp_path: Path) -> None:
+def test_a_missing_or_invalid_picture_is_reported(page_service: PageService, tmp_path: Path) -> None:
     text = tmp_path / "notes.jpg"
     text.write_text("not a picture")
     with pytest.raises(ImageError, match="is not an image of a known kind"):

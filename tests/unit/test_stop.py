@@ -88,7 +88,7 @@ with StopSignals() as signals:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells of a parent's death on Linux only")
 @pytest.mark.parametrize("launched", [True, False])
-def test_a_trainer_is_told_of_its_launchers_death(launched: bool) -> None:
+def test_a_trainer_stops_when_its_launcher_dies(launched: bool) -> None:
     start = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {CHILD!r}])"
     environment = {name: value for name, value in os.environ.items() if name not in stop.LAUNCHED}
     environment |= {"ACCELERATE_MIXED_PRECISION": "no"} if launched else {}

@@ -141,7 +141,7 @@ def pupil_errors(faces) -> np.ndarray:
     return np.array(errors).reshape(-1, 2, 2)
 
 
-def test_the_pupil_is_where_the_eye_landmark_says(pupil_errors):
+def test_the_pupil_is_at_the_eye_landmark(pupil_errors):
     distance = np.linalg.norm(pupil_errors, axis=2)
     assert np.median(distance) < 0.01 * SIZE
     assert np.percentile(distance, 95) < 0.02 * SIZE

@@ -86,7 +86,7 @@ def test_a_cut_begins_new_faces_and_nothing_is_smoothed_across_it() -> None:
         assert found[frame >= 5].box[0] == pytest.approx(0.0 if frame < 5 else 20.0)
 
 
-def test_a_tracker_made_of_its_state_goes_on_as_the_first_one_would() -> None:
+def test_a_tracker_rebuilt_from_its_state_continues_like_the_original() -> None:
     rng = np.random.default_rng(0)
     noisy = [[float(x) for x in rng.normal([7 * i, 300], 1.0)][: 1 + (i % 3 > 0)] for i in range(30)]
     whole, stopped = Tracker(), Tracker()

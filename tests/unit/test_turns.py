@@ -96,7 +96,9 @@ def test_a_turn_that_is_asked_for_is_the_only_one_searched() -> None:
         (ffhq_landmarks(64) + np.outer(np.arange(5) == 2, (0, 11)), "eye distances|does not lie between"),
     ],
 )
-def test_landmarks_that_no_face_has_are_left_alone_and_the_report_says_why(landmarks: np.ndarray, why: str) -> None:
+def test_landmarks_that_no_face_has_are_not_used_and_the_report_gives_the_reason(
+    landmarks: np.ndarray, why: str
+) -> None:
     assert why_implausible(landmarks)
 
     class Finds:

@@ -85,7 +85,7 @@ def test_a_network_that_spandrel_knows_is_loaded_and_run(compact: Path) -> None:
     np.testing.assert_array_equal(doubled, picture().repeat(2, axis=0).repeat(2, axis=1))
 
 
-def test_what_is_no_upscaler_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_model_that_is_not_an_upscaler_is_refused_by_name(tmp_path: Path) -> None:
     pytest.importorskip("spandrel")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_upscaler(tmp_path / "nowhere.pth")

@@ -1,4 +1,4 @@
-"""Clips in, clips out: with stub detectors and restorers whose answers are known."""
+"""Clips in, videos out: with stub detectors and restorers whose answers are known."""
 
 import gc
 import os
@@ -24,7 +24,7 @@ from idm.io.encoding import Encoding
 from idm.io.images import ImageError
 
 av = pytest.importorskip("av", reason="videos need PyAV: pip install av")
-from idm.apps.photo import video as clip_module  # noqa: E402
+from idm.apps.photo import video as video_module  # noqa: E402
 from idm.io.video.read import DecodedFrame, Video, VideoError  # noqa: E402
 from idm.io.video.write import encoded_format  # noqa: E402
 
@@ -35,7 +35,7 @@ LOSSLESS = Encoding("ffv1")
 SETTINGS = PhotoSettings(grayscale="off", change="full", batch_size=3)
 
 
-# ------------------------------------------------------------------------------------------- clips and stubs
+# ------------------------------------------------------------------------------------------- videos and stubs
 
 
 def picture(index: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
@@ -80,7 +80,7 @@ class Changes:
         return (lq + self.change + self.noise * torch.stack(noise)).clamp(0, 1)
 
 
-def make_clip(
+def make_video(
     path: Path,
     pictures: Sequence[np.ndarray],
     stamps: Sequence[int] | None = None,
@@ -124,18 +124,18 @@ def stored(path: Path) -> list[list[np.ndarray]]:
         rows = np.frombuffer(plane, kind).reshape(plane.buffer_size // plane.line_size, -1)
         return rows[: plane.height, : plane.width].copy()
 
-    with Video(path) as clip:
-        kind = np.uint16 if clip.stream.pix_fmt.endswith("10le") else np.uint8
-        return [[values(plane, kind) for plane in frame.image.planes] for frame in clip.frames()]
+    with Video(path) as video:
+        kind = np.uint16 if video.stream.pix_fmt.endswith("10le") else np.uint8
+        return [[values(plane, kind) for plane in frame.image.planes] for frame in video.frames()]
 
 
 def properties(path: Path) -> dict[str, Any]:
-    """Everything of a clip but its pictures."""
-    with Video(path) as clip:
-        frames = list(clip.frames())
-        context = clip.stream.codec_context
+    """Everything of a video but its pictures."""
+    with Video(path) as video:
+        frames = list(video.frames())
+        context = video.stream.codec_context
         properties = {
-            "times": [frame.image.pts * clip.time_base for frame in frames],
+            "times": [frame.image.pts * video.time_base for frame in frames],
             "rotation": frames[0].image.rotation,
             "range": context.color_range,
             "colours": (context.colorspace, context.color_primaries, context.color_trc),
@@ -152,36 +152,36 @@ def run(
 ) -> dict[str, Any]:
     options = {"encoding": LOSSLESS, "metadata": {"model": "stub"}, "segment_frames": 6} | options
     encoding = options.pop("encoding")
-    return clip_module.restore_video(
+    return video_module.restore_video(
         PhotoRestorer(restorer, detector or Spot()), source, target, settings, encoding, **options
     )
 
 
 @pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    return make_clip(tmp_path / "clip.mkv", [picture(i) for i in range(20)])
+def video(tmp_path: Path) -> Path:
+    return make_video(tmp_path / "video.mkv", [picture(i) for i in range(20)])
 
 
 # ------------------------------------------------------------------------------------------- what is kept
 
 KINDS = {
-    "mp4": ("clip.mp4", "libx264", "aac", Encoding("libx264", 0), {}),
-    "mov": ("clip.mov", "mpeg4", "pcm_s16le", Encoding("libx264", 0), {}),
-    "mkv": ("clip.mkv", "libx264", "libopus", Encoding("ffv1"), {}),
-    "webm": ("clip.webm", "libvpx-vp9", "libopus", Encoding(crf=4), {}),
-    "hevc": ("clip.mp4", "libx265", "aac", Encoding("libx265", 4), {"x265-params": "log-level=error"}),
-    "av1": ("clip.mp4", "libx264", "aac", Encoding("libsvtav1", 4), {}),
-    "avi": ("clip.avi", "mpeg4", "mp3", Encoding("ffv1"), {}),
+    "mp4": ("video.mp4", "libx264", "aac", Encoding("libx264", 0), {}),
+    "mov": ("video.mov", "mpeg4", "pcm_s16le", Encoding("libx264", 0), {}),
+    "mkv": ("video.mkv", "libx264", "libopus", Encoding("ffv1"), {}),
+    "webm": ("video.webm", "libvpx-vp9", "libopus", Encoding(crf=4), {}),
+    "hevc": ("video.mp4", "libx265", "aac", Encoding("libx265", 4), {"x265-params": "log-level=error"}),
+    "av1": ("video.mp4", "libx264", "aac", Encoding("libsvtav1", 4), {}),
+    "avi": ("video.avi", "mpeg4", "mp3", Encoding("ffv1"), {}),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_restorer_that_changes_nothing_gives_back_the_clip_with_its_times_sound_colours_and_turn(
+def test_a_restorer_that_changes_nothing_gives_back_the_video_with_its_times_sound_colours_and_turn(
     kind: str, tmp_path: Path
 ) -> None:
     name, codec, sound, encoding, options = KINDS[kind]
     is_avi = kind == "avi"
-    source = make_clip(
+    source = make_video(
         tmp_path / name,
         [picture(i) for i in range(16)],
         list(range(16)) if is_avi else UNEVEN,
@@ -192,7 +192,7 @@ def test_a_restorer_that_changes_nothing_gives_back_the_clip_with_its_times_soun
         full_range=kind == "mp4",
         options=options,
     )
-    target = tmp_path / "out" / f"clip{'.mkv' if is_avi else source.suffix}"
+    target = tmp_path / "out" / f"video{'.mkv' if is_avi else source.suffix}"
     target.parent.mkdir()
     report = run(source, target, Changes(), encoding=encoding)
     assert (report["frames"], report["people"][0]["num_restored"]) == (16, 16)
@@ -218,11 +218,11 @@ def test_an_av1_encoder_of_root_does_not_become_real_time(tmp_path: Path, monkey
         return {os.sched_getscheduler(int(task.name)) for task in Path("/proc/self/task").iterdir()}
 
     before, seen = scheduling(), []
-    add = clip_module.SegmentWriter.add
+    add = video_module.SegmentWriter.add
     monkeypatch.setattr(
-        clip_module.SegmentWriter, "add", lambda self, image: (add(self, image), seen.append(scheduling()))
+        video_module.SegmentWriter, "add", lambda self, image: (add(self, image), seen.append(scheduling()))
     )
-    source = make_clip(tmp_path / "clip.mp4", [picture(i) for i in range(3)])
+    source = make_video(tmp_path / "video.mp4", [picture(i) for i in range(3)])
     run(source, tmp_path / "out.mp4", Changes(), encoding=Encoding("libsvtav1", 4))
     assert seen == [before] * 3
 
@@ -231,10 +231,10 @@ def test_an_av1_encoder_of_root_does_not_become_real_time(tmp_path: Path, monkey
 def test_stored_values_outside_a_changed_face_stay_bit_for_bit_and_the_face_changes(
     pixel_format: str, tmp_path: Path
 ) -> None:
-    source = make_clip(tmp_path / "clip.mkv", [picture(i) for i in range(8)], pixel_format=pixel_format)
+    source = make_video(tmp_path / "video.mkv", [picture(i) for i in range(8)], pixel_format=pixel_format)
     run(source, tmp_path / "out.mkv", Changes((0.2, 0.1, 0)), settings=replace(SETTINGS, color_fix="none"))
-    with Video(tmp_path / "out.mkv") as clip:
-        assert clip.stream.pix_fmt == pixel_format
+    with Video(tmp_path / "out.mkv") as video:
+        assert video.stream.pix_fmt == pixel_format
     for old, new in zip(stored(source), stored(tmp_path / "out.mkv"), strict=True):
         for a, b in zip(old, new, strict=True):
             rows = slice(None, None), slice(-a.shape[1] // 16, None)  # the right border: no face comes there
@@ -247,15 +247,15 @@ def test_stored_values_outside_a_changed_face_stay_bit_for_bit_and_the_face_chan
 def test_pixels_are_upright_and_the_result_is_turned_as_the_source(turns: int, tmp_path: Path) -> None:
     upright = [picture(i) for i in range(6)]
     sideways = [np.rot90(pixels, -turns) for pixels in upright]
-    source = make_clip(tmp_path / "clip.mov", sideways, rotation=90 * turns, codec="libx264", options={"crf": "0"})
-    with Video(source) as clip:
-        for frame, expected in zip(clip.frames(), upright, strict=True):
+    source = make_video(tmp_path / "video.mov", sideways, rotation=90 * turns, codec="libx264", options={"crf": "0"})
+    with Video(source) as video:
+        for frame, expected in zip(video.frames(), upright, strict=True):
             assert np.abs(frame.pixels().astype(int) - expected).mean() < 4  # subsampled colour
     detector = Spot()
     report = run(source, tmp_path / "out.mov", Changes((0.3, 0, 0)), detector, encoding=Encoding("libx264", 0))
     assert report["people"][0]["num_restored"] == 6
-    with Video(tmp_path / "out.mov") as clip:
-        first = next(clip.frames())
+    with Video(tmp_path / "out.mov") as video:
+        first = next(video.frames())
         assert first.image.rotation % 360 == 90 * turns
         assert np.abs(first.pixels().astype(int) - upright[0]).mean() < 12
 
@@ -263,26 +263,26 @@ def test_pixels_are_upright_and_the_result_is_turned_as_the_source(turns: int, t
 def test_values_of_colours_survive_in_full_and_limited_range(tmp_path: Path) -> None:
     flat = [np.full((HEIGHT, WIDTH, 3), (200, 100, 50), np.uint8)] * 3
     for full_range in (False, True):
-        source = make_clip(tmp_path / f"{full_range}.mkv", flat, full_range=full_range)
-        with Video(source) as clip:
-            for frame in clip.frames():
+        source = make_video(tmp_path / f"{full_range}.mkv", flat, full_range=full_range)
+        with Video(source) as video:
+            for frame in video.frames():
                 assert np.abs(frame.pixels().astype(int) - flat[0]).max() <= 1
 
 
-def test_a_clip_grows_as_asked_and_odd_sizes_are_possible(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "clip.mkv", [picture(i) for i in range(3)])
+def test_a_video_grows_by_the_given_factor_at_odd_sizes_too(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "video.mkv", [picture(i) for i in range(3)])
     for upscale, encoding in ((1.5, Encoding()), (1.01, Encoding()), (1.01, Encoding("ffv1"))):
         target = tmp_path / "out.mkv"
         run(source, target, Changes(), settings=replace(SETTINGS, upscale=upscale), encoding=encoding)
-        with Video(target) as clip:
+        with Video(target) as video:
             expected = (round(WIDTH * upscale), round(HEIGHT * upscale))
-            assert (clip.stream.width, clip.stream.height) == expected
+            assert (video.stream.width, video.stream.height) == expected
 
 
 def test_sixteen_bits_are_read_where_there_are_more_than_eight(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "clip.mkv", [picture(0)], pixel_format="yuv420p10le")
-    with Video(source) as clip:
-        pixels = next(clip.frames()).pixels()
+    source = make_video(tmp_path / "video.mkv", [picture(0)], pixel_format="yuv420p10le")
+    with Video(source) as video:
+        pixels = next(video.frames()).pixels()
     assert pixels.dtype == np.uint16
     assert np.abs(pixels / 257 - picture(0)).mean() < 4
 
@@ -304,45 +304,45 @@ def test_the_encoder_gets_the_format_nearest_to_the_sources() -> None:
 # ------------------------------------------------------------------------------------------- what does not flicker
 
 
-def test_every_frame_of_every_face_is_drawn_with_the_same_noise(clip: Path, tmp_path: Path) -> None:
+def test_every_frame_of_every_face_is_drawn_with_the_same_noise(video: Path, tmp_path: Path) -> None:
     restorer = Changes()
-    run(clip, tmp_path / "out.mkv", restorer, settings=replace(SETTINGS, seed=7, samples=2, pick="median"))
+    run(video, tmp_path / "out.mkv", restorer, settings=replace(SETTINGS, seed=7, samples=2, pick="median"))
     seeds = [seed for call in restorer.calls for seed in call]
     assert seeds == [7, 8] * 20
 
 
-def test_crops_of_several_frames_are_restored_at_once(clip: Path, tmp_path: Path) -> None:
+def test_crops_of_several_frames_are_restored_at_once(video: Path, tmp_path: Path) -> None:
     restorer = Changes()
-    run(clip, tmp_path / "out.mkv", restorer, settings=replace(SETTINGS, batch_size=4))
+    run(video, tmp_path / "out.mkv", restorer, settings=replace(SETTINGS, batch_size=4))
     assert [len(call) for call in restorer.calls] == [4, 2, 4, 2, 4, 2, 2]  # segments of six
 
 
-def test_a_face_missed_in_some_frames_is_restored_in_them(clip: Path, tmp_path: Path) -> None:
-    report = run(clip, tmp_path / "out.mkv", Changes(), Spot(lost=[5, 6, 7, 12]))
+def test_a_face_missed_in_some_frames_is_restored_in_them(video: Path, tmp_path: Path) -> None:
+    report = run(video, tmp_path / "out.mkv", Changes(), Spot(lost=[5, 6, 7, 12]))
     (person,) = report["people"]
     assert (person["first_frame"], person["last_frame"], person["num_restored"]) == (0, 19, 20)
 
 
-def test_a_size_near_the_least_does_not_make_a_face_come_and_go(clip: Path, tmp_path: Path) -> None:
+def test_a_size_near_the_least_does_not_make_a_face_come_and_go(video: Path, tmp_path: Path) -> None:
     class Breathes(Spot):
         def detect(self, pixels: np.ndarray) -> list[DetectedFace]:
             self.side = 36 if self.calls % 12 < 6 else 40
             return super().detect(pixels)
 
-    report = run(clip, tmp_path / "out.mkv", Changes(), Breathes(), replace(SETTINGS, min_face=26.0))
+    report = run(video, tmp_path / "out.mkv", Changes(), Breathes(), replace(SETTINGS, min_face=26.0))
     assert report["people"][0]["num_restored"] in range(13, 17)  # from the seventh frame or so on, always
 
 
-def test_the_guard_looks_at_the_mean_over_the_frames_so_far() -> None:
+def test_the_guard_uses_the_mean_over_the_frames_so_far() -> None:
     past = FaceHistory()
     np.testing.assert_allclose(past.add(np.array([[0.2, 0.6]])), [[0.2, 0.6]])
     np.testing.assert_allclose(past.add(np.array([[0.8, 0.4]])), [[0.5, 0.5]])
     np.testing.assert_allclose(past.add(np.array([[0.8, 0.2]])), [[0.6, 0.4]])
 
 
-def test_a_clip_without_colour_gets_none(tmp_path: Path) -> None:
+def test_a_grey_video_stays_grey(tmp_path: Path) -> None:
     grey = [np.repeat(picture(i)[..., :1], 3, axis=2) for i in range(4)]
-    source = make_clip(tmp_path / "clip.mkv", grey)
+    source = make_video(tmp_path / "video.mkv", grey)
     settings = PhotoSettings(color_fix="none", change="full")
     run(source, tmp_path / "out.mkv", Changes((0.3, 0, 0)), settings=settings)
     values = stored(tmp_path / "out.mkv")
@@ -367,7 +367,7 @@ def test_only_the_numbered_or_the_largest_face_is_restored(tmp_path: Path) -> No
             larger = DetectedFace(np.array([60.0, 30, 95, 63]), one.landmarks + shift, 0.95)
             return [larger, one] if self.calls > 3 else [one]
 
-    source = make_clip(tmp_path / "clip.mkv", [picture(0)] * 9)
+    source = make_video(tmp_path / "video.mkv", [picture(0)] * 9)
     for faces, expected in (("largest", [9, 0]), ((1,), [0, 6]), ("all", [9, 6])):
         report = run(source, tmp_path / "out.mkv", Changes(), Two(), replace(SETTINGS, faces=faces))
         assert [person["num_restored"] for person in report["people"]] == expected
@@ -377,16 +377,16 @@ def test_only_the_numbered_or_the_largest_face_is_restored(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("dies_at", [0, 1, 3, 6])
-def test_a_run_that_died_goes_on_and_its_clip_equals_an_uninterrupted_one(
-    clip: Path, tmp_path: Path, dies_at: int
+def test_a_killed_run_resumes_and_gives_the_same_video_as_an_uninterrupted_run(
+    video: Path, tmp_path: Path, dies_at: int
 ) -> None:
     whole, broken, again = (Changes(noise=0.2), Changes(noise=0.2, dies_at=dies_at), Changes(noise=0.2))
     detectors = [Jitters(), Jitters(), Jitters()]
-    run(clip, tmp_path / "whole.mkv", whole, detectors[0])
+    run(video, tmp_path / "whole.mkv", whole, detectors[0])
     with pytest.raises(RuntimeError, match="killed"):
-        run(clip, tmp_path / "out.mkv", broken, detectors[1])
+        run(video, tmp_path / "out.mkv", broken, detectors[1])
     assert not (tmp_path / "out.mkv").exists()
-    report = run(clip, tmp_path / "out.mkv", again, detectors[2])
+    report = run(video, tmp_path / "out.mkv", again, detectors[2])
     assert report.get("resumed_at_frame", 0) == 6 * (dies_at // 2)  # two batches make a segment
     assert again.calls == whole.calls[2 * (dies_at // 2) :]
     assert detectors[2].calls == max(0, 20 - (6 * (dies_at // 2) + REACH if dies_at > 1 else 0))
@@ -406,10 +406,10 @@ class Jitters(Spot):
         return [replace(face, landmarks=face.landmarks + noise) for face in faces] if key % 5 else []
 
 
-def test_the_length_of_segments_does_not_change_the_frames(clip: Path, tmp_path: Path) -> None:
-    run(clip, tmp_path / "a.mkv", Changes(noise=0.2), Jitters(), segment_frames=5)
-    run(clip, tmp_path / "b.mkv", Changes(noise=0.2), Jitters(), segment_frames=20)
-    run(clip, tmp_path / "c.mkv", Changes(noise=0.2), Jitters(), segment_frames=100)
+def test_the_length_of_segments_does_not_change_the_frames(video: Path, tmp_path: Path) -> None:
+    run(video, tmp_path / "a.mkv", Changes(noise=0.2), Jitters(), segment_frames=5)
+    run(video, tmp_path / "b.mkv", Changes(noise=0.2), Jitters(), segment_frames=20)
+    run(video, tmp_path / "c.mkv", Changes(noise=0.2), Jitters(), segment_frames=100)
     assert all(
         (x == y).all() and (x == z).all()
         for a, b, c in zip(*(stored(tmp_path / f"{n}.mkv") for n in "abc"), strict=True)
@@ -417,19 +417,19 @@ def test_the_length_of_segments_does_not_change_the_frames(clip: Path, tmp_path:
     )
 
 
-def test_segments_of_other_settings_do_not_count(clip: Path, tmp_path: Path) -> None:
+def test_segments_of_other_settings_do_not_count(video: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
-        run(clip, tmp_path / "out.mkv", Changes(dies_at=4))
+        run(video, tmp_path / "out.mkv", Changes(dies_at=4))
     assert list((tmp_path / ".out.mkv.segments").glob("*.nut"))
-    report = run(clip, tmp_path / "out.mkv", Changes(), settings=replace(SETTINGS, seed=1))
+    report = run(video, tmp_path / "out.mkv", Changes(), settings=replace(SETTINGS, seed=1))
     assert "resumed_at_frame" not in report
     with pytest.raises(RuntimeError):
-        run(clip, tmp_path / "out.mkv", Changes(dies_at=4))
-    assert "resumed_at_frame" not in run(clip, tmp_path / "out.mkv", Changes(), metadata={"model": "another"})
+        run(video, tmp_path / "out.mkv", Changes(dies_at=4))
+    assert "resumed_at_frame" not in run(video, tmp_path / "out.mkv", Changes(), metadata={"model": "another"})
 
 
-def test_frames_that_wait_do_not_grow_with_the_clip(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "clip.mkv", [picture(i) for i in range(60)])
+def test_the_number_of_waiting_frames_does_not_grow_with_the_video(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "video.mkv", [picture(i) for i in range(60)])
     waiting = []
 
     class Counts(Changes):
@@ -444,8 +444,8 @@ def test_frames_that_wait_do_not_grow_with_the_clip(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------- what cannot be restored
 
 
-def test_files_that_are_no_clip_are_named_and_say_why(tmp_path: Path) -> None:
-    (tmp_path / "text.mp4").write_text("no clip")
+def test_a_file_that_is_not_a_video_is_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty.mkv").touch()
     with av.open(str(tmp_path / "sound.mp4"), "w") as out:
         tone = out.add_stream("aac", rate=48000, layout="mono")
@@ -453,7 +453,7 @@ def test_files_that_are_no_clip_are_named_and_say_why(tmp_path: Path) -> None:
         heard.sample_rate = 48000
         out.mux(tone.encode(heard))
         out.mux(tone.encode(None))
-    (tmp_path / "list.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\n{make_clip(tmp_path / 'clip.mkv', [picture(0)])}\n")
+    (tmp_path / "list.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\n{make_video(tmp_path / 'video.mkv', [picture(0)])}\n")
     for name, message in (
         ("text.mp4", "is not a video, or is damaged"),
         ("list.mp4", "is not a video, or is damaged"),
@@ -471,7 +471,7 @@ def test_files_that_are_no_clip_are_named_and_say_why(tmp_path: Path) -> None:
     ("name", "codec", "options"),
     [("a.mp4", "libx264", {}), ("a.mkv", "libx264", {}), ("a.webm", "libvpx-vp9", {}), ("a.avi", "mpeg4", {})],
 )
-def test_a_clip_cut_short_fails_and_what_was_finished_is_kept(name, codec, options, tmp_path: Path) -> None:
+def test_a_truncated_video_fails_and_keeps_its_finished_segments(name, codec, options, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8) for _ in range(30)]
     source = tmp_path / name
@@ -491,20 +491,20 @@ def test_a_clip_cut_short_fails_and_what_was_finished_is_kept(name, codec, optio
     assert len(list((tmp_path / ".out.mkv.segments").glob("*.json"))) >= 2  # the job's and one segment's at least
 
 
-def test_a_tag_that_is_no_utf_8_costs_no_frame(clip: Path, tmp_path: Path) -> None:
-    data = clip.read_bytes()
+def test_a_tag_that_is_not_utf_8_costs_no_frame(video: Path, tmp_path: Path) -> None:
+    data = video.read_bytes()
     assert b"Lavf" in data
-    clip.write_bytes(data.replace(b"Lavf", b"Lav\xe9"))
-    assert run(clip, tmp_path / "out.mkv", Changes())["frames"] == len(stored(tmp_path / "out.mkv")) == 20
+    video.write_bytes(data.replace(b"Lavf", b"Lav\xe9"))
+    assert run(video, tmp_path / "out.mkv", Changes())["frames"] == len(stored(tmp_path / "out.mkv")) == 20
 
 
 def test_what_a_muxer_does_not_take_is_the_fault_of_the_source_and_a_full_disk_is_not(
-    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from idm.io.video import join
 
     for error, message in (
-        (av.ArgumentError(22, "Invalid argument"), r"clip\.mkv: holds what no file of this kind can \(Invalid arg"),
+        (av.ArgumentError(22, "Invalid argument"), r"video\.mkv: holds what no file of this kind can \(Invalid arg"),
         (OSError(28, "No space left on device"), r"out\.mkv: cannot be written \(No space left on device\)"),
     ):
 
@@ -513,7 +513,7 @@ def test_what_a_muxer_does_not_take_is_the_fault_of_the_source_and_a_full_disk_i
 
         monkeypatch.setattr(join, "_fill", fail)
         with pytest.raises(VideoError, match=message):
-            run(clip, tmp_path / "out.mkv", Changes())
+            run(video, tmp_path / "out.mkv", Changes())
         assert not (tmp_path / "out.mkv").exists()
 
 
@@ -522,36 +522,36 @@ def test_what_a_muxer_does_not_take_is_the_fault_of_the_source_and_a_full_disk_i
 )
 @pytest.mark.parametrize("name", ["000000.nut", "000001.nut", "000001.json", "job.json"])
 def test_segments_and_states_that_are_not_as_they_were_written_are_made_again(
-    clip: Path, tmp_path: Path, name: str, damage: Any
+    video: Path, tmp_path: Path, name: str, damage: Any
 ) -> None:
-    run(clip, tmp_path / "whole.mkv", Changes([0.1, 0, 0]))
+    run(video, tmp_path / "whole.mkv", Changes([0.1, 0, 0]))
     with pytest.raises(RuntimeError, match="killed"):
-        run(clip, tmp_path / "out.mkv", Changes([0.1, 0, 0], dies_at=5))
+        run(video, tmp_path / "out.mkv", Changes([0.1, 0, 0], dies_at=5))
     path = tmp_path / ".out.mkv.segments" / name
     path.write_bytes(damage(path.read_bytes()))
-    done = run(clip, tmp_path / "out.mkv", Changes([0.1, 0, 0]))
+    done = run(video, tmp_path / "out.mkv", Changes([0.1, 0, 0]))
     assert done.get("resumed_at_frame", 0) == {"000001.nut": 6, "000001.json": 6}.get(name, 0)
     for a, b in zip(stored(tmp_path / "out.mkv"), stored(tmp_path / "whole.mkv"), strict=True):
         assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def test_a_face_that_the_restorer_spoils_fails_the_clip(clip: Path, tmp_path: Path) -> None:
+def test_a_face_that_the_restorer_spoils_fails_the_video(video: Path, tmp_path: Path) -> None:
     class Spoils(Changes):
         def restore(self, lq: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
             super().restore(lq, seeds)
             return lq * (float("nan") if len(self.calls) == 4 else 1)
 
     with pytest.raises(VideoError, match=r"face 0 of frame 9 the restorer gave values nan"):
-        run(clip, tmp_path / "out.mkv", Spoils())
+        run(video, tmp_path / "out.mkv", Spoils())
 
 
-def test_a_job_restores_photographs_and_clips_and_counts_the_broken_one(clip: Path, tmp_path: Path) -> None:
+def test_a_job_restores_photographs_and_videos_and_counts_the_broken_one(video: Path, tmp_path: Path) -> None:
     from idm.io.images import write_image
 
     folder = tmp_path / "in"
     (folder / "sub").mkdir(parents=True)
-    clip.rename(folder / "sub" / "good.MKV")
-    (folder / "bad.mp4").write_text("no clip")
+    video.rename(folder / "sub" / "good.MKV")
+    (folder / "bad.mp4").write_text("no video")
     write_image(folder / "photo.png", picture(0))
     parts = PhotoRestorer(Changes(), Spot())
     frames: list[int] = []
@@ -563,12 +563,16 @@ def test_a_job_restores_photographs_and_clips_and_counts_the_broken_one(clip: Pa
     assert frames[-1] == 20
 
 
-def test_what_a_file_cannot_hold_is_refused_before_any_work(clip: Path, tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "clip.webm", [picture(0)], codec="libvpx-vp9")
+def test_what_a_file_cannot_hold_is_refused_before_any_work(video: Path, tmp_path: Path) -> None:
+    source = make_video(tmp_path / "video.webm", [picture(0)], codec="libvpx-vp9")
     detector = Spot()
     with pytest.raises(ValueError, match="a webm file cannot hold what libx264 encodes"):
         files.restore_photos(
-            PhotoRestorer(Changes(), detector), [clip, source], tmp_path / "out", SETTINGS, encoding=Encoding("libx264")
+            PhotoRestorer(Changes(), detector),
+            [video, source],
+            tmp_path / "out",
+            SETTINGS,
+            encoding=Encoding("libx264"),
         )
     assert detector.calls == 0
     with pytest.raises(ValueError, match="lossless"):
@@ -576,11 +580,11 @@ def test_what_a_file_cannot_hold_is_refused_before_any_work(clip: Path, tmp_path
     with pytest.raises(ValueError, match=r"0\.\.51"):
         Encoding(crf=70)
     with pytest.raises(ValueError, match="uncertainty maps are for photographs"):
-        run(clip, tmp_path / "out.mkv", Changes(), settings=replace(SETTINGS, samples=2, uncertainty=True))
+        run(video, tmp_path / "out.mkv", Changes(), settings=replace(SETTINGS, samples=2, uncertainty=True))
 
 
 def test_without_pyav_one_message_names_the_extra_before_any_work(
-    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in list(sys.modules):
         if name == "idm.apps.photo.video" or name.startswith(("idm.io.video", "av.")):
@@ -588,13 +592,13 @@ def test_without_pyav_one_message_names_the_extra_before_any_work(
     monkeypatch.setitem(sys.modules, "av", None)
     detector = Spot()
     with pytest.raises(ImportError, match=r"videos need PyAV: pip install .*\[video\]"):
-        files.restore_photos(PhotoRestorer(Changes(), detector), [clip], tmp_path / "out", SETTINGS)
+        files.restore_photos(PhotoRestorer(Changes(), detector), [video], tmp_path / "out", SETTINGS)
     assert detector.calls == 0
 
 
-def test_a_preview_is_of_photographs(clip: Path, tmp_path: Path) -> None:
+def test_a_preview_is_of_photographs(video: Path, tmp_path: Path) -> None:
     parts = PhotoRestorer(Changes(), Spot())
-    report = files.restore_photos(parts, [clip], tmp_path / "out", SETTINGS, preview=True)
+    report = files.restore_photos(parts, [video], tmp_path / "out", SETTINGS, preview=True)
     assert isinstance(report.failed[0], ImageError)
     assert "status.json numbers the faces" in str(report.failed[0])
 
@@ -602,8 +606,8 @@ def test_a_preview_is_of_photographs(clip: Path, tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------- memory
 
 
-def test_a_clip_whose_frames_need_too_much_memory_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "large.mp4", [np.zeros((2048, 2048, 3), np.uint8)] * 3, codec="libx264")
+def test_a_video_whose_frames_need_too_much_memory_is_refused_before_decoding(tmp_path: Path) -> None:
+    source = make_video(tmp_path / "large.mp4", [np.zeros((2048, 2048, 3), np.uint8)] * 3, codec="libx264")
     detector = Spot()
     with pytest.raises(VideoError, match=r"large\.mp4: frames of 2048 x 2048 need about .* of memory, .*--max-memory"):
         run(source, tmp_path / "out.mp4", Changes(), detector, max_memory=100_000_000)
@@ -611,10 +615,10 @@ def test_a_clip_whose_frames_need_too_much_memory_is_refused_before_it_is_decode
     assert not list(tmp_path.glob("*out*"))
 
 
-def test_a_clip_of_large_frames_stays_within_the_limit(tmp_path: Path, peak_of: Any) -> None:
+def test_a_video_of_large_frames_stays_within_the_memory_limit(tmp_path: Path, peak_of: Any) -> None:
     """Frames of 4.2 megapixels: the batch is cut to what fits, and the encoder looks ahead as always."""
     pictures = [np.full((2048, 2048, 3), 40 + i, np.uint8) for i in range(30)]
-    source = make_clip(tmp_path / "large.mp4", pictures, codec="libx264", options={"preset": "ultrafast"})
+    source = make_video(tmp_path / "large.mp4", pictures, codec="libx264", options={"preset": "ultrafast"})
     limit = 700_000_000
     peak = peak_of(lambda: run(source, tmp_path / "out.mp4", Changes(), encoding=Encoding("libx264"), max_memory=limit))
     assert peak < limit
@@ -623,7 +627,7 @@ def test_a_clip_of_large_frames_stays_within_the_limit(tmp_path: Path, peak_of: 
 def test_the_look_ahead_of_the_encoder_shrinks_for_huge_frames_only(tmp_path: Path) -> None:
     from idm.io.video.limits import encoder_options
 
-    with Video(make_clip(tmp_path / "a.mkv", [picture(0)])) as clip:
-        assert encoder_options(clip, "libx264", 1) == {}
-        assert encoder_options(clip, "libx264", 130) == {"rc-lookahead": "4"}
-        assert encoder_options(clip, "ffv1", 130) == {}
+    with Video(make_video(tmp_path / "a.mkv", [picture(0)])) as video:
+        assert encoder_options(video, "libx264", 1) == {}
+        assert encoder_options(video, "libx264", 130) == {"rc-lookahead": "4"}
+        assert encoder_options(video, "ffv1", 130) == {}

@@ -473,7 +473,7 @@ def test_nothing_changes_where_nothing_is_changed(both):
 
 
 @pytest.mark.parametrize("key", ["data.cache=false", "data.num_workers=1", "output_dir=ELSEWHERE"])
-def test_what_only_says_how_changes_no_number(both, tmp_path, key):
+def test_settings_of_the_execution_change_no_number(both, tmp_path, key):
     before, after = both(([], [key.replace("ELSEWHERE", str(tmp_path / "elsewhere"))]))
     assert built(before) == built(after)
     assert key.split("=")[0].split(".")[-1] in " ".join(ONLY_HOW)

@@ -135,7 +135,7 @@ def _restore_photos(
     metadata["detector"] = [detector.name, detector.min_score, detector.max_side]
     parts = PhotoRestorer(restorer, detector, identity, upscaler)
     if reference := parts.reference(settings):
-        print(as_text(_told_of(reference, options.reference)), file=sys.stderr)
+        print(as_text(_reference_note(reference, options.reference)), file=sys.stderr)
     return restore_photos(
         parts,
         options.input,
@@ -152,7 +152,7 @@ def _restore_photos(
     )
 
 
-def _told_of(reference: Reference, album: str | None) -> str:
+def _reference_note(reference: Reference, album: str | None) -> str:
     left_out = f"; {len(reference.left_out)} photographs do not show one face" if reference.left_out else ""
     return f"note: identity is compared with {reference.num_faces} faces of {album}{left_out}"
 

@@ -9,7 +9,7 @@ from idm.apps.cli.options.models import WeightsOptions
 from idm.io.errors import InvalidInput
 from idm.io.fetch import fetch
 from idm.io.known_weights import KNOWN, WeightsFile
-from idm.io.weights import flaw, look_up, weights_folders
+from idm.io.weights import flaw, path_of_weights, weights_folders
 
 # What ``idm restore`` works better with.
 _DEFAULT = ("detection_mobilenet0.25_Final.pth", "mobilefacenet_casia.safetensors")
@@ -31,7 +31,7 @@ def _list(folders: list[Path]) -> int:
     )
     status = 0
     for name, known in KNOWN.items():
-        path = look_up(name, folders)
+        path = path_of_weights(name, folders)
         if path is None:
             state = f"missing\n  from     {known.url}\n  put into {folders[0]}"
         else:
@@ -63,7 +63,7 @@ def _full_name(text: str) -> str:
 def _fetch(name: str, folders: list[Path], agreed: bool) -> int:
     """Download one file if the user agrees: 0 if it is present now."""
     known = KNOWN[name]
-    path = look_up(name, folders)
+    path = path_of_weights(name, folders)
     if path is not None:
         wrong = flaw(path, known)
         print(

@@ -95,7 +95,7 @@ def restore_photos(
         max_memory=max_memory,
         progress=progress,
     )
-    _check_clips([target for source, target in job.todo.items() if _is_clip(source)], encoding)
+    _check_videos([target for source, target in job.todo.items() if _is_video(source)], encoding)
     with job:
         for source in job:
             start = time.monotonic()
@@ -103,7 +103,7 @@ def restore_photos(
             try:
                 if preview:
                     state = _preview(job, source, parts, settings, details)
-                elif _is_clip(source):
+                elif _is_video(source):
                     state = _restore_video(job, source, parts, settings, encoding, details)
                 else:
                     state = _restore(job, source, parts, settings, details)
@@ -140,7 +140,7 @@ def _restore(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettin
 
 def _map_beside(target: Path) -> tuple[Path, ...]:
     """The path of a photograph's uncertainty map; videos have none."""
-    return () if _is_clip(target) else (target.with_name(f"{target.stem}.uncertainty.png"),)
+    return () if _is_video(target) else (target.with_name(f"{target.stem}.uncertainty.png"),)
 
 
 def _state(job: Job, faces: Sequence[str], num_found: int) -> str:
@@ -152,7 +152,7 @@ def _state(job: Job, faces: Sequence[str], num_found: int) -> str:
 
 
 def _preview(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
-    if _is_clip(source):
+    if _is_video(source):
         raise ImageError(f"{source}: --preview is for photographs; status.json numbers the faces of a video")
     photo = read_photo(source, max_bytes=job.max_memory)
     job.report.longest_side = max(job.report.longest_side, *photo.pixels.shape[:2])
@@ -172,11 +172,11 @@ def _preview(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettin
     return "previewed" if found else "no face"
 
 
-def _is_clip(source: Path) -> bool:
+def _is_video(source: Path) -> bool:
     return source.suffix.lower() in RESULTS
 
 
-def _check_clips(targets: Sequence[Path], encoding: Encoding) -> None:
+def _check_videos(targets: Sequence[Path], encoding: Encoding) -> None:
     if targets:
         from idm.io.video.write import find_encoder
 
