@@ -5,7 +5,8 @@
 
 Every fault is set into a copy of the repository in a temporary folder, where the named tests then run;
 nothing is changed in place. The unchanged copy must pass first. The exit code is 1 if any fault was missed
-or no longer fits the code. To add one: a row below, under its file; ``old`` must occur there exactly once.
+or no longer fits the code. To add one: a row below, under its file; ``old`` must occur there exactly once, and
+``tests`` is a test file or one of its tests.
 """
 
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 COPIED = ("idm", "gan_baseline", "configs", "tests", "pyproject.toml", "train_idm.py")
 SECONDS = 600
+WIRING = "tests/unit/test_wiring.py::test_a_field_changes_what_is_built_or_the_first_steps"
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,11 @@ class Fault:
     old: str
     new: str
     tests: str
+
+    def has_tests(self, folder: Path) -> bool:
+        """Whether the file is there, and in it the test that is named."""
+        file, _, name = self.tests.partition("::")
+        return (folder / file).is_file() and f"def {name.partition('[')[0]}" in (folder / file).read_text()
 
 
 FAULTS = [
@@ -133,6 +140,20 @@ FAULTS = [
         "tests/unit/test_data.py",
     ),
     Fault(
+        "every worker reads all parts of a stream",
+        "idm/data/sources.py",
+        "turn, within = divmod(position, self.TURN)",
+        "turn, within = divmod(position, 1)",
+        "tests/unit/test_data.py::test_each_worker_of_each_process_opens_its_own_files_of_a_stream",
+    ),
+    Fault(
+        "a stream that always resumes at the start of an epoch",
+        "idm/data/sources.py",
+        "first, start = divmod(number, self.share)",
+        "first, start = number // self.share, 0",
+        "tests/unit/test_data.py::test_a_stream_goes_on_where_it_was_and_workers_change_nothing",
+    ),
+    Fault(
         "the share rises with positions instead of steps",
         "idm/data/mixing.py",
         "self.share(position // self.batch_size)",
@@ -160,6 +181,239 @@ FAULTS = [
         'if metric.kind == "pair" and not has_originals:',
         'if metric.kind == "pair" and has_originals is None:',
         "tests/unit/test_given.py",
+    ),
+    # idm/config/assembly
+    Fault(
+        "every model published as if it predicted x_0",
+        "idm/config/assembly/intrinsic.py",
+        "IDM(denoiser, gammas, prediction=config.objective.prediction,",
+        'IDM(denoiser, gammas, prediction="sample",',
+        "tests/unit/test_wiring.py::test_every_prediction_is_trained_validated_and_published_as_what_it_is",
+    ),
+    Fault(
+        "every model trained to predict x_0",
+        "idm/config/assembly/intrinsic.py",
+        "        prediction=config.objective.prediction,\n        p=",
+        '        prediction="sample",\n        p=',
+        "tests/unit/test_wiring.py::test_every_prediction_is_trained_validated_and_published_as_what_it_is",
+    ),
+    Fault(
+        "p always 1",
+        "idm/config/assembly/intrinsic.py",
+        "p=config.objective.p,",
+        "p=1,",
+        f"{WIRING}[ObjectiveConfig.p]",
+    ),
+    Fault(
+        "min-SNR clamp not passed on",
+        "idm/config/assembly/intrinsic.py",
+        "min_snr_clamp=config.objective.min_snr_clamp,",
+        "min_snr_clamp=None,",
+        f"{WIRING}[ObjectiveConfig.min_snr_clamp]",
+    ),
+    Fault(
+        "SSIM loss not passed on",
+        "idm/config/assembly/intrinsic.py",
+        "ssim_weight=config.objective.ssim_weight,",
+        "ssim_weight=0.0,",
+        f"{WIRING}[ObjectiveConfig.ssim_weight]",
+    ),
+    Fault(
+        "share of own estimates not passed on",
+        "idm/config/assembly/intrinsic.py",
+        "NoiseLevels(config.start_share, config.own_estimates)",
+        "NoiseLevels(config.start_share)",
+        f"{WIRING}[StartAndLogUniformConfig.own_estimates]",
+    ),
+    Fault(
+        "noise from one seed in all runs",
+        "idm/config/assembly/intrinsic.py",
+        "        seed=config.seed,\n        noise_levels",
+        "        seed=0,\n        noise_levels",
+        f"{WIRING}[RunConfig.seed]",
+    ),
+    Fault(
+        "weight of undegraded faces not passed on",
+        "idm/config/assembly/intrinsic.py",
+        "clean_weight=config.objective.clean_weight,",
+        "clean_weight=1.0,",
+        f"{WIRING}[ObjectiveConfig.clean_weight]",
+    ),
+    Fault(
+        "initial weights from one seed in all runs",
+        "idm/config/assembly/intrinsic.py",
+        "torch.manual_seed(config.seed)",
+        "torch.manual_seed(0)",
+        f"{WIRING}[RunConfig.seed]",
+    ),
+    Fault(
+        "weight decay not passed on",
+        "idm/config/assembly/intrinsic.py",
+        "weight_decay=train.weight_decay,",
+        "weight_decay=0.0,",
+        f"{WIRING}[IDMTrainConfig.weight_decay]",
+    ),
+    Fault(
+        "decay of the average not passed on",
+        "idm/config/assembly/intrinsic.py",
+        "ema_decay=train.ema_decay,",
+        "ema_decay=0.999,",
+        f"{WIRING}[IDMTrainConfig.ema_decay]",
+    ),
+    Fault(
+        "warm-up not passed on",
+        "idm/config/assembly/intrinsic.py",
+        "warmup_steps=train.warmup_steps,",
+        "warmup_steps=0,",
+        f"{WIRING}[IDMTrainConfig.warmup_steps]",
+    ),
+    Fault(
+        "gradient checkpointing not passed on",
+        "idm/config/assembly/intrinsic.py",
+        "denoiser.gradient_checkpointing = train.gradient_checkpointing",
+        "denoiser.gradient_checkpointing = False",
+        f"{WIRING}[IDMTrainConfig.gradient_checkpointing]",
+    ),
+    Fault(
+        "x_d never injected at every scale",
+        "idm/config/assembly/intrinsic.py",
+        "**config.denoiser.model_dump()",
+        '**config.denoiser.model_dump(exclude={"inject_degraded"})',
+        f"{WIRING}[DenoiserConfig.inject_degraded]",
+    ),
+    Fault(
+        "every chain starts from noise",
+        "idm/config/assembly/intrinsic.py",
+        "chain=config.sampler.build())",
+        'chain=config.sampler.model_copy(update={"start_from": "noise"}).build())',
+        f"{WIRING}[ChainConfig.start_from]",
+    ),
+    Fault(
+        "share of undegraded faces not passed on",
+        "idm/config/assembly/data.py",
+        "clean_probability=config.clean_probability,",
+        "",
+        f"{WIRING}[DegradationConfig.clean_probability]",
+    ),
+    Fault(
+        "shift of the faces not passed on",
+        "idm/config/assembly/run.py",
+        "max_shift=config.data.max_shift,",
+        "max_shift=0,",
+        f"{WIRING}[DataConfig.max_shift]",
+    ),
+    Fault(
+        "held-out faces degraded from one seed",
+        "idm/config/assembly/run.py",
+        "FrozenPairs(val, recipe, config.validation.seed)",
+        "FrozenPairs(val, recipe, 1234)",
+        f"{WIRING}[ValidationConfig.seed]",
+    ),
+    Fault(
+        "rounds of one iteration trained differently",
+        "idm/config/assembly/run.py",
+        "*({} if rounds else FROM_HERE_ON).items()",
+        "*FROM_HERE_ON.items()",
+        "tests/unit/test_claim.py",
+    ),
+    # idm/training
+    Fault(
+        "a step that waits for the copy of the noise levels",
+        "idm/training/learner.py",
+        "level = on_device(gamma, x_0.device)",
+        "level = gamma.to(x_0.device)",
+        "tests/unit/test_transfers.py",
+    ),
+    Fault(
+        "warm-up that begins with a rate of 0",
+        "idm/training/learner.py",
+        "self.learning_rate * (step + 1) / self.warmup_steps",
+        "self.learning_rate * step / self.warmup_steps",
+        "tests/unit/test_learner.py",
+    ),
+    Fault(
+        "noise from a sample's place in the batch",
+        "idm/training/learner.py",
+        "training_noise(self.seed, batch.positions, x_0)",
+        "training_noise(self.seed, range(len(x_0)), x_0)",
+        "tests/unit/test_learner.py",
+    ),
+    Fault(
+        "averages never updated",
+        "idm/training/learner.py",
+        "        self.ema.update(self._parameters(), step, updated)\n",
+        "",
+        "tests/unit/test_learner.py",
+    ),
+    Fault(
+        "averages not restored",
+        "idm/training/learner.py",
+        "        self.ema.restore(self.pipeline.denoiser.parameters())\n",
+        "",
+        "tests/unit/test_learner.py",
+    ),
+    Fault(
+        "losses in mixed precision",
+        "idm/training/learner.py",
+        "        return training_loss(\n            self.model,",
+        '        torch.set_autocast_enabled("cpu", True)\n        return training_loss(\n            self.model,',
+        "tests/unit/test_learner.py::test_in_mixed_precision_the_network_computes_in_bfloat16_and_its_losses_in_float32",
+    ),
+    Fault(
+        "networks not in mixed precision",
+        "idm/training/learner.py",
+        "accelerator.prepare(denoiser, optimizer)",
+        "denoiser, accelerator.prepare(optimizer)",
+        "tests/unit/test_learner.py::test_in_mixed_precision_the_network_computes_in_bfloat16_and_its_losses_in_float32",
+    ),
+    Fault(
+        "critic judges estimates at the start too",
+        "idm/training/learner.py",
+        "judgeable = ((gamma > self.gammas[-1])",
+        "judgeable = ((gamma >= self.gammas[-1])",
+        "tests/unit/test_adversary.py",
+    ),
+    Fault(
+        "critic compares originals with themselves",
+        "idm/training/learner.py",
+        "estimate[refined].detach()))",
+        "x_0[refined]))",
+        "tests/unit/test_adversary.py",
+    ),
+    Fault(
+        "R1 in bfloat16",
+        "idm/training/adversarial.py",
+        "PatchCritic.forward(critic, images)",
+        "critic(images)",
+        "tests/unit/test_adversary.py",
+    ),
+    Fault(
+        "updates with gradients that are not finite",
+        "idm/training/updates.py",
+        "(~torch.isfinite(norm)).float()",
+        "torch.zeros_like(norm)",
+        "tests/unit/test_learner.py",
+    ),
+    Fault(
+        "weights saved that are not finite",
+        "idm/training/loop.py",
+        "if not all_finite(self.learner.tensors()):",
+        "if False:",
+        "tests/unit/test_run.py",
+    ),
+    Fault(
+        "the best checkpoint is the newest",
+        "idm/training/validation.py",
+        'if sign * score > sign * run_folder.best_score(checkpoints, self.best, worst=-sign * float("inf")):',
+        "if sign:",
+        "tests/unit/test_run.py",
+    ),
+    Fault(
+        "averages that start with their whole decay",
+        "idm/training/ema.py",
+        "min(self.decay, (1 + step) / (10 + step)) if step else 0.0",
+        "self.decay",
+        "tests/unit/test_ema.py",
     ),
     # idm/extrinsic
     Fault(
@@ -325,7 +579,7 @@ def require_the_copy(folder: Path) -> None:
 def verdict(folder: Path, fault: Fault) -> str:
     """Either "caught by" and the first test that failed, or "MISSED" and why."""
     path = folder / fault.file
-    if not path.exists() or not (folder / fault.tests).exists():
+    if not path.exists() or not fault.has_tests(folder):
         return "MISSED (no such file)"
     text = path.read_text()
     if text.count(fault.old) != 1:
@@ -353,7 +607,7 @@ def main(words: list[str]) -> int:
         folder = Path(temporary)
         copy_repository(folder)
         require_the_copy(folder)
-        present = sorted({fault.tests for fault in chosen if (folder / fault.tests).exists()})
+        present = sorted({fault.tests for fault in chosen if fault.has_tests(folder)})
         unchanged = run_tests(folder, *present)
         if unchanged.returncode != 0:
             print(f"the tests fail without any fault:\n{unchanged.stdout[-2000:]}{unchanged.stderr[-2000:]}")
