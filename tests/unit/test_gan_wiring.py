@@ -13,6 +13,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import save_file
+from torch import nn
 
 from gan_baseline import build
 from gan_baseline.gfpgan import GFPGAN
@@ -28,8 +29,8 @@ from gan_baseline.schema import (
 from gan_baseline.weights import save_gfpgan
 from idm.config.load import load_config
 from idm.data.sources import Face, SyntheticFaces
+from idm.faces import components
 from idm.faces.features import MobileFaceNetEmbedding, MobileFaceNetMaps
-from idm.faces.mobilefacenet import MobileFaceNet
 
 BASE = """
 output_dir: OUT
@@ -145,17 +146,55 @@ def drawn_once() -> Iterator[None]:
         yield
 
 
+class Maps(MobileFaceNetMaps):
+    """One map, of a convolution that a seed draws."""
+
+    layer_weights = (1.0,)
+
+    def __init__(self, seed: int) -> None:
+        nn.Module.__init__(self)
+        self.network = drawn_convolution(seed)
+
+    def forward(self, images: torch.Tensor, landmarks: torch.Tensor) -> list[torch.Tensor]:
+        return [self.network(images)]
+
+
+class Features(MobileFaceNetEmbedding):
+    def __init__(self, seed: int) -> None:
+        nn.Module.__init__(self)
+        self.network = drawn_convolution(seed)
+
+    def forward(self, images: torch.Tensor, landmarks: torch.Tensor) -> torch.Tensor:
+        return self.network(images).flatten(1)[:, :128]
+
+
+def drawn_convolution(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Conv2d(3, 8, 4, stride=4).requires_grad_(False)
+
+
+class ComponentCritic(nn.Module):
+    """Logits and two feature maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(n, 4, 3, stride=2, padding=1) for n in (3, 4))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        half = self.convs[0](x)
+        quarter = self.convs[1](half)
+        return quarter[:, :1], (half, quarter)
+
+
 @pytest.fixture(autouse=True)
 def networks(monkeypatch):
-    """Random networks in place of those whose weights are not here."""
-
-    def random_network(seed: int) -> MobileFaceNet:
-        torch.manual_seed(seed)
-        return MobileFaceNet().eval().requires_grad_(False)
-
-    monkeypatch.setattr(build, "load_mobilefacenet", lambda: random_network(1))
-    monkeypatch.setattr(build, "load_vgg19", lambda: MobileFaceNetMaps(random_network(2)))
-    monkeypatch.setattr(build, "load_arcface", lambda: MobileFaceNetEmbedding(random_network(3)))
+    """Small random networks in place of those that are large or whose weights are not here."""
+    monkeypatch.setattr(build, "load_mobilefacenet", lambda: None)
+    monkeypatch.setattr(build, "MobileFaceNetMaps", lambda network: Maps(1))
+    monkeypatch.setattr(build, "MobileFaceNetEmbedding", lambda network: Features(2))
+    monkeypatch.setattr(build, "load_vgg19", lambda: Maps(3))
+    monkeypatch.setattr(build, "load_arcface", lambda: Features(4))
+    monkeypatch.setattr(components, "FacialComponentDiscriminator", ComponentCritic)
     yield
     reset()
 
