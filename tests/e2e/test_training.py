@@ -117,21 +117,54 @@ def test_a_finished_run_started_again_changes_nothing(uninterrupted: Path) -> No
     assert (uninterrupted / "log.jsonl").read_bytes() == before
 
 
-def test_two_processes_train_as_one_does_with_the_same_global_batch(tmp_path: Path) -> None:
-    same = ["train.mixed_precision=no", "denoiser.dropout=0.0", "train.accumulation=1"]
-    one, two = tmp_path / "one", tmp_path / "two"
-    done = run(command(one, *same))
+EXACT = ["train.mixed_precision=no", "denoiser.dropout=0.0"]
+
+
+@pytest.fixture(scope="module")
+def on_two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two") / "run"
+    done = run(launched("cpu2", folder, *EXACT, "train.accumulation=1"))
     assert done.returncode == 0, done.stderr
-    done = run(launched("cpu2", two, *same))
+    assert json.loads((folder / "checkpoints/step_00000012/progress.json").read_text())["num_processes"] == 2
+    return folder
+
+
+def weights_of(folder: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(folder / f"checkpoints/step_{step:08d}/model.safetensors")
+
+
+def test_two_processes_train_as_one_does_with_the_same_global_batch(on_two_processes: Path, tmp_path: Path) -> None:
+    done = run(command(tmp_path / "one", *EXACT, "train.accumulation=1"))
     assert done.returncode == 0, done.stderr
-    assert json.loads((two / "checkpoints/step_00000012/progress.json").read_text())["num_processes"] == 2
-    weights = [load_file(path / "checkpoints/step_00000012/model.safetensors") for path in (two, one)]
-    for name, wanted in weights[1].items():
-        torch.testing.assert_close(weights[0][name], wanted, rtol=1e-3, atol=1e-4)
-    for row, wanted in zip(log_of(two), log_of(one), strict=True):
+    weights = weights_of(on_two_processes, 12)
+    for name, wanted in weights_of(tmp_path / "one", 12).items():
+        torch.testing.assert_close(weights[name], wanted, rtol=1e-3, atol=1e-4)
+    for row, wanted in zip(log_of(on_two_processes), log_of(tmp_path / "one"), strict=True):
         assert row.keys() == wanted.keys()
         for name in {"loss", "psnr_restored", "ssim_degraded"} & row.keys():
             assert row[name] == pytest.approx(wanted[name], rel=1e-4), (row["step"], name)
+
+
+def test_half_the_processes_with_twice_the_accumulation_go_on_as_all_would(
+    on_two_processes: Path, tmp_path: Path
+) -> None:
+    for number, accumulation in ((2, 1), (1, 2)):
+        folder = tmp_path / str(number)
+        shutil.copytree(on_two_processes, folder)
+        longer = ["train.num_steps=13", "train.decay=constant", f"train.accumulation={accumulation}"]
+        done = run(command(folder, *EXACT, *longer), num_processes=number)
+        assert done.returncode == 0, done.stderr
+        assert "resuming from" in done.stdout
+    two, one = tmp_path / "2", tmp_path / "1"
+    wanted, found = ([row for row in log_of(folder) if "loss" in row][12] for folder in (two, one))
+    for name in ("loss", "grad_norm"):
+        assert found[name] == pytest.approx(wanted[name], rel=1e-5), name
+    before, after = weights_of(on_two_processes, 12), weights_of(one, 13)
+    for name, weight in weights_of(two, 13).items():
+        torch.testing.assert_close(after[name], weight, rtol=1e-4, atol=1e-5)
+    assert max((after[name] - weight).abs().max() for name, weight in before.items()) > 1e-4
+    changed = [json.loads(line)["settings"] for line in (one / "history.jsonl").read_text().splitlines()][1]
+    assert (changed["num_processes"], changed["train.accumulation"]) == (1, 2)
 
 
 def test_two_processes_train_a_critic_though_only_one_of_them_has_a_sample_for_it(tmp_path: Path) -> None:
