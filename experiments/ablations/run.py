@@ -29,7 +29,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="ablations, named as their files (default all)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--budget", type=float, metavar="MINUTES", help="core-minutes per training (default about 6)")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="MINUTES",
+        help="core-minutes per training, which scale the width of the network and the steps (default about 6)",
+    )
     parser.add_argument("--index", type=int, metavar="I", help="run only training run number I, counted from 0")
     parser.add_argument("--list", action="store_true", help="print the training runs and stop")
     parser.add_argument("--data", default="assets:val", help="faces to test on, as for idm evaluate")
@@ -45,7 +50,8 @@ def main() -> None:
         parser.error(str(error))
     if arguments.list:
         for number, job in enumerate(todo):
-            print(f"{number:3} {job.key} {job.num_steps} steps, {len(job.measured)} tests: {' '.join(job.overrides)}")
+            size = f"{job.num_steps} steps, channels {list(job.channels)}"
+            print(f"{number:3} {job.key} {size}, {len(job.measured)} tests: {' '.join(job.overrides)}")
         return
     if arguments.index is not None and not 0 <= arguments.index < len(todo):
         parser.error(f"--index must be in 0..{len(todo) - 1}, got {arguments.index}")
@@ -70,7 +76,12 @@ def run(job: Job, arguments: argparse.Namespace) -> None:
         measured = evaluate(folder, list(options), arguments)
         metadata = {"ablation": ablation, "arm": arm, "test": test, "seed": job.seed, "config": job.key}
         training = json.loads((folder / "metrics.json").read_text())
-        metadata |= {"steps": job.num_steps, "budget": arguments.budget, "settings": arguments.set}
+        metadata |= {
+            "steps": job.num_steps,
+            "channels": list(job.channels),
+            "budget": arguments.budget,
+            "settings": arguments.set,
+        }
         metadata |= {name: training[name] for name in ("training_seconds", "training_processor_seconds")}
         write_json(path, {**metadata, **measured})
 

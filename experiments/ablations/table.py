@@ -72,7 +72,8 @@ def summary(rows: Results) -> list[dict[str, Any]]:
                 metrics[name] = {"by_seed": by_seed, "difference": mean, "low": low, "high": high, "differences": seeds}
             trainings = [{name: result[name] for name in TRAINING} for result in row]
             entry = {"ablation": key[0], "arm": key[1], "test": key[2], "metrics": metrics, "trainings": trainings}
-            found.append(entry | {name: row[0][name] for name in SHARED})
+            shared = {name: row[0][name] for name in (*SHARED, "channels") if name in row[0]}
+            found.append(entry | shared)
     return found
 
 
@@ -91,6 +92,7 @@ def render(entries: list[dict[str, Any]]) -> str:
             lines.append(f"| {_label(entry)} | {len(entry['trainings'])} | {' | '.join(cells)} |")
         seconds = np.mean([training["training_processor_seconds"] for training in first["trainings"]])
         note = f"{first['steps']} steps, {seconds:.0f} processor seconds a training on {first['machine']['processor']}"
+        note += f", channels {first['channels']}" if "channels" in first else ""
         note += "".join(f", `{setting}`" for setting in first["settings"])
         faces = f"{first['num_images']} faces of `{first['data']}`, commit {first['commit'][:12]}"
         against = f"Differences are from *{_label(first)}*, with `--preset {first['preset']}`"

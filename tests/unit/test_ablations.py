@@ -43,7 +43,8 @@ def test_every_arm_is_a_sound_configuration_and_its_options_are_known(modules) -
 def test_the_base_is_trained_once_for_all_and_each_arm_with_two_seeds(modules) -> None:
     jobs, all_of_them = modules["jobs"].jobs, modules["jobs"].ablations()
     found = jobs(all_of_them, None, [])
-    distinct = {frozenset(overrides) for ablation in all_of_them for overrides in ablation.arms.values()}
+    base = {"denoiser.channels=[64,128,192]"}  # where an arm states it
+    distinct = {frozenset(overrides) - base for ablation in all_of_them for overrides in ablation.arms.values()}
     assert len(found) == 2 * len(distinct)
     base = [job for job in found if len(job.measured) > 7]
     assert [job.seed for job in base] == [0, 1]
@@ -61,11 +62,29 @@ def test_a_result_has_one_file_whichever_ablations_are_asked_for(modules) -> Non
             assert all(together[job.key, *entry[:3]] == number for number, entry in numbers(job))
 
 
-def test_the_budget_scales_the_steps(modules) -> None:
+@pytest.mark.parametrize(
+    ("budget", "steps", "channels"),
+    [
+        (None, 600, (64, 128, 192)),
+        (6, 600, (64, 128, 192)),
+        (0.75, 150, (32, 64, 96)),
+        (12, 800, (96, 192, 288)),
+        (48, 2400, (128, 256, 384)),
+        (0.001, 2, (32, 64, 96)),
+    ],
+)
+def test_the_budget_scales_the_size_and_the_steps(modules, budget, steps, channels) -> None:
     jobs, ablations = modules["jobs"].jobs, modules["jobs"].ablations
-    assert {job.num_steps for job in jobs(ablations(["loss"]), None, [])} == {600}
-    assert {job.num_steps for job in jobs(ablations(["loss"]), 36, [])} == {3600}
-    assert {job.num_steps for job in jobs(ablations(["loss"]), 0.01, [])} == {2}
+    assert {(job.num_steps, job.channels) for job in jobs(ablations(["loss"]), budget, [])} == {(steps, channels)}
+    if budget in (None, 6):
+        keys = [{job.key for job in jobs(ablations(["loss"]), minutes, [])} for minutes in (None, budget)]
+        assert keys[0] == keys[1]
+    widths = {job.channels for job in jobs(ablations(["size"]), budget, [])}
+    assert widths == {(64, 128, 192), (32, 64, 96), (128, 192, 256)}  # the question, whatever the budget
+
+
+def test_ablations_are_read_once_in_the_order_of_their_names(modules) -> None:
+    ablations = modules["jobs"].ablations
     assert [ablation.name for ablation in ablations(["size", "loss", "size"])] == ["size", "loss"]
     with pytest.raises(ValueError, match="no ablation beauty; known: attention"):
         ablations(["beauty"])
