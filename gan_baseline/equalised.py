@@ -40,7 +40,7 @@ def factors(network: nn.Module) -> dict[str, float]:
 
 
 def is_equalised(weights: Mapping[str, Tensor]) -> bool:
-    """Whether the names are those of the equalised form, as in GFPGANv1.pth and the authors' StyleGAN2."""
+    """Return whether the names are those of the equalised form, as in GFPGANv1.pth and the authors' StyleGAN2."""
     return any(name.endswith(("conv_body_first.0.weight", "style_conv1.activate.bias")) for name in weights)
 
 

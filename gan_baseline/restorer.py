@@ -112,7 +112,7 @@ def open_restorer(path: Path, device: torch.device, dtype: torch.dtype) -> Loade
 
 
 def is_gfpgan(path: Path) -> bool:
-    """Whether a path is a run of this baseline, one of its checkpoints, or a weights file of GFP-GAN."""
+    """Return whether a path is a run of this baseline, one of its checkpoints, or a weights file of GFP-GAN."""
     if path.is_dir():
         return any((folder / MODEL).exists() for folder in (path, *list_checkpoints(path / "checkpoints")))
     return holds_gfpgan(path)

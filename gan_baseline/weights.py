@@ -62,7 +62,7 @@ def _multiplier(first: Tensor) -> int:
 
 
 def holds_gfpgan(path: Path) -> bool:
-    """Whether a file holds GFP-GAN weights; False for damaged and unrelated files."""
+    """Return whether a file holds GFP-GAN weights; False for damaged and unrelated files."""
 
     def begins_like_one(names: Iterable[str]) -> bool:
         return any(name.startswith("conv_body_first.") for name in names)

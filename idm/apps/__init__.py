@@ -1,1 +1,1 @@
-"""What users run: the command line, photographs and videos, the web page."""
+"""The applications: the command line, photographs and videos, the web page."""

@@ -36,7 +36,7 @@ class Pool:
 
 
 def linear_share(num_steps: int) -> ShareSchedule:
-    """From 0 at the first step to 1 at ``num_steps`` and after."""
+    """Rise linearly from 0 at the first step to 1 at ``num_steps`` and after."""
     return lambda step: min(1.0, step / num_steps)
 
 

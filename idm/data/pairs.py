@@ -60,7 +60,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Pairing:
-    """How training makes a pair from a face."""
+    """Settings for making a training pair from a face."""
 
     recipe: Recipe | Mixture
     seed: int
@@ -166,7 +166,7 @@ class IndexedPairs(Dataset[Pair]):
 
 @dataclass(frozen=True)
 class Partition:
-    """Which positions one process takes: micro-batch m of ``rank`` holds ``size`` of each world * size."""
+    """The positions that one process takes: micro-batch m of ``rank`` holds ``size`` of each world * size."""
 
     size: int
     rank: int = 0
@@ -227,7 +227,7 @@ def training_batches(
 
 
 def _one_thread(worker: int) -> None:
-    """In each worker OpenCV would start as many threads as there are cores."""
+    """Limit OpenCV to one thread: in each worker it would start as many threads as there are cores."""
     cv2.setNumThreads(1)
 
 

@@ -300,7 +300,7 @@ def _fit(picture: Picture, landmarks: Landmarks | Points68 | None, size: int, na
 
 
 def _scaled(points: Landmarks | Points68, factor: float) -> Landmarks | Points68:
-    """Where points lie after the image was resized."""
+    """Scale points like the resized image."""
     return ((points + 0.5) * factor - 0.5).astype(np.float32)
 
 

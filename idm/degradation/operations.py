@@ -1,4 +1,4 @@
-"""What happens to the pixels: pure functions of an image and a strength, from which `steps` builds its steps.
+"""Operations on pixels: pure functions of an image and a strength, from which `steps` builds its steps.
 
 Images are float32 RGB arrays `h w 3` in [0, 1], in and out; the input is never written to. Each operation but JPEG
 and grey has a strength at which it changes nothing: an impulse kernel, factor 1, sigma 0, shift 0, hue 0.
@@ -45,7 +45,7 @@ def downscale(image: RGB, factor: float) -> Float32[np.ndarray, "h_low w_low 3"]
 def resize(
     image: RGB, height: int, width: int, interpolation: Interpolation = "bilinear"
 ) -> Float32[np.ndarray, "{height} {width} 3"]:
-    """To `height` x `width` pixels; the image's edges stay its edges. Only "area" averages over what it leaves out."""
+    """Resize to `height` x `width` pixels; edges stay edges. Only "area" averages the pixels it leaves out."""
     resized = cv2.resize(image, (width, height), interpolation=_FILTERS[interpolation])
     return np.clip(resized, 0, 1, out=resized)
 

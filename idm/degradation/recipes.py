@@ -57,7 +57,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Degradation:
-    """One draw from a recipe. All that happens to an image but the fields of noise.
+    """One draw from a recipe: all parameters of a degradation except the fields of noise.
 
     Attributes:
         clean: the image passes untouched.
@@ -68,7 +68,7 @@ class Degradation:
     drawn: tuple[tuple[Step[Any], Any], ...]
 
     def strength(self, kind: type[Step[Any]]) -> Any:
-        """What was drawn for the first step of a class; None if it is left out or not there."""
+        """Return the parameters drawn for the first step of a class; None if it is left out or absent."""
         return next((strength for step, strength in self.drawn if isinstance(step, kind)), None)
 
 

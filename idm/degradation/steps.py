@@ -1,4 +1,4 @@
-"""What a step of a degradation is, and GFP-GAN's steps: limits, drawing and applying stand together.
+"""The protocol of a degradation step, and GFP-GAN's steps: limits, drawing and applying stand together.
 
 A step is a frozen dataclass of plain numbers. `draw` turns its ranges into one strength (None leaves the step out),
 `apply` carries a strength out. `draw` takes the same count of random numbers whatever the ranges and probabilities
@@ -82,7 +82,7 @@ def uniform(ends: Range, rng: np.random.Generator) -> float:
 
 
 def scaled_radius(kernel_size: int, frame: Frame) -> int:
-    """Of a kernel: 41 px at 512 have radius 20, at 64 radius 3; at least 1."""
+    """Return the radius of a kernel, scaled with the image: 41 px have radius 20 at 512 px, 3 at 64; at least 1."""
     return max(1, math.ceil(kernel_size // 2 * frame.scale))
 
 
@@ -183,7 +183,7 @@ class Jpeg(Step[int]):
 
 @dataclass(frozen=True)
 class Resize(Step[Interpolation]):
-    """Back to the size of the clean image, or to a part of it."""
+    """Resize to the size of the clean image, or to a part of it."""
 
     limits: ClassVar[Limits] = {"factor": (1.0, 512.0)}
 

@@ -43,7 +43,7 @@ def sampler_of(scheduler: str) -> SamplerName:
 
 @dataclass(frozen=True)
 class Chain:
-    """How faces are sampled. The settings are checked on construction, and by :func:`signal_levels` against a schedule.
+    """Settings of the sampling chain, checked on construction, and by :func:`signal_levels` against a schedule.
 
     Args:
         sampler: a function of :mod:`idm.diffusion.samplers`.

@@ -23,7 +23,7 @@ def ssim(x: Float[Tensor, "b 3 h w"], y: Float[Tensor, "b 3 h w"]) -> Float[Tens
 
 
 def _local_mean(planes: Float[Tensor, "n b h w"]) -> Float[Tensor, "n b h2 w2"]:
-    """By two products with band matrices: on a CPU nine times as fast as convolutions of single planes."""
+    """Filter by two products with band matrices: on a CPU nine times as fast as convolutions of single planes."""
     height, width = planes.shape[-2:]
     return _band(height, planes).mT @ (planes @ _band(width, planes))
 

@@ -1,4 +1,4 @@
-"""Whether one model restores faces better than another: paired differences, and the rule that decides."""
+"""Compare two models by the paired differences of their restored faces, and decide which is better."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Columns = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the paired differences show.
+    """The result of the paired differences.
 
     Attributes:
         metrics: {name: {"degraded", "before", "after", "difference", "low", "high"}}, means over the faces; the ends of

@@ -114,8 +114,8 @@ class KnownValues:
 
 
 def identify(name: str, weights: Sequence[Path], device: str) -> str:
-    """What determines a function's values, down to the last bit: its name, the sha256 of its weights files and of our
-    code, the versions of packages, and the processor, number of threads and device that compute it.
+    """Return all that determines a function's values to the last bit: its name, the sha256 of its weights files and of
+    our code, the versions of packages, and the processor, number of threads and device that compute it.
 
     Raises:
         OSError: a weights file cannot be read.

@@ -148,8 +148,8 @@ def _shown(pair: Pair, faces: Mapping[str, Sequence[KeptFace]], has_originals: b
 
 
 def diversity(samples: Sequence[Image8]) -> float:
-    """How much samples of one face differ: the root mean square of each value's standard deviation over them, in
-    levels of 255; 0 for equal samples."""
+    """Measure how much samples of one face differ: the root mean square of each value's standard deviation over them,
+    in levels of 255; 0 for equal samples."""
     return float(np.sqrt(np.stack(samples).var(axis=0, ddof=1, dtype=np.float64).mean()))
 
 

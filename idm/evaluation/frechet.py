@@ -58,6 +58,6 @@ def kernel_distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) ->
 
 
 def _square_root(matrix: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
-    """Of a symmetric matrix without negative eigenvalues but for rounding."""
+    """Return the root of a symmetric matrix without negative eigenvalues but for rounding."""
     values, vectors = np.linalg.eigh(matrix)
     return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T

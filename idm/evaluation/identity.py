@@ -1,4 +1,4 @@
-"""Is it still the same person? Metrics of one face in MobileFaceNet's features."""
+"""Metrics of identity: distances of MobileFaceNet's features of one face."""
 
 import math
 
@@ -39,7 +39,7 @@ def build_angle(networks: Networks) -> PairMetric:
 
 
 def nearest_others(source: FaceSource, faces: FaceEmbeddings) -> list[int]:
-    """For each face of a source, the index of the most similar other one: a stranger who looks like it.
+    """Return, for each face of a source, the index of the most similar other face: a stranger who looks like it.
 
     Raises:
         ValueError: there is only one face.

@@ -123,7 +123,7 @@ def build_metrics(
 def why_undefined(
     metric: Metric, size: int | None, has_originals: bool = True, has_reference: bool = True
 ) -> str | None:
-    """Why a metric is not defined for faces, as of :func:`build_metrics`; None if it is."""
+    """Return the reason why a metric is not defined for faces, as in :func:`build_metrics`; None if it is."""
     if size is not None and size < metric.smallest:
         return f"needs faces of {metric.smallest} px or more"
     if metric.kind == "pair" and not has_originals:

@@ -1,4 +1,4 @@
-"""Are eyes, nose and mouth where they were? Distance of landmarks."""
+"""Metrics of shape: distances of the landmarks of eyes, nose and mouth."""
 
 import numpy as np
 

@@ -59,7 +59,7 @@ def shared_faces(train: Path, evaluated: Path) -> list[tuple[str, str]]:
 
 
 def nearest_pairs(train: Path, evaluated: Path, network: IdentityNet, cache: Path, weights: str) -> list[Nearest]:
-    """For each evaluated face the training face whose embedding is most similar; the most similar pair first.
+    """Pair each evaluated face with the training face of the most similar embedding; the most similar pair first.
 
     Args:
         train, evaluated: folders of aligned faces.

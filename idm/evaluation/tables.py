@@ -148,7 +148,7 @@ def _comparison_row(row: dict[str, Any], names: list[str], has_samples: bool) ->
 
 
 def notes(result: dict[str, Any]) -> list[str]:
-    """What each column is, which are missing, which cannot rank the rows, and where the numbers come from."""
+    """Explain each column, and state which are missing, which cannot rank the rows, and the source of the numbers."""
     names, missing, labels = _names(result), result.get("missing", {}), [row["label"] for row in result["rows"]]
     lines = [f"{METRICS[name].title}: {result['protocol'][name]}" for name in names if name not in missing]
     lines += [f"{METRICS[name].title}: not measured: {missing[name]}." for name in names if name in missing]
@@ -181,7 +181,7 @@ def notes(result: dict[str, Any]) -> list[str]:
 
 
 def _faces_notes(result: dict[str, Any]) -> list[str]:
-    """How the faces were degraded, and what sets are compared with where there are no originals."""
+    """State the degradation of the faces, and the reference of sets that have no originals."""
     degraded = "degraded as given" if result["preset"] is None else f"preset `{result['preset']}`"
     lines = [f"All at {result['size']} px, {degraded}; a restorer of another size gets the face resized."]
     real = result.get("real")
@@ -194,12 +194,12 @@ def _faces_notes(result: dict[str, Any]) -> list[str]:
 
 
 def _num_reference(result: dict[str, Any]) -> list[int]:
-    """How many faces sets are compared with, where this is not the number of the faces themselves."""
+    """Return the number of faces that sets are compared with, if it is not the number of the faces themselves."""
     return [result["real"]["num_images"]] if result.get("set_reference") == REAL else []
 
 
 def _split_notes(result: dict[str, Any]) -> list[str]:
-    """What was found when the evaluated faces were compared with the training faces."""
+    """Report the comparison of the evaluated faces with the training faces."""
     splits = result.get("splits")
     if not splits:
         return []
@@ -216,7 +216,7 @@ def _split_notes(result: dict[str, Any]) -> list[str]:
 
 
 def _interval_of(result: dict[str, Any]) -> str:
-    """How the intervals of a result file were made; files that do not say so have percentile intervals."""
+    """Return the kind of intervals of a result file; files that do not record it have percentile intervals."""
     return str(result.get("interval", "Mean and bootstrap 95 % interval"))
 
 

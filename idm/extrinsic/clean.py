@@ -51,7 +51,7 @@ METADATA = "clean.json"
 
 @dataclass(frozen=True)
 class CleanSettings:
-    """How a job cleans. Together with source and model, these settings determine its result.
+    """Settings of a cleaning job. Together with source and model, they determine its result.
 
     Args:
         samples: x* drawn for each face, of which the accepted one with the best identity is used.

@@ -1,4 +1,4 @@
-"""Which x* = f_theta(x) may replace x: one that is better, worse in nothing, and shows the same person."""
+"""Decide if x* = f_theta(x) may replace x: it must be better, worse in nothing, and show the same person."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +11,7 @@ Reason = Literal["no gate", "better", "identity", "softer", "noisier", "blockier
 
 @dataclass(frozen=True)
 class Gate:
-    """What x* must keep, and what it must improve to replace x. Shares are relative to x.
+    """The limits that x* must keep, and the improvement that it needs to replace x. Shares are relative to x.
 
     Args:
         min_identity: cosine of the MobileFaceNet embeddings of x and x* (without their mirror images), at least; None
@@ -42,7 +42,7 @@ class Decision:
 
 
 def decide(gate: Gate | None, before: Quality, after: Quality, identity: float | None) -> Decision:
-    """Whether x* (``after``) replaces x (``before``), and why; the first rule that x* breaks is the reason.
+    """Return whether x* (``after``) replaces x (``before``), and why; the first rule that x* breaks is the reason.
 
     Without a gate every x* replaces x, as in document A: "over all training data".
 

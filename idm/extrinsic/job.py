@@ -26,7 +26,7 @@ class Processes(Protocol):
 
     @property
     def num_processes(self) -> int:
-        """How many processes work on the job."""
+        """The number of processes that work on the job."""
         ...
 
     @property

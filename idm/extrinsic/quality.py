@@ -97,7 +97,7 @@ def _noise(rgb: np.ndarray, flat: np.ndarray) -> float:
 
 
 def _blockiness(luma: np.ndarray) -> float:
-    """How much more a row bends where blocks of 8 columns meet than where they do not."""
+    """Measure how much more a row bends where blocks of 8 columns meet than where they do not."""
     step = np.diff(luma, axis=1)
     bend = np.abs(step[:, 1:-1] - (step[:, :-2] + step[:, 2:]) / 2)  # of the step between columns i + 1 and i + 2
     meets = (np.arange(bend.shape[1]) + 2) % _JPEG_BLOCK == 0
@@ -109,6 +109,6 @@ def _inside(values: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: np.ndarray, where: np.ndarray) -> float:
-    """Over some pixels and all channels; several times faster than indexing by a mask."""
+    """Average over some pixels and all channels; several times faster than indexing by a mask."""
     channels = 1 if values.ndim == 2 else values.shape[2]
     return sum(cv2.mean(values, where.view(np.uint8))) / channels

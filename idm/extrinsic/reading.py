@@ -61,7 +61,7 @@ def _require_alignable(face: Face) -> None:
 
 
 def digests(source: FaceSource | StreamedFaces, indices: Iterable[int]) -> Iterator[str]:
-    """Those of rising indices, without decoding a picture."""
+    """Yield the digests of rising indices, without decoding a picture."""
     if isinstance(source, StreamedFaces):
         stream = enumerate(source.rows_in_order())
         for index in indices:

@@ -37,7 +37,7 @@ def write_report(output: Path, pictures: Pictures, num_shown: int = 12, seed: in
 
 
 def choose_examples(entries: Sequence[Entry], num_shown: int, seed: int) -> dict[str, list[Entry]]:
-    """Which faces a report shows: replaced ones farthest from their originals, rejected ones, and any."""
+    """Choose the faces of a report: replaced ones farthest from their originals, rejected ones, and any."""
     read = [entry for entry in entries if entry.seed is not None]
     changed = sorted((e for e in read if e.accepted and e.psnr is not None), key=lambda e: (e.psnr, e.index))
     rejected = [e for e in read if not e.accepted and e.reason != "no better"]

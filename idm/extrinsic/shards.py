@@ -96,7 +96,7 @@ def read_record(shard: Path) -> dict[str, Any]:
 
 
 def is_finished(shard: Path) -> bool:
-    """Whether a shard exists with the recorded length."""
+    """Return whether a shard exists with the recorded length."""
     try:
         return shard.stat().st_size == read_record(shard)["num_bytes"]
     except (OSError, ValueError, LookupError, TypeError):
@@ -104,7 +104,7 @@ def is_finished(shard: Path) -> bool:
 
 
 def is_whole(shard: Path) -> bool:
-    """Whether a shard exists with the recorded bytes."""
+    """Return whether a shard exists with the recorded bytes."""
     return is_finished(shard) and sha256(shard) == read_record(shard).get("sha256")
 
 

@@ -86,7 +86,7 @@ def warp(
 def sampling_grid(
     matrix: Matrix, picture: tuple[int, int], size: tuple[int, int], num_samples: int
 ) -> Float32[np.ndarray, "h w 2"]:
-    """Where the samples of a warped picture lie in it, as ``grid_sample`` counts (``align_corners=False``).
+    """Return the places of the samples of a warped picture, as ``grid_sample`` counts (``align_corners=False``).
 
     Use it to warp tensors with gradients; for arrays use :func:`warp`.
 
@@ -101,7 +101,7 @@ def sampling_grid(
 
 @dataclass(frozen=True)
 class _Places:
-    """Where a picture is read: its rectangle within two pixels of all samples, and the samples in this rectangle, as
+    """The places to read in a picture: its rectangle within two pixels of all samples, and the samples in it, as
     points (x, y) and as ``grid_sample`` counts."""
 
     rows: slice

@@ -91,7 +91,7 @@ def has_one_tint(pixels: Integer[np.ndarray, "h w 3"]) -> bool:
 
 
 def _small_copy(pixels: Integer[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h2 w2 3"]:
-    """By area, in [0, 1]."""
+    """Reduce a picture by area, in [0, 1]."""
     factor = min(1.0, _TINT_SIDE / max(pixels.shape[:2]))
     size = (max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor)))
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.float32) / np.iinfo(pixels.dtype).max

@@ -121,5 +121,5 @@ class ComponentDiscriminators(nn.Module):
         self.critics = nn.ModuleDict({name: FacialComponentDiscriminator() for name in CROP_512})
 
     def forward(self, crops: Crops) -> dict[str, tuple[Tensor, tuple[Tensor, Tensor]]]:
-        """For each component the logits and two feature maps."""
+        """Return the logits and two feature maps of each component."""
         return {name: self.critics[name](images) for name, images in crops.items()}

@@ -110,7 +110,7 @@ def shrink(pixels: Integer[np.ndarray, "h w 3"], max_side: int) -> Integer[np.nd
 
 
 def _to_face(row: Float64[np.ndarray, "15"], factors: Float64[np.ndarray, "2"]) -> DetectedFace:
-    """From facexlib's row of box, score and landmarks in the copy. Enlarging by s maps x to (x + 0.5) s - 0.5."""
+    """Convert facexlib's row of box, score and landmarks in the copy. Enlarging by s maps x to (x + 0.5) s - 0.5."""
     points = (np.concatenate([row[:4], row[5:]]).reshape(-1, 2) + 0.5) * factors - 0.5
     return DetectedFace(points[:2].reshape(4), points[2:], float(row[4]))
 
@@ -130,7 +130,7 @@ def choose_detector(name: DetectorName = "auto", weights: Path | None = None) ->
 
 
 def has_facexlib() -> bool:
-    """Whether RetinaFace's network can be built: the extra ``[retinaface]`` installs facexlib."""
+    """Return whether RetinaFace's network can be built: the extra ``[retinaface]`` installs facexlib."""
     return find_spec("facexlib") is not None
 
 

@@ -36,7 +36,7 @@ def roll_angle(landmarks: Float[np.ndarray, "5 2"]) -> float:
 
 
 def why_implausible(landmarks: Float[np.ndarray, "5 2"]) -> str:
-    """Why landmarks cannot be those of a face to align; empty if they can."""
+    """Return the reason why landmarks cannot be those of a face to align; empty if they can."""
     distance = template_distance(landmarks)
     if not math.isfinite(distance):
         return "its landmarks coincide or are mirrored"

@@ -44,7 +44,7 @@ class AlignmentNet:
 
 
 def peaks(heatmaps: Float[Tensor, "n h w"]) -> Float64[np.ndarray, "n 2"]:
-    """Where each heatmap is highest, (x, y) in its pixel indices, a quarter of a pixel nearer to the higher neighbour.
+    """Return the peak of each heatmap, (x, y) in pixel indices, a quarter of a pixel nearer to the higher neighbour.
 
     That quarter is how networks of this kind are read (Newell et al. 2016, arXiv 1603.06937).
     """

@@ -27,7 +27,7 @@ class Patch:
 
 
 def blend_weights(points: Float[np.ndarray, "h w 2"], size: int) -> Float32[np.ndarray, "h w"]:
-    """How much of a crop of ``size`` pixels shows at its points (x, y): 1 on the face, 0 at the border and beyond.
+    """Return the weight of a crop of ``size`` pixels at its points (x, y): 1 on the face, 0 at the border and beyond.
 
     A smoothstep of the radius of a superellipse of fourth degree, which is a square with round corners.
     """

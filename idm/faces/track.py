@@ -94,7 +94,7 @@ class Tracker:
         self.tracks = [track for track in self.tracks if track.sightings]
 
     def state(self) -> dict[str, Any]:
-        """For JSON, which keeps floats exactly."""
+        """The state for JSON, which keeps floats exactly."""
         return {
             "reach": self.reach,
             "num_seen": self.num_seen,
@@ -133,7 +133,7 @@ def thumbnail(pixels: Integer[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "16 16 
 
 
 def associate(before: Sequence[DetectedFace], now: Sequence[DetectedFace]) -> dict[int, int]:
-    """Which face of ``now`` is which of ``before``, by their positions: greedily, the largest overlaps first."""
+    """Match the faces of ``now`` with those of ``before`` by position: greedily, the largest overlaps first."""
     overlaps = [(-iou(a.box, b.box), j, i) for i, a in enumerate(before) for j, b in enumerate(now)]
     pairs: dict[int, int] = {}
     for negative, j, i in sorted(overlaps):

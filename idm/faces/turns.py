@@ -63,7 +63,7 @@ def _to_find(face: DetectedFace, turn: int, size: tuple[int, int]) -> _Find:
 
 
 def _turned_back(face: DetectedFace, turn: int, size: tuple[int, int]) -> DetectedFace:
-    """From a picture that was turned clockwise to the one of ``size`` (height, width) that it was made of."""
+    """Map a picture that was turned clockwise to the original of ``size`` (height, width)."""
     if turn == 0:
         return face
     height, width = size
@@ -78,7 +78,7 @@ def _turned_back(face: DetectedFace, turn: int, size: tuple[int, int]) -> Detect
 
 
 def _best_of_each(finds: Sequence[_Find]) -> list[_Find]:
-    """Of finds of one face in several turns the best; within one turn the detector has done so."""
+    """Keep the best detection of one face in several turns; within one turn the detector has done so."""
     best: list[_Find] = []
     for find in sorted(finds, key=lambda find: -find.rank):
         if not any(find.turn != other.turn and _is_same(find.face, other.face) for other in best):
@@ -87,7 +87,7 @@ def _best_of_each(finds: Sequence[_Find]) -> list[_Find]:
 
 
 def _is_same(a: DetectedFace, b: DetectedFace) -> bool:
-    """Whether the middle of either lies in the other's box: boxes of one face differ much from turn to turn."""
+    """Return whether the middle of either lies in the other's box: boxes of one face differ much from turn to turn."""
     return _holds(a.box, b.box) or _holds(b.box, a.box)
 
 

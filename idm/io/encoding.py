@@ -1,4 +1,4 @@
-"""How videos are encoded, and in which file formats; does not import PyAV."""
+"""Codecs and file formats of videos; does not import PyAV."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +15,7 @@ _CRF = 18  # hardly distinguishable from the input (our choice)
 
 @dataclass(frozen=True)
 class Encoding:
-    """How frames are encoded.
+    """Settings of the encoder.
 
     Args:
         codec: an encoder of FFmpeg; by default libx264, in WebM libvpx-vp9. ffv1 is lossless.

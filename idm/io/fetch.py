@@ -96,7 +96,7 @@ class _Download:
     validator: str | None = None  # the server's name for this state of the file, by which it tells whether it changed
 
     def run(self, pause: float) -> None:
-        """Until all bytes are there."""
+        """Download until all bytes are there."""
         failures = 0
         while True:
             before = self._size()

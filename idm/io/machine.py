@@ -67,7 +67,7 @@ def on_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 @contextmanager
 def ordinary_scheduling() -> Iterator[None]:
-    """Afterwards all threads of this process are scheduled as the calling one was, those that began within included.
+    """Give all threads of this process, new ones included, the calling thread's former scheduling at the end.
 
     SVT-AV1, opened by root, gives its threads and the calling one the highest real-time priority: all other processes
     starve, and processes that are started later inherit it.
@@ -86,7 +86,7 @@ def ordinary_scheduling() -> Iterator[None]:
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether the device has bfloat16 arithmetic, not just storage."""
+    """Return whether the device has bfloat16 arithmetic, not just storage."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":

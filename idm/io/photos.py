@@ -55,7 +55,7 @@ class Photo:
 
 
 def looks_grey(pixels: Integer[np.ndarray, "h w 3"]) -> bool:
-    """Whether 99 % of the pixels (of at most about a million, evenly spread) have no colour to speak of."""
+    """Return whether 99 % of the pixels (of at most about a million, evenly spread) have no colour to speak of."""
     step = max(1, int((pixels.shape[0] * pixels.shape[1] / 2**20) ** 0.5))
     some = pixels[::step, ::step].astype(np.int32)
     chroma = (some.max(axis=2) - some.min(axis=2)) / np.iinfo(pixels.dtype).max
@@ -81,7 +81,7 @@ def read_photo(
 
 
 def bytes_for(path: Path, scale: float | int = 1.0) -> int:
-    """What :func:`idm.io.memory.photo_bytes` says of a file; 0 for one that is no picture, and is never decoded."""
+    """Return :func:`idm.io.memory.photo_bytes` of a file; 0 for one that is not a picture, which is never decoded."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             return needed_bytes(image, scale)
@@ -166,7 +166,7 @@ def _deep_grey(image: Image.Image, name: str) -> tuple[np.ndarray, np.ndarray | 
 
 
 def _deep_channels(path: Path, image: Image.Image) -> bool | None:
-    """For a file with 16 bits that PIL reads with 8: whether it is grey (with alpha). None for other files."""
+    """Return whether a file with 16 bits that PIL reads with 8 is grey (with alpha); None for other files."""
     if image.format == "PNG":  # PNG 3rd edition, 11.2.1: depth and colour type in the header
         with path.open("rb") as file:
             depth, colour_type = file.read(26)[24:]
@@ -178,7 +178,7 @@ def _deep_channels(path: Path, image: Image.Image) -> bool | None:
 
 
 def _deep_colour(path: Path, image: Image.Image) -> tuple[np.ndarray, np.ndarray | None] | None:
-    """By OpenCV, since PIL has no deep colour; None for the rare forms that it cannot read."""
+    """Read by OpenCV, since PIL has no deep colour; None for the rare forms that it cannot read."""
     try:
         bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:

@@ -32,7 +32,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def unfinished(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step is written before it counts."""
+    """The folder in which the checkpoint of a step is written before it counts."""
     return folder / f".unfinished-{PREFIX}{step:08d}"
 
 
@@ -57,7 +57,7 @@ def finish_checkpoint(folder: Path, step: int) -> Path:
 
 
 def damage(checkpoint: Path, within: str = "") -> str | None:
-    """What is wrong with the files of a checkpoint; None if each is as it was written.
+    """Describe the damage of a checkpoint's files; None if each is as it was written.
 
     Checkpoints that were written before there were hashes cannot be checked and count as intact.
 
@@ -125,7 +125,7 @@ def best_checkpoint(folder: Path) -> Path | None:
 
 
 def best_score(folder: Path, metric: str = "psnr", worst: float = -math.inf) -> float:
-    """What the best checkpoint scored; ``worst`` if none was marked by this metric."""
+    """Return the score of the best checkpoint; ``worst`` if none was marked by this metric."""
     held = _read_best(folder) or {}
     score: float = held.get(metric, worst)
     return score

@@ -80,7 +80,7 @@ def fetch_command(names: Sequence[str], explicit: Path | None = None) -> str:
 
 
 def flaw(path: Path, known: WeightsFile) -> str | None:
-    """How a file differs from the known one in size or checksum; None if it does not."""
+    """Return how a file differs from the known one in size or checksum; None if it does not."""
     size = path.stat().st_size
     if known.size is not None and size != known.size:
         return f"has {size} bytes, not {known.size}: cut short, or another copy"
@@ -133,7 +133,7 @@ def read_weights(
 
 
 def _unpickle(path: Path, entries: Sequence[str]) -> Any:
-    """What ``torch.save`` wrote, or the part of it under an entry."""
+    """Return the object that ``torch.save`` wrote, or the part of it under an entry."""
     content = torch.load(path, map_location="cpu", weights_only=True)
     for key in entries:
         if isinstance(content, dict) and key in content:
@@ -171,7 +171,7 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def difference(network: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
-    """How the names, shapes or kinds of weights differ from those of a network; None if they do not.
+    """Return how the names, shapes or kinds of weights differ from those of a network; None if they do not.
 
     BatchNorm's counts of batches may be missing: torch wrote none before version 0.4.1, and inference reads none.
     """

@@ -12,7 +12,7 @@ NetworkName = Literal["unet"]
 
 @dataclass(frozen=True)
 class Architecture:
-    """Which network a denoiser is, and its sizes, as its ``config.json`` holds them.
+    """The network of a denoiser and its sizes, as in its ``config.json``.
 
     Args:
         network: "unet" is :class:`idm.models.unet.Denoiser`.

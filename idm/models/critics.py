@@ -204,7 +204,7 @@ def binomial_blur(x: Float[Tensor, "b c h w"], padding: int, stride: int = 1) ->
 
 
 def minibatch_stddev(x: Float[Tensor, "b c h w"], group_size: int) -> Float[Tensor, "b 1 h w"]:
-    """How much the images of a group differ: the standard deviation over the group, averaged over c, h and w.
+    """Measure how much the images of a group differ: the standard deviation over the group, averaged over c, h and w.
 
     A batch of b makes ceil(b / group_size) groups, and image i belongs to group i modulo their number; so groups
     differ in size by one at most. If group_size divides b, they are those of StyleGAN2 in BasicSR. For a group of

@@ -29,7 +29,7 @@ _CHAIN = Chain()
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model was loaded from, and the sha256 of its weights file."""
+    """The path that a model was loaded from, and the sha256 of its weights file."""
 
     folder: Path
     weights_sha256: str
@@ -67,7 +67,7 @@ class IDM:
 
     @property
     def chain(self) -> Chain:
-        """How faces are sampled; ``idm.chain = idm.chain.changed(num_steps=4)`` changes it.
+        """The sampling chain; ``idm.chain = idm.chain.changed(num_steps=4)`` changes it.
 
         Raises:
             ValueError: the schedule does not have the chain's levels; the old chain stays.

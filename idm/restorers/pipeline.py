@@ -90,7 +90,7 @@ class IDMPipeline(DiffusionPipeline):
 
     @property
     def chain(self) -> Chain:
-        """How faces are sampled; ``pipeline.chain = pipeline.chain.changed(num_steps=4)`` changes it."""
+        """The sampling chain; ``pipeline.chain = pipeline.chain.changed(num_steps=4)`` changes it."""
         config = self.config
         return Chain(
             sampler_of(type(self.scheduler).__name__),

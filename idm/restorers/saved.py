@@ -41,7 +41,7 @@ class ModelError(InvalidInput):
 
 
 def is_idm(path: Path) -> bool:
-    """Whether a path is a saved IDM pipeline or a run that trains one."""
+    """Return whether a path is a saved IDM pipeline or a run that trains one."""
     if str(path) in (DEFAULT_NAME, *BUNDLED):
         return True
     pipelines = [path, *(checkpoint / "pipeline" for checkpoint in list_checkpoints(path / "checkpoints"))]

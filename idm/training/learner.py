@@ -32,7 +32,7 @@ from idm.training.updates import update
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How the weights are updated; the fields are those of the ``train`` section."""
+    """Settings of the optimiser; the fields are those of the ``train`` section."""
 
     num_steps: int
     learning_rate: float
@@ -277,7 +277,7 @@ class IntrinsicIteration:
 
 
 def degraded(batch: Batch) -> Bool[Tensor, " b"]:
-    """Which faces differ from their originals."""
+    """Mask of the faces that differ from their originals."""
     return (batch.hq != batch.lq).flatten(1).any(dim=1)
 
 

@@ -40,7 +40,7 @@ class TrainingError(UserError, RuntimeError):
 
 @dataclass(frozen=True)
 class RunSettings:
-    """When a run logs, validates and saves.
+    """The intervals at which a run logs, validates and saves.
 
     Attributes:
         recorded: the settings that the run's history keeps, by dotted key.
@@ -291,7 +291,7 @@ class Run:
         print_results(self.settings.folder, self.learner.model_name)
 
     def _stopping(self, signals: StopSignals) -> bool:
-        """Whether any process was told to stop; all must agree, or they would wait for one another."""
+        """Return whether any process was told to stop; all must agree, or they would wait for one another."""
         if self.accelerator.num_processes == 1:
             return signals.requested()
         if self.step % STOP_EVERY and self.step < self.settings.num_steps:

@@ -1,4 +1,4 @@
-"""How a run handles damaged files before it resumes."""
+"""The recovery of a run from damaged files before it resumes."""
 
 import json
 import math

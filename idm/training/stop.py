@@ -50,7 +50,7 @@ class StopSignals:
             signal.signal(number, handler)
 
     def requested(self) -> bool:
-        """Whether to stop: a signal was received, or the launcher has died."""
+        """Return whether to stop: a signal was received, or the launcher has died."""
         if self._launcher is not None and os.getppid() != self._launcher:
             self._receive(signal.SIGTERM, None)
         return self.received is not None

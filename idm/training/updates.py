@@ -41,6 +41,6 @@ def update(
 
 @torch.no_grad()
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether no tensor, or no part of it that this process holds, has an infinite value or a NaN."""
+    """Return whether no tensor, or no part of it that this process holds, has an infinite value or a NaN."""
     local = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
     return bool(torch.stack([torch.isfinite(tensor).all() for tensor in local]).all())

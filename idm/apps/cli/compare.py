@@ -54,7 +54,7 @@ KEPT = ".kept"  # faces of an unfinished comparison
 
 @dataclass(frozen=True)
 class Task:
-    """What a comparison needs: restorers by label, the missing weights files of others, metrics, faces, what sets are
+    """The parts of a comparison: restorers by label, the missing weights files of others, metrics, faces, what sets are
     compared with, the settings that results state, and by method the measured faces of an interrupted run."""
 
     loaded: dict[str, Loaded]

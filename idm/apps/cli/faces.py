@@ -33,7 +33,7 @@ AS_PUBLISHED = DegradationConfig(clean_probability=0.0)  # what --preset changes
 
 @dataclass(frozen=True)
 class Degraded:
-    """What restorers are measured on.
+    """Degraded faces, on which restorers are measured.
 
     Attributes:
         bicubic: the same pairs, brought back to size by bicubic interpolation; None if their degraded faces were given,
@@ -106,7 +106,7 @@ def open_faces(data: str, size: int, wanted: int | None, seed: int, option: str 
 
 @dataclass(frozen=True)
 class SetReference:
-    """What set metrics compare faces with: the ``column`` of images, :data:`~idm.evaluation.sets.ORIGINAL` or
+    """The faces that set metrics compare with: the ``column`` of images, :data:`~idm.evaluation.sets.ORIGINAL` or
     :data:`~idm.evaluation.sets.REAL`, and the other ``real`` faces, if asked for."""
 
     column: str
@@ -114,7 +114,7 @@ class SetReference:
 
     @property
     def exists(self) -> bool:
-        """Whether there is anything to compare with."""
+        """Whether the reference has faces."""
         return self.column == ORIGINAL or self.real is not None
 
     def add_to(self, sets: SetScores) -> None:
@@ -146,13 +146,13 @@ def open_reference(options: MeasureOptions, size: int, num_originals: int) -> Se
 
 
 def describe_reference(options: MeasureOptions, reference: SetReference) -> dict[str, Any]:
-    """What results state of it."""
+    """Return the description of a reference for the results."""
     real = None if reference.real is None else {"data": options.real, "num_images": len(reference.real)}
     return {"real": real, "set_reference": reference.column if reference.exists else None}
 
 
 def some_faces(source: FaceSource, wanted: int | None) -> FaceSource:
-    """As many faces of a source as are wanted, spread evenly; None stands for all."""
+    """Return the wanted number of faces of a source, spread evenly; None stands for all."""
     if wanted is None:
         return source
     if not 1 <= wanted <= len(source):

@@ -1,4 +1,4 @@
-"""What ``--data`` and ``--preset`` name: the sections ``data.source`` and ``degradation`` of a configuration.
+"""Parse ``--data`` and ``--preset`` into the sections ``data.source`` and ``degradation`` of a configuration.
 
 Both options take short names, the section itself as YAML, and the path of a configuration that has the section.
 """

@@ -134,7 +134,7 @@ class FaceRestoration:
             self._blend()
 
     def _guard(self, least: float | None) -> str:
-        """Why the restored face is not the person; empty if it passes."""
+        """Return the reason why the restored face is not the person; empty if it passes."""
         found = self.identity if self.reference is None else self.reference
         if least is None or found is None or found >= least:
             return ""
@@ -175,22 +175,22 @@ class FaceRestoration:
         return len(self.crop) / scale_of(self.to_crop)
 
     def keeps_detail(self, settings: PhotoSettings) -> bool:
-        """Whether only the change is pasted, so that detail finer than the model's stays."""
+        """Return whether only the change is pasted, so that detail finer than the model's stays."""
         return settings.detail == "keep" or (settings.detail != "replace" and self.side > len(self.crop))
 
     def loses_grain(self, settings: PhotoSettings) -> bool:
-        """Whether the photograph's grain is removed from the detail that stays."""
+        """Return whether the photograph's grain is removed from the detail that stays."""
         return settings.detail == "clean" and self.side > len(self.crop)
 
     def patch(self, to_photo: Matrix, settings: PhotoSettings) -> Patch:
-        """What is pasted into the result; ``to_photo`` maps its pixels to those of the photograph."""
+        """The patch to paste into the result; ``to_photo`` maps its pixels to those of the photograph."""
         to_crop = compose_affine(self.to_crop, to_photo)
         if self.keeps_detail(settings):
             return Patch(self.restored - self.crop, to_crop, is_change=True)
         return Patch(self.restored, to_crop)
 
     def report(self, settings: PhotoSettings) -> FaceReport:
-        """What became of the face."""
+        """The outcome of the face."""
         box, score = _box_and_score(self.found)
         if self.failure:
             return FaceReport(self.number, "failed", box, score, note=self.failure)

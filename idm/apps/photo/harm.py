@@ -1,4 +1,4 @@
-"""Do no harm: how much of a restorer's change a face needs, and whether the face improves."""
+"""Limit the change of a face to the share that serves it, and reject a face that does not improve."""
 
 import math
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ class Benefit:
 
 
 def judge(given: Crop, restored: Crop, detail_error: float = DETAIL_ERROR) -> Benefit:
-    """How much of the change from ``given`` to ``restored``, both in [0, 1], serves a face.
+    """Judge how much of the change from ``given`` to ``restored``, both in [0, 1], serves a face.
 
     The share is that of :func:`change_share`. What results must then be better than the given face as the gate of
     ``idm clean`` measures it.
@@ -68,7 +68,7 @@ def judge(given: Crop, restored: Crop, detail_error: float = DETAIL_ERROR) -> Be
 
 
 def _qualities(given: UInt8[np.ndarray, "s s 3"], restored: UInt8[np.ndarray, "s s 3"]) -> tuple[Quality, Quality]:
-    """Of both, with their sharpness at the edges of the restored face, which has less noise."""
+    """Measure both faces; their sharpness at the edges of the restored one, which has less noise."""
     before, after = (
         replace(measure(face), sharpness=sharpness_at_edges_of(face, restored)) for face in (given, restored)
     )

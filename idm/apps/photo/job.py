@@ -117,7 +117,7 @@ class Job:
         return self
 
     def _refuse_foreign(self) -> None:
-        """No file is replaced that a job did not write."""
+        """Refuse to replace a file that no job wrote."""
         ours = self.status.written()
         for target in self.todo.values():
             for path, name in zip(self._writes(target), self._names(target), strict=True):

@@ -187,7 +187,7 @@ def _keeps_chroma(photo: Photo, settings: PhotoSettings) -> bool:
 
 
 def _to_photo(old: tuple[int, int], new: tuple[int, int]) -> Matrix:
-    """From pixels of the enlarged picture to pixels of the photograph: (u + 0.5) / s - 0.5."""
+    """Map pixels of the enlarged picture to pixels of the photograph: (u + 0.5) / s - 0.5."""
     factors = np.array([old[1] / new[1], old[0] / new[0]])
     return np.column_stack([np.diag(factors), 0.5 * factors - 0.5])
 

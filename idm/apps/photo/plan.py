@@ -23,7 +23,7 @@ def as_preview(path: Path) -> str:
 
 
 def nothing_beside(target: Path) -> tuple[Path, ...]:
-    """No further files."""
+    """Return no further files."""
     return ()
 
 
@@ -35,8 +35,9 @@ def plan(
     beside: Callable[[Path], Sequence[Path]] = nothing_beside,
     taken: Sequence[Path] = (),
 ) -> tuple[dict[Path, Path], FoundFiles]:
-    """Which file each input becomes: its path within the folder it was found in, with the suffix asked for. In folders,
-    files with one of ``suffixes`` are inputs; an output folder inside a folder of inputs is not searched.
+    """Return the file that each input becomes: its path within the folder it was found in, with the new suffix.
+
+    In folders, files with one of ``suffixes`` are inputs; an output folder inside a folder of inputs is not searched.
 
     If several inputs would become one file, the input that already has this name keeps it, and the others are named
     like ``a_jpg.png``.
@@ -100,6 +101,6 @@ def _find(inputs: Sequence[Path], output: Path, suffixes: Sequence[str]) -> tupl
 
 
 def _is_result(given: Path, source: Path, output: Path) -> bool:
-    """Whether a file lies in the output folder, and that within the folder of inputs."""
+    """Return whether a file lies in the output folder, and that within the folder of inputs."""
     folder, results = given.resolve(), output.resolve()
     return folder in results.parents and results in (folder / source.relative_to(given)).parents

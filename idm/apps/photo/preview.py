@@ -35,7 +35,7 @@ def draw_faces(
 
 
 def _label(draw: ImageDraw.ImageDraw, text: str, corner: tuple[float, float], size: int, colour: str) -> None:
-    """On black, above a corner; below it where there is no room."""
+    """Draw a label on black above a corner, or below it if there is no room above."""
     font = ImageFont.load_default(size)
     anchor = "ls" if corner[1] > size else "lt"
     place = (corner[0], max(0.0, corner[1]))

@@ -67,7 +67,7 @@ class TrackedPerson:
         self.identity, self.reference = report.identity, report.reference
 
     def summary(self) -> dict[str, Any]:
-        """For the status file."""
+        """The entry of the status file."""
         summary = asdict(self)
         del summary["past"], summary["keeps_chroma"], summary["is_chosen"]
         return summary
@@ -190,7 +190,7 @@ def _summary(state: State, lost: list[str], resumed: int) -> dict[str, Any]:
 
 @dataclass
 class _Work:
-    """What is done to frames; ``state`` goes with it."""
+    """One pass over the frames, and its ``state``."""
 
     parts: PhotoRestorer
     settings: PhotoSettings
@@ -218,7 +218,7 @@ class _Work:
         return frame, frame.pixels(), self.state.tracker.faces_at(frame.index, frame.time)
 
     def _detect(self, pixels: Pixels) -> list[DetectedFace]:
-        """In one turn only: what differs from frame to frame would flicker."""
+        """Detect faces in one turn only: differences from frame to frame would flicker."""
         return detect_faces(self.parts.detector, pixels, 0 if self.settings.turn == "auto" else self.settings.turn)
 
     def restore(
@@ -297,7 +297,7 @@ class Segments:
             self.paths.append(self.next_path())
 
     def next_path(self) -> Path:
-        """Where the next segment is written."""
+        """The path of the next segment."""
         return self.folder / f"{len(self.paths):06d}.nut"
 
     def finish(self) -> None:

@@ -1,4 +1,4 @@
-"""What reaches gradio: requests of the page itself, to what the page needs, within limits."""
+"""Middleware that passes only the page's own requests, within limits, to gradio."""
 
 import ipaddress
 import json
@@ -84,7 +84,7 @@ class Hosts:
 
 
 def _name(host: str) -> str:
-    """Without the port: of "[::1]:7860", "::1"."""
+    """Return a host without its port: "::1" for "[::1]:7860"."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -102,7 +102,7 @@ class Quota:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def admit(self, user: str, num_bytes: int) -> bool:
-        """Whether the user may upload this much; counts it if so. An empty file takes some space too."""
+        """Return whether the user may upload this much; counts it if so. An empty file takes some space too."""
         num_bytes = max(num_bytes, _BLOCK_BYTES)
         with self._lock:
             now = time.monotonic()
@@ -220,7 +220,7 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 
 def _names_an_address(body: bytes) -> bool:
-    """Whether some file in a call is named by something other than a path."""
+    """Return whether some file in a call is named by something other than a path."""
 
     def search(value: Any) -> bool:
         if isinstance(value, dict):
@@ -235,7 +235,7 @@ def _names_an_address(body: bytes) -> bool:
 
 
 def _is_call(path: str, body: bytes) -> bool:
-    """Whether a body is what the page itself would send to a route."""
+    """Return whether a body is what the page itself would send to a route."""
     content = json.loads(body or b"null")  # that it is JSON was seen before
     name = path.rstrip("/").rpartition("/call/")[2]
     if name in _CALLS and "/call/" in path:

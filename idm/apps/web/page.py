@@ -47,7 +47,7 @@ class _Controls:
 
 @dataclass(frozen=True)
 class _Result:
-    """What shows a result, in the order in which handlers update it."""
+    """The components that show a result, in the order in which handlers update them."""
 
     name: gr.State
     photo: gr.HTML

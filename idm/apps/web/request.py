@@ -1,4 +1,4 @@
-"""What a user asks for: settings by name, as the page and its HTTP interface send them."""
+"""The request of a user: settings by name, as the page and its HTTP interface send them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ _PHOTO_SETTINGS = TypeAdapter(PhotoSettings)
 
 @dataclass(frozen=True)
 class RestoreRequest:
-    """What one user asks for one photograph. ``num_steps`` and ``fidelity`` apply to restorers with a chain."""
+    """The settings of one user for one photograph. ``num_steps`` and ``fidelity`` apply to restorers with a chain."""
 
     restorer: str
     settings: PhotoSettings = field(default_factory=PhotoSettings)

@@ -86,7 +86,7 @@ class Restoration:
 
     @property
     def num_bytes(self) -> int:
-        """Of the pictures in memory."""
+        """The size of the pictures in memory."""
         faces = [variant.face for variants in self.variants.values() for variant in variants]
         return sum(array.nbytes for face in faces for array in vars(face).values() if isinstance(array, np.ndarray))
 

@@ -34,7 +34,7 @@ _OFF = dict.fromkeys(("share", "inbrowser", "ssr_mode", "mcp_server", "pwa", "ru
 
 @dataclass(frozen=True)
 class Service:
-    """Where the page is served, and its limits: ``user_mb`` and ``total_mb`` are of uploads within an hour, by each
+    """The address of the page and its limits: ``user_mb`` and ``total_mb`` are of uploads within an hour, by each
     address and by all; the latter also of results."""
 
     host: str = "127.0.0.1"
@@ -178,7 +178,7 @@ def _without_proxy(before: str | None) -> str:
 
 
 def wait() -> None:
-    """Until the user interrupts."""
+    """Wait until the user interrupts."""
     try:
         threading.Event().wait()
     except KeyboardInterrupt:

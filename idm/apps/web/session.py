@@ -42,7 +42,7 @@ class RestoreResult:
 
     @property
     def scale(self) -> float:
-        """From pixels of the photograph to pixels of the result."""
+        """The factor from pixels of the photograph to pixels of the result."""
         return self.request.settings.upscale
 
 
@@ -105,7 +105,7 @@ class PageService:
     # --------------------------------------------------------------------------------------- requests
 
     def has_chain(self, label: str) -> bool:
-        """Whether steps and fidelity apply to a restorer."""
+        """Return whether steps and fidelity apply to a restorer."""
         return isinstance(self.restorers[label], IDM)
 
     def defaults(self, label: str) -> RestoreRequest:

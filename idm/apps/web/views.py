@@ -1,4 +1,4 @@
-"""What the page shows: pictures in a folder of results, and HTML that names them.
+"""The contents of the page: pictures in a folder of results, and HTML that refers to them.
 
 Every picture has an alternative text, and the slider between two pictures is an input of the browser, which the
 keyboard reaches.

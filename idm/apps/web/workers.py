@@ -1,4 +1,4 @@
-"""What the users of the page share: a detector for one at a time, and restorers that report their progress."""
+"""Objects that the users share: a detector for one at a time, and restorers that report their progress."""
 
 import threading
 from collections.abc import Callable, Sequence

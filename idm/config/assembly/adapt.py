@@ -142,7 +142,7 @@ def _with_train(config: AdaptConfig, num_steps: int, checkpoint_every: int) -> A
 
 
 def seconds_per_step(config: AdaptConfig) -> float:
-    """How long an optimiser step takes here, with its data."""
+    """Measure the seconds of an optimiser step on this machine, with its data."""
     with TemporaryDirectory() as folder:
         run = build_adaptation(config.model_copy(update={"output_dir": Path(folder)}))
         batches = run.batches_from(0)

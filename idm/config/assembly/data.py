@@ -39,7 +39,7 @@ def build_recipe(config: DegradationConfig) -> Recipe:
 
 
 def build_mixture(config: DegradationConfig) -> Recipe | Mixture:
-    """What training faces are degraded by: the recipe, and for their shares the mixture's presets as published but
+    """Build the degradation of training faces: the recipe, and for their shares the mixture's presets as published but
     for steps that are left out and the interpolation."""
     recipe = build_recipe(config)
     if not config.mixture:

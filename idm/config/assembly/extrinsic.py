@@ -120,7 +120,7 @@ def _readable(originals: FaceSource | StreamedFaces, folder: Path) -> FaceSource
 
 
 def _fault(source: FaceSource, index: int) -> str | None:
-    """Why a face cannot be read; None if it can."""
+    """Return the reason why a face cannot be read; None if it can."""
     try:
         source[index]
     except ImageError as error:

@@ -62,7 +62,7 @@ def build_gammas(config: ScheduleConfig) -> Float[Tensor, " T1"]:
 
 
 def build_noise_levels(config: NoiseLevelsConfig) -> NoiseLevels:
-    """How training draws gamma."""
+    """Build the distribution from which training draws gamma."""
     match config:
         case PiecewiseUniformConfig():
             return NoiseLevels()

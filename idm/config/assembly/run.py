@@ -152,7 +152,7 @@ def flat(config: RunConfig) -> dict[str, Any]:
 
 
 def build_settings(config: RunConfig, remedy: str) -> RunSettings:
-    """What the run needs to know: its folder, its lengths and intervals, and the settings for its history."""
+    """Build the settings of a run: its folder, its lengths and intervals, and the values for its history."""
     train, validation = config.train, config.validation
     return RunSettings(
         folder=config.output_dir,

@@ -26,7 +26,7 @@ FactorRange = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
 
 
 class Source(Section):
-    """Where faces come from: the settings of a class of :mod:`idm.data.sources`."""
+    """A source of faces: the settings of a class of :mod:`idm.data.sources`."""
 
     @abstractmethod
     def build(self, size: int, seed: int) -> "FaceSource | StreamedFaces":

@@ -46,7 +46,7 @@ ReplacementConfig = Annotated[AtOnceConfig | GradualConfig | MixedConfig, Field(
 
 
 class CleaningConfig(Section):
-    """How x* = f_theta(x) is drawn, judged and stored."""
+    """Settings for drawing, judging and storing x* = f_theta(x)."""
 
     sampler: ChainConfig | None = None
     """The chain that draws x*; by default the model's own."""

@@ -117,7 +117,7 @@ class AdversarialConfig(Section):
 
 
 class ObjectiveConfig(Section):
-    """What f_theta predicts, and the losses that train it."""
+    """The prediction of f_theta, and the losses that train it."""
 
     prediction: Literal["epsilon", "sample", "v"] = "sample"
     """What f_theta predicts: the noise, the clean face, or v."""
@@ -138,7 +138,7 @@ class ObjectiveConfig(Section):
 
 
 class ChainConfig(Section):
-    """How faces are sampled, see :class:`idm.diffusion.chain.Chain`."""
+    """Settings of the sampling chain, see :class:`idm.diffusion.chain.Chain`."""
 
     # A section beside Chain, which the mathematics keeps free of pydantic: `name` drops the settings of another
     # sampler, as in every choice, and a number out of range is named with its path. A test holds the fields equal.

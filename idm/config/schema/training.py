@@ -84,7 +84,7 @@ else:  # the metrics of the table that compare with the originals, which held-ou
 
 
 class ValidationConfig(Section):
-    """When and on what a run is validated."""
+    """The interval and the data of validation."""
 
     every: PositiveInt = 500
     """Steps between validations."""

@@ -1,4 +1,4 @@
-"""From the network's maps to faces: peaks of the score, landmarks by vote of the cells around them, boxes, overlaps."""
+"""Decode the network's maps into faces: peaks of the score, landmarks by vote of the cells around, boxes, overlaps."""
 
 import numpy as np
 import torch

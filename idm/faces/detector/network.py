@@ -18,7 +18,7 @@ _BLOCKS = 3
 
 
 class FaceMaps(NamedTuple):
-    """What the network sees in each cell.
+    """The network's outputs in each cell.
 
     ``logits`` are of "the centre of a face lies here"; ``offsets`` are (x, y) of the five landmarks, measured from the
     centre of the cell in units of ``UNIT`` pixels, meaningful near faces only.

@@ -118,7 +118,7 @@ def _pyramid(picture: FloatPixels) -> list[FloatPixels]:
 
 
 def _to_level(points: Float[np.ndarray, "*n 2"], number: int) -> Float64[np.ndarray, "*n 2"]:
-    """From the picture to a level of its pyramid, or back from one (a negative number)."""
+    """Map the picture to a level of its pyramid, or back from one (a negative number)."""
     return (points + 0.5) / 2.0**number - 0.5
 
 
@@ -129,7 +129,7 @@ def _level_of(landmarks: Float[np.ndarray, "5 2"], num_levels: int) -> int:
 
 
 def _view(landmarks: Float[np.ndarray, "5 2"]) -> Float64[np.ndarray, "2 3"]:
-    """From the picture to a square in which the face is upright and in the middle."""
+    """Map the picture to a square in which the face is upright and in the middle."""
     to_square = invert(from_crop(landmarks))
     scale = _VIEW_FACE / FACE[1]
     return np.column_stack([scale * to_square[:, :2], scale * (to_square[:, 2] - FACE_CENTRE) + (_VIEW - 1) / 2])

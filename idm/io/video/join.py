@@ -53,7 +53,7 @@ def join(source: Path, segments: Sequence[Path], target: Path, last_duration: in
 
 @contextmanager
 def _blamed_on(source: Path) -> Iterator[None]:
-    """Unlike a full disk, values that no muxer takes are the source's fault."""
+    """Attribute an error to the source, unless the disk is full: a muxer refused the source's values."""
     try:
         yield
     except (av.ArgumentError, av.InvalidDataError) as error:
@@ -137,7 +137,7 @@ def _pictures(segments: Iterable[Path], time_base: Fraction, last_duration: int)
 
 
 def _others(video: Video, copies: Mapping[int, Stream]) -> Iterator[Packet]:
-    """What is copied of the source, as it is stored."""
+    """Yield the packets that are copied from the source as they are stored."""
     if not copies:
         return
     try:

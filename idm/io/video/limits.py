@@ -14,7 +14,7 @@ _HALVES = 1.5  # an encoder keeps copies of half and quarter size too
 
 
 def frame_bytes(video: Video) -> tuple[float, int]:
-    """Of a frame as decoded, and of its RGB levels."""
+    """Return the bytes of a decoded frame and of its RGB levels."""
     stream = video.stream
     kind = VideoFormat(stream.pix_fmt or "yuv444p", 16, 16)
     depth = 2 if rgb_format(kind) == "rgb48le" else 1
@@ -24,8 +24,8 @@ def frame_bytes(video: Video) -> tuple[float, int]:
 
 
 def encoder_options(video: Video, codec: Codec, scale: float | int) -> dict[str, str]:
-    """What keeps the look-ahead of an encoder to ``_AHEAD_BYTES``; nothing for frames of usual sizes, and the same on
-    every machine."""
+    """Return options that limit an encoder's look-ahead to ``_AHEAD_BYTES``; none for usual frame sizes, and the same
+    on every machine."""
     if codec not in _AHEAD:
         return {}
     name, usual = _AHEAD[codec]
@@ -38,7 +38,7 @@ def _ahead(video: Video, scale: float | int, usual: int) -> int:
 
 
 def frames_at_once(video: Video, codec: Codec, *, wanted: int, reach: int, scale: float | int, max_bytes: int) -> int:
-    """How many frames may be restored at once, at most ``wanted``.
+    """Return the number of frames to restore at once, at most ``wanted``.
 
     Raises:
         VideoError: not even one, with the ``reach`` frames that are looked ahead to.

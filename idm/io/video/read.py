@@ -38,7 +38,7 @@ def video_error(path: Path, problem: str, remedy: str) -> VideoError:
 
 
 def reason(error: Exception) -> str:
-    """What FFmpeg says, without numbers and names of its functions."""
+    """Return FFmpeg's message without numbers and names of its functions."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
@@ -70,7 +70,7 @@ def quarters(image: VideoFrame) -> int:
 
 
 def display_matrix(image: VideoFrame) -> list[int] | None:
-    """How players turn and mirror the pictures, as FFmpeg writes it: nine fixed-point numbers."""
+    """The matrix by which players turn and mirror the pictures: nine fixed-point numbers, as FFmpeg writes it."""
     extras = cast(Iterable[SideData], image.side_data)  # PyAV's own annotation is of something else
     found = [bytes(data) for data in extras if data.type == SideDataType.DISPLAYMATRIX]
     return list(struct.unpack("=9i", found[0][:36])) if found else None
@@ -116,7 +116,7 @@ class Video:
 
     @property
     def num_frames(self) -> int | None:
-        """As the file claims; None where it does not."""
+        """The number of frames that the file claims; None without a claim."""
         return self.stream.frames or None
 
     def frames(self, start: int = 0) -> Iterator[DecodedFrame]:

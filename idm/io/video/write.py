@@ -94,12 +94,12 @@ def to_image(
 
 
 def is_rgb(pixel_format: str) -> bool:
-    """Whether a pixel format stores RGB rather than luma and chroma."""
+    """Return whether a pixel format stores RGB rather than luma and chroma."""
     return VideoFormat(pixel_format).is_rgb
 
 
 def is_full_range(image: VideoFrame) -> bool:
-    """Whether the levels of a frame use their full range, rather than 16 to 235 of 255."""
+    """Return whether the levels of a frame use their full range, rather than 16 to 235 of 255."""
     return image.color_range == ColorRange.JPEG or image.format.name.startswith("yuvj") or image.format.is_rgb
 
 
@@ -124,7 +124,7 @@ def _values(plane: VideoPlane, bits: int) -> Shaped[np.ndarray, "h w"]:
 
 
 def _at_size(touched: Bool[np.ndarray, "h w"], size: tuple[int, int]) -> Bool[np.ndarray, "h2 w2"]:
-    """Which values of a subsampled plane hold a touched pixel."""
+    """Return a mask of the values of a subsampled plane that hold a touched pixel."""
     y, x = (-(-full // part) for full, part in zip(touched.shape, size, strict=True))
     padded = np.pad(touched, ((0, size[0] * y - touched.shape[0]), (0, size[1] * x - touched.shape[1])))
     return reduce(padded, "(h y) (w x) -> h w", "max", y=y, x=x)

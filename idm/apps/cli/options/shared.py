@@ -23,7 +23,7 @@ def choices(kind: type, name: str) -> tuple[Any, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class MachineOptions:
-    """Where and in what precision a command computes."""
+    """Device and precision of a command."""
 
     batch_size: int
     device: str | None
