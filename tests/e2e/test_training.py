@@ -145,7 +145,7 @@ def test_two_processes_train_as_one_does_with_the_same_global_batch(on_two_proce
             assert row[name] == pytest.approx(wanted[name], rel=1e-4), (row["step"], name)
 
 
-def test_half_the_processes_with_twice_the_accumulation_go_on_as_all_would(
+def test_half_the_processes_with_twice_the_accumulation_continue_like_all(
     on_two_processes: Path, tmp_path: Path
 ) -> None:
     for number, accumulation in ((2, 1), (1, 2)):
