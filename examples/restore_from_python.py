@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from idm import PhotoSettings, load_photo_restorer, restore_photo
-from idm.io.photos import write_photo
+from idm.io.photo_writer import write_photo
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

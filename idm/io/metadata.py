@@ -12,6 +12,7 @@ from PIL import Image
 ORIENTATION = 0x0112
 # A TIFF file's directory describes its storage too; these of its tags describe the photograph.
 _TIFF_TAGS = frozenset({270, 271, 272, ORIENTATION, 282, 283, 296, 305, 306, 315, 33432, 34665, 34853})
+_IPTC, _TIFF_IPTC = 0x0404, 33723
 
 T = TypeVar("T")
 
@@ -24,6 +25,7 @@ class Metadata:
     orientation: int = 1
     exif: bytes | None = None
     xmp: bytes | None = None
+    iptc: bytes | None = None
     icc_profile: bytes | None = None
     dpi: tuple[float, float] | None = None
     dropped: list[str] = field(default_factory=list)
@@ -33,6 +35,7 @@ def read_metadata(image: Image.Image, is_grey: bool) -> Metadata:
     """The metadata of a decoded image that are kept; never raises."""
     found = Metadata(xmp=_upright_xmp(image), icc_profile=_profile(image, is_grey), dpi=_dpi(image))
     found.orientation = orientation_of(image, found.dropped)
+    found.iptc = _lenient(lambda: _iptc(image), None, "IPTC", found.dropped)
     found.exif = _lenient(lambda: _upright_exif(image), None, "EXIF", found.dropped)
     if image.info.get(STRIPPED):
         found.dropped.append(f"everything but the pixels ({image.info[STRIPPED]})")
@@ -83,6 +86,27 @@ def _upright_xmp(image: Image.Image) -> bytes | None:
     if not isinstance(xmp, bytes) or not xmp:
         return None
     return re.sub(rb"(tiff:Orientation(?:=[\"']|>))[2-8]", rb"\g<1>1", xmp)
+
+
+def _iptc(image: Image.Image) -> bytes | None:
+    """The records of IPTC-IIM: in JPEG a resource of Photoshop's, in TIFF a tag."""
+    resources = image.info.get("photoshop", {})
+    found = image.tag_v2.get(_TIFF_IPTC) if image.format == "TIFF" else resources.get(_IPTC)  # type: ignore[attr-defined]
+    return found if isinstance(found, bytes) and found else None
+
+
+def iptc_segment(iptc: bytes) -> bytes:
+    """The APP13 segment of a JPEG file that holds these records of IPTC-IIM.
+
+    Raises:
+        ValueError: they are longer than a segment.
+    """
+    # Adobe Photoshop File Formats Specification, "Image Resource Blocks"
+    resource = b"8BIM" + struct.pack(">HHI", _IPTC, 0, len(iptc)) + iptc + b"\0" * (len(iptc) % 2)
+    content = b"Photoshop 3.0\0" + resource
+    if len(content) > 0xFFFF - 2:
+        raise ValueError("IPTC data is too long")
+    return b"\xff\xed" + struct.pack(">H", 2 + len(content)) + content
 
 
 def _dpi(image: Image.Image) -> tuple[float, float] | None:

@@ -1,34 +1,26 @@
-"""Photographs: what a photographer wants kept is kept. 8 or 16 bits, grey, transparency, profile, EXIF, XMP, dpi."""
+"""Photographs: what a photographer wants kept is kept. 8 or 16 bits, grey, transparency, profile, metadata."""
 
 import io
-import struct
-import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Integer
-from PIL import ExifTags, Image, ImageSequence
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image, ImageCms, ImageSequence
 
 from idm.io.images import (
     FORMATS,
     MAX_PIXELS,
-    ImageError,
     ImageLimits,
     image_error,
     needed_bytes,
     open_image,
-    write_whole,
 )
 from idm.io.metadata import read_metadata, turned
 
-KEPT_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-
 _PAGED = ("TIFF", "GIF", "WEBP", "PNG", "AVIF", "HEIF")
 _SUBFILE = 254  # TIFF 6.0, section 8: bit 0 of NewSubfileType marks a smaller copy
-_XMP = "XML:com.adobe.xmp"  # XMP specification, part 3, 1.1.5: the keyword of its iTXt chunk in PNG
 _GREY_TOLERANCE = 3 / 255  # what JPEG and scanners leave in pictures without colour (our choice)
 
 
@@ -40,8 +32,8 @@ class Photo:
     says that the file has one channel of values, and so will have what is written: the three are then equal. Whether a
     colour file shows grey, :func:`looks_grey` says.
     ``icc_profile`` is the file's own and describes grey values if ``is_grey``. ``exif`` and ``xmp`` say upright.
-    ``dpi`` is the resolution, horizontal and vertical, by which a scan has the size of what was scanned.
-    ``dropped`` names what of the file's metadata could not be read, and why.
+    ``iptc`` holds the records of IPTC-IIM. ``dpi`` is the resolution, horizontal and vertical, by which a scan has the
+    size of what was scanned. ``dropped`` names what of the file's metadata could not be read, and why.
     """
 
     pixels: Integer[np.ndarray, "h w 3"]
@@ -50,6 +42,7 @@ class Photo:
     icc_profile: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    iptc: bytes | None = None
     dpi: tuple[float, float] | None = None
     dropped: tuple[str, ...] = ()
 
@@ -62,13 +55,11 @@ def looks_grey(pixels: Integer[np.ndarray, "h w 3"]) -> bool:
     return bool(np.quantile(chroma, 0.99) <= _GREY_TOLERANCE)
 
 
-# --- reading ------------------------------------------------------------------------------------------
-
-
 def read_photo(
     path: Path, max_pixels: int = MAX_PIXELS, max_bytes: int | None = None, scale: float | int = 1.0
 ) -> Photo:
-    """Read a photograph in its own depth; EXIF orientation is applied. CMYK and palettes become RGB.
+    """Read a photograph in its own depth; EXIF orientation is applied. Palettes become RGB, and CMYK sRGB
+    by its profile if it has one.
 
     Sixteen bits are kept of grey and colour in PNG and TIFF; floating-point grey in [0, 1] becomes 16 bits.
 
@@ -108,12 +99,23 @@ def to_photo(image: Image.Image, path: Path | None = None) -> Photo:
         deep = _deep_colour(path, image)
         pixels, alpha = _shallow(image) if deep is None else deep
         lost += ["8 of 16 bits"] if deep is None else []
+    elif image.mode == "CMYK":
+        pixels, alpha = np.array(_cmyk_to_rgb(image, lost)), None
     else:
         pixels, alpha = _shallow(image)
     metadata = read_metadata(image, is_grey)
     pixels, alpha = turned(pixels, metadata.orientation), None if alpha is None else turned(alpha, metadata.orientation)
-    kept = (metadata.icc_profile, metadata.exif, metadata.xmp, metadata.dpi, (*lost, *metadata.dropped))
-    return Photo(pixels, alpha, is_grey, *kept)
+    return Photo(
+        pixels,
+        alpha,
+        is_grey,
+        icc_profile=metadata.icc_profile,
+        exif=metadata.exif,
+        xmp=metadata.xmp,
+        iptc=metadata.iptc,
+        dpi=metadata.dpi,
+        dropped=(*lost, *metadata.dropped),
+    )
 
 
 def _check_one_page(image: Image.Image, name: str) -> list[str]:
@@ -152,6 +154,27 @@ def _shallow(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     return np.array(image if image.mode == "RGB" else image.convert("RGB")), None
 
 
+def _cmyk_to_rgb(image: Image.Image, lost: list[str]) -> Image.Image:
+    """By the image's profile to sRGB, or without one by plain arithmetic; ``lost`` gets a profile that is broken."""
+    profile = image.info.get("icc_profile")
+    if isinstance(profile, bytes) and profile[16:20] == b"CMYK":
+        try:
+            converted = ImageCms.profileToProfile(
+                image,
+                io.BytesIO(profile),
+                ImageCms.createProfile("sRGB"),
+                renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+                outputMode="RGB",
+                flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+            )
+        except (ImageCms.PyCMSError, OSError) as error:
+            lost.append(f"the CMYK profile ({error})")
+        else:
+            assert converted is not None  # which profileToProfile returns for inPlace only
+            return converted
+    return image.convert("RGB")
+
+
 def _deep_grey(image: Image.Image, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
@@ -187,130 +210,3 @@ def _deep_colour(path: Path, image: Image.Image) -> tuple[np.ndarray, np.ndarray
     if bgr is None or bgr.dtype != np.uint16 or bgr.shape not in wanted:
         return None
     return np.ascontiguousarray(bgr[..., 2::-1]), bgr[..., 3].copy() if bgr.shape[2] == 4 else None
-
-
-# --- writing ------------------------------------------------------------------------------------------
-
-
-# What to leave out, the least first, where a format cannot hold all.
-_LEAVING_OUT: tuple[tuple[str, ...], ...] = (
-    *((), ("exif",), ("xmp",), ("icc_profile",)),
-    *(("exif", "xmp"), ("exif", "icc_profile"), ("exif", "xmp", "icc_profile")),
-)
-
-
-def write_photo(path: Path, photo: Photo, quality: int = 95) -> list[str]:
-    """Write a photograph whole or not at all as JPEG, PNG or WebP, with its profile, EXIF, XMP and
-    resolution (which WebP holds in EXIF only).
-
-    Returns:
-        What of these the format cannot hold, such as EXIF of more than 64 kB in JPEG; it is left out.
-
-    Raises:
-        ImageError: a suffix not in ``KEPT_SUFFIXES``, 16 bits in JPEG or WebP, alpha in JPEG, missing folder,
-            full disk.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in KEPT_SUFFIXES:
-        raise image_error(path, f"cannot write the suffix {suffix!r}", f"use one of {' '.join(KEPT_SUFFIXES)}")
-    if photo.pixels.dtype == np.uint16 and suffix != ".png":
-        raise image_error(path, "only PNG holds 16 bits here", "use .png (--format png)")
-    if photo.alpha is not None and suffix in (".jpg", ".jpeg"):
-        raise image_error(path, "JPEG cannot hold alpha", "use .png (--format png)")
-    reason = ""
-    for left_out in _LEAVING_OUT:
-        if any(getattr(photo, name) is None for name in left_out):
-            continue
-        try:
-            data = _encoded(_without(photo, left_out), suffix, quality)
-        except ImageError:
-            raise
-        except Exception as error:  # PIL's writers raise whatever the metadata run them into
-            reason = reason or str(error) or type(error).__name__
-        else:
-            write_whole(path, data)
-            return [f"{name} ({reason})" for name in left_out]
-    raise image_error(path, f"cannot be encoded ({reason})", "use .png, or smaller dimensions")
-
-
-def _without(photo: Photo, names: tuple[str, ...]) -> Photo:
-    return replace(
-        photo,
-        exif=None if "exif" in names else photo.exif,
-        xmp=None if "xmp" in names else photo.xmp,
-        icc_profile=None if "icc_profile" in names else photo.icc_profile,
-    )
-
-
-def _encoded(photo: Photo, suffix: str, quality: int) -> bytes:
-    exif = _sized_exif(photo)
-    return _encode_deep(photo, exif) if photo.pixels.dtype == np.uint16 else _encode(photo, exif, suffix, quality)
-
-
-def _encode(photo: Photo, exif: bytes, suffix: str, quality: int) -> bytes:
-    image = Image.fromarray(photo.pixels)
-    if photo.is_grey:
-        image = Image.fromarray(np.ascontiguousarray(photo.pixels[..., 0]))
-    if photo.alpha is not None:
-        image.putalpha(Image.fromarray(photo.alpha))
-    file = io.BytesIO()
-    xmp = photo.xmp or b""
-    kept = {"icc_profile": photo.icc_profile, "exif": exif}
-    match suffix:
-        case ".png":
-            texts = PngInfo()
-            if xmp:
-                texts.add_itxt(_XMP, xmp)
-            image.save(file, "PNG", **kept, pnginfo=texts, dpi=photo.dpi)
-        case ".webp":  # exact: keep the colours under clear pixels
-            image.save(file, "WEBP", **kept, xmp=xmp, quality=quality, exact=True)
-        case _:
-            image.save(file, "JPEG", **kept, xmp=xmp, dpi=photo.dpi or (0, 0), quality=quality, subsampling=0)
-    return file.getvalue()
-
-
-def _encode_deep(photo: Photo, exif: bytes) -> bytes:
-    """A 16-bit PNG (3rd edition), which PIL cannot write in colour and OpenCV not with profile and grey alpha."""
-    colours = [photo.pixels[..., 0]] if photo.is_grey else [photo.pixels[..., channel] for channel in range(3)]
-    channels = colours if photo.alpha is None else [*colours, photo.alpha]
-    colour_type = {1: 0, 3: 2, 2: 4, 4: 6}[len(channels)]  # 11.2.1
-    height, width = photo.pixels.shape[:2]
-    compressor, compressed = zlib.compressobj(level=3), []
-    for top in range(0, height, 256):  # in parts, for the sake of memory
-        levels = np.stack([channel[top : top + 256] for channel in channels], axis=-1).astype(">u2")
-        rows = levels.reshape(len(levels), -1).view(np.uint8)
-        step = 2 * len(channels)
-        filtered = np.ones((len(rows), 1 + rows.shape[1]), np.uint8)  # 9.2: type 1, the difference to the left
-        filtered[:, 1:] = rows
-        filtered[:, 1 + step :] -= rows[:, :-step]
-        compressed.append(compressor.compress(filtered.tobytes()))
-    chunks = [_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))]
-    if photo.icc_profile is not None:
-        chunks.append(_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(photo.icc_profile)))
-    if photo.dpi is not None:
-        per_metre = [round(dots / 0.0254) for dots in photo.dpi]
-        chunks.append(_chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1)))
-    if exif:
-        chunks.append(_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
-    if photo.xmp is not None:
-        chunks.append(_chunk(b"iTXt", _XMP.encode() + b"\0\0\0\0\0" + photo.xmp))
-    image = b"".join([*compressed, compressor.flush()])
-    return b"\x89PNG\r\n\x1a\n" + b"".join([*chunks, _chunk(b"IDAT", image), _chunk(b"IEND", b"")])
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def _sized_exif(photo: Photo) -> bytes:
-    """EXIF whose own record of the size, if it has one, is that of the pixels; empty if there is none."""
-    if photo.exif is None:
-        return b""
-    exif = Image.Exif()
-    exif.load(photo.exif)
-    details = exif.get_ifd(ExifTags.IFD.Exif)
-    height, width = photo.pixels.shape[:2]
-    for tag, side in ((ExifTags.Base.ExifImageWidth, width), (ExifTags.Base.ExifImageHeight, height)):
-        if tag in details:
-            details[tag] = side
-    return exif.tobytes()

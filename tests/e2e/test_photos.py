@@ -16,7 +16,8 @@ from idm.apps.cli.options.restore import RestoreOptions
 from idm.apps.cli.options.shared import read
 from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
-from idm.io.photos import Photo, read_photo, write_photo
+from idm.io.photo_writer import write_photo
+from idm.io.photos import Photo, read_photo
 from idm.models.unet import Denoiser
 from idm.restorers.idm import IDM
 from idm.restorers.saved import save_idm

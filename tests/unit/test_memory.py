@@ -13,7 +13,8 @@ from PIL import Image
 from idm.io import memory
 from idm.io.images import ImageError, needed_bytes, read_image
 from idm.io.memory import Budget, default_budget
-from idm.io.photos import Photo, read_photo, write_photo
+from idm.io.photo_writer import write_photo
+from idm.io.photos import Photo, read_photo
 
 SIDE = 3000
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from idm.io.images import ImageError, read_image
-from idm.io.photos import Photo, read_photo, write_photo
+from idm.io.photo_writer import write_photo
+from idm.io.photos import Photo, read_photo
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
 

@@ -3,16 +3,20 @@
 import io
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageCms, ImageOps
+import skimage.color
+from PIL import ExifTags, Image, ImageCms, ImageOps, IptcImagePlugin, TiffImagePlugin
 
 from idm.faces.colour import has_one_tint
 from idm.io.images import ImageError
-from idm.io.photos import Photo, looks_grey, read_photo, write_photo
+from idm.io.metadata import iptc_segment
+from idm.io.photo_writer import write_photo
+from idm.io.photos import Photo, looks_grey, read_photo
 
 RNG = np.random.default_rng(0)
 COLOUR8 = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -182,6 +186,58 @@ def test_a_grey_jpeg_stays_one_and_a_cmyk_one_becomes_colour(tmp_path: Path) -> 
     photo = read_photo(tmp_path / "cmyk.jpg")
     assert not photo.is_grey
     assert photo.icc_profile == SRGB  # by its header for RGB; one for CMYK would be dropped
+
+
+def cmyk_profile(lightness: int) -> bytes:
+    """An ICC profile (ICC.1:2001-04, lut8Type) in which any full ink has this L*, of 255, and no colour."""
+    corners = np.full((16, 3), (lightness, 128, 128), np.uint8)
+    corners[0, 0] = 255  # no ink
+    ramp = bytes(range(256))
+    identity = struct.pack(">9i", *(65536 * value for value in (1, 0, 0, 0, 1, 0, 0, 0, 1)))
+    table = b"mft1" + bytes([0, 0, 0, 0, 4, 3, 2, 0]) + identity + 4 * ramp + corners.tobytes() + 3 * ramp
+    tags = struct.pack(">I4sII", 1, b"A2B0", 144, len(table))
+    header = struct.pack(">I4sI4s4s4s12s4s", 144 + len(table), b"", 0x02400000, b"prtr", b"CMYK", b"Lab ", b"", b"acsp")
+    white = struct.pack(">3i", 63190, 65536, 54061)  # D50
+    return (header.ljust(68, b"\0") + white).ljust(128, b"\0") + tags + table
+
+
+def test_cmyk_becomes_srgb_by_its_profile(tmp_path: Path) -> None:
+    inks = Image.new("CMYK", (32, 16))
+    inks.paste((255, 0, 0, 0), (16, 0, 32, 16))
+    inks.save(tmp_path / "a.tif", icc_profile=cmyk_profile(150))
+    photo = read_photo(tmp_path / "a.tif")
+    assert photo.icc_profile is None
+    assert photo.dropped == ()
+    lightness = np.array([[[100.0, 0, 0], [100 * 150 / 255, 0, 0]]])
+    np.testing.assert_allclose(photo.pixels[8, [4, 28]] / 255, skimage.color.lab2rgb(lightness)[0], atol=0.01)
+    inks.save(tmp_path / "b.tif", icc_profile=cmyk_profile(150)[:200])
+    photo = read_photo(tmp_path / "b.tif")
+    np.testing.assert_array_equal(photo.pixels[8, [4, 28]], [[255, 255, 255], [0, 255, 255]])
+    assert "the CMYK profile" in photo.dropped[0]
+
+
+IPTC = b"\x1c\x02\x50\x00\x0ca photograph"  # IPTC-IIM 4.2, dataset 2:80, by-line
+
+
+def test_iptc_is_kept_in_jpeg_and_named_as_lost_elsewhere(tmp_path: Path) -> None:
+    Image.fromarray(COLOUR8).save(tmp_path / "a.jpg", extra=iptc_segment(IPTC))
+    photo = read_photo(tmp_path / "a.jpg")
+    assert photo.iptc == IPTC
+    assert write_photo(tmp_path / "b.jpg", photo) == []
+    with Image.open(tmp_path / "b.jpg") as written:
+        assert IptcImagePlugin.getiptcinfo(written) == {(2, 80): IPTC[5:]}
+    assert write_photo(tmp_path / "b.png", photo) == ["iptc (only JPEG holds IPTC here)"]
+    assert read_photo(tmp_path / "b.png").iptc is None
+    long = replace(photo, iptc=bytes(65536))
+    assert write_photo(tmp_path / "c.jpg", long) == ["iptc (IPTC data is too long)"]
+
+
+def test_iptc_of_a_tiff_is_read(tmp_path: Path) -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[33723] = IPTC
+    tags.tagtype[33723] = 7
+    Image.fromarray(COLOUR8).save(tmp_path / "a.tif", tiffinfo=tags)
+    assert read_photo(tmp_path / "a.tif").iptc == IPTC
 
 
 def test_a_clear_grey_of_sixteen_bits_is_transparent(tmp_path: Path) -> None:

@@ -69,8 +69,8 @@ def restore_photo(
 
     Returns:
         ``.photo.pixels`` are the levels of the result, ``.image`` is a PIL image of 8 bits, and
-        :func:`idm.io.photos.write_photo` writes ``.photo`` with its metadata. ``.faces`` has a report for each chosen
-        face, ``.left_alone`` for each other face, with the reason.
+        :func:`idm.io.photo_writer.write_photo` writes ``.photo`` with its metadata. ``.faces`` has a report for each
+        chosen face, ``.left_alone`` for each other face, with the reason.
 
     Raises:
         ImageError: the file cannot be read, or has several pages or frames.

@@ -27,7 +27,8 @@ from idm.faces.turns import Turn, detect_faces
 from idm.io.errors import InvalidInput
 from idm.io.images import ImageError
 from idm.io.memory import Budget, default_budget, release_freed_memory
-from idm.io.photos import KEPT_SUFFIXES, Photo, bytes_for, read_photo, write_photo
+from idm.io.photo_writer import KEPT_SUFFIXES, write_photo
+from idm.io.photos import Photo, bytes_for, read_photo
 from idm.restorers.idm import IDM
 from idm.restorers.protocol import Restorer
 
