@@ -20,6 +20,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 COPIED = ("idm", "gan_baseline", "configs", "tests", "pyproject.toml", "train_idm.py")
 SECONDS = 600
+GAN_WIRING = "tests/unit/test_gan_wiring.py::test_a_field_changes_what_is_built_or_the_first_steps"
 WIRING = "tests/unit/test_wiring.py::test_a_field_changes_what_is_built_or_the_first_steps"
 
 
@@ -151,7 +152,7 @@ FAULTS = [
         "idm/data/sources.py",
         "first, start = divmod(number, self.share)",
         "first, start = number // self.share, 0",
-        "tests/unit/test_data.py::test_a_stream_goes_on_where_it_was_and_workers_change_nothing",
+        "tests/unit/test_data.py::test_a_stream_resumes_at_its_position_with_any_number_of_workers",
     ),
     Fault(
         "the share rises with positions instead of steps",
@@ -159,6 +160,20 @@ FAULTS = [
         "self.share(position // self.batch_size)",
         "self.share(position)",
         "tests/unit/test_mixing.py",
+    ),
+    Fault(
+        "all processes train on the same samples",
+        "idm/data/pairs.py",
+        "(micro_batch * self.world + self.rank) * self.size",
+        "micro_batch * self.world * self.size",
+        "tests/unit/test_data.py::test_processes_share_the_positions_of_one_global_batch",
+    ),
+    Fault(
+        "all workers yield the same micro-batches of a stream",
+        "idm/data/pairs.py",
+        "(self.first + worker.id, worker.num_workers)",
+        "(self.first, worker.num_workers)",
+        "tests/unit/test_data.py::test_a_stream_resumes_at_its_position_with_any_number_of_workers",
     ),
     # idm/evaluation
     Fault(
@@ -316,6 +331,48 @@ FAULTS = [
         "*FROM_HERE_ON.items()",
         "tests/unit/test_claim.py",
     ),
+    Fault(
+        "offset of the cosine schedule not passed on",
+        "idm/config/assembly/intrinsic.py",
+        "schedule.cosine(config.num_steps, config.offset)",
+        "schedule.cosine(config.num_steps)",
+        f"{WIRING}[CosineConfig.offset]",
+    ),
+    Fault(
+        "last beta of the linear schedule not passed on",
+        "idm/config/assembly/intrinsic.py",
+        "schedule.linear(config.beta_start, config.beta_end, config.num_steps)",
+        "schedule.linear(config.beta_start, num_steps=config.num_steps)",
+        f"{WIRING}[LinearConfig.beta_end]",
+    ),
+    Fault(
+        "never compiled",
+        "idm/config/assembly/intrinsic.py",
+        "    if train.compile:\n",
+        "    if False:\n",
+        f"{WIRING}[IDMTrainConfig.compile]",
+    ),
+    Fault(
+        "share of mirrored faces not passed on",
+        "idm/config/assembly/run.py",
+        "        config.data.flip_probability,\n",
+        "        0.5,\n",
+        f"{WIRING}[DataConfig.flip_probability]",
+    ),
+    Fault(
+        "every round starts from new weights",
+        "idm/config/assembly/extrinsic.py",
+        'if number > 0 and config.extrinsic.init == "previous":',
+        "if False:",
+        "tests/unit/test_wiring.py::test_a_field_changes_the_rounds[ExtrinsicConfig.init]",
+    ),
+    Fault(
+        "a gate where none is wanted",
+        "idm/config/assembly/extrinsic.py",
+        "gate = None if config.gate is None else Gate(**config.gate.model_dump())",
+        "gate = Gate(**(config.gate or type(config)().gate).model_dump())",
+        "tests/unit/test_wiring.py::test_a_field_changes_the_rounds[ExtrinsicConfig.gate]",
+    ),
     # idm/training
     Fault(
         "a step that waits for the copy of the noise levels",
@@ -460,6 +517,41 @@ FAULTS = [
         "tests/unit/test_track.py",
     ),
     # gan_baseline
+    Fault(
+        "component critics trained at the rate of the other critic",
+        "gan_baseline/build.py",
+        "build_adam(config, train.component_learning_rate, train.component_betas)",
+        "build_adam(config, train.discriminator_learning_rate, train.component_betas)",
+        f"{GAN_WIRING}[GANTrainConfig.component_learning_rate]",
+    ),
+    Fault(
+        "R1 at its default interval",
+        "gan_baseline/build.py",
+        "        r1_every=losses.r1_every,\n",
+        "        r1_every=16,\n",
+        f"{GAN_WIRING}[LossesConfig.r1_every]",
+    ),
+    Fault(
+        "gradients never clipped",
+        "gan_baseline/build.py",
+        "train.milestones, train.decay_factor, train.max_grad_norm)",
+        "train.milestones, train.decay_factor, None)",
+        f"{GAN_WIRING}[GANTrainConfig.max_grad_norm]",
+    ),
+    Fault(
+        "weight of the style loss not passed on",
+        "gan_baseline/build.py",
+        "            style=losses.style,\n            identity",
+        "            style=50.0,\n            identity",
+        f"{GAN_WIRING}[LossesConfig.style]",
+    ),
+    Fault(
+        "decay of the average of the baseline not passed on",
+        "gan_baseline/build.py",
+        "        ema_decay=train.ema_decay,\n        fix_decoder",
+        "        ema_decay=0.99,\n        fix_decoder",
+        f"{GAN_WIRING}[GANTrainConfig.ema_decay]",
+    ),
     Fault(
         "demodulation forgotten",
         "gan_baseline/stylegan2.py",

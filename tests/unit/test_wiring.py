@@ -578,6 +578,8 @@ def test_a_field_changes_the_rounds(field, both, folders, monkeypatch):
     section, _, name = field.partition(".")
     if section == "GateConfig" or name == "gate":
         assert "decisions" in changed
+    if name == "gate":
+        assert all(decision.accepted for decision in after["decisions"])
     if name == "condition_on":
         assert {"pool", "first face"} <= changed
 
