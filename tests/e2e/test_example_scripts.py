@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from accelerate.state import AcceleratorState
 from PIL import Image
 
 from idm.data.sources import SyntheticFaces
@@ -63,6 +64,7 @@ def test_a_folder_of_faces_is_trained_on(tmp_path: Path, capsys: pytest.CaptureF
     faces = SyntheticFaces(12, 0, 32)
     for index in range(len(faces)):
         Image.fromarray(faces[index].image).save(tmp_path / "faces" / f"{index}.png")
+    AcceleratorState._reset_state(reset_partial_state=True)  # of tests before this one in the same process
     tiny = ROOT / "tests" / "e2e" / "tiny.yaml"
     settings = ["train.num_steps=2", "validation.every=2", "train.accumulation=1"]
     program("train_on_a_folder")(
