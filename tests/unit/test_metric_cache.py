@@ -1,6 +1,8 @@
 """Scores and features outlive the process: nothing is computed twice, and nothing outdated or damaged is returned."""
 
 import multiprocessing
+import os
+import signal
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -175,6 +177,25 @@ def fill(path: Path, start: int) -> None:
     for i in range(start, start + 200):
         value = values.get([np.array([i])], lambda i=i: np.full(50, i))
         assert (value == i).all()
+
+
+def fill_and_die(path: Path) -> None:
+    """A process that is killed with its file open."""
+    values = KnownValues("a", MetricCache(path))
+    for i in range(20):
+        values.get([np.array([i])], lambda i=i: np.full(50, i))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_loses_nothing_that_it_computed(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.sqlite"
+    process = multiprocessing.get_context("fork").Process(target=fill_and_die, args=(path,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    values = KnownValues("a", MetricCache(path))
+    for i in range(20):
+        assert (values.get([np.array([i])], lambda: pytest.fail("is known")) == i).all()
 
 
 def test_two_processes_at_once_leave_every_value_whole(tmp_path: Path, capfd) -> None:
