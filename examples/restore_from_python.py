@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     restorer = load_photo_restorer(parsed.model)  # loads the networks once; use it for many photographs
     settings = PhotoSettings(change="full", seed=1)
-    result = restore_photo(parsed.photo, settings, parts=restorer)
+    result = restore_photo(parsed.photo, settings, restorer=restorer)
 
     for face in result.faces:
         identity = "not measured" if face.identity is None else f"{face.identity:.3f}"

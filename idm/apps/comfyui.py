@@ -74,10 +74,10 @@ class RestoreFaces:
             grayscale=grayscale,  # type: ignore[arg-type]
             min_identity=None if min_identity == _NO_LIMIT else min_identity,
         )
-        parts = load_photo_restorer(model or None)
+        restorer = load_photo_restorer(model or None)
         pictures, lines = [], []
         for index, picture in enumerate(image):
-            result = restore_photo(_levels(picture), settings, parts=parts)
+            result = restore_photo(_levels(picture), settings, restorer=restorer)
             pictures.append(torch.from_numpy(result.photo.pixels.astype(np.float32) / _LEVELS))
             lines += [f"picture {index}, {_line(face)}" for face in (*result.faces, *result.left_alone)]
         return torch.stack(pictures), "\n".join(lines)

@@ -48,7 +48,7 @@ class Recipe:
             ValueError: it has no such step, or the values are impossible.
         """
         if not any(isinstance(step, kind) for step in self.steps):
-            raise ValueError(f"the recipe has no step {kind.__name__} of its own")
+            raise ValueError(f"the recipe has no step {kind.__name__}")
         return replace(
             self,
             steps=tuple(replace(s, **fields) if isinstance(s, kind) else s for s in self.steps),  # type: ignore[type-var]

@@ -89,8 +89,8 @@ class Chain:
             raise ValueError("spacing='levels' needs levels, and levels need spacing='levels'")
         if self.levels and len(self.levels) != self.num_steps:
             raise ValueError(
-                f"the chain has {len(self.levels)} levels of its own, which is not its number of steps, "
-                f"{self.num_steps}; give as many levels, or another spacing"
+                f"the chain has {len(self.levels)} levels but {self.num_steps} steps; "
+                "give one level per step, or choose another spacing"
             )
         if not all(0 < sigma < math.inf for sigma in self.levels):
             raise ValueError(f"levels must be positive, got {list(self.levels)}")

@@ -110,7 +110,7 @@ class FaceEmbeddings:
 
         height, width, _ = image.shape
         if height != width:
-            raise InvalidInput(f"identity wants square aligned faces, got {height} x {width}")
+            raise InvalidInput(f"the identity metric needs square aligned faces, got {height} x {width}")
         return self._known.get([image], lambda: self.network.embed([image], [ffhq_landmarks(height)])[0])
 
 

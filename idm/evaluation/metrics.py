@@ -93,9 +93,7 @@ def build_metrics(
     """
     rows = [_row(name) for name in names]
     if all(row.kind == "set" for row in rows):
-        raise InvalidInput(
-            f"{', '.join(names)} looks at all faces together only; add one of single faces, such as psnr"
-        )
+        raise InvalidInput(f"{', '.join(names)} needs all faces together; add a metric of single faces, such as psnr")
     built = Metrics({}, {}, {}, Networks(weights_dir, device, cache))
     errors: list[str] = []
     for row in rows:

@@ -14,7 +14,7 @@ from scipy import stats
 
 from idm.apps.cli import main as cli
 from idm.apps.photo.album import AlbumFace, detect_and_align, read_aligned
-from idm.apps.photo.collect import TooFewFaces, collect
+from idm.apps.photo.collect import TooFewFaces, select_faces
 from idm.config.assembly import adapt as assembly
 from idm.data.synthetic import synthetic_face
 from idm.diffusion.chain import Chain
@@ -55,7 +55,7 @@ def test_small_soft_noisy_and_repeated_faces_are_left_out() -> None:
         changed(face(14), face(14).image + noise),
         changed(face(15, "again.jpg"), face(3).image + 0.01),
     ]
-    found = collect([[one] for one in [*good, *bad]])
+    found = select_faces([[one] for one in [*good, *bad]])
     assert found.left_out == {"too small": 1, "not sharp": 1, "noisy": 1, "nearly the same as another": 1}
     assert {one.source for one in [*found.train, *found.held_out]} == {one.source for one in good}
 
@@ -67,7 +67,7 @@ def test_a_tenth_at_least_is_held_out_and_no_photograph_is_on_both_sides(number:
         image = cv2.resize(coarse, (64, 64), interpolation=cv2.INTER_LINEAR)
         return AlbumFace(Path(source), image, ffhq_landmarks(64), 64.0)
 
-    found = collect([[plain(2 * i, f"{i}.jpg"), plain(2 * i + 1, f"{i}.jpg")] for i in range(number)], 0.0)
+    found = select_faces([[plain(2 * i, f"{i}.jpg"), plain(2 * i + 1, f"{i}.jpg")] for i in range(number)], 0.0)
     assert not found.left_out
     train, held = ({one.source for one in side} for side in (found.train, found.held_out))
     assert len(held) == held_out >= max(2, len(train | held) / 10)
@@ -76,9 +76,9 @@ def test_a_tenth_at_least_is_held_out_and_no_photograph_is_on_both_sides(number:
 
 def test_too_few_faces_and_too_few_photographs_are_refused() -> None:
     with pytest.raises(TooFewFaces, match="9 good faces in 9 photographs"):
-        collect([[face(i)] for i in range(9)])
+        select_faces([[face(i)] for i in range(9)])
     with pytest.raises(TooFewFaces, match="12 good faces in 1 photographs"):
-        collect([[face(i, "crowd.jpg") for i in range(12)]])
+        select_faces([[face(i, "crowd.jpg") for i in range(12)]])
 
 
 def test_the_faces_of_photographs_are_aligned_and_unreadable_ones_cost_no_other(tmp_path: Path) -> None:

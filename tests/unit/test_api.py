@@ -31,13 +31,13 @@ class Brightens:
         return (lq + 0.2).clamp(max=1)
 
 
-PARTS = PhotoRestorer(Brightens(), Middle())
+RESTORER = PhotoRestorer(Brightens(), Middle())
 
 
 def test_a_file_a_pil_image_and_levels_give_the_same(tmp_path: Path) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
     given = (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(PIXELS), PIXELS)
-    results = [idm.restore_photo(image, SETTINGS, parts=PARTS) for image in given]
+    results = [idm.restore_photo(image, SETTINGS, restorer=RESTORER) for image in given]
     for done in results:
         np.testing.assert_array_equal(done.photo.pixels, results[0].photo.pixels)
         assert [face.state for face in done.faces] == ["restored"]
@@ -49,8 +49,8 @@ def test_a_pil_image_keeps_its_orientation_and_sixteen_bits_stay_deep() -> None:
     sideways = Image.fromarray(np.ascontiguousarray(np.rot90(PIXELS)))
     exif = sideways.getexif()
     exif[0x0112] = 6
-    assert idm.restore_photo(sideways, SETTINGS, parts=PARTS).photo.pixels.shape == PIXELS.shape
-    deep = idm.restore_photo(PIXELS.astype(np.uint16) * 257, SETTINGS, parts=PARTS)
+    assert idm.restore_photo(sideways, SETTINGS, restorer=RESTORER).photo.pixels.shape == PIXELS.shape
+    deep = idm.restore_photo(PIXELS.astype(np.uint16) * 257, SETTINGS, restorer=RESTORER)
     assert deep.photo.pixels.dtype == np.uint16
     assert np.asarray(deep.image).dtype == np.uint8
 
@@ -59,11 +59,13 @@ def test_a_folder_is_restored_as_on_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name in ("a.png", "b.png"):
         Image.fromarray(PIXELS).save(tmp_path / "in" / name)
-    report = idm.restore_folder(tmp_path / "in", tmp_path / "out", SETTINGS, parts=PARTS)
+    report = idm.restore_folder(tmp_path / "in", tmp_path / "out", SETTINGS, restorer=RESTORER)
     assert (report.states["restored"], report.failed) == (2, [])
     status = json.loads((tmp_path / "out" / "status.json").read_text())
     assert status["settings"]["change"] == "full"
-    again = idm.restore_folder([str(tmp_path / "in")], str(tmp_path / "out"), SETTINGS, parts=PARTS, skip_existing=True)
+    again = idm.restore_folder(
+        [str(tmp_path / "in")], str(tmp_path / "out"), SETTINGS, restorer=RESTORER, skip_existing=True
+    )
     assert len(again.skipped) == 2
 
 

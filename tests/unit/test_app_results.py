@@ -213,7 +213,7 @@ def test_a_result_that_was_removed_is_an_error_on_the_page(handlers: Handlers) -
         lambda: handlers.show_face("guess", 0),
         lambda: handlers.redraw("guess", 0, ME, gr.Progress()),
     ):
-        with pytest.raises(gr.Error, match="no longer kept; restore the photograph again"):
+        with pytest.raises(gr.Error, match="was removed; restore the photograph again"):
             ask()
 
 

@@ -416,8 +416,7 @@ IMPOSSIBLE = {
     "eta": (["sampler={name: langevin, eta: 0.3}"], "sampler: eta is for the sampler ddim, not for langevin"),
     "chain of other levels": (
         ["sampler={name: ddim, num_steps: 3, spacing: levels, levels: [9, 1]}"],
-        "sampler: the chain has 2 levels of its own, which is not its number of steps, 3; give as many levels, or"
-        " another spacing",
+        "sampler: the chain has 2 levels but 3 steps; give one level per step, or choose another spacing",
     ),
     "accumulation": (
         ["train.accumulation=3"],

@@ -86,7 +86,7 @@ def test_a_restoration_that_is_not_better_is_not_used() -> None:
         color_fix="none",
     )
     np.testing.assert_array_equal(done.photo.pixels, face(SIZE))
-    assert "no better by its measures" in done.faces[0].note
+    assert "not better by its measures" in done.faces[0].note
 
 
 def test_a_noisier_face_stays() -> None:

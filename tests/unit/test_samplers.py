@@ -327,7 +327,7 @@ def test_a_part_of_a_chain_has_its_last_levels():
     [
         ({"levels": (1.0,)}, "levels need spacing"),
         ({"spacing": "levels"}, "needs levels"),
-        ({"spacing": "levels", "levels": (9.0, 1.0)}, "2 levels of its own, which is not its number of steps, 1"),
+        ({"spacing": "levels", "levels": (9.0, 1.0)}, "2 levels but 1 steps"),
         ({"spacing": "levels", "levels": (0.0,)}, "must be positive"),
         ({"spacing": "levels", "levels": (math.nan,)}, "must be positive"),
         ({"spacing": "levels", "num_steps": 2, "levels": (1.0, 1.0)}, "must fall"),

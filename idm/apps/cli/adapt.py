@@ -9,7 +9,7 @@ from typing import Any
 from idm.apps.cli.options.models import AdaptOptions
 from idm.apps.cli.parse import parse_degradation
 from idm.apps.photo.album import detect_and_align, read_aligned
-from idm.apps.photo.collect import HELD_OUT, METADATA, TRAIN, collect, format_counts, write_collection
+from idm.apps.photo.collect import HELD_OUT, METADATA, TRAIN, format_counts, select_faces, write_collection
 from idm.config.assembly.adapt import DEGRADATION, AdaptConfig, adapt_config, build_adaptation, with_steps
 from idm.config.assembly.data import build_recipe
 from idm.data.sources import FolderFaces
@@ -151,7 +151,7 @@ def _find_faces(options: AdaptOptions, size: int) -> Faces:
     else:
         detector = load_detector(weights=options.weights_dir, device=str(best_device()))
         photographs = detect_and_align(paths, detector, size, 0.0, unreadable)
-    collection = collect(photographs, options.min_sharpness)
+    collection = select_faces(photographs, options.min_sharpness)
     for path, why in unreadable.items():
         print(as_text(f"warning: {why if str(path) in why else f'{path}: {why}'}"), file=sys.stderr)
     write_collection(collection, folder, {**asked, "unreadable": [as_text(str(path)) for path in unreadable]})

@@ -133,11 +133,11 @@ def _restore_photos(
     metadata["identity"] = "MobileFaceNet" if identity else "not measured: its weights are missing (idm weights)"
     metadata["background"] = str(options.background or "bicubic")
     metadata["detector"] = [detector.name, detector.min_score, detector.max_side]
-    parts = PhotoRestorer(restorer, detector, identity, upscaler)
-    if reference := parts.reference(settings):
+    photo_restorer = PhotoRestorer(restorer, detector, identity, upscaler)
+    if reference := photo_restorer.reference(settings):
         print(as_text(_reference_note(reference, options.reference)), file=sys.stderr)
     return restore_photos(
-        parts,
+        photo_restorer,
         options.input,
         options.output,
         settings,

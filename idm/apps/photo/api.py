@@ -58,14 +58,14 @@ def restore_photo(
     image: str | Path | Image.Image | Pixels,
     settings: PhotoSettings | None = None,
     *,
-    parts: PhotoRestorer | None = None,
+    restorer: PhotoRestorer | None = None,
 ) -> RestoredPhoto:
     """Restore the faces of one photograph.
 
     Args:
         image: a file, a PIL image, or RGB levels (h, w, 3), uint8 or uint16.
         settings: by default every face is restored as far as it improves, and nothing else changes.
-        parts: from :func:`load_photo_restorer`; None loads the bundled model, once.
+        restorer: from :func:`load_photo_restorer`; None loads the bundled model, once.
 
     Returns:
         ``.photo.pixels`` are the levels of the result, ``.image`` is a PIL image of 8 bits, and
@@ -81,7 +81,7 @@ def restore_photo(
         photo = read_photo(Path(image))
     else:
         photo = to_photo(image) if isinstance(image, Image.Image) else Photo(image)
-    return (parts or load_photo_restorer()).restore(photo, settings or PhotoSettings())
+    return (restorer or load_photo_restorer()).restore(photo, settings or PhotoSettings())
 
 
 def restore_folder(
@@ -89,14 +89,14 @@ def restore_folder(
     output: str | Path,
     settings: PhotoSettings | None = None,
     *,
-    parts: PhotoRestorer | None = None,
+    restorer: PhotoRestorer | None = None,
     skip_existing: bool = False,
 ) -> Report:
     """Restore photographs and videos, files or folders, into ``output``, as ``idm restore`` does;
     ``output/status.json`` has an entry for each.
 
     Args:
-        settings, parts: as of :func:`restore_photo`.
+        settings, restorer: as in :func:`restore_photo`.
         skip_existing: skip files whose result exists and was made from the same bytes and settings.
 
     Returns:
@@ -107,5 +107,5 @@ def restore_folder(
     """
     paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
     return restore_photos(
-        parts or load_photo_restorer(), paths, Path(output), settings or PhotoSettings(), skip_existing=skip_existing
+        restorer or load_photo_restorer(), paths, Path(output), settings or PhotoSettings(), skip_existing=skip_existing
     )

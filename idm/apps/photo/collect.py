@@ -45,17 +45,17 @@ class Collection:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def collect(photographs: Iterable[Sequence[AlbumFace]], min_sharpness: float = MIN_SHARPNESS) -> Collection:
-    """Choose the faces that are good enough as targets, and hold some out.
+def select_faces(photographs: Iterable[Sequence[AlbumFace]], min_sharpness: float = MIN_SHARPNESS) -> Collection:
+    """Select the faces of an album that are good enough to train on, and hold some of them out for validation.
 
     A face is left out if it is much smaller than the model's faces, soft, noisy, or nearly the same as one before it.
     Blockiness is not checked, because alignment moves JPEG's blocks off the grid on which it is measured.
 
-    At least a tenth of the photographs, two at least, up to ten if that is no more than a quarter, are held out, spread
-    evenly. Faces of one photograph are never on both sides.
+    The held-out photographs are spread evenly: a tenth of all but at least two, and up to ten as long as they are no
+    more than a quarter. Faces of one photograph are never on both sides.
 
     Raises:
-        TooFewFaces: fewer than ten remain, or too few photographs to hold some out.
+        TooFewFaces: fewer than ten faces remain, or there are too few photographs to hold some out.
     """
     left_out: Counter[str] = Counter()
     kept: list[AlbumFace] = []

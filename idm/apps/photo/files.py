@@ -38,7 +38,7 @@ class FacesFailed(ImageError):
 
 
 def restore_photos(
-    parts: PhotoRestorer,
+    restorer: PhotoRestorer,
     inputs: Sequence[Path],
     output: Path,
     settings: PhotoSettings,
@@ -76,7 +76,7 @@ def restore_photos(
     """
     picture_suffix = as_preview if preview else as_png if file_format == "png" else same_suffix(KEPT_SUFFIXES)
     encoding = encoding or Encoding()
-    reference = None if preview else parts.reference(settings)
+    reference = None if preview else restorer.reference(settings)
     settled = {
         **(metadata or {}),
         **asdict(settings),
@@ -103,11 +103,11 @@ def restore_photos(
             details: dict[str, Any] = {}
             try:
                 if preview:
-                    state = _preview(job, source, parts, settings, details)
+                    state = _preview(job, source, restorer, settings, details)
                 elif _is_video(source):
-                    state = _restore_video(job, source, parts, settings, encoding, details)
+                    state = _restore_video(job, source, restorer, settings, encoding, details)
                 else:
-                    state = _restore(job, source, parts, settings, details)
+                    state = _restore(job, source, restorer, settings, details)
             except Exception as error:  # recorded with its traceback, shown, and makes the exit status 1
                 job.failed(source, error, details)
             else:
@@ -115,10 +115,10 @@ def restore_photos(
     return job.report
 
 
-def _restore(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
+def _restore(job: Job, source: Path, restorer: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
     """Write one photograph and return its state; the facts about it are added to ``details``."""
     photo = read_photo(source, max_bytes=job.max_memory, scale=settings.upscale)
-    done = parts.restore(photo, settings)
+    done = restorer.restore(photo, settings)
     job.report.longest_side = max(job.report.longest_side, *photo.pixels.shape[:2])
     reports = [asdict(face) for face in sorted([*done.faces, *done.left_alone], key=lambda face: face.number)]
     details |= {"faces_found": done.num_found, "faces": reports}
@@ -152,12 +152,12 @@ def _state(job: Job, faces: Sequence[str], num_found: int) -> str:
     return "not chosen" if num_found else "no face"
 
 
-def _preview(job: Job, source: Path, parts: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
+def _preview(job: Job, source: Path, restorer: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
     if _is_video(source):
         raise ImageError(f"{source}: --preview is for photographs; status.json numbers the faces of a video")
     photo = read_photo(source, max_bytes=job.max_memory)
     job.report.longest_side = max(job.report.longest_side, *photo.pixels.shape[:2])
-    found = parts.find(photo.pixels, settings)
+    found = restorer.find(photo.pixels, settings)
     chosen = choose_faces(found, settings.min_face, settings.faces)
     faces = [
         {
@@ -188,7 +188,7 @@ def _check_videos(targets: Sequence[Path], encoding: Encoding) -> None:
 def _restore_video(
     job: Job,
     source: Path,
-    parts: PhotoRestorer,
+    restorer: PhotoRestorer,
     settings: PhotoSettings,
     encoding: Encoding,
     details: dict[str, Any],
@@ -198,7 +198,14 @@ def _restore_video(
     target = job.make_folder(source)
     on_frames = partial(job.progress.on_frames, source)
     details |= restore_video(
-        parts, source, target, settings, encoding, metadata=job.settings, max_memory=job.max_memory, on_frames=on_frames
+        restorer,
+        source,
+        target,
+        settings,
+        encoding,
+        metadata=job.settings,
+        max_memory=job.max_memory,
+        on_frames=on_frames,
     )
     people = details["people"]
     chosen = [person for person in people if person["num_restored"] or person["num_kept"]]

@@ -40,7 +40,7 @@ _MIN_SIDE = 24  # of a face whose quality can be measured
 _WHY: Mapping[Reason, str] = {
     "softer": "the restored face is softer",
     "noisier": "the restored face is noisier",
-    "no better": "the restored face is no better by its measures",
+    "no better": "the restored face is not better by its measures",
 }
 
 

@@ -146,7 +146,7 @@ class Job:
             self.status.put(source, {"state": "waiting", "output": str(target), "writes": self._names(target)})
         unusable = self._passed_over.unlistable | self._passed_over.unusable
         self.progress.on_start(len(self.todo) + len(unusable))
-        self.status.reserve(len(self.todo))
+        self.status.reserve_space(len(self.todo))
         self.status.write()
         for path, error in unusable.items():
             self.failed(path, error)

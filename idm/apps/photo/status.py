@@ -111,7 +111,7 @@ class Status:
         self._owners |= dict.fromkeys(names, str(source))
         self._earlier.difference_update(names)
 
-    def reserve(self, num_files: int) -> None:
+    def reserve_space(self, num_files: int) -> None:
         """Reserve the space that the status may need if the disk becomes full."""
         for_all, for_each = _RESERVED_BYTES
         write_whole(self._reserve, os.urandom(for_all + num_files * for_each))  # what compresses would reserve nothing

@@ -102,7 +102,7 @@ class State:
 
 
 def restore_video(
-    parts: PhotoRestorer,
+    restorer: PhotoRestorer,
     source: Path,
     target: Path,
     settings: PhotoSettings,
@@ -154,7 +154,7 @@ def restore_video(
         segments = Segments(target.with_name(f".{target.name}.segments"), job | _circumstances(source))
         state = segments.state
         resumed = state.num_frames
-        work = _Work(parts, settings, state)
+        work = _Work(restorer, settings, state)
         frames = work.follow(video.frames(start=state.num_frames))
         while not state.is_ended:
             end = state.num_frames + segment_frames
@@ -192,7 +192,7 @@ def _summary(state: State, lost: list[str], resumed: int) -> dict[str, Any]:
 class _Work:
     """One pass over the frames, and its ``state``."""
 
-    parts: PhotoRestorer
+    restorer: PhotoRestorer
     settings: PhotoSettings
     state: State
 
@@ -219,7 +219,7 @@ class _Work:
 
     def _detect(self, pixels: Pixels) -> list[DetectedFace]:
         """Detect faces in one turn only: differences from frame to frame would flicker."""
-        return detect_faces(self.parts.detector, pixels, 0 if self.settings.turn == "auto" else self.settings.turn)
+        return detect_faces(self.restorer.detector, pixels, 0 if self.settings.turn == "auto" else self.settings.turn)
 
     def restore(
         self, batch: list[tuple[DecodedFrame, Pixels, dict[int, DetectedFace]]], source: Path
@@ -230,7 +230,7 @@ class _Work:
             VideoError: a face failed.
         """
         subjects = [self._subjects(frame.index, pixels, faces) for frame, pixels, faces in batch]
-        restored = self.parts.restore_frames([pixels for _, pixels, _ in batch], subjects, self.settings)
+        restored = self.restorer.restore_frames([pixels for _, pixels, _ in batch], subjects, self.settings)
         for (frame, _, _), (_, reports) in zip(batch, restored, strict=True):
             for report in reports:
                 if report.state == "failed":

@@ -140,7 +140,7 @@ class Guard:
         path, method = scope["path"], scope["method"]
         allowed = _POST if method == "POST" else _GET
         if method not in ("GET", "HEAD", "POST") or not allowed.fullmatch(path):
-            await _refuse(404, "There is nothing here.", scope, receive, send)
+            await _refuse(404, "This page does not exist.", scope, receive, send)
         elif method == "POST":
             await self._post(path, scope, receive, send)
         else:

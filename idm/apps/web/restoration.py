@@ -72,7 +72,7 @@ class Restoration:
             ValueError: no such face, or it has ``MAX_VARIANTS``.
         """
         if len(self._variants(number)) >= MAX_VARIANTS:
-            raise InvalidInput(f"face {number} has {MAX_VARIANTS} variants, which is the most that are kept")
+            raise InvalidInput(f"face {number} has {MAX_VARIANTS} variants, the most that are kept")
 
     def with_variant(self, number: int, variant: Variant) -> "Restoration":
         """Return the restoration with one more variant of a face, which is in use."""
@@ -130,10 +130,10 @@ class ResultStore:
         """Return the result of this name.
 
         Raises:
-            ValueError: it is no longer kept.
+            ValueError: the result was removed.
         """
         with self._lock:
             if name not in self._stored:
-                raise InvalidInput("this result is no longer kept; restore the photograph again")
+                raise InvalidInput("this result was removed; restore the photograph again")
             self._stored.move_to_end(name)
             return self._stored[name]

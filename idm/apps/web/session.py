@@ -96,7 +96,7 @@ class PageService:
             ImageError: not a picture, broken, too large, or no longer there.
         """
         if not path.is_file():
-            raise ImageError(f"{path}: is no longer here: uploads are kept for a limited time; choose it again")
+            raise ImageError(f"{path}: was removed: uploads are kept for a limited time; upload it again")
         return read_photo(path, self.max_pixels, self.budget.num_bytes, scale)
 
     def find(self, photo: Photo, turn: Turn = "auto") -> list[DetectedFace]:
@@ -187,8 +187,8 @@ class PageService:
     def compose(self, photo: Photo, restoration: Restoration) -> RestoreResult:
         """Return the photograph with the variants in use."""
         request = restoration.request
-        parts = PhotoRestorer(self.restorers[request.restorer], self.detector, self.identity)
-        result = parts.compose(photo, restoration.found, restoration.faces(), request.settings)
+        photo_restorer = PhotoRestorer(self.restorers[request.restorer], self.detector, self.identity)
+        result = photo_restorer.compose(photo, restoration.found, restoration.faces(), request.settings)
         return RestoreResult(request, bicubic(photo.pixels, self._size(photo, request)), result)
 
     def _size(self, photo: Photo, request: RestoreRequest) -> tuple[int, int]:
