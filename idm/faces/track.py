@@ -127,7 +127,7 @@ def _from_row(row: list[Any]) -> Sighting:
 
 
 def thumbnail(pixels: Integer[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "16 16 3"]:
-    """A picture's colours by area, by which shots are told apart."""
+    """A picture's colours by area, which separate shots."""
     small = cv2.resize(pixels, _THUMBNAIL, interpolation=cv2.INTER_AREA)
     return small if small.dtype == np.uint8 else (small // 257).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Photographs: what a photographer wants kept is kept. 8 or 16 bits, grey, transparency, profile, metadata."""
+"""Photographs with all that a photographer keeps: 8 or 16 bits, grey, transparency, profile, metadata."""
 
 import io
 from dataclasses import dataclass

@@ -150,7 +150,7 @@ class Status:
                 raise
             self._reserve.unlink()
             write_whole(self.path, data)
-        self._journal.unlink(missing_ok=True)  # killed before this, it says again what the status says
+        self._journal.unlink(missing_ok=True)  # after a kill before this, it repeats the status
         end = time.monotonic()
         self._next_write = end + (end - start) / _STATUS_SHARE
 

@@ -64,7 +64,7 @@ class Service:
 def temporary_home() -> Iterator[Path]:
     """A folder for all files of this process, which is gone afterwards; gradio's uploads and results lie in it too.
 
-    It is also removed when the process is told to end (SIGTERM). Those of processes that were killed are removed first.
+    It is also removed when the process receives SIGTERM. Folders of killed processes are removed first.
     """
     _remove_leftovers()
     home = Path(tempfile.mkdtemp(prefix=_PREFIX))
