@@ -120,7 +120,7 @@ class Composer:
             sizes.append(length)
             hidden.append(bool((((points < 1) | (points > np.array(size[::-1]) - 2)).any(axis=1)).sum() >= 2))
         landmarks = np.array(found).reshape(-1, 5, 2)
-        if rng.random() < 0.35:
+        if rng.random() < 0.5:
             pixels = _colour(pixels, rng)
         if rng.random() < self.config.degraded:
             pixels = _degrade(pixels, rng)
@@ -321,11 +321,12 @@ def _colour(pixels: np.ndarray, rng: Generator) -> np.ndarray:
     kind = rng.random()
     if kind < 0.6:
         x = np.repeat((x @ np.array([0.299, 0.587, 0.114], np.float32))[..., None], 3, axis=2)
-    if kind < 0.2 or kind > 0.6:
-        x = x * rng.uniform(0.65, 1.3, 3).astype(np.float32)
-    x = x.clip(1e-4, 1) ** np.float32(np.exp(rng.normal(0, 0.35)))
-    low, high = rng.uniform(0, 0.3), rng.uniform(0.6, 1.1)
-    if rng.random() < 0.5:
+    if kind < 0.25 or kind > 0.6:
+        x = x * rng.uniform(0.5, 1.35, 3).astype(np.float32)
+    x = x.clip(1e-4, 1) ** np.float32(np.exp(rng.normal(0, 0.45)))
+    if rng.random() < 0.6:
+        low = rng.uniform(0, 0.45)
+        high = rng.uniform(low + 0.25, 1.15)
         x = np.float32(low) + x * np.float32(high - low)
     return (255 * x).clip(0, 255).astype(np.uint8)
 

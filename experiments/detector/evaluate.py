@@ -28,6 +28,7 @@ from idm.faces.detect import DetectedFace, Detector, load_detector
 from idm.faces.template import umeyama
 from idm.io.atomic import write_json
 from idm.io.images import read_image
+from idm.io.machine import provenance
 from idm.io.ranges import to_uint8
 
 SIZE = (480, 640)
@@ -191,7 +192,8 @@ def main() -> None:
         results[name]["photographs"] = on_photographs(detector, reference, photographs)
         results[name]["cpu_ms_640x480"] = milliseconds(detector, sets["upright"][0].pixels)
         print(name, results[name], flush=True)
-    write_json(arguments.output, results)
+    data = {"faces": arguments.faces.name, "held_out_scenes": len(scenes), "composites": arguments.num}
+    write_json(arguments.output, {**results, "data": data, **provenance()})
 
 
 if __name__ == "__main__":

@@ -20,9 +20,13 @@ MIN_BYTES, MIN_SIDE, GREATEST_SIDE = 5000, 48, 1000
 # In the packages that README.md names: file names with people, and digests of single pictures, found by eye.
 PEOPLE = re.compile("paintings|details|world-music|page|astronaut|camera|lfw")
 SEEN = """
-2d416ff1 324a2832 333c201f 3758427d 43d2397f 534b5760 54e0ae9f 56b29763 5a4cd727 665ca5af 678ce6cd
-a1a62fc9 a1c312b3 b51fe8bd b6571739 b6585b30 b7f606fa b87757f4 b8b5f136 b9628c16 badaa061 c17e2387
-d8457dcc d8ad38f4
+04c82e21 11a4dfbb 23565256 2d416ff1 324a2832 333c201f 3758427d 3b643d0a 3da0eb19 40ed56db 43d2397f 473189c5
+483b6f28 48bec1f0 49fa05da 4dfac185 4ee6ceff 4f1f33df 4fa4c599 534b5760 54e0ae9f 56b29763 5a4cd727 5ca5df19
+633b66e8 665ca5af 6776500b 678ce6cd 6de6e8ae 6e7c7939 719a45f9 75268ee7 7b288a21 7d5cc439 86874d35 8bc97070
+a0a35143 a1a62fc9 a1c312b3 a26661a7 ad932e8a b0b2d47d b34633ca b49af632 b51fe8bd b6571739 b6585b30 b7f606fa
+b87757f4 b8b5f136 b9628c16 badaa061 bbd98760 bdd11e15 c17e2387 c246b1c6 c49d403f c8171374 c89c5c9d ca56da0d
+ce00bfe9 d54d3f0f d8457dcc d8ad38f4 dbea803a dd5b364c df482109 e4442202 e562920c ec28962b f560ef83 fcb18f7d
+fe0fed32
 """
 
 

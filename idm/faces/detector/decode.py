@@ -16,6 +16,7 @@ FACE = np.array([0.54, 0.758])
 FACE_CENTRE = np.array([0.5, 0.543])
 
 _TEMPLATE = (ffhq_landmarks(512) + 0.5) / 512
+_MIRRORED = [1, 0, 2, 4, 3]  # the landmarks of the mirror image, by their names in the face
 
 
 def cell_centres(height: int, width: int) -> Float[Tensor, "h w 2"]:
@@ -41,6 +42,12 @@ def find_peaks(
     is_peak = (scores == F.max_pool2d(scores, 3, stride=1, padding=1)) & (scores >= min_score)
     picture, y, x = is_peak.nonzero(as_tuple=True)
     return picture, means[picture, y, x], scores[picture, y, x]
+
+
+def mean_with_mirrored(maps: FaceMaps, of_mirrored: FaceMaps) -> FaceMaps:
+    """The mean of the maps of pictures and of their mirror images, whose width is divisible by ``STRIDE``."""
+    flipped = of_mirrored.offsets.flip(2)[..., _MIRRORED, :] * maps.offsets.new_tensor([-1.0, 1.0])
+    return FaceMaps((maps.logits + of_mirrored.logits.flip(2)) / 2, (maps.offsets + flipped) / 2)
 
 
 def from_crop(landmarks: Float[np.ndarray, "5 2"]) -> Float64[np.ndarray, "2 3"]:
