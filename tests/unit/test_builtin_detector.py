@@ -65,7 +65,7 @@ def test_peaks_are_read_where_they_are() -> None:
     np.testing.assert_allclose(scores, torch.tensor([1.0, 4.0]).sigmoid())
 
 
-def test_a_face_is_where_its_mirror_image_says() -> None:
+def test_the_maps_of_a_mirror_image_are_flipped_and_its_landmarks_renamed() -> None:
     points, width = torch.tensor(ffhq_landmarks(32)), 64
     mirrored = (points * torch.tensor([-1, 1]) + torch.tensor([width - 1, 0]))[[1, 0, 2, 4, 3]]
 
@@ -158,7 +158,7 @@ VARIANTS: dict[str, tuple[int, float, Callable[[np.ndarray], np.ndarray]]] = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_astronaut_is_found_in_what_users_try_first(detector, astronaut, variant: str) -> None:
+def test_the_astronaut_is_found_in_altered_copies(detector, astronaut, variant: str) -> None:
     quarters, factor, change = VARIANTS[variant]
     resized = cv2.resize(astronaut, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     (face,) = detector.detect(np.ascontiguousarray(np.rot90(change(resized), quarters)))

@@ -1,6 +1,7 @@
 """Faces any way up: a stub that, as detectors do, sees an upright face wherever a turned one is; and RetinaFace."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -143,3 +144,13 @@ def test_the_astronaut_is_found_any_way_up(retinaface: FaceDetector, turns: int)
     for _ in range(turns):  # clockwise
         back = np.stack([511 - back[:, 1], back[:, 0]], axis=1)
     np.testing.assert_allclose(back, upright.landmarks, atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["builtin", "retinaface"])
+def test_an_inverted_print_beside_an_upright_one_is_found(assets: Path, name: Literal["builtin", "retinaface"]) -> None:
+    from skimage.data import astronaut
+
+    scan = np.concatenate([astronaut(), np.rot90(astronaut(), 2)], axis=1)
+    faces = detect_faces(load_detector(name, assets / "weights"), scan)
+    rolls = sorted(abs(roll_angle(face.landmarks)) for face in faces)
+    assert rolls == pytest.approx([4, 176], abs=8)
