@@ -155,7 +155,7 @@ def _shallow(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _cmyk_to_rgb(image: Image.Image, lost: list[str]) -> Image.Image:
-    """By the image's profile to sRGB, or without one by plain arithmetic; ``lost`` gets a profile that is broken."""
+    """Convert by the profile to sRGB, or without one by arithmetic; ``lost`` gets a profile that is broken."""
     profile = image.info.get("icc_profile")
     if isinstance(profile, bytes) and profile[16:20] == b"CMYK":
         try:
