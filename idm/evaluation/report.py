@@ -225,7 +225,7 @@ def _image(data: bytes, alt: str, attributes: str = "") -> str:
 
 
 def _caption(result: Result, position: int, worst_of: Sequence[str]) -> str:
-    """Whose worst face it is, and the first metric of every method that has a picture."""
+    """The methods of which this is a worst face, and the first metric of every method that has a picture."""
     lines = [f"one of the worst of {', '.join(worst_of)}"] if worst_of else []
     metric = reference_metric(result.scores) or next(
         (metric for name, metric in METRICS.items() if name in result.scores[DEGRADED]), None

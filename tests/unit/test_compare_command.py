@@ -80,8 +80,8 @@ def test_table_numbers_and_scores_are_of_the_same_faces(restorers: Path, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a=16.safetensors", "a=32.safetensors"], "a=32.safetensors': every restorer needs a label of its own"),
-        (["original=16.safetensors"], "every restorer needs a label of its own"),
+        (["a=16.safetensors", "a=32.safetensors"], "a=32.safetensors': every restorer needs its own label"),
+        (["original=16.safetensors"], "every restorer needs its own label"),
         (["16.safetensors"], "give label and path"),
         (["a="], "give label and path"),
         (["a=absent.pth"], "absent.pth: no such file or folder"),
@@ -96,7 +96,7 @@ def test_table_numbers_and_scores_are_of_the_same_faces(restorers: Path, tmp_pat
         (["a=16.safetensors", "-o", "16.safetensors"], "16.safetensors: is a file, but the results need a folder"),
         (["a=16.safetensors", "-o", "16.safetensors/out"], "16.safetensors: is a file, but the results need a folder"),
         (["a=16.safetensors@4"], "16.safetensors@4: has no sampling chain"),
-        (["stranger=16.safetensors"], "every restorer needs a label of its own"),
+        (["stranger=16.safetensors"], "every restorer needs its own label"),
         (["a=16.safetensors", "--metrics", "identity"], "mobilefacenet_casia.safetensors: weights file not found"),
     ],
 )
@@ -291,7 +291,7 @@ def test_a_named_restorer_without_weights_is_a_row_of_gaps_with_the_command(
     assert run("codeformer", "restoreformer", "-o", "none") == 1
     assert "RestoreFormer.pth: weights file not found" in capsys.readouterr().err
     assert run("codeformer", f"codeformer={restorers / '16.safetensors'}", "-o", "none") == 1
-    assert "every restorer needs a label of its own" in capsys.readouterr().err
+    assert "every restorer needs its own label" in capsys.readouterr().err
     assert not Path("none").exists()
 
 

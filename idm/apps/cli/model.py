@@ -21,7 +21,7 @@ IDENTITY_NOTE = "note: identities are not measured; `idm weights fetch` brings M
 
 
 def builtin_note() -> str:
-    """What a machine without RetinaFace is told, once."""
+    """The hint on a machine without RetinaFace, printed once."""
     fetch, install = "`idm weights fetch`", "`pip install 'idm-face-restoration[retinaface]'`"
     commands = fetch if has_facexlib() else f"{install} and {fetch}"
     return f"note: faces are found by the built-in detector. RetinaFace finds more; to use it, run {commands}."
@@ -95,7 +95,7 @@ def load_labelled(
     for one in given:
         label, equals, path = one.partition("=")
         if label in (*loaded, *(absent or ()), *taken, ""):
-            raise InvalidInput(f"{one!r}: every restorer needs a label of its own, as in gfpgan=runs/gan_faces64")
+            raise InvalidInput(f"{one!r}: every restorer needs its own label, as in gfpgan=runs/gan_faces64")
         names = (DEFAULT_NAME, *PUBLISHED)
         if not path and (equals or _split_steps(label)[0] not in names):
             raise InvalidInput(
