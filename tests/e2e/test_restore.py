@@ -268,7 +268,7 @@ def test_two_folders_are_measured_as_sets_too(tmp_path, capsys, monkeypatch) -> 
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [("frechet", "add one of single faces, such as psnr"), ("psnr,mse", "'mse' is unknown; known: psnr")],
+    [("frechet", "add a metric of single faces, such as psnr"), ("psnr,mse", "'mse' is unknown; known: psnr")],
 )
 def test_metrics_that_cannot_be_are_one_line(names, message, model, tmp_path, capsys) -> None:
     code, _, err = in_process(capsys, "evaluate", "--metrics", names, "--model", model, "-o", tmp_path / "out")

@@ -16,9 +16,9 @@ from idm.io.ranges import to_uint8
 Crop = Float32[np.ndarray, "s s 3"]
 
 # Root mean square error that a restorer makes of its own, as a share of the fine detail that a face has, and at least
-# one grey level. At this share none of 44 faces of `val` loses more than .1 dB if it is clean, mildly degraded or only
-# noisy: experiments/photos/gate.py.
-DETAIL_ERROR = 1.0
+# one grey level. At this share none of 44 faces of `val` loses more than .1 dB, whether it is clean, noisy, mildly or
+# strongly degraded: experiments/photos/gate.py.
+DETAIL_ERROR = 0.8
 MIN_ERROR = 1 / 255
 MIN_SHARE = 0.05  # below it a face is as good as its restored self and stays exactly as it is (our choice)
 
