@@ -58,6 +58,10 @@ class Chain:
 
     Raises:
         ValueError: an unknown name, a number out of its range, or settings that contradict each other.
+
+    Example:
+        >>> idm.Chain(num_steps=4).changed(sampler="unipc").num_steps
+        4
     """
 
     sampler: SamplerName = "ddim"

@@ -50,6 +50,11 @@ class IDM:
 
     Raises:
         ValueError: the schedule does not have the chain's levels.
+
+    Example:
+        >>> model = idm.load_idm(None, torch.device("cpu"), torch.float32)
+        >>> model.restore(torch.rand(1, 3, 256, 256), seeds=[0]).shape
+        torch.Size([1, 3, 256, 256])
     """
 
     def __init__(

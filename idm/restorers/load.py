@@ -47,6 +47,11 @@ def load_restorer(model: str | Path | None, device: torch.device, dtype: torch.d
     Raises:
         FileNotFoundError: the published weights are missing; says where to put them.
         ModelError, ThirdPartyModelError: it cannot be loaded; the message begins with the path.
+
+    Example:
+        >>> loaded = idm.load_restorer("idm-faces-128", torch.device("cpu"), torch.float32)
+        >>> loaded.restorer.restore(torch.rand(1, 3, 128, 128), seeds=[0]).shape
+        torch.Size([1, 3, 128, 128])
     """
     path = None if model is None else Path(model)
     if path is None or is_idm(path):

@@ -45,6 +45,13 @@ class IDMPipeline(DiffusionPipeline):
 
     Raises:
         ValueError: no sampler is saved as this scheduler, or the chain is impossible.
+
+    Example:
+        >>> pipeline = idm.IDMPipeline.from_pretrained("idm-faces-128")
+        >>> face = Image.new("RGB", (128, 128))
+        >>> restored = pipeline(face, generator=torch.Generator().manual_seed(0)).images[0]
+        >>> restored.size
+        (128, 128)
     """
 
     model_cpu_offload_seq = "denoiser"

@@ -80,6 +80,11 @@ def load_idm(path: Path | None, device: torch.device, dtype: torch.dtype) -> IDM
     Raises:
         ModelError: the model is missing or damaged, or its weights do not match the architecture in its config, are not
             finite, or are all zero.
+
+    Example:
+        >>> model = idm.load_idm(None, torch.device("cpu"), torch.float32)
+        >>> model.image_size
+        256
     """
     folder = find_model(path)
     try:

@@ -39,6 +39,10 @@ def load_photo_restorer(
     Raises:
         FileNotFoundError: weights are missing; says where to get them.
         ModelError, ThirdPartyModelError: the model cannot be loaded.
+
+    Example:
+        >>> restorer = idm.load_photo_restorer("idm-faces-128", device="cpu")
+        >>> result = idm.restore_photo("photo.jpg", restorer=restorer)
     """
     where = torch.device(device) if device else best_device()
     folder = Path(weights_dir) if weights_dir else None
@@ -76,6 +80,12 @@ def restore_photo(
         ImageError: the file cannot be read, or has several pages or frames.
         ValueError: settings that do not fit this photograph, such as the number of a missing face.
         FileNotFoundError, ModelError: as :func:`load_photo_restorer`.
+
+    Example:
+        >>> result = idm.restore_photo("photo.jpg", idm.PhotoSettings(faces="largest"))
+        >>> result.image.save("restored.png")
+        >>> [face.number for face in result.faces]
+        [0]
     """
     if isinstance(image, str | Path):
         photo = read_photo(Path(image))
@@ -104,6 +114,11 @@ def restore_folder(
 
     Raises:
         ImageError, ImportError, ValueError: as :func:`idm.apps.photo.files.restore_photos`.
+
+    Example:
+        >>> report = idm.restore_folder("photos", "restored", idm.PhotoSettings(faces="largest"))
+        >>> sorted(path.name for path in Path("restored").iterdir())
+        ['photo.jpg', 'status.json']
     """
     paths = [Path(inputs)] if isinstance(inputs, str | Path) else [Path(path) for path in inputs]
     return restore_photos(

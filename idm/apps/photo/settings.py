@@ -38,6 +38,9 @@ class PhotoSettings:
 
     Raises:
         ValueError: settings out of range, or that contradict each other.
+
+    Example:
+        >>> settings = idm.PhotoSettings(faces="largest", change="full", min_identity=0.5)
     """
 
     upscale: float = 1.0
