@@ -99,8 +99,9 @@ def write_comparison(folder: Path, psnr_idm: np.ndarray, psnr_gfpgan: np.ndarray
     (folder / "comparison.json").write_text(json.dumps({"rows": rows, "commit": "abc"}))
 
 
-def test_the_committed_table_is_that_of_its_numbers(equal_terms) -> None:
-    results = FOLDER / "results"
+@pytest.mark.parametrize("name", ["results", "results128"])
+def test_the_committed_table_is_that_of_its_numbers(equal_terms, name: str) -> None:
+    results = FOLDER / name
     comparison = json.loads((results / "comparison.json").read_text())
     assert (results / "table.md").read_text() == equal_terms.render(comparison)
 
