@@ -20,6 +20,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter
 from run import SEED, STRENGTHS, embed, laplacian_variance, restore
 
 from idm.data.pairs import FrozenPairs, Pair
@@ -126,7 +127,10 @@ def draw(result: dict[str, Any], path: Path) -> None:
             rows = [row for row in sampled if row["sampler"] == sampler]
             above.plot([row["seconds_per_face"] for row in rows], [row[metric] for row in rows], "o-", label=sampler)
         below.plot([row["fidelity"] for row in kept], [row[metric] for row in kept], "o-")
-        above.set(title=title, xlabel="seconds a face", xscale="log")
+        above.set(title=title, xlabel="seconds per face", xscale="log")
+        above.xaxis.set(
+            major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=NullFormatter()
+        )
         below.set(xlabel="fidelity, 4 steps")
         for axis in (above, below):
             axis.axhline(result["given"][metric], linestyle="--", color="tab:gray", label="as given")
