@@ -43,21 +43,8 @@ def assets() -> Path:
 @pytest.fixture
 def peak_of() -> Callable[[Callable[[], object]], int]:
     """Gives the bytes by which the resident memory of this process rises at most while something is done."""
-    from idm.io.memory import release_freed_memory  # not before the hook above
+    import peaks  # not before the hook above
 
-    own = Path("/proc/self")
-    if not (own / "clear_refs").exists():
+    if not peaks.MEASURABLE:
         pytest.skip("peaks are read from /proc")
-
-    def kilobytes(name: str) -> int:
-        line = next(line for line in (own / "status").read_text().splitlines() if line.startswith(name))
-        return int(line.split()[1])
-
-    def peak(work: Callable[[], object]) -> int:
-        release_freed_memory()
-        (own / "clear_refs").write_text("5")  # proc(5): the peak is counted anew
-        before = kilobytes("VmRSS")
-        work()
-        return (kilobytes("VmHWM") - before) * 1024
-
-    return peak
+    return peaks.peak_of
