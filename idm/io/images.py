@@ -1,4 +1,4 @@
-"""The only reader and writer of image files: sRGB uint8 arrays on one side, files on the other.
+"""Reading and writing of image files as sRGB uint8 arrays; photographs with their metadata are in ``photos``.
 
 PIL does the decoding. This module handles what PIL leaves to the caller: orientation, transparency, deep grey, colour
 profiles, size limits, and one :class:`ImageError` for every fault of a file.
