@@ -85,6 +85,8 @@ class FaceAdversary:
 
     Args:
         gamma: weight of R1; 0 disables it.
+        relativistic: compare each generated face with its original, in the losses of both players
+            (:func:`idm.diffusion.adversarial.relativistic_logistic`).
         r1_every: steps between two penalties (StyleGAN2's lazy regularisation, arXiv 1912.04958, 3.1).
     """
 
@@ -96,28 +98,50 @@ class FaceAdversary:
         adam: Adam,
         gamma: float,
         r1_every: int,
+        relativistic: bool = False,
     ) -> None:
         self.accelerator, self.adam, self.gamma, self.r1_every = accelerator, adam, gamma, r1_every
+        self.relativistic = relativistic
         self.model, self.optimizer = accelerator.prepare(discriminator, adam.optimizer(discriminator))
 
-    def generator_loss(self, fake: Images) -> Float[Tensor, ""]:
-        """Return the generator's logistic loss on its images in [-1, 1]; the discriminator gets no gradient."""
+    def generator_loss(self, fake: Images, real: Images) -> Float[Tensor, ""]:
+        """Return the generator's logistic loss on its images in [-1, 1]; the discriminator gets no gradient.
+
+        Args:
+            real: the originals of ``fake``, of which only a relativistic loss makes use.
+        """
         network = self.accelerator.unwrap_model(self.model)
         with frozen(network):
-            return adversarial.generator_logistic(network(fake))
+            if not self.relativistic:
+                return adversarial.generator_logistic(network(fake))
+            with torch.no_grad():
+                of_real = network(real)
+            return adversarial.relativistic_logistic(network(fake), of_real)
 
     def own_losses(self, step: int, real: Images, fake: Images) -> tuple[Terms, Terms]:
         """Return the discriminator's losses and its accuracies.
+
+        ``pair_accuracy`` is the share of faces whose original has a higher logit than the generated face. The other two
+        are the shares of real and of generated faces on the right side of 0 or, if the loss is relativistic, of the
+        mean of all logits. Each is 1/2 at chance.
 
         Args:
             step: optimiser step, counted from 0; it decides whether R1 is computed.
             real, fake: images in [-1, 1], without gradient.
         """
         of_real, of_fake = self.model(real), self.model(fake)
-        terms = {"discriminator": adversarial.discriminator_logistic(of_real, of_fake)}
+        if self.relativistic:
+            terms = {"discriminator": adversarial.relativistic_logistic(of_real, of_fake)}
+        else:
+            terms = {"discriminator": adversarial.discriminator_logistic(of_real, of_fake)}
         if self.gamma:
             terms["r1"] = self._lazy_r1(real) if (step + 1) % self.r1_every == 0 else real.new_zeros(())
-        return terms, {"real_accuracy": positive(of_real), "fake_accuracy": positive(-of_fake)}
+        middle = (of_real.mean() + of_fake.mean()) / 2 if self.relativistic else 0.0
+        return terms, {
+            "real_accuracy": positive(of_real - middle),
+            "fake_accuracy": positive(middle - of_fake),
+            "pair_accuracy": positive(of_real - of_fake),
+        }
 
     def _lazy_r1(self, real: Images) -> Float[Tensor, ""]:
         """gamma / 2 E |grad D|^2 in float32, multiplied by the steps that it stands for."""

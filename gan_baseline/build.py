@@ -166,6 +166,7 @@ def build_adversary(config: GANConfig, accelerator: Accelerator) -> FaceAdversar
         adam=build_adam(config, train.discriminator_learning_rate, train.discriminator_betas),
         gamma=losses.r1,
         r1_every=losses.r1_every,
+        relativistic=losses.relativistic,
     )
 
 

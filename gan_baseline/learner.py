@@ -166,7 +166,7 @@ class AdversarialIteration:
                     theirs = self.embedding(hq, landmarks)
             terms["identity"] = w.identity * F.l1_loss(ours.float(), theirs.float())
         if self.adversary is not None:
-            terms["adversarial"] = w.adversarial * self.adversary.generator_loss(restored)
+            terms["adversarial"] = w.adversarial * self.adversary.generator_loss(restored, hq)
         if self.components is not None:
             terms |= self.components.generator_losses(restored, hq, *self._found(landmarks, points, hq))
         return terms

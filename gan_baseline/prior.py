@@ -90,7 +90,7 @@ class PriorIteration:
             real = to_diffusion(from_uint8(batch.hq.to(self.accelerator.device, non_blocking=True)))
             with self.accelerator.accumulate(self.model, self.adversary.model):
                 fake = self.model(*self.draw(batch.positions))
-                loss = self.adversary.generator_loss(fake)
+                loss = self.adversary.generator_loss(fake, real)
                 self.accelerator.backward(loss)
                 own, accuracies = self.adversary.own_losses(step, real, fake.detach())
                 self.accelerator.backward(torch.stack(list(own.values())).sum())

@@ -29,6 +29,15 @@ def discriminator_logistic(real: PerFace, fake: PerFace, known: Known | None = N
     return mean_over_faces(F.softplus(-real), known) + mean_over_faces(F.softplus(fake), known)
 
 
+def relativistic_logistic(better: PerFace, worse: PerFace) -> Float[Tensor, ""]:
+    """Logistic loss of pairs: E softplus(D(worse) - D(better)) (Jolicoeur-Martineau, arXiv 1807.00734, RpGAN).
+
+    With (real, fake) it is the loss of a discriminator, with (fake, real) that of the generator. What the two faces of
+    a pair have in common does not matter to it, nor does a constant that is added to all logits.
+    """
+    return F.softplus(worse - better).mean()
+
+
 def hinge_generator(fake: PerFace) -> Float[Tensor, ""]:
     """Loss of the generator against a hinge critic: -E D(fake) (Miyato et al., arXiv 1802.05957, eq. 17)."""
     return -fake.mean()

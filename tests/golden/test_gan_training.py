@@ -30,7 +30,8 @@ LOSSES = {
     "component_discriminator": [4.16550, 3.71106, 3.59069, 3.23873],
 }
 
-ACCURACIES = {f"{part}{kind}_accuracy" for part in ("", "component_") for kind in ("real", "fake")}  # of few: jumpy
+ACCURACIES = {f"{part}{kind}_accuracy" for part in ("", "component_") for kind in ("real", "fake")} | {"pair_accuracy"}
+"""Of few faces: jumpy."""
 
 
 def from_a_formula(network: torch.nn.Module) -> torch.nn.Module:

@@ -14,6 +14,7 @@ from idm.diffusion.adversarial import (
     discriminator_logistic,
     generator_logistic,
     r1,
+    relativistic_logistic,
     translate,
 )
 
@@ -37,6 +38,14 @@ def test_the_discriminators_loss_is_that_of_both_sides():
     real, fake = torch.tensor([[2.0]]), torch.tensor([[-3.0]])
     wanted = math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-3))
     assert discriminator_logistic(real, fake).item() == pytest.approx(wanted)
+
+
+def test_the_relativistic_loss_is_softplus_of_the_difference_within_each_pair():
+    better, worse = torch.tensor([[2.0], [-1.0]]), torch.tensor([[-3.0], [1.0]])
+    wanted = (math.log(1 + math.exp(-5)) + math.log(1 + math.exp(2))) / 2
+    assert relativistic_logistic(better, worse).item() == pytest.approx(wanted)
+    assert relativistic_logistic(better + 7, worse + 7).item() == pytest.approx(wanted)
+    assert relativistic_logistic(better, better).item() == pytest.approx(LN2)
 
 
 def test_the_logistic_losses_are_binary_cross_entropy():

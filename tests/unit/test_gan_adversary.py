@@ -34,7 +34,7 @@ def adversary():
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     torch.manual_seed(0)
-    yield build_adversary(load_config(CONFIG, GANConfig), Accelerator(cpu=True, mixed_precision="no"))
+    yield build_adversary(load_config(CONFIG, GANConfig, ["losses.relativistic=false"]), Accelerator(cpu=True, mixed_precision="no"))
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
 

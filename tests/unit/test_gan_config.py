@@ -88,7 +88,7 @@ def test_the_defaults_are_the_published_ones():
     losses, train = LossesConfig(), GANTrainConfig(num_steps=1, batch_size=1)
     assert (losses.l1, losses.perceptual, losses.style, losses.adversarial, losses.identity) == (0.1, 1, 50, 0.1, 10)
     assert (losses.pyramid, losses.pyramid_until, losses.pyramid_after) == (1, 50_000, 1e-12)
-    assert (losses.r1, losses.r1_every) == (10, 16)
+    assert (losses.r1, losses.r1_every, losses.relativistic) == (10, 16, False)
     assert (losses.component_adversarial, losses.component_style) == (1, 200)
     rates = (train.learning_rate, train.discriminator_learning_rate, train.component_learning_rate)
     assert rates == (2e-3, 2e-3, 2e-3)
@@ -141,7 +141,8 @@ def test_the_sections_hold_the_networks_arguments():
 
 def test_the_learners_weights_are_those_of_the_section():
     named = {field.name for field in fields(Weights)}
-    rest = {"perceptual_network", "identity_network", "r1", "r1_every", "component_adversarial", "component_style"}
+    rest = {"perceptual_network", "identity_network", "component_adversarial", "component_style"}
+    rest |= {"relativistic", "r1", "r1_every"}  # of the discriminator
     assert named | rest == set(LossesConfig.model_fields)
     assert {field.name for field in fields(Adam)} == {"learning_rate", "betas", "milestones", "factor", "max_grad_norm"}
 

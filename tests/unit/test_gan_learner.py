@@ -227,6 +227,7 @@ def style_of(critics, fakes, reals):
 def step_of_critics(critic, critics, hq, fake, cut, share, step):
     own = {"discriminator": F.softplus(-critic(hq)).mean() + F.softplus(critic(fake)).mean()}
     shares = {"real_accuracy": (critic(hq) > 0).float().mean(), "fake_accuracy": (critic(fake) < 0).float().mean()}
+    shares["pair_accuracy"] = (critic(hq) > critic(fake)).float().mean()
     real = hq.clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic(real).sum(), real, create_graph=True)
     own["r1"] = (step % 2) * 2 * 10 / 2 * gradient.square().flatten(1).sum(dim=1).mean()
@@ -327,6 +328,27 @@ def test_r1_comes_every_so_many_steps_and_counts_for_all_of_them(learner):
     once = trained.adversary._lazy_r1(real)
     trained.adversary.r1_every = 6
     assert trained.adversary._lazy_r1(real).item() == pytest.approx(3 * once.item(), rel=1e-5)
+
+
+def test_a_relativistic_discriminator_compares_each_face_with_its_original(learner):
+    adversary = learner().adversary
+    adversary.relativistic = True
+    real, fake = torch.rand(2, 4, 3, SIZE, SIZE).unbind()
+    fake.requires_grad_(True)
+    behind = (adversary.model(fake) - adversary.model(real)).detach()
+    loss = adversary.generator_loss(fake, real)
+    assert loss.item() == pytest.approx(F.softplus(-behind).mean().item(), rel=1e-4)
+    loss.backward()
+    assert fake.grad is not None
+    assert all(weight.grad is None for weight in adversary.model.parameters())
+
+    terms, accuracies = adversary.own_losses(0, real, fake.detach())
+    assert terms["discriminator"].item() == pytest.approx(F.softplus(behind).mean().item(), rel=1e-4)
+    assert accuracies["pair_accuracy"] == (behind < 0).float().mean()
+    with torch.no_grad():
+        adversary.model.final_linear[1].bias += 100
+    shifted = adversary.own_losses(0, real, fake.detach())[1]
+    assert shifted == accuracies
 
 
 def test_r1_is_computed_in_float32_also_in_mixed_precision():
@@ -604,7 +626,7 @@ def test_mixing_takes_the_first_codes_from_one_z_and_the_rest_from_the_other(pri
 def test_stage_zero_resumes_bit_for_bit_and_hands_its_average_to_the_decoder(prior_learner, tmp_path):
     straight, source = prior_learner(), batches()
     values = [straight.train_step(step, source) for step in range(4)]
-    assert values[0].keys() == {"loss", "discriminator", "r1", "real_accuracy", "fake_accuracy"}
+    assert values[0].keys() == {"loss", "discriminator", "r1", "real_accuracy", "fake_accuracy", "pair_accuracy"}
     average = copy.deepcopy(list(straight.ema.shadow_params))
 
     broken, source = prior_learner(), batches()
