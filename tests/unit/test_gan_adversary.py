@@ -7,7 +7,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gan_baseline.adversary import FaceAdversary, positive
@@ -31,10 +31,16 @@ def faces() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def adversary():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-    torch.manual_seed(0)
-    yield build_adversary(load_config(CONFIG, GANConfig, ["losses.relativistic=false"]), Accelerator(cpu=True, mixed_precision="no"))
+    """Build the critic of the configuration with changed settings; accelerate's global state is reset around the
+    test."""
+
+    def adversary(*overrides: str) -> FaceAdversary:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+        torch.manual_seed(0)
+        return build_adversary(load_config(CONFIG, GANConfig, overrides), Accelerator(cpu=True, mixed_precision="no"))
+
+    yield adversary
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
 
@@ -62,8 +68,32 @@ def separates(adversary: FaceAdversary, sharp: Tensor, blurred: Tensor) -> bool:
 
 def test_the_critic_of_the_64_px_configuration_soon_separates_sharp_faces_from_blurred_ones(adversary, faces):
     sharp, blurred = faces
-    held_out = sharp[TRAINED_ON:], blurred[TRAINED_ON:]
-    assert any(separates(adversary, *held_out) for _ in train(adversary, sharp[:TRAINED_ON], blurred[:TRAINED_ON]))
+    held_out, critic = (sharp[TRAINED_ON:], blurred[TRAINED_ON:]), adversary("losses.relativistic=false")
+    assert any(separates(critic, *held_out) for _ in train(critic, sharp[:TRAINED_ON], blurred[:TRAINED_ON]))
+
+
+def test_the_critic_stays_above_chance_while_a_generator_answers_it(adversary, faces):
+    """The critic of the configuration at half the size, its generator a residual network of two convolutions."""
+    critic, sharp, blurred = adversary("data.image_size=32"), *(F.avg_pool2d(images, 2) for images in faces)
+    sharpen = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.LeakyReLU(0.2), nn.Conv2d(16, 3, 3, padding=1))
+    optimizer = torch.optim.Adam(sharpen.parameters(), 1e-3, (0.0, 0.99))
+    rng = torch.Generator().manual_seed(1)
+    found = []
+    for step in range(120):
+        chosen = torch.randint(len(sharp), (BATCH,), generator=rng)
+        real, x_d = sharp[chosen], blurred[chosen]
+        fake = x_d + sharpen(x_d)
+        loss = F.l1_loss(fake, real) + 0.02 * critic.generator_loss(fake, real)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        terms, accuracies = critic.own_losses(step, real, fake.detach())
+        critic.accelerator.backward(torch.stack(list(terms.values())).sum())
+        critic.adam.step(critic.accelerator, critic.model, critic.optimizer)
+        found.append(accuracies)
+    means = {name: torch.stack([each[name] for each in found[60:]]).mean().item() for name in found[0]}
+    assert means["pair_accuracy"] > 0.7  # chance is .5 for all three
+    assert min(means.values()) > 0.6
 
 
 def test_accuracy_is_the_share_of_logits_on_the_right_side():
