@@ -525,6 +525,13 @@ FAULTS = [
         f"{GAN_WIRING}[GANTrainConfig.component_learning_rate]",
     ),
     Fault(
+        "a generator that helps its relativistic critic",
+        "gan_baseline/adversary.py",
+        "relativistic_logistic(network(fake), of_real)",
+        "relativistic_logistic(of_real, network(fake))",
+        "tests/unit/test_gan_learner.py::test_a_relativistic_discriminator_compares_each_face_with_its_original",
+    ),
+    Fault(
         "R1 at its default interval",
         "gan_baseline/build.py",
         "        r1_every=losses.r1_every,\n",

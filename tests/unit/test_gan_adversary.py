@@ -79,7 +79,7 @@ def test_the_critic_stays_above_chance_while_a_generator_answers_it(adversary, f
     optimizer = torch.optim.Adam(sharpen.parameters(), 1e-3, (0.0, 0.99))
     rng = torch.Generator().manual_seed(1)
     found = []
-    for step in range(120):
+    for step in range(80):
         chosen = torch.randint(len(sharp), (BATCH,), generator=rng)
         real, x_d = sharp[chosen], blurred[chosen]
         fake = x_d + sharpen(x_d)
@@ -90,10 +90,15 @@ def test_the_critic_stays_above_chance_while_a_generator_answers_it(adversary, f
         terms, accuracies = critic.own_losses(step, real, fake.detach())
         critic.accelerator.backward(torch.stack(list(terms.values())).sum())
         critic.adam.step(critic.accelerator, critic.model, critic.optimizer)
-        found.append(accuracies)
-    means = {name: torch.stack([each[name] for each in found[60:]]).mean().item() for name in found[0]}
-    assert means["pair_accuracy"] > 0.7  # chance is .5 for all three
-    assert min(means.values()) > 0.6
+        found.append(accuracies["pair_accuracy"])
+    assert torch.stack(found[40:]).mean() > 0.8  # chance is .5
+    with torch.no_grad():
+        assert detail(blurred + sharpen(blurred)) > 1.2 * detail(blurred)
+
+
+def detail(images: Tensor) -> float:
+    """The mean square of what a blur removes."""
+    return (images - F.avg_pool2d(images, 3, 1, 1)).square().mean().item()
 
 
 def test_accuracy_is_the_share_of_logits_on_the_right_side():
