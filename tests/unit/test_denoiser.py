@@ -15,6 +15,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from idm.config.assembly.intrinsic import initial_weights
+from idm.config.load import ConfigError
 from idm.diffusion.schedule import linear
 from idm.models.architecture import Architecture
 from idm.models.layers import (
@@ -416,11 +417,29 @@ def test_a_dilated_level_needs_a_refinement():
         Denoiser(**TINY, refine_blocks=1)
 
 
-@pytest.mark.parametrize("saved", [{}, {"refine_channels": 8}])
-def test_training_starts_from_a_model_without_these_parts_of_a_refinement(tmp_path, saved):
-    plain = randomised(Denoiser(**TINY, **saved))
-    save_idm(IDM(plain, linear(num_steps=50)), tmp_path)
-    refined = Denoiser(**TINY, refine_channels=8, refine_blocks=1)
-    weights = initial_weights(tmp_path, refined)
-    refined.load_state_dict(weights)
-    torch.testing.assert_close(refined(**inputs()), plain(**inputs()), rtol=0, atol=0)
+REFINED = {"refine_channels": 8, "refine_blocks": 1}
+
+
+@pytest.mark.parametrize(
+    ("saved", "larger"),
+    [
+        ({}, REFINED),
+        ({"refine_channels": 8}, REFINED),
+        (REFINED, {**REFINED, "refine_blocks": 3}),
+        ({}, {"num_blocks": (1, 3)}),
+        (REFINED, {**REFINED, "num_blocks": (2, 2)}),
+    ],
+)
+def test_training_starts_from_a_model_with_fewer_layers(tmp_path, saved, larger):
+    small = randomised(Denoiser(**{**TINY, **saved}))
+    save_idm(IDM(small, linear(num_steps=50)), tmp_path)
+    large = Denoiser(**{**TINY, **larger})
+    large.load_state_dict(initial_weights(tmp_path, large))
+    torch.testing.assert_close(large(**inputs()), small(**inputs()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("larger", [{"num_blocks": (2, 1)}, {"num_blocks": (1, 2, 1), "channels": (8, 16, 16)}])
+def test_training_does_not_start_from_a_model_with_more_layers(tmp_path, larger):
+    save_idm(IDM(Denoiser(**{**TINY, **larger}), linear(num_steps=50)), tmp_path)
+    with pytest.raises(ConfigError, match="another architecture"):
+        initial_weights(tmp_path, Denoiser(**TINY))
