@@ -8,9 +8,16 @@ from typing import Any
 from tqdm import tqdm
 
 from idm.apps.cli.options.measure import MeasureOptions
-from idm.apps.cli.parse import LQ, PAIRS, parse_degradation, parse_source
+from idm.apps.cli.parse import parse_degradation, parse_source
 from idm.config.assembly.data import build_mixture, evenly
-from idm.config.schema import AssetsConfig, DegradationConfig, SyntheticConfig
+from idm.config.schema import (
+    AssetsConfig,
+    DegradationConfig,
+    LQConfig,
+    MeasuredSourceConfig,
+    PairsConfig,
+    SyntheticConfig,
+)
 from idm.data.given import GivenFaces, GivenPairs, Pairs, read_pairs
 from idm.data.pairs import FrozenPairs
 from idm.data.sources import FaceSource, FolderFaces, Part, StreamedFaces
@@ -60,15 +67,16 @@ def build_pairs(options: MeasureOptions, size: int) -> Degraded:
         raise InvalidInput(f"--num-images must be at least 1, got {wanted}")
     if not 0 <= options.seed < 2**63:
         raise InvalidInput(f"--seed must lie in 0..2^63 - 1, got {options.seed}")
-    if options.data.startswith((PAIRS, LQ)):
+    source = _parse(options.data, wanted, options.seed)
+    if isinstance(source, PairsConfig | LQConfig):
         if options.preset is not None:
             raise InvalidInput(f"--preset: the faces of {options.data} are degraded already")
-        return Degraded(_given(options.data, size, wanted), None, None, None)
+        return Degraded(_given(source, size, wanted), None, None, None)
     preset = options.preset or PRESET
     degradation = parse_degradation(preset, AS_PUBLISHED)
     recipe = build_mixture(degradation)
     bicubic = _with_bicubic(recipe)
-    faces = open_faces(options.data, size, wanted, options.seed)
+    faces = _indexed(source, size, wanted, options.seed)
     return Degraded(
         FrozenPairs(faces, recipe, options.seed),
         None if bicubic is None else FrozenPairs(faces, bicubic, options.seed),
@@ -85,23 +93,31 @@ def _with_bicubic(recipe: Recipe | Mixture) -> Recipe | Mixture | None:
     return recipe.change(Resize, interpolation="bicubic")
 
 
-def _given(data: str, size: int, wanted: int | None) -> Pairs:
+def _given(source: PairsConfig | LQConfig, size: int, wanted: int | None) -> Pairs:
     """Degraded faces of a folder, with or without originals."""
-    if data.startswith(LQ):
-        return GivenFaces(some_faces(FolderFaces(Path(data.removeprefix(LQ)), size), wanted))
-    pairs = read_pairs(Path(data.removeprefix(PAIRS)), size)
+    if isinstance(source, LQConfig):
+        return GivenFaces(some_faces(FolderFaces(source.path, size), wanted))
+    pairs = read_pairs(source.path, size)
     return GivenPairs(some_faces(pairs.lq, wanted), some_faces(pairs.source, wanted))
 
 
 def open_faces(data: str, size: int, wanted: int | None, seed: int, option: str = "--data") -> FaceSource:
     """The clean faces that an option names; ``wanted`` of them, spread evenly. ``synthetic`` stands for faces of
     ``seed``, by default 64."""
-    if data.startswith(LQ):
-        raise InvalidInput(f"{data}: clean faces are needed")
-    source = parse_source(data, option, SyntheticConfig(num_faces=wanted or 64, seed=seed)).build(size, seed)
-    if isinstance(source, StreamedFaces):
+    return _indexed(_parse(data, wanted, seed, option), size, wanted, seed, option)
+
+
+def _parse(data: str, wanted: int | None, seed: int, option: str = "--data") -> MeasuredSourceConfig:
+    return parse_source(data, option, SyntheticConfig(num_faces=wanted or 64, seed=seed))
+
+
+def _indexed(
+    source: MeasuredSourceConfig, size: int, wanted: int | None, seed: int, option: str = "--data"
+) -> FaceSource:
+    faces = source.build(size, seed)
+    if isinstance(faces, StreamedFaces):
         raise InvalidInput(f"{option}: the faces of a stream cannot be read again; use a source that can be indexed")
-    return some_faces(source, wanted)
+    return some_faces(faces, wanted)
 
 
 @dataclass(frozen=True)

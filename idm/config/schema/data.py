@@ -152,6 +152,40 @@ class AssetsConfig(Source):
 SourceConfig = Annotated[SyntheticConfig | FolderConfig | HuggingFaceConfig | AssetsConfig, Field(discriminator="name")]
 
 
+class PairsConfig(Source):
+    """Degraded faces with their originals, which are measured as they are; the originals are its clean faces."""
+
+    name: Literal["pairs"] = "pairs"
+    path: Path
+    """Folder with the degraded faces in `lq` and originals of the same names in `hq`."""
+
+    def build(self, size: int, seed: int) -> "FaceSource":
+        from idm.data.sources import FolderFaces
+
+        return FolderFaces(self.folder(), size)
+
+    def folder(self) -> Path:
+        return self.path / "hq"
+
+
+class LQConfig(Source):
+    """Degraded faces without originals, which are measured as they are."""
+
+    name: Literal["lq"] = "lq"
+    path: Path
+    """The folder."""
+
+    def build(self, size: int, seed: int) -> "FaceSource":
+        raise InvalidInput(f"lq:{self.path}: clean faces are needed")
+
+    def folder(self) -> Path:
+        return self.path
+
+
+# What models are measured on; training takes clean faces only.
+MeasuredSourceConfig = Annotated[SourceConfig | PairsConfig | LQConfig, Field(discriminator="name")]
+
+
 class DataConfig(Section):
     """The faces to train and validate on, and how they are read."""
 
