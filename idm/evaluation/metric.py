@@ -149,6 +149,7 @@ class Metric:
             ignores the original, or a :class:`SetMetric`.
         smallest: the smallest side in pixels that it is defined for.
         weights: the names of the weights files that it needs.
+        package: the package of the extra ``metrics`` that it needs, if any.
     """
 
     name: str
@@ -159,6 +160,7 @@ class Metric:
     build: Callable[[Networks], PairMetric | SetMetric]
     smallest: int = 1
     weights: tuple[str, ...] = ()
+    package: str | None = None
 
     @property
     def full_reference(self) -> bool:

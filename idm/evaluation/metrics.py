@@ -19,6 +19,7 @@ from idm.io.errors import InvalidInput, MissingPackage
 
 __all__ = [
     "METRICS",
+    "PERCEPTUAL",
     "Metrics",
     "MissingPackage",
     "build_metric",
@@ -33,6 +34,10 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (*pixels.METRICS, *perceptual.METRICS, *identity.METRICS, *shape.METRICS, *sets.METRICS)
 }
+
+PERCEPTUAL = (*(metric.name for metric in (*perceptual.METRICS, *sets.METRICS)), "sharpness")
+"""The metrics that tell how natural faces look instead of how near they are to their originals; the last one needs no
+weights."""
 
 
 @dataclass(frozen=True)
@@ -135,11 +140,10 @@ def _build(row: Metric, networks: Networks) -> PairMetric | SetMetric:
     try:
         metric = row.build(networks)
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in ("facexlib", "lpips", "pyiqa"):
+        if row.package is None or (error.name or "").partition(".")[0] != row.package:
             raise
         remedy = "pip install 'idm-face-restoration[metrics]'"
-        raise MissingPackage(f"{row.name} needs the package {package}: {remedy}") from None
+        raise MissingPackage(f"{row.name} needs the package {row.package}: {remedy}") from None
     if networks.cache is None or not row.weights or isinstance(metric, SetMetric):
         return metric
     return _remember(metric, networks.known(row.name, row.weights), needs_original=row.full_reference)

@@ -218,6 +218,7 @@ METRICS = (
         build_lpips,
         smallest=32,
         weights=(ALEXNET_WEIGHTS,),
+        package="lpips",
     ),
     Metric(
         "dists",
@@ -228,6 +229,7 @@ METRICS = (
         build_dists,
         smallest=32,
         weights=(DISTS_WEIGHTS, VGG16_WEIGHTS),
+        package="pyiqa",
     ),
     Metric(
         "niqe",
@@ -239,6 +241,7 @@ METRICS = (
         build_niqe,
         smallest=192,
         weights=(NIQE_MODEL,),
+        package="pyiqa",
     ),
     Metric(
         "musiq",
@@ -249,6 +252,7 @@ METRICS = (
         _pyiqa("musiq", MUSIQ_WEIGHTS),
         smallest=32,
         weights=(MUSIQ_WEIGHTS,),
+        package="pyiqa",
     ),
     Metric(
         "maniqa",
@@ -259,6 +263,7 @@ METRICS = (
         build_maniqa,
         smallest=224,
         weights=(MANIQA_WEIGHTS,),
+        package="pyiqa",
     ),
     Metric(
         "clipiqa",
@@ -269,6 +274,7 @@ METRICS = (
         build_clipiqa,
         smallest=32,
         weights=(CLIP_WEIGHTS,),
+        package="pyiqa",
     ),
     Metric(
         "clipiqa+",
@@ -279,6 +285,7 @@ METRICS = (
         build_clipiqa_plus,
         smallest=32,
         weights=(PROMPTS, CLIP_WEIGHTS),
+        package="pyiqa",
     ),
     Metric(
         "topiq_nr-face",
@@ -295,5 +302,6 @@ METRICS = (
         ),
         smallest=32,
         weights=(TOPIQ_WEIGHTS,),
+        package="pyiqa",
     ),
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from idm.evaluation.layout import DIFFERENCES, Table
-from idm.evaluation.metrics import METRICS
+from idm.evaluation.metrics import METRICS, PERCEPTUAL
 from idm.evaluation.pictures import MAX_SIDE, NUM_WORST, picture_path, rank_gains, reference_metric
 from idm.evaluation.plots import Point, histogram, scatter_plot
 from idm.evaluation.sets import DEGRADED, ORIGINAL
@@ -19,8 +19,6 @@ from idm.evaluation.tables import comparison_table, differences_table, interval_
 from idm.io.errors import InvalidInput
 from idm.io.slider import SLIDER_CSS, picture_slider
 
-# Of the first that was measured: how likely the faces look, against PSNR, how near they are.
-PERCEPTION = ("lpips", "dists", "fid", "kid", "niqe", "musiq", "topiq_nr-face", "kernel", "frechet", "deg", "sharpness")
 NUM_LISTED = 8
 
 # The policy keeps browsers from loading anything, whatever the names of faces and restorers hold.
@@ -246,11 +244,10 @@ def _planes(comparison: dict[str, Any]) -> list[str]:
     rows = comparison["rows"]
     measured = {name for row in rows for name in row["metrics"]}
     plots = []
-    for name in PERCEPTION:
-        if name in measured and "psnr" in measured:
-            x, y = METRICS["psnr"].heading, METRICS[name].heading
-            plots.append(scatter_plot(_points(rows, "psnr", name), x, y, "Perception and distortion"))
-            break
+    perceptual = next((name for name in PERCEPTUAL if name in measured), None)
+    if perceptual is not None and "psnr" in measured:
+        x, y = METRICS["psnr"].heading, METRICS[perceptual].heading
+        plots.append(scatter_plot(_points(rows, "psnr", perceptual), x, y, "Perception and distortion"))
     quality = next(name for name in METRICS if name in measured)
     timed = [
         (row["label"], math.log10(row["seconds_per_image"]), row["metrics"][quality]["mean"])

@@ -35,5 +35,6 @@ METRICS = (
         build_lmd,
         smallest=32,
         weights=(LANDMARK_WEIGHTS,),
+        package="facexlib",
     ),
 )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from idm.apps.photo.job import Job, ProgressCallbacks, Report
 from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.plan import as_png, as_preview, nothing_beside, same_suffix
 from idm.apps.photo.preview import draw_faces
-from idm.apps.photo.settings import PhotoSettings
+from idm.apps.photo.settings import FileFormat, OutputSize, PhotoSettings
 from idm.faces.detect import choose_faces
 from idm.faces.geometry import roll_angle
 from idm.io.encoding import RESULTS, Encoding
@@ -44,7 +44,7 @@ def restore_photos(
     settings: PhotoSettings,
     *,
     metadata: Mapping[str, Any] | None = None,
-    file_format: Literal["same", "png"] = "same",
+    file_format: FileFormat = "same",
     encoding: Encoding | None = None,
     preview: bool = False,
     skip_existing: bool = False,
@@ -222,7 +222,7 @@ def restore_files(
     *,
     seed: int = 0,
     batch_size: int = 8,
-    output_size: Literal["model", "input"] = "model",
+    output_size: OutputSize = "model",
     metadata: Mapping[str, Any] | None = None,
     skip_existing: bool = False,
     overwrite: bool = False,
@@ -289,7 +289,7 @@ def _read_face(path: Path, max_bytes: int) -> Picture:
     return picture
 
 
-def _write_face(path: Path, face: np.ndarray, picture: Picture, output_size: Literal["model", "input"]) -> None:
+def _write_face(path: Path, face: np.ndarray, picture: Picture, output_size: OutputSize) -> None:
     if output_size == "input":
         height, width = picture.rgb.shape[:2]
         face = resize_image(face, (height, width))

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
+from idm.apps.photo.settings import Change, Detail, Grayscale
 from idm.apps.web.handlers import NO_LIMIT
 from idm.apps.web.request import MAX_SAMPLES, MAX_SEED
 from idm.apps.web.session import PageService
+from idm.faces.names import Turn
 
 _NAMES = ("the astronaut Eileen Collins, small", "the same, as an old grey print", "three drawn people")
 
@@ -66,7 +68,7 @@ def _model_controls(page_service: PageService) -> dict[str, Any]:
             elem_id="idm-fidelity",
         ),
         "change": gr.Radio(
-            ["auto", "full"],
+            get_args(Change),
             value="auto",
             label="Change",
             info="auto: as much as each face needs; full: all of the model's change",
@@ -89,21 +91,21 @@ def _more_controls(has_identity: bool) -> dict[str, Any]:
     with gr.Accordion("More", open=False, elem_id="idm-more"):
         return {
             "turn": gr.Dropdown(
-                ["auto", 0, 90, 180, 270],
+                get_args(Turn),
                 value="auto",
                 label="Turn",
                 info="degrees clockwise by which the picture is turned to find faces; the result is not turned",
                 elem_id="idm-turn",
             ),
             "detail": gr.Dropdown(
-                ["auto", "keep", "clean", "replace"],
+                get_args(Detail),
                 value="auto",
                 label="Detail",
                 info="finer detail of large faces: the photograph's (keep), without its grain (clean), none (replace)",
                 elem_id="idm-detail",
             ),
             "grayscale": gr.Radio(
-                ["auto", "keep", "off"],
+                get_args(Grayscale),
                 value="auto",
                 label="Grayscale",
                 info="keep: only the lightness changes; auto: so in photographs that are grey or have one tint",

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gradio as gr
 
@@ -14,7 +14,7 @@ from idm.apps.web.restoration import MAX_VARIANTS, Restoration, ResultStore, Sto
 from idm.apps.web.session import PageService, RestoreResult, faces_by_default, save_result
 from idm.apps.web.work import Work, errors_shown_on_page
 from idm.faces.detect import DetectedFace
-from idm.faces.turns import Turn
+from idm.faces.names import FaceGroup, Turn
 from idm.io.errors import InvalidInput
 
 # The settings that the page has a control for, in the order in which handlers take their values.
@@ -29,12 +29,12 @@ _PROGRESS = gr.Progress()
 Update = Any  # of a component, as gradio takes it
 
 
-def named(values: Sequence[Any], faces: Sequence[int] | Literal["all"]) -> dict[str, Any]:
+def named(values: Sequence[Any], faces: Sequence[int] | FaceGroup) -> dict[str, Any]:
     """The values of the page's controls, by the names of the settings."""
     settings = dict(zip(SETTINGS, values, strict=True))
     if settings["min_identity"] == NO_LIMIT:
         settings["min_identity"] = None
-    return settings | {"faces": faces if faces == "all" else tuple(sorted(faces))}
+    return settings | {"faces": faces if isinstance(faces, str) else tuple(sorted(faces))}
 
 
 @dataclass(frozen=True)

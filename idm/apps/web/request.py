@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from idm.apps.photo.settings import PhotoSettings
+from idm.apps.photo.settings import PhotoSettings, Pick
 from idm.io.errors import InvalidInput
 
 MAX_SEED = 2**32 - 1
@@ -46,7 +46,7 @@ def refuse_unknown(values: Mapping[str, Any]) -> None:
         raise InvalidInput(f"there is no setting {', '.join(unknown)}; there are {', '.join(there_are)}")
 
 
-def photo_settings(values: Mapping[str, Any], pick: Literal["identity", "median"]) -> PhotoSettings:
+def photo_settings(values: Mapping[str, Any], pick: Pick) -> PhotoSettings:
     """The settings of ``PHOTO_OPTIONS`` among the values; the others have their defaults.
 
     Raises:

@@ -22,8 +22,9 @@ from idm.apps.web.request import RestoreRequest, photo_settings, refuse_unknown
 from idm.apps.web.restoration import Restoration, Variant
 from idm.apps.web.workers import ChainedIDM, CountingRestorer, LockedDetector, OnProgress, ProgressCounter, no_progress
 from idm.faces.detect import DetectedFace, Detector, choose_faces
+from idm.faces.names import Turn
 from idm.faces.recognition import IdentityNet
-from idm.faces.turns import Turn, detect_faces
+from idm.faces.turns import detect_faces
 from idm.io.errors import InvalidInput
 from idm.io.images import ImageError
 from idm.io.memory import Budget, default_budget, release_freed_memory
