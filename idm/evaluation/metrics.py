@@ -35,9 +35,9 @@ METRICS: dict[str, Metric] = {
     for metric in (*pixels.METRICS, *perceptual.METRICS, *identity.METRICS, *shape.METRICS, *sets.METRICS)
 }
 
-PERCEPTUAL = (*(metric.name for metric in (*perceptual.METRICS, *sets.METRICS)), "sharpness")
-"""The metrics that tell how natural faces look instead of how near they are to their originals; the last one needs no
-weights."""
+PERCEPTUAL = (*(metric.name for metric in (*perceptual.METRICS, *sets.METRICS)), "deg", "sharpness")
+"""The metrics that a report plots against PSNR, the first that was measured: how natural faces look, or else what
+stands in for it with fewer weights."""
 
 
 @dataclass(frozen=True)

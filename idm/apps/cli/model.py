@@ -16,8 +16,13 @@ from idm.restorers.idm import IDM
 from idm.restorers.load import Loaded, describe, load_restorer
 from idm.restorers.names import DEFAULT_NAME, PUBLISHED
 
-# The hint on a machine without third-party weights, printed once.
-IDENTITY_NOTE = "note: identities are not measured; `idm weights fetch` brings MobileFaceNet, which measures them."
+
+def print_identity_note(error: FileNotFoundError) -> None:
+    """Print the hint on a machine without the identity network's weights."""
+    print(
+        "note: identities are not measured; `idm weights fetch` brings MobileFaceNet, which measures them.",
+        file=sys.stderr,
+    )
 
 
 def builtin_note() -> str:
