@@ -120,7 +120,7 @@ FAULTS = [
     ),
     Fault(
         "padding not cropped from the right side",
-        "idm/models/network.py",
+        "idm/models/denoiser.py",
         "output = pixels[..., :height, :width].float()",
         "output = pixels[..., -height:, -width:].float()",
         "tests/property/test_denoiser.py",

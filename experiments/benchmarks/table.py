@@ -26,7 +26,7 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def networks_table(result: Result) -> str:
     """Sizes of the compared networks."""
     header = ["case", "pixels", "network", "widths", "parameters (M)", "GFLOP per image"]
-    names = {"idm": "Denoiser", "diffusers": "UNet2DModel"}
+    names = {"idm": "UNet", "diffusers": "UNet2DModel"}
     rows = [
         [
             case["case"],

@@ -47,7 +47,7 @@ class SetMetric(Protocol):
         ...
 
 
-class Networks:
+class MetricNetworks:
     """The networks that several metrics share, each loaded on first use.
 
     Args:
@@ -157,7 +157,7 @@ class Metric:
     better: Literal["higher", "lower", "one"]
     kind: Literal["pair", "single", "set"]
     protocol: str
-    build: Callable[[Networks], PairMetric | SetMetric]
+    build: Callable[[MetricNetworks], PairMetric | SetMetric]
     smallest: int = 1
     weights: tuple[str, ...] = ()
     package: str | None = None

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from idm.models.architecture import Architecture
+from idm.models.denoiser import Denoiser
 from idm.models.layers import (
     Attention,
     ChannelNorm,
@@ -21,11 +22,10 @@ from idm.models.layers import (
     depth_to_space,
     zero_init,
 )
-from idm.models.network import Network
 from idm.models.refinement import Refinement
 
 
-class Denoiser(Network):
+class UNet(Denoiser):
     """f_theta(x_d, x_t, gamma) of document A: "the original DDM with added attention layers, 32x32 to 8x8".
 
     The degraded face x_d is concatenated with the noisy image x_t. Both pass a space-to-depth of

@@ -20,7 +20,7 @@ from idm.diffusion.schedule import from_betas
 from idm.diffusion.schedulers import build_scheduler
 from idm.io.errors import InvalidInput
 from idm.io.ranges import to_uint8
-from idm.models.network import Network
+from idm.models.denoiser import Denoiser
 from idm.restorers.idm import IDM
 from idm.restorers.saved import BUNDLED, load_idm, save_idm
 
@@ -55,12 +55,12 @@ class IDMPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "denoiser"
-    denoiser: Network
+    denoiser: Denoiser
     scheduler: SchedulerMixin
 
     def __init__(
         self,
-        denoiser: Network,
+        denoiser: Denoiser,
         scheduler: SchedulerMixin,
         prediction: str = "sample",  # Prediction, Start and Spacing, but diffusers understands plain types only
         num_inference_steps: int = 10,

@@ -21,8 +21,8 @@ from idm.diffusion.ssim import ssim
 from idm.faces.features import FeatureMaps, feature_l1
 from idm.io.machine import inference_dtype, on_device
 from idm.io.ranges import to_diffusion
+from idm.models.denoiser import Denoiser
 from idm.models.lora import merged_weights
-from idm.models.network import Network
 from idm.restorers.idm import IDM
 from idm.restorers.saved import save_idm
 from idm.training.adversarial import Adversary
@@ -94,7 +94,7 @@ class IntrinsicIteration:
 
     def __init__(
         self,
-        denoiser: Network,
+        denoiser: Denoiser,
         accelerator: Accelerator,
         *,
         gammas: Float[Tensor, " T1"],
@@ -103,7 +103,7 @@ class IntrinsicIteration:
         min_snr_clamp: float | None,
         optimisation: Optimisation,
         seed: int,
-        make_pipeline: Callable[[Network], IDM],
+        make_pipeline: Callable[[Denoiser], IDM],
         noise_levels: NoiseLevels = NoiseLevels(),
         clean_weight: float = 1.0,
         ssim_weight: float = 0.0,

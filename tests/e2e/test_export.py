@@ -19,7 +19,7 @@ from idm.data.synthetic import synthetic_face
 from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
 from idm.io.images import read_image
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers.idm import IDM
 from idm.restorers.load import Loaded
 from idm.restorers.saved import save_idm
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small pipeline with random weights: what it paints does not matter here, who paints it does not show."""
     torch.manual_seed(0)
-    denoiser = Denoiser(
+    denoiser = UNet(
         image_size=SIZE, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
     )
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)

@@ -18,7 +18,7 @@ from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
 from idm.io.photo_writer import write_photo
 from idm.io.photos import Photo, read_photo
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers.idm import IDM
 from idm.restorers.saved import save_idm
 
@@ -26,7 +26,7 @@ from idm.restorers.saved import save_idm
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    denoiser = Denoiser(
+    denoiser = UNet(
         image_size=32, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
     )
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)

@@ -20,7 +20,7 @@ from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
 from idm.evaluation.metrics import METRICS
 from idm.io.images import ImageError, read_image, write_image
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers.idm import IDM
 from idm.restorers.saved import save_idm
 
@@ -31,7 +31,7 @@ SIZE = 32
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small pipeline with random weights: what it paints does not matter here, where it goes does."""
     torch.manual_seed(0)
-    denoiser = Denoiser(
+    denoiser = UNet(
         image_size=SIZE, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
     )
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)

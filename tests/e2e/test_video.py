@@ -13,7 +13,7 @@ from forked import run, started
 from idm.apps.cli import main as cli
 from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers.idm import IDM
 from idm.restorers.saved import save_idm
 
@@ -102,7 +102,7 @@ def test_the_command_restores_a_video_and_names_a_broken_one(
 
     monkeypatch.setenv("IDM_ASSETS", str(assets))
     torch.manual_seed(0)
-    denoiser = Denoiser(
+    denoiser = UNet(
         image_size=32, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
     )
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)

@@ -20,7 +20,7 @@ from idm.diffusion.process import add_noise
 from idm.diffusion.schedule import log_sigma
 from idm.io.ranges import to_diffusion
 from idm.models.critics import PatchCritic
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers.idm import IDM
 from idm.training.adversarial import CRITIC_FILE, Adversary
 from idm.training.learner import IntrinsicIteration, NoiseLevels, Optimisation, training_noise
@@ -57,7 +57,7 @@ def learner():
     ) -> IntrinsicIteration:
         reset()
         torch.manual_seed(seed_of_weights)
-        denoiser = Denoiser(
+        denoiser = UNet(
             image_size=16,
             channels=(8, 16),
             num_blocks=(1, 1),

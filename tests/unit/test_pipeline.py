@@ -13,7 +13,7 @@ from PIL import Image
 from idm.diffusion.chain import SAMPLER_NAMES, Chain
 from idm.diffusion.schedule import linear, to_betas
 from idm.diffusion.schedulers import build_scheduler
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers.idm import IDM
 from idm.restorers.pipeline import IDMPipeline
 from idm.restorers.protocol import Restorer
@@ -26,7 +26,7 @@ GAMMAS = linear(num_steps=200, beta_end=0.1)
 def make_pipeline(sampler: str = "langevin", image_size: int = 16, **settings) -> IDMPipeline:
     """Weights that were never trained, but moved off their start: the output depends on everything."""
     torch.manual_seed(0)
-    denoiser = Denoiser(
+    denoiser = UNet(
         image_size=image_size,
         channels=(8, 16),
         num_blocks=(1, 1),
@@ -524,7 +524,7 @@ def test_an_impossible_chain_is_refused_and_the_model_stays_as_it_was(model, set
 def test_an_unconditional_denoiser_generates_faces_from_their_seeds_without_a_condition():
     torch.manual_seed(0)
     sizes = {"image_size": 16, "patch_size": 2, "channels": [16], "num_blocks": [1], "attention_resolutions": []}
-    denoiser = Denoiser(**sizes, conditional=False)
+    denoiser = UNet(**sizes, conditional=False)
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.1)
     assert denoiser.conv_in.in_channels == 12
     generator = torch.Generator().manual_seed(0)
@@ -540,9 +540,9 @@ def test_an_unconditional_denoiser_generates_faces_from_their_seeds_without_a_co
 
 def test_a_conditional_denoiser_generates_nothing_and_needs_its_condition():
     sizes = {"image_size": 16, "patch_size": 2, "channels": [16], "num_blocks": [1], "attention_resolutions": []}
-    pipeline = IDMPipeline(Denoiser(**sizes), build_scheduler("ddim", linear(1e-4, 2e-2, 50)))
+    pipeline = IDMPipeline(UNet(**sizes), build_scheduler("ddim", linear(1e-4, 2e-2, 50)))
     with pytest.raises(ValueError, match="unconditional"):
         pipeline.generate([0])
     for name in ("add_degraded", "inject_degraded"):
         with pytest.raises(ValueError, match="conditional denoiser"):
-            Denoiser(**sizes, conditional=False, **{name: True})
+            UNet(**sizes, conditional=False, **{name: True})

@@ -22,7 +22,7 @@ from idm.faces.template import ffhq_landmarks
 from idm.io.images import ImageError, write_image
 from idm.io.photos import Photo
 from idm.io.ranges import from_uint8, hwc_to_chw
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers.idm import IDM
 from idm.restorers.saved import save_idm
 
@@ -137,7 +137,7 @@ def test_a_reference_without_the_identity_network_is_one_clear_error(tmp_path) -
 
 def test_the_command_without_weights_names_the_missing_file(assets, tmp_path, capsys) -> None:
     torch.manual_seed(0)
-    denoiser = Denoiser(image_size=16, channels=(8,), num_blocks=(1,), attention_resolutions=(), head_dim=8)
+    denoiser = UNet(image_size=16, channels=(8,), num_blocks=(1,), attention_resolutions=(), head_dim=8)
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)
     save_idm(IDM(denoiser, linear()), tmp_path / "model")
     weights = tmp_path / "weights"

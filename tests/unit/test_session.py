@@ -25,7 +25,7 @@ from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
 from idm.io.images import ImageError
 from idm.io.photos import Photo, read_photo
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers.idm import IDM
 
 SIZE, FACE = 32, 64  # of the model, and of each drawn face in a photograph
@@ -65,7 +65,7 @@ def photo_of(*numbers: int) -> Photo:
 @pytest.fixture(scope="module")
 def pipeline() -> IDM:
     torch.manual_seed(0)
-    denoiser = Denoiser(
+    denoiser = UNet(
         image_size=SIZE, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
     )
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.05)

@@ -30,7 +30,7 @@ from idm.extrinsic.quality import Quality
 from idm.faces.features import MobileFaceNetMaps, load_mobilefacenet
 from idm.io.images import write_image
 from idm.models.critics import PatchCritic
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers.saved import WEIGHTS_FILE, save_idm
 from idm.training.adversarial import CRITIC_FILE
 
@@ -340,7 +340,7 @@ def folders(tmp_path_factory) -> dict[str, str]:
     config = load(faces / "run.yaml", [], {})
     torch.manual_seed(77)
     net = config.denoiser.model_dump()
-    save_idm(build_idm(config, Denoiser(image_size=16, **net)), model)
+    save_idm(build_idm(config, UNet(image_size=16, **net)), model)
     checkpoint = run / "checkpoints" / "step_00000001"
     checkpoint.mkdir(parents=True)
     critic = PatchCritic(patch_size=config.denoiser.patch_size, channels=[8, 8])

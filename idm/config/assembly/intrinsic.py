@@ -30,8 +30,8 @@ from idm.io.run_folder import list_checkpoints
 from idm.io.weights import WeightsError, difference, read_weights
 from idm.models.architecture import Architecture
 from idm.models.critics import PatchCritic
+from idm.models.denoiser import Denoiser
 from idm.models.lora import add_adapters
-from idm.models.network import Network
 from idm.models.unet import added_layers, double_patches, make_room
 from idm.restorers.idm import IDM
 from idm.restorers.saved import ModelError, find_model, read_architecture, read_denoiser_weights
@@ -116,7 +116,7 @@ def build_features(config: FeatureLossConfig) -> FeatureMaps:
         raise ConfigError(f"objective.features.network: {error}") from None
 
 
-def initial_weights(path: Path, denoiser: Network) -> dict[str, Tensor]:
+def initial_weights(path: Path, denoiser: Denoiser) -> dict[str, Tensor]:
     """The weights of a saved model for a denoiser; the patches are doubled if the denoiser's are twice as large.
 
     A refinement of pixels, its dilated level, and residual blocks that only the denoiser has keep their initial
@@ -141,12 +141,12 @@ def initial_weights(path: Path, denoiser: Network) -> dict[str, Tensor]:
     return weights
 
 
-def build_denoiser(config: IDMConfig) -> Network:
+def build_denoiser(config: IDMConfig) -> Denoiser:
     """A denoiser with new weights, for the faces' size."""
     return Architecture(image_size=config.data.image_size, **config.denoiser.model_dump()).build()
 
 
-def build_idm(config: IDMConfig, denoiser: Network) -> IDM:
+def build_idm(config: IDMConfig, denoiser: Denoiser) -> IDM:
     """The denoiser with its schedule and its chain; ConfigError if the schedule does not have the chain's levels."""
     gammas = build_gammas(config.schedule)
     try:
