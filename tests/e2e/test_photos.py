@@ -197,7 +197,7 @@ def test_a_preview_restores_nothing_and_numbers_the_faces(model, astronaut, tmp_
 def test_fidelity_is_the_share_of_the_chain_that_is_not_run_from_the_degraded_face(model, fidelity, strength) -> None:
     options = ["restore", "a.png", "-o", "out", "--model", str(model), "--steps", "10", "--fidelity", str(fidelity)]
     asked = read(RestoreOptions, cli.build_parser().parse_args(options))
-    chain = load(asked, asked.fidelity).restorer.chain
+    chain = load(asked).restorer.chain
     assert chain.start_from == ("degraded" if fidelity else "noise")
     assert chain.strength == pytest.approx(strength)
 

@@ -311,12 +311,14 @@ def test_the_settings_of_a_call_win_over_the_defaults():
         return pipeline(lq, generator=generators(3), output_type="pt", **settings).images
 
     default = run()
-    assert torch.equal(run(num_inference_steps=3, start_from="noise", strength=1.0, eta=0.0), default)
+    assert torch.equal(run(num_inference_steps=3), default)
+    assert torch.equal(run(chain=pipeline.chain), default)
     for settings in (
         {"num_inference_steps": 5},
-        {"start_from": "degraded"},
-        {"start_from": "degraded", "strength": 0.4},
-        {"eta": 1.0},
+        {"chain": pipeline.chain.changed(start_from="degraded")},
+        {"chain": pipeline.chain.changed(start_from="degraded", strength=0.4)},
+        {"chain": pipeline.chain.changed(eta=1.0)},
+        {"chain": pipeline.chain.changed(sampler="langevin")},
     ):
         assert not torch.equal(run(**settings), default)
 
@@ -324,15 +326,15 @@ def test_the_settings_of_a_call_win_over_the_defaults():
 def test_a_call_may_set_eta_back_to_zero():
     pipeline, lq = make_pipeline("ddim", eta=1.0), faces(1)
     wanted = make_pipeline("ddim")(lq, generator=generators(3), output_type="pt").images
-    assert torch.equal(pipeline(lq, generator=generators(3), output_type="pt", eta=0.0).images, wanted)
+    assert torch.equal(
+        pipeline(lq, generator=generators(3), output_type="pt", chain=pipeline.chain.changed(eta=0.0)).images, wanted
+    )
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"generator": generators(1)}, "2 faces need 2 generators, got 1"),
-        ({"strength": 0.5}, "start_from='degraded'"),
-        ({"strength": 0.0, "start_from": "degraded"}, "strength must lie"),
         ({"num_inference_steps": -1}, "number of steps"),
         ({"num_inference_steps": 201}, "number of steps"),
     ],
@@ -412,13 +414,13 @@ def test_without_a_dictionary_the_faces_come_in_a_tuple():
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_callback_sees_every_step_with_its_timestep_and_the_last_estimate_is_the_result(sampler):
     pipeline, lq, seen = make_pipeline(sampler), faces(2), []
-    chain = {"start_from": "degraded", "strength": 0.5, "num_inference_steps": 6}
+    chain = pipeline.chain.changed(start_from="degraded", strength=0.5, num_steps=6)
 
     def on_step_end(pipe, step, timestep, tensors):
         assert pipe is pipeline
         seen.append((step, timestep, tensors["x_0"].clone()))
 
-    result = pipeline(lq, generator=generators(3, 4), output_type="pt", callback_on_step_end=on_step_end, **chain)
+    result = pipeline(lq, generator=generators(3, 4), output_type="pt", chain=chain, callback_on_step_end=on_step_end)
     assert [step for step, _, _ in seen] == [0, 1, 2]
     pipeline.scheduler.set_timesteps(6)
     assert [timestep for _, timestep, _ in seen] == [int(t) for t in pipeline.scheduler.timesteps[3:6]]

@@ -32,21 +32,13 @@ def builtin_note() -> str:
     return f"note: faces are found by the built-in detector. RetinaFace finds more; to use it, run {commands}."
 
 
-def load(options: ModelOptions, fidelity: float | None = None) -> Loaded:
+def load(options: ModelOptions) -> Loaded:
     """The restorer named by ``--model``, with the settings of its chain and its backend if it is an IDM."""
     backend = options.backend
     device, dtype = prepare_machine(options) if backend == "torch" else _prepare_cpu(options)
     loaded = load_restorer(options.model, device, dtype if backend == "torch" else torch.float32)
-    asked = {
-        "sampler": options.sampler,
-        "num_steps": options.steps,
-        "start_from": options.start_from,
-        "strength": options.strength,
-        "spacing": options.spacing,
-        "fidelity": fidelity,
-    }
     if not isinstance(loaded.restorer, IDM):
-        if any(value is not None for value in asked.values()):
+        if any(value is not None for value in options.chain_changes.values()):
             raise InvalidInput(
                 f"{options.model}: has no sampling chain; --sampler, --steps, --fidelity and the like are for IDM"
             )
@@ -55,7 +47,7 @@ def load(options: ModelOptions, fidelity: float | None = None) -> Loaded:
         return loaded
     idm = loaded.restorer
     own = idm.chain.num_steps
-    _change_chain(idm, **asked)
+    _change_chain(idm, **options.chain_changes)
     _warn_of_steps(options.steps, own)
     idm.use_backend(backend, dtype)
     return Loaded(idm, describe(idm))

@@ -36,7 +36,7 @@ _STATE_LABELS = {"no face": "without a face", "not chosen": "with no face chosen
 def restore_command(options: RestoreOptions) -> int:
     """``idm restore``: 0 if every file was restored."""
     with tqdm(unit="face" if options.aligned else "photo", disable=not sys.stderr.isatty()) as bar:
-        loaded = load(options, options.fidelity)
+        loaded = load(options)
         metadata: dict[str, Any] = {"restorer": loaded.metadata}
         restore = _restore_aligned if options.aligned else _restore_photos
         report = restore(options, loaded.restorer, metadata, _progress(bar))

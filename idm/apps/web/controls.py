@@ -8,7 +8,7 @@ import gradio as gr
 
 from idm.apps.photo.settings import Change, Detail, Grayscale
 from idm.apps.web.handlers import NO_LIMIT
-from idm.apps.web.request import MAX_SAMPLES, MAX_SEED
+from idm.apps.web.request import MAX_SAMPLES, MAX_SEED, most_steps
 from idm.apps.web.session import PageService
 from idm.faces.names import Turn
 
@@ -44,14 +44,14 @@ def controls(page_service: PageService, examples: Sequence[Path], limits: str) -
 
 def _model_controls(page_service: PageService) -> dict[str, Any]:
     first = next(iter(page_service.restorers))
-    defaults, has_chain = page_service.defaults(first), page_service.has_chain(first)
+    chain, has_chain = page_service.chain(first), page_service.has_chain(first)
     choices = [(f"{label}, {restorer.image_size} px", label) for label, restorer in page_service.restorers.items()]
     return {
         "restorer": gr.Dropdown(choices, value=first, label="Restorer", elem_id="idm-restorer"),
         "steps": gr.Slider(
             1,
-            page_service.most_steps(first),
-            defaults.num_steps,
+            most_steps(chain),
+            chain.num_steps,
             step=1,
             label="Steps",
             interactive=has_chain,
@@ -60,7 +60,7 @@ def _model_controls(page_service: PageService) -> dict[str, Any]:
         "fidelity": gr.Slider(
             0,
             1,
-            defaults.fidelity,
+            chain.fidelity,
             step=0.05,
             label="Fidelity",
             info="0: the most restoration; 1: closest to the given face",

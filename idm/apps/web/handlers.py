@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from idm.apps.web import theme, views
-from idm.apps.web.request import MAX_SEED
+from idm.apps.web.request import MAX_SEED, most_steps
 from idm.apps.web.restoration import MAX_VARIANTS, Restoration, ResultStore, StoredResult
 from idm.apps.web.session import PageService, RestoreResult, faces_by_default, save_result
 from idm.apps.web.work import Work, errors_shown_on_page
@@ -97,10 +97,10 @@ class Handlers:
 
     def choose_restorer(self, label: str) -> tuple[Update, ...]:
         """Set steps and fidelity to the defaults of a restorer; both are disabled for one without a chain."""
-        defaults, has_chain = self.page_service.defaults(label), self.page_service.has_chain(label)
+        chain, has_chain = self.page_service.chain(label), self.page_service.has_chain(label)
         return (
-            gr.Slider(value=defaults.num_steps, maximum=self.page_service.most_steps(label), interactive=has_chain),
-            gr.Slider(value=defaults.fidelity, interactive=has_chain),
+            gr.Slider(value=chain.num_steps, maximum=most_steps(chain), interactive=has_chain),
+            gr.Slider(value=chain.fidelity, interactive=has_chain),
         )
 
     def new_seed(self) -> int:

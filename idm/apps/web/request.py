@@ -7,10 +7,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from idm.apps.photo.settings import PhotoSettings, Pick
+from idm.diffusion.chain import Chain
 from idm.io.errors import InvalidInput
 
 MAX_SEED = 2**32 - 1
 MAX_SAMPLES = 8
+NO_CHAIN = Chain(num_steps=4)  # stands in for that of a restorer without one
 
 MODEL_OPTIONS = ("restorer", "steps", "fidelity")
 # The options of `idm restore` that a user of the page has, by their names in PhotoSettings. Others name files of the
@@ -21,17 +23,36 @@ _PHOTO_SETTINGS = TypeAdapter(PhotoSettings)
 
 @dataclass(frozen=True)
 class RestoreRequest:
-    """The settings of one user for one photograph. ``num_steps`` and ``fidelity`` apply to restorers with a chain."""
+    """The settings of one user for one photograph; ``chain`` is ignored by restorers without a sampling chain."""
 
     restorer: str
     settings: PhotoSettings = field(default_factory=PhotoSettings)
-    num_steps: int = 4
-    fidelity: float = 0.0
+    chain: Chain = NO_CHAIN
 
     def named(self) -> dict[str, Any]:
         """The settings by the names under which users give them."""
-        values = {"restorer": self.restorer, "steps": self.num_steps, "fidelity": self.fidelity}
+        values = {"restorer": self.restorer, "steps": self.chain.num_steps, "fidelity": self.chain.fidelity}
         return values | {name: getattr(self.settings, name) for name in PHOTO_OPTIONS}
+
+
+def most_steps(chain: Chain) -> int:
+    """The most steps that are offered: the model's own number, and at least 4, so that fidelity has an effect. More
+    steps take longer and usually give worse faces."""
+    return max(chain.num_steps, 4)
+
+
+def changed_chain(chain: Chain, values: Mapping[str, Any]) -> Chain:
+    """A model's chain with the ``steps`` and ``fidelity`` among the values.
+
+    Raises:
+        ValueError: a value of a wrong type or out of range.
+    """
+    steps, fidelity, most = values.get("steps", chain.num_steps), values.get("fidelity"), most_steps(chain)
+    if not (isinstance(steps, int | float) and 1 <= steps <= most and steps == int(steps)):
+        raise InvalidInput(f"the number of steps must lie in 1..{most}, got {steps}")
+    if not (fidelity is None or (isinstance(fidelity, int | float) and 0 <= fidelity <= 1)):
+        raise InvalidInput(f"fidelity must lie in 0..1, got {fidelity}")
+    return chain.changed(fidelity, num_steps=int(steps))
 
 
 def refuse_unknown(values: Mapping[str, Any]) -> None:

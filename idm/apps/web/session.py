@@ -18,9 +18,10 @@ from idm.apps.photo.face import FaceRestoration
 from idm.apps.photo.photo_restorer import PhotoRestorer, RestoredPhoto
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import bicubic
-from idm.apps.web.request import RestoreRequest, photo_settings, refuse_unknown
+from idm.apps.web.request import NO_CHAIN, RestoreRequest, changed_chain, photo_settings, refuse_unknown
 from idm.apps.web.restoration import Restoration, Variant
 from idm.apps.web.workers import ChainedIDM, CountingRestorer, LockedDetector, OnProgress, ProgressCounter, no_progress
+from idm.diffusion.chain import Chain
 from idm.faces.detect import DetectedFace, Detector, choose_faces
 from idm.faces.names import Turn
 from idm.faces.recognition import IdentityNet
@@ -110,18 +111,10 @@ class PageService:
         """Return whether steps and fidelity apply to a restorer."""
         return isinstance(self.restorers[label], IDM)
 
-    def defaults(self, label: str) -> RestoreRequest:
-        """The default request of a restorer."""
+    def chain(self, label: str) -> Chain:
+        """The sampling chain of a restorer, which one without a chain ignores."""
         restorer = self.restorers[label]
-        if not isinstance(restorer, IDM):
-            return RestoreRequest(label)
-        chain = restorer.chain
-        return RestoreRequest(label, num_steps=chain.num_steps, fidelity=round(1 - chain.strength, 2))
-
-    def most_steps(self, label: str) -> int:
-        """The most steps that are offered: the model's own number, and at least 4, so that fidelity has an effect.
-        More steps take longer and usually give worse faces."""
-        return max(self.defaults(label).num_steps, 4)
+        return restorer.chain if isinstance(restorer, IDM) else NO_CHAIN
 
     def request(self, values: Mapping[str, Any]) -> RestoreRequest:
         """The request of named settings: see :mod:`idm.apps.web.request`.
@@ -133,14 +126,8 @@ class PageService:
         label = values.get("restorer", next(iter(self.restorers)))
         if label not in self.restorers:
             raise InvalidInput(f"there is no restorer {label!r}; there are {', '.join(self.restorers)}")
-        defaults, most = self.defaults(label), self.most_steps(label)
-        steps, fidelity = values.get("steps", defaults.num_steps), values.get("fidelity", defaults.fidelity)
-        if not (isinstance(steps, int | float) and 1 <= steps <= most and steps == int(steps)):
-            raise InvalidInput(f"the number of steps must lie in 1..{most}, got {steps}")
-        if not (isinstance(fidelity, int | float) and 0 <= fidelity <= 1):
-            raise InvalidInput(f"fidelity must lie in 0..1, got {fidelity}")
         settings = photo_settings(values, pick="median" if self.identity is None else "identity")
-        return RestoreRequest(label, settings, int(steps), float(fidelity))
+        return RestoreRequest(label, settings, changed_chain(self.chain(label), values))
 
     # --------------------------------------------------------------------------------------- restoring
 
@@ -218,9 +205,8 @@ class PageService:
         num_samples = num_faces * settings.samples
         if not isinstance(restorer, IDM):
             return CountingRestorer(restorer, ProgressCounter(num_samples, on_progress)), 1
-        chain = restorer.chain.changed(request.fidelity, num_steps=request.num_steps)
-        batches = math.ceil(num_samples / settings.batch_size)
-        return ChainedIDM(restorer, chain, ProgressCounter(batches * chain.steps_run, on_progress)), settings.batch_size
+        num_steps = math.ceil(num_samples / settings.batch_size) * request.chain.steps_run
+        return ChainedIDM(restorer, request.chain, ProgressCounter(num_steps, on_progress)), settings.batch_size
 
 
 def faces_by_default(found: Sequence[DetectedFace]) -> list[int]:

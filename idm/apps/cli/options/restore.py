@@ -37,7 +37,6 @@ class RestoreOptions(ModelOptions):
     color_fix: ColorFix | None
     grayscale: Grayscale | None
     detail: Detail | None
-    fidelity: float | None
     min_identity: float | None
     change: Change | None
     reference: str | None
@@ -147,13 +146,6 @@ def _add_result(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_trust(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--fidelity",
-        type=float,
-        metavar="F",
-        help="in [0, 1]: start from the degraded face and run the last 1 - F of the chain; 0 runs all of it, from "
-        "noise (default: the model's)",
-    )
     group.add_argument(
         "--min-identity",
         type=float,
