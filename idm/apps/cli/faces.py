@@ -117,7 +117,7 @@ def _indexed(
     faces = source.build(size, seed)
     if isinstance(faces, StreamedFaces):
         raise InvalidInput(f"{option}: the faces of a stream cannot be read again; use a source that can be indexed")
-    return some_faces(faces, wanted)
+    return some_faces(faces, wanted, "--num-images" if option == "--data" else option)
 
 
 @dataclass(frozen=True)
@@ -167,12 +167,12 @@ def describe_reference(options: MeasureOptions, reference: SetReference) -> dict
     return {"real": real, "set_reference": reference.column if reference.exists else None}
 
 
-def some_faces(source: FaceSource, wanted: int | None) -> FaceSource:
-    """Return the wanted number of faces of a source, spread evenly; None stands for all."""
+def some_faces(source: FaceSource, wanted: int | None, option: str = "--num-images") -> FaceSource:
+    """Return the wanted number of faces of a source, spread evenly; None stands for all. The option asks for them."""
     if wanted is None:
         return source
     if not 1 <= wanted <= len(source):
-        raise InvalidInput(f"--num-images: {wanted} of the {len(source)} faces there are")
+        raise InvalidInput(f"{option}: {wanted} faces are needed, and there are {len(source)}")
     return Part(source, evenly(len(source), wanted))
 
 
