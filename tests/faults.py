@@ -142,14 +142,14 @@ FAULTS = [
     ),
     Fault(
         "every worker reads all parts of a stream",
-        "idm/data/sources.py",
+        "idm/data/huggingface.py",
         "turn, within = divmod(position, self.TURN)",
         "turn, within = divmod(position, 1)",
         "tests/unit/test_data.py::test_each_worker_of_each_process_opens_its_own_files_of_a_stream",
     ),
     Fault(
         "a stream that always resumes at the start of an epoch",
-        "idm/data/sources.py",
+        "idm/data/huggingface.py",
         "first, start = divmod(number, self.share)",
         "first, start = number // self.share, 0",
         "tests/unit/test_data.py::test_a_stream_resumes_at_its_position_with_any_number_of_workers",

@@ -41,7 +41,8 @@ from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
 from idm.io.atomic import CheckpointError
 from idm.io.encoding import Encoding
-from idm.io.images import ImageError, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import ImageError
 from idm.io.weights import WeightsError
 from idm.models.unet import UNet
 from idm.restorers.idm import IDM

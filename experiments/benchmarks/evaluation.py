@@ -28,7 +28,8 @@ from idm.evaluation.metric import FaceEmbeddings, MetricNetworks
 from idm.evaluation.metrics import psnr, ssim
 from idm.faces.mobilefacenet import MobileFaceNet, fold_norms
 from idm.faces.recognition import IdentityNet
-from idm.io.images import read_image, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import read_image
 from idm.io.machine import keep_freed_memory, provenance
 from idm.io.ranges import from_uint8
 

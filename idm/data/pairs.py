@@ -20,8 +20,9 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
+from idm.data.huggingface import StreamedFaces
 from idm.data.mixing import Pool
-from idm.data.sources import Face, FaceSource, Landmarks, Points68, StreamedFaces
+from idm.data.sources import Face, FaceSource, Landmarks, Points68
 from idm.degradation import Mixture, Recipe, degradation_rng, degrade
 from idm.degradation.operations import to_grey
 from idm.io.ranges import from_uint8, to_uint8

@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 import torch
 
-from idm.data.sources import Face, FaceSource, StreamedFaces
+from idm.data.huggingface import StreamedFaces
+from idm.data.sources import Face, FaceSource
 from idm.evaluation.pixels import psnr
 from idm.extrinsic.gate import Decision, Gate, decide
 from idm.extrinsic.manifest import CARD, MANIFEST, SUMMARY

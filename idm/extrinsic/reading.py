@@ -8,15 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from idm.data.cache import Cached
-from idm.data.sources import (
-    Face,
-    FaceSource,
-    FolderFaces,
-    HuggingFaceFaces,
-    Part,
-    StreamedFaces,
-    SyntheticFaces,
-)
+from idm.data.huggingface import HuggingFaceFaces, StreamedFaces
+from idm.data.sources import Face, FaceSource, FolderFaces, Part, SyntheticFaces
 from idm.extrinsic.shards import CleanError
 from idm.faces.recognition import IDENTITY_LANDMARKS
 from idm.faces.template import umeyama

@@ -19,7 +19,8 @@ from idm.data.synthetic import synthetic_face
 from idm.diffusion.chain import Chain
 from idm.diffusion.schedule import linear
 from idm.evaluation.metrics import METRICS
-from idm.io.images import ImageError, read_image, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import ImageError, read_image
 from idm.models.unet import UNet
 from idm.restorers.idm import IDM
 from idm.restorers.saved import save_idm

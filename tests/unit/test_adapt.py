@@ -22,7 +22,7 @@ from idm.diffusion.schedule import cosine
 from idm.evaluation.before_after import compare_scores, student_interval
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 from idm.io.ranges import from_uint8
 from idm.models.unet import UNet
 from idm.restorers.idm import IDM

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from idm.data.sources import FolderFaces, HuggingFaceFaces, Part, StreamedFaces, row_to_face
+from idm.data.huggingface import HuggingFaceFaces, StreamedFaces, row_to_face
+from idm.data.sources import FolderFaces, Part
 from idm.data.synthetic import synthetic_face
 from idm.extrinsic.clean import Cleaning, CleanSettings
 from idm.extrinsic.gate import Gate
@@ -16,7 +17,8 @@ from idm.extrinsic.job import run_job
 from idm.extrinsic.manifest import read_manifest
 from idm.extrinsic.reading import digest
 from idm.extrinsic.shards import CleanError
-from idm.io.images import ImageError, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import ImageError
 
 SIZE, NUM = 32, 10
 

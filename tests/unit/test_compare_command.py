@@ -19,7 +19,8 @@ from idm.data.synthetic import synthetic_face
 from idm.faces import recognition
 from idm.faces.mobilefacenet import MobileFaceNet
 from idm.faces.recognition import IdentityNet
-from idm.io.images import read_image, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import read_image
 
 
 @pytest.fixture(scope="module")

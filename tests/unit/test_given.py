@@ -24,7 +24,8 @@ from idm.evaluation.metrics import METRICS, psnr
 from idm.evaluation.sets import FeatureDistance
 from idm.faces import recognition
 from idm.faces.mobilefacenet import MobileFaceNet
-from idm.io.images import read_image, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import read_image
 from idm.io.ranges import from_uint8
 
 SIZE = 16

@@ -34,7 +34,7 @@ from idm.config.schema import (
 from idm.data.sources import SyntheticFaces
 from idm.degradation import PRESETS
 from idm.io.errors import InvalidInput
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "e2e" / "tiny.yaml"

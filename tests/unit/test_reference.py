@@ -19,7 +19,8 @@ from idm.faces.detect import DetectedFace
 from idm.faces.mobilefacenet import MobileFaceNet
 from idm.faces.recognition import IdentityNet
 from idm.faces.template import ffhq_landmarks
-from idm.io.images import ImageError, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import ImageError
 from idm.io.photos import Photo
 from idm.io.ranges import from_uint8, hwc_to_chw
 from idm.models.unet import UNet

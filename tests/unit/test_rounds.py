@@ -15,7 +15,7 @@ from idm.data.mixing import Pool
 from idm.data.sources import FolderFaces, Part, SyntheticFaces
 from idm.extrinsic.rounds import Rounds, Stages
 from idm.extrinsic.shards import CleanedFace, Entry, shard_path, write_shard
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 
 TINY = Path(__file__).parents[1] / "e2e" / "tiny.yaml"
 

@@ -28,7 +28,7 @@ from idm.diffusion.chain import SAMPLER_NAMES
 from idm.extrinsic.gate import decide
 from idm.extrinsic.quality import Quality
 from idm.faces.features import MobileFaceNetMaps, load_mobilefacenet
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 from idm.models.critics import PatchCritic
 from idm.models.unet import UNet
 from idm.restorers.saved import WEIGHTS_FILE, save_idm

@@ -44,7 +44,7 @@ from idm.evaluation.tables import render_breakdown, render_comparison
 from idm.io.atomic import write_csv, write_json, write_text
 from idm.io.errors import InvalidInput
 from idm.io.grid import image_grid
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 from idm.io.machine import provenance
 from idm.restorers.idm import IDM
 from idm.restorers.load import Loaded

@@ -28,7 +28,8 @@ from idm.io.atomic import write_csv, write_json
 from idm.io.errors import UserError
 from idm.io.find import find_images
 from idm.io.grid import image_grid
-from idm.io.images import ImageError, read_image, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import ImageError, read_image
 from idm.io.machine import provenance
 
 SHOWN = 8

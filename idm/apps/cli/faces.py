@@ -19,8 +19,9 @@ from idm.config.schema import (
     SyntheticConfig,
 )
 from idm.data.given import GivenFaces, GivenPairs, Pairs, read_pairs
+from idm.data.huggingface import StreamedFaces
 from idm.data.pairs import FrozenPairs
-from idm.data.sources import FaceSource, FolderFaces, Part, StreamedFaces
+from idm.data.sources import FaceSource, FolderFaces, Part
 from idm.degradation import Mixture, Recipe
 from idm.degradation.steps import Resize
 from idm.evaluation.cache import MetricCache

@@ -21,7 +21,8 @@ from idm.apps.photo.settings import FileFormat, OutputSize, PhotoSettings
 from idm.faces.detect import choose_faces
 from idm.faces.geometry import roll_angle
 from idm.io.encoding import RESULTS, Encoding
-from idm.io.images import READ_SUFFIXES, ImageError, Picture, read_image, resize_image, write_image, write_whole
+from idm.io.image_writer import write_image, write_whole
+from idm.io.images import READ_SUFFIXES, ImageError, Picture, read_image, resize_image
 from idm.io.photo_writer import KEPT_SUFFIXES, write_photo
 from idm.io.photos import Photo, read_photo
 from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8

@@ -14,9 +14,10 @@ from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, p
 from idm.config.assembly.data import build_data, build_mixture, build_recipe
 from idm.config.load import ConfigError, dump_config, load_config
 from idm.config.schema import RunConfig
+from idm.data.huggingface import StreamedFaces
 from idm.data.mixing import Pool
 from idm.data.pairs import FrozenPairs, Pairing, Partition, training_batches
-from idm.data.sources import FaceSource, StreamedFaces
+from idm.data.sources import FaceSource
 from idm.evaluation.metric import PairMetric, SetMetric
 from idm.evaluation.metrics import MissingPackage, build_metric
 from idm.io.atomic import write_text

@@ -11,7 +11,8 @@ from idm.degradation import AnyStep, PresetName
 from idm.io.errors import InvalidInput
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a wrong setting is reported at once
-    from idm.data.sources import FaceSource, StreamedFaces
+    from idm.data.huggingface import StreamedFaces
+    from idm.data.sources import FaceSource
 
 
 def _rising(limits: tuple[float, float]) -> tuple[float, float]:
@@ -107,7 +108,7 @@ class HuggingFaceConfig(Source):
     def build(self, size: int, seed: int) -> "FaceSource | StreamedFaces":
         import datasets
 
-        from idm.data.sources import HuggingFaceFaces, StreamedFaces
+        from idm.data.huggingface import HuggingFaceFaces, StreamedFaces
 
         try:
             dataset = datasets.load_dataset(
