@@ -244,6 +244,7 @@ def test_references_are_rows_and_each_face_has_its_nearest_stranger(restorers: P
     assert set(real) == {"frechet", "kernel"}
     assert set(stranger) == {"psnr", "identity"}  # strangers are the originals of other faces: the same set
     assert real["frechet"]["n"] == 4
+    assert real["frechet"]["mean"] > 1e-6  # other faces than the evaluated ones
     table = (tmp_path / "table.md").read_text()
     assert "Frechet cannot rank these rows: 4 faces do not determine the covariance of 256 features." in table
     assert "Kernel cannot rank" not in table

@@ -143,7 +143,7 @@ def test_all_means_of_a_column_have_the_same_number_of_decimals() -> None:
     assert [cells[:4] for cells in rows] == [["a", "0.5000", "12.35", "-0.001700"], ["b", "0.2500", "7.65", "0.000020"]]
 
 
-@pytest.mark.parametrize("change", [{"data": "others"}, {"seed": 2}, {"num_images": 6}])
+@pytest.mark.parametrize("change", [{"data": "others"}, {"seed": 2}, {"num_images": 6}, {"interval": "other"}])
 def test_numbers_of_different_data_never_stand_in_one_column(tmp_path: Path, change: dict) -> None:
     rows = [f"{{label: x, result: {write(tmp_path, name, **c)}}}" for name, c in (("a.json", {}), ("b.json", change))]
     with pytest.raises(ValueError, match="differ"):

@@ -11,6 +11,7 @@ import pytest
 from idm.apps.cli import main as cli
 from idm.evaluation.metric import Metric
 from idm.evaluation.pictures import choose_pictures, picture_path, rank_gains, reference_metric, save_pictures
+from idm.evaluation.plots import histogram
 from idm.evaluation.statistics import paired_differences, summarise_column
 from idm.io.atomic import write_csv, write_json
 from idm.io.images import read_image
@@ -199,6 +200,14 @@ def test_a_wide_table_has_its_parts_below_each_other_with_names_of_their_own(res
     assert re.findall("aria-label='(Means[^']*)'", text) == ["Means, 1 of 2", "Means, 2 of 2"]
     assert re.findall("aria-label='(Pairs[^']*)'", text) == ["Pairs"]
     assert "All at 32 px, preset <code>gfpgan</code>" in text.partition("<table>")[0]
+
+
+def test_a_histogram_has_its_line_at_zero_where_all_differences_are_positive() -> None:
+    plot = ElementTree.fromstring(histogram([1.0, 2.0], "t"))
+    [line], [frame] = plot.findall("line"), plot.findall("path")
+    left, right = float(frame.attrib["d"][1:].partition(" ")[0]), float(frame.attrib["d"].partition("H")[2])
+    bars = [float(bar.attrib["x"]) for bar in plot.findall("rect") if float(bar.attrib["height"]) > 0]
+    assert left < float(line.attrib["x1"]) < min(bars) < max(bars) < right
 
 
 def test_a_folder_without_a_comparison_is_one_line(tmp_path: Path, capsys) -> None:
