@@ -169,6 +169,9 @@ def fit_face(picture: Picture, landmarks: Landmarks | Points68 | None, size: int
 
     Args:
         name: the file, for errors.
+
+    Raises:
+        ImageError: the picture is not square.
     """
     height, width = picture.rgb.shape[:2]
     if height != width:

@@ -1,10 +1,12 @@
 """One table as Markdown, as LaTeX and as CSV, from the same content."""
 
+import argparse
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ MAX_COLUMNS = 6  # beside the labels: of means with intervals, a page holds no m
 GAP = "–"
 
 DIFFERENCES = "Paired differences over the same faces; an interval without 0 supports a difference."
+
+BEGIN, END = "<!-- begin: table.py -->\n", "<!-- end: table.py -->\n"  # around the tables of a page
 
 _TEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
@@ -134,3 +138,21 @@ def csv_text(content: Content) -> str:
         [row, metric, *(value.get(column) for column in columns)] for row, metric, value in content.numbers
     )
     return text.getvalue()
+
+
+def update_tables(description: str | None, page: Path, tables: Callable[[], str]) -> None:
+    """The command of a script whose tables stand in a page between :data:`BEGIN` and :data:`END`: it prints the tables,
+    ``--write`` puts them into the page, and ``--check`` exits with status 1 if those of the page are stale."""
+    parser = argparse.ArgumentParser(description=description)
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--write", action="store_true", help=f"put the tables into {page.name}")
+    action.add_argument("--check", action="store_true", help="exit with status 1 if the tables are stale")
+    arguments = parser.parse_args()
+    before, _, rest = page.read_text().partition(BEGIN)
+    text = before + BEGIN + tables() + END + rest.partition(END)[2]
+    if arguments.write:
+        page.write_text(text)
+    elif arguments.check:
+        raise SystemExit(0 if text == page.read_text() else f"{page.name} is stale: run table.py --write")
+    else:
+        print(tables())

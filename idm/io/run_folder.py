@@ -132,7 +132,7 @@ def best_score(folder: Path, metric: str = "psnr", worst: float = -math.inf) -> 
 
 
 def mark_best(folder: Path, step: int, score: float, metric: str = "psnr") -> None:
-    """Record which checkpoint is the best, and what it scored."""
+    """Record which step's checkpoint in a folder of checkpoints is the best, and its score in a metric."""
     write_json(folder / BEST, {"step": step, metric: score})
 
 

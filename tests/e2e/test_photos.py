@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from forked import run, started
 from PIL import ExifTags, Image
 
@@ -14,25 +13,8 @@ from idm.apps.cli import main as cli
 from idm.apps.cli.model import load
 from idm.apps.cli.options.restore import RestoreOptions
 from idm.apps.cli.options.shared import read
-from idm.diffusion.chain import Chain
-from idm.diffusion.schedule import linear
 from idm.io.photo_writer import write_photo
 from idm.io.photos import Photo, read_photo
-from idm.models.unet import UNet
-from idm.restorers.idm import IDM
-from idm.restorers.saved import save_idm
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    denoiser = UNet(
-        image_size=32, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
-    )
-    torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)
-    folder = tmp_path_factory.mktemp("model")
-    save_idm(IDM(denoiser, linear(), chain=Chain("ddim", 2)), folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from idm.config.assembly import intrinsic
 from idm.config.assembly.intrinsic import build_idm, build_intrinsic
 from idm.config.load import load_config
 from idm.config.schema import ChainConfig, IDMConfig
-from idm.data.sources import Face, SyntheticFaces
+from idm.data.sources import SyntheticFaces
 from idm.diffusion.chain import SAMPLER_NAMES
 from idm.extrinsic.gate import decide
 from idm.extrinsic.quality import Quality
@@ -33,6 +33,8 @@ from idm.models.critics import PatchCritic
 from idm.models.unet import UNet
 from idm.restorers.saved import WEIGHTS_FILE, save_idm
 from idm.training.adversarial import CRITIC_FILE
+
+pytestmark = pytest.mark.usefixtures("drawn_once")
 
 BASE = """
 output_dir: OUT
@@ -309,22 +311,6 @@ def test_every_field_of_the_schema_is_here():
 
 
 # What is built
-
-
-@pytest.fixture(scope="module", autouse=True)
-def drawn_once() -> Iterator[None]:
-    """Draw each procedural face once for all cases."""
-    draw, drawn = SyntheticFaces.__getitem__, {}
-
-    def known(self: SyntheticFaces, index: int) -> Face:
-        key = (self.seed, index, self.size)
-        if key not in drawn:
-            drawn[key] = draw(self, index)
-        return drawn[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SyntheticFaces, "__getitem__", known)
-        yield
 
 
 @pytest.fixture(scope="module")
