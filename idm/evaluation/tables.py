@@ -37,7 +37,9 @@ def render(spec_path: Path) -> dict[str, str]:
         content = comparison_content(json.loads((spec_path.parent / spec["comparison"]).read_text()))
     else:
         content = _rows_content(spec, spec_path.parent)
-    made_by = f"`python -m idm.evaluation.tables experiments/tables/{spec_path.name}` makes this file."
+    folders = spec_path.resolve().parts[-3:-1]
+    path = "/".join([*folders, spec_path.name]) if folders == ("experiments", "tables") else spec_path.name
+    made_by = f"`python -m idm.evaluation.tables {path}` makes this file."
     note = spec.get("note", "").strip()
     return {
         ".md": f"# {spec['title']}\n\n{made_by}\n\n{markdown(content)}" + (f"\n{note}\n" if note else ""),

@@ -75,6 +75,7 @@ def test_a_row_shows_the_column_it_asks_for_with_its_interval(tmp_path: Path) ->
     assert "| before | 23.00 [23.50, 24.50] |" in text
     assert "| after | 24.00 [23.50, 24.50] |" in text
     assert "0123456789ab" in text
+    assert "`python -m idm.evaluation.tables t.yaml` makes this file." in text
 
 
 def test_latex_and_csv_hold_the_numbers_of_the_markdown(tmp_path: Path) -> None:
