@@ -77,7 +77,7 @@ class StreamedFaces:
 
     def _epoch(self, part: int, epoch: int) -> Iterator[Mapping[str, Any]]:
         """One epoch of a part, which is read again if it has fewer faces than others."""
-        files, found = self.in_order.shard(self.parts, part), 0
+        files, found = self.in_order.shard(self.parts, part, contiguous=True), 0
         for again in count():
             dataset = files.shuffle(seed=self.seed + part, buffer_size=self.buffer_size)
             dataset.set_epoch(epoch + (again << 32))
@@ -93,9 +93,14 @@ class StreamedFaces:
                     + (f" in {self.parts} parts" if self.parts > 1 else "")
                 )
 
-    def rows_in_order(self) -> Iterator[Mapping[str, Any]]:
-        """The undecoded rows of one epoch as they are stored."""
-        for batch in islice(self.in_order.iter(batch_size=1), self.num_faces):
+    def count_rows(self, part: int) -> int:
+        """The number of rows that a part holds; it is read once, and no row is decoded."""
+        tables = self.in_order.shard(self.parts, part, contiguous=True).with_format("arrow").iter(batch_size=1000)
+        return sum(len(table) for table in tables)
+
+    def rows_in_order(self, part: int) -> Iterator[Mapping[str, Any]]:
+        """The undecoded rows of a part as they are stored; the parts one after another make the whole stream."""
+        for batch in self.in_order.shard(self.parts, part, contiguous=True).iter(batch_size=1):
             yield {column: values[0] for column, values in batch.items()}
 
     def face(self, row: Mapping[str, Any], key: str) -> Face:

@@ -26,6 +26,8 @@ from idm.io.errors import UserError
 from idm.io.machine import num_usable_cores
 
 DATA, RECORDS = "data", "records"
+POLL_SECONDS = 1.0
+"""Interval at which a process looks for files that others are writing, which may take longer than a barrier waits."""
 
 
 class CleanError(UserError, RuntimeError):

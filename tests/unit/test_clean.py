@@ -444,7 +444,7 @@ def test_progress_counts_other_processes_shards(tmp_path: Path, capsys: pytest.C
         while not (output / "clean.json").exists():  # claimed
             time.sleep(0.01)
         time.sleep(0.3)
-        second.run([1, 3], lambda num_faces: None)
+        second.run([2, 3], lambda num_faces: None)
 
     thread = threading.Thread(target=other)
     thread.start()

@@ -102,6 +102,17 @@ def test_a_finished_shard_that_was_damaged_is_made_again(tmp_path: Path, damage:
     assert again.restorer.restored == 2  # those of one shard
 
 
+def test_a_job_with_unreadable_faces_resumes(tmp_path: Path) -> None:
+    folder, out = folder_of(tmp_path / "in", range(NUM)), tmp_path / "out"
+    (folder / "3.png").write_text("no picture")
+    run_job(job(FolderFaces(folder, SIZE), out), Alone())
+    shard = sorted((out / "data").glob("*.parquet"))[4]
+    whole = shard.read_bytes()
+    shard.unlink()
+    assert run_job(job(FolderFaces(folder, SIZE), out), Alone())["unreadable"] == 1
+    assert shard.read_bytes() == whole
+
+
 def test_a_row_with_a_path_and_no_bytes_reads_no_file_of_this_machine(tmp_path: Path) -> None:
     write_image(tmp_path / "private.png", np.zeros((SIZE, SIZE, 3), np.uint8))
     row = {"image": {"bytes": None, "path": str(tmp_path / "private.png")}}

@@ -103,7 +103,8 @@ class HuggingFaceConfig(Source):
     parts: PositiveInt = 1
     """Number of parts into which the files of a stream are divided. They provide eight faces each in turn, and every
     process and worker reads only the parts of its own faces. All parts are shown equally often, so they should have
-    equally many files. The order of the faces depends on this number."""
+    equally many files. The order of the faces in training depends on this number. A cleaning reads the same parts in
+    their stored order, each in the processes that clean its faces."""
 
     def build(self, size: int, seed: int) -> "FaceSource | StreamedFaces":
         import datasets
