@@ -153,7 +153,8 @@ class IntrinsicIteration:
         updated = torch.isfinite(grad_norm)
         self.ema.update(self._parameters(), step, updated)
         by_level = {name: torch.stack([each[name] for each in levels]).sum(dim=0) for name in levels[0]}
-        self.skipped = (~updated).float()
+        skipped = (~updated).float()
+        self.skipped = skipped if self.adversary is None else torch.maximum(skipped, self.adversary.skipped)
         return {"loss": torch.stack(losses).mean(), "grad_norm": grad_norm, **by_level, **critic}
 
     def loss(

@@ -235,6 +235,33 @@ def is_refined(batch: Batch) -> bool:
     return bool(MIXED.draw(GAMMAS, u) > GAMMAS[-1])
 
 
+def test_an_update_of_the_critic_that_is_not_finite_is_skipped_and_counted(learner):
+    trained, source = learner(), batches()
+    critic, denoiser = weights(trained.adversary.critic), weights(trained.model)
+    spoilt = next(trained.adversary.critic.parameters())
+    hook = spoilt.register_hook(lambda gradient: gradient * torch.nan)
+    trained.train_step(0, source)
+    hook.remove()
+    assert trained.skipped == 1
+    assert same(weights(trained.adversary.critic), critic)
+    assert not same(weights(trained.model), denoiser)  # which had a finite gradient
+    assert same(list(trained.ema.shadow_params), weights(trained.model))
+    trained.train_step(1, source)
+    assert trained.skipped == 0
+    assert not same(weights(trained.adversary.critic), critic)
+
+
+def test_a_resumed_critic_has_the_learning_rate_of_its_settings(learner, tmp_path):
+    trained = learner()
+    trained.train_step(0, batches())
+    trained.save(tmp_path)
+    resumed = learner()
+    resumed.adversary.learning_rate = 1e-4
+    resumed.load(tmp_path)
+    resumed.train_step(1, batches())
+    assert [group["lr"] for group in resumed.adversary.optimizer.param_groups] == [1e-4]
+
+
 # The denoiser
 
 
