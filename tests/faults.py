@@ -327,8 +327,8 @@ FAULTS = [
     Fault(
         "rounds of one iteration trained differently",
         "idm/config/assembly/run.py",
-        "*({} if rounds else FROM_HERE_ON).items()",
-        "*FROM_HERE_ON.items()",
+        "*(() if rounds else FROM_HERE_ON)",
+        "*FROM_HERE_ON",
         "tests/unit/test_claim.py",
     ),
     Fault(
@@ -372,6 +372,55 @@ FAULTS = [
         "gate = None if config.gate is None else Gate(**config.gate.model_dump())",
         "gate = Gate(**(config.gate or type(config)().gate).model_dump())",
         "tests/unit/test_wiring.py::test_a_field_changes_the_rounds[ExtrinsicConfig.gate]",
+    ),
+    Fault(
+        "held-out faces left undegraded",
+        "idm/config/assembly/run.py",
+        "clean_probability=0.0)\n",
+        "clean_probability=config.degradation.clean_probability)\n",
+        "tests/unit/test_build_run.py::test_all_held_out_faces_are_degraded",
+    ),
+    Fault(
+        "each process takes all cores",
+        "idm/config/assembly/run.py",
+        'share_cores(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))',
+        "share_cores(1)",
+        "tests/unit/test_build_run.py::test_freed_memory_is_kept_and_the_cores_are_shared_with_the_processes_of_this_machine",
+    ),
+    Fault(
+        "freed memory returned to the kernel",
+        "idm/config/assembly/run.py",
+        "    keep_freed_memory()\n",
+        "",
+        "tests/unit/test_build_run.py::test_freed_memory_is_kept_and_the_cores_are_shared_with_the_processes_of_this_machine",
+    ),
+    Fault(
+        "trackers without the settings",
+        "idm/config/assembly/run.py",
+        "config=for_trackers(config))",
+        "config={})",
+        "tests/unit/test_build_run.py::test_trackers_are_told_the_settings",
+    ),
+    Fault(
+        "the first faces held out instead of some of all",
+        "idm/config/assembly/data.py",
+        "Part(val, evenly(len(val), num_val))",
+        "Part(val, range(num_val))",
+        "tests/unit/test_build_run.py::test_faces_of_a_validation_source_are_spread_over_it",
+    ),
+    Fault(
+        "every round continues from round 0",
+        "idm/config/assembly/extrinsic.py",
+        'f"round_{number - 1}")\n            initial',
+        '"round_0")\n            initial',
+        "tests/unit/test_rounds.py::test_a_round_that_continues_has_the_weights_of_the_round_before",
+    ),
+    Fault(
+        "init_from instead of the round before",
+        "idm/config/assembly/intrinsic.py",
+        "if initial is None and train.init_from",
+        "if train.init_from",
+        "tests/unit/test_wiring.py::test_the_weights_of_a_round_come_before_those_of_init_from",
     ),
     # idm/training
     Fault(
@@ -472,6 +521,34 @@ FAULTS = [
         "self.decay",
         "tests/unit/test_ema.py",
     ),
+    Fault(
+        "training seconds that include validation",
+        "idm/training/loop.py",
+        "            run_folder.prune(self.checkpoints, self.settings.keep_checkpoints)\n        self._tick()\n",
+        "            run_folder.prune(self.checkpoints, self.settings.keep_checkpoints)\n",
+        "tests/unit/test_run.py::test_the_seconds_of_training_leave_out_saving_and_validation",
+    ),
+    Fault(
+        "a broken mark of the best kept",
+        "idm/training/loop.py",
+        "            if self.validation is not None:\n                mark_best",
+        "            if False:\n                mark_best",
+        "tests/unit/test_run.py::test_a_run_with_a_broken_mark_of_the_best_resumes_and_finds_it_anew",
+    ),
+    Fault(
+        "noise of every validation from one seed",
+        "idm/training/validation.py",
+        "seed=self.seed)",
+        "seed=0)",
+        "tests/unit/test_run.py::test_the_seed_of_a_validation_is_that_of_its_noise",
+    ),
+    Fault(
+        "skipped updates of the critic not counted",
+        "idm/training/learner.py",
+        "else torch.maximum(skipped, self.adversary.skipped)",
+        "else skipped",
+        "tests/unit/test_adversary.py::test_an_update_of_the_critic_that_is_not_finite_is_skipped_and_counted",
+    ),
     # idm/extrinsic
     Fault(
         "the gate forgets what x* may lose in sharpness",
@@ -479,6 +556,35 @@ FAULTS = [
         "if not sharper >= -gate.max_sharpness_loss:",
         "if not sharper >= -1:",
         "tests/unit/test_gate.py",
+    ),
+    Fault(
+        "unreadable faces left out of the hash of a source",
+        "idm/extrinsic/clean.py",
+        "origin.update(digest.encode())\n",
+        'origin.update(b"" if isinstance(face, ImageError) else digest.encode())\n',
+        "tests/unit/test_clean_attacks.py::test_a_job_with_unreadable_faces_resumes",
+    ),
+    Fault(
+        "every process reads all parts of a stream that is cleaned",
+        "idm/extrinsic/job.py",
+        "shards[len(shards) * rank // world : len(shards) * (rank + 1) // world]",
+        "shards[rank::world]",
+        "tests/unit/test_clean_streams.py",
+    ),
+    Fault(
+        "a part of a stream that has grown not noticed",
+        "idm/extrinsic/stream.py",
+        "if self.source.parts > 1 and index",
+        "if False and index",
+        "tests/unit/test_clean_streams.py",
+    ),
+    # idm/io
+    Fault(
+        "a checkpoint without its hashes used",
+        "idm/io/run_folder.py",
+        "if hashed and not",
+        "if False and not",
+        "tests/unit/test_checkpoint.py",
     ),
     # idm/faces
     Fault(

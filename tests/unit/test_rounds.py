@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from idm.config.assembly import extrinsic as rounds_of
 from idm.config.assembly.extrinsic import build_cleaning, build_pool, build_rounds, load_cleaner
 from idm.config.load import ConfigError, load_config
 from idm.config.schema import CleaningConfig, IDMConfig
@@ -151,6 +152,29 @@ def test_a_pool_pairs_faces_with_their_originals_where_one_could_not_be_read(tmp
     assert len(pool) == 15
     for index, number in ((3, 3), (4, 5), (14, 15)):
         assert {pool.at(p, index).key for p in range(40)} == {f"synthetic_{s}_{number:06d}" for s in (0, 10)}
+
+
+def test_a_round_that_continues_has_the_weights_of_the_round_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Begun(Exception): ...
+
+    def build_run(here: IDMConfig, make: Any, data: Any, **_: Any) -> None:
+        raise Begun(make.keywords["initial"])
+
+    monkeypatch.setattr(rounds_of, "build_run", build_run)
+    monkeypatch.setattr(rounds_of, "build_pool", lambda *_: None)
+    monkeypatch.setattr(rounds_of, "find_model", lambda path: path)
+    monkeypatch.setattr(rounds_of, "read_denoiser_weights", lambda folder: (f"weights of {folder.parent.name}", ""))
+    source = SyntheticFaces(5, 0, 16)
+    for settings, number, expected in (
+        (["extrinsic.init=previous"], 0, None),
+        (["extrinsic.init=previous"], 3, "weights of round_2"),
+        ([], 3, None),
+    ):
+        with pytest.raises(Begun) as begun:
+            rounds_of._train(config(tmp_path, *settings), source, source, source, number)
+        assert begun.value.args == (expected,)
 
 
 def test_missing_weights_of_the_gate_are_known_before_the_first_training(

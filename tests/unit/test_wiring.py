@@ -14,13 +14,14 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from pydantic import BaseModel
 from safetensors.torch import save_file
 
 from idm.config.assembly import extrinsic as rounds
 from idm.config.assembly import intrinsic
-from idm.config.assembly.intrinsic import build_idm, build_intrinsic
+from idm.config.assembly.intrinsic import build_denoiser, build_idm, build_intrinsic, build_learner
 from idm.config.load import load_config
 from idm.config.schema import ChainConfig, IDMConfig
 from idm.data.sources import SyntheticFaces
@@ -589,6 +590,14 @@ def test_a_round_that_diverges_advises_another_folder_because_rounds_are_trained
     source = SyntheticFaces(5, 0, 16)
     with pytest.raises(Diverged, match="trained alike: start them again in another output_dir with a lower learning"):
         rounds._train(config, source, source, source, number)
+
+
+def test_the_weights_of_a_round_come_before_those_of_init_from(both):
+    config, _ = both((["train.init_from=MODEL"], []))
+    initial = {name: torch.full_like(weight, 0.5) for name, weight in build_denoiser(config).state_dict().items()}
+    reset()
+    learner = build_learner(config, Accelerator(cpu=True), initial=initial)
+    assert all((weight == 0.5).all() for weight in trained(learner.model))
 
 
 # End to end
