@@ -422,7 +422,21 @@ FAULTS = [
         "if train.init_from",
         "tests/unit/test_wiring.py::test_the_weights_of_a_round_come_before_those_of_init_from",
     ),
+    Fault(
+        "a round that was killed counts as finished",
+        "idm/config/assembly/extrinsic.py",
+        ' and json.loads(result.read_text())["step"] == config.train.num_steps:',
+        ":",
+        "tests/unit/test_rounds.py::test_a_round_is_trained_until_its_last_step_has_validated",
+    ),
     # idm/training
+    Fault(
+        "settings of lost steps kept in the history",
+        "idm/training/log.py",
+        '    rows = [row for row in rows if row["step"] <= step]\n',
+        "",
+        "tests/unit/test_run.py::test_a_history_keeps_no_settings_of_steps_that_were_lost",
+    ),
     Fault(
         "a step that waits for the copy of the noise levels",
         "idm/training/learner.py",

@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from accelerate.tracking import GeneralTracker
 
 from idm.config.assembly import run as assembly
 from idm.config.assembly.data import build_data
@@ -17,6 +18,7 @@ from idm.config.load import load_config
 from idm.config.schema import IDMConfig
 from idm.data.sources import SyntheticFaces
 from idm.io import machine
+from idm.training.results import track_pictures
 
 TINY = Path(__file__).parents[1] / "e2e" / "tiny.yaml"
 NO_MODEL = SimpleNamespace(optimizer=None, skipped=None, train_step=id, tensors=id, save=id, load=id)
@@ -72,6 +74,26 @@ def test_trackers_are_told_the_settings(load, build):
     config = load("train.learning_rate=2e-4")
     assert build(config)["tracked"] == for_trackers(config)
     assert build(config)["tracked"]["train.learning_rate"] == 2e-4
+
+
+def test_tensorboard_and_wandb_receive_the_pictures_and_other_trackers_none():
+    class Tracker(GeneralTracker):
+        def __init__(self, name: str) -> None:
+            self.name, self.sent = name, []
+
+        def log_images(self, values: dict[str, Any], step: int, **settings: Any) -> None:
+            self.sent.append((np.asarray(values["validation"]), step, settings))
+
+    grid, trackers = (
+        np.arange(24, dtype=np.uint8).reshape(2, 4, 3),
+        [Tracker(n) for n in ("tensorboard", "wandb", "aim")],
+    )
+    track_pictures(trackers, grid, 7)
+    for tracker, settings in zip(trackers[:2], ({"dataformats": "NHWC"}, {}), strict=True):
+        [(pictures, step, given)] = tracker.sent
+        np.testing.assert_array_equal(pictures, grid[None])
+        assert (step, given) == (7, settings)
+    assert trackers[2].sent == []
 
 
 def test_all_held_out_faces_are_degraded(load, build):

@@ -329,6 +329,18 @@ def test_a_history_records_changed_and_removed_settings(tmp_path):
     assert read_log(path) == rows
 
 
+def test_a_history_keeps_no_settings_of_steps_that_were_lost(run, tmp_path):
+    changed = {"keep_checkpoints": 3, "recorded": {"train.num_steps": 6, "train.learning_rate": 0.5}}
+    run(Counter(), num_steps=4)
+    run(Counter(), num_steps=6, **changed)
+    (tmp_path / "checkpoints" / "step_00000004" / "model.safetensors").unlink()
+    (tmp_path / "checkpoints" / "step_00000006" / "model.safetensors").unlink()
+    run(Counter(), num_steps=6, **changed)
+    first, second = read_log(tmp_path / "history.jsonl")
+    assert first["settings"]["train.num_steps"] == 4
+    assert second == {"step": 2, "settings": {"train.num_steps": 6, "train.learning_rate": 0.5}}
+
+
 # Validation
 
 
