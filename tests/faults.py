@@ -399,7 +399,7 @@ FAULTS = [
         "idm/config/assembly/run.py",
         "config=for_trackers(config))",
         "config={})",
-        "tests/unit/test_build_run.py::test_trackers_are_told_the_settings",
+        "tests/unit/test_build_run.py::test_trackers_receive_the_settings_at_the_start",
     ),
     Fault(
         "the first faces held out instead of some of all",

@@ -70,7 +70,7 @@ def test_a_process_has_its_part_of_the_cores_and_at_least_one(monkeypatch, num_p
     assert asked == [threads]
 
 
-def test_trackers_are_told_the_settings(load, build):
+def test_trackers_receive_the_settings_at_the_start(load, build):
     config = load("train.learning_rate=2e-4")
     assert build(config)["tracked"] == for_trackers(config)
     assert build(config)["tracked"]["train.learning_rate"] == 2e-4

@@ -437,7 +437,7 @@ LOG = [{"step": step, "validation": True, "psnr_restored": score} for step, scor
         ("{", {"step": 4, "psnr": 25.0}),
     ],
 )
-def test_a_mark_of_the_best_that_is_no_good_is_found_anew_in_the_log(tmp_path, mark, wanted):
+def test_a_mark_of_the_best_that_cannot_be_used_is_replaced_from_the_log(tmp_path, mark, wanted):
     for step in (2, 4, 6):
         (tmp_path / f"step_{step:08d}").mkdir()
     best = tmp_path / "best.json"
