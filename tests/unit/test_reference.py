@@ -106,12 +106,12 @@ def test_only_photographs_of_one_face_count_and_the_others_are_named(net, tmp_pa
     nobody[:: SIZE - 1, :: SIZE - 1], crowd[0, 0] = 7, 8  # all corners: faces are searched for in all turns
     folder = album(tmp_path / "album", person(2), nobody, crowd, person(5))
     (folder / "broken.png").write_bytes(b"no picture")
-    reference = read_reference(folder, WholePicture(), net)
+    reference = read_reference([folder], WholePicture(), net)
     assert reference.num_faces == 2
     assert {Path(path).name for path in reference.left_out} == {"1.png", "2.png", "broken.png"}
     assert np.linalg.norm(reference.embedding) == pytest.approx(1, abs=1e-5)
     with pytest.raises(ImageError, match="no photograph here shows one person alone"):
-        read_reference(album(tmp_path / "none", nobody), WholePicture(), net)
+        read_reference([album(tmp_path / "none", nobody)], WholePicture(), net)
 
 
 def test_the_status_records_the_reference_of_the_identity(net, tmp_path) -> None:

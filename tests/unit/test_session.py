@@ -229,7 +229,8 @@ def test_progress_counts_to_its_end_in_steps_of_one(
         ({"turn": 45}, "turn: Input should be"),
         ({"min_identity": 2}, "cosine in"),
         ({"min_identity": 0.5}, "needs the identity network"),
-        ({"reference": "/etc"}, "there is no setting reference; there are restorer, steps, fidelity, faces, seed"),
+        ({"reference": "/etc"}, "reference is a list of 1 to 8 photographs"),
+        ({"min_face": 8}, "there is no setting min_face; there are restorer, steps, fidelity, faces, seed"),
         ({"batch_size": 10**6}, "there is no setting batch_size"),
     ],
 )

@@ -119,6 +119,8 @@ class FaceRestoration:
             reference: the embedding that picks and guards instead of the given face's.
         """
         self.samples = [self._toned(sample, settings) for sample in self.samples]
+        if settings.uncertainty:
+            self.deviation: Float32[np.ndarray, "s s"] = np.std(self.samples, axis=0).mean(axis=2)
         candidates = self.samples
         if settings.samples > 1 and settings.pick == "median":
             candidates = [np.median(self.samples, axis=0)]

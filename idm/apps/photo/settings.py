@@ -29,7 +29,7 @@ class PhotoSettings:
         samples: number of restorations of each face, from which ``pick`` makes one.
         pick: "identity" takes the sample whose identity is closest to the given face, "median" each pixel's median.
         min_identity: a restored face whose identity cosine to the given one is below this is not used.
-        reference: a folder of photographs of the person, each showing them alone, or one photograph. "identity" and
+        reference: photographs of the person, each showing them alone: files or folders. "identity" and
             ``min_identity`` then compare with the mean of these instead of with the given face.
         uncertainty: also make a map of where the samples differ; needs ``samples`` of at least 2.
         change: "full" uses all of the restorer's change; "auto" uses as much as each face needs, and none if the
@@ -57,7 +57,7 @@ class PhotoSettings:
     samples: int = 1
     pick: Pick = "identity"
     min_identity: float | None = None
-    reference: str | None = None
+    reference: str | tuple[str, ...] | None = None
     uncertainty: bool = False
     change: Change = "auto"
     color_fix: ColorFix = "wavelet"

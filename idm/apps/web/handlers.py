@@ -11,7 +11,7 @@ import gradio as gr
 from idm.apps.web import theme, views
 from idm.apps.web.request import MAX_SEED, most_steps
 from idm.apps.web.restoration import MAX_VARIANTS, Restoration, ResultStore, StoredResult
-from idm.apps.web.session import PageService, RestoreResult, faces_by_default, save_result
+from idm.apps.web.session import PageService, RestoreResult, faces_by_default, save_map, save_result
 from idm.apps.web.work import Work, errors_shown_on_page
 from idm.faces.detect import DetectedFace
 from idm.faces.names import FaceGroup, Turn
@@ -19,8 +19,8 @@ from idm.io.errors import InvalidInput
 
 # The settings that the page has a control for, in the order in which handlers take their values.
 SETTINGS = (
-    *("restorer", "steps", "fidelity", "seed", "upscale", "samples"),
-    *("change", "turn", "detail", "grayscale", "min_identity"),
+    *("restorer", "steps", "fidelity", "seed", "change", "turn", "detail", "grayscale", "color_fix", "upscale"),
+    *("samples", "pick", "min_identity", "reference", "uncertainty"),
 )
 NO_LIMIT = -1.0  # of the control of min_identity: no cosine is below it
 AS_GIVEN = -1  # the choice of a face as given, in a control whose other values are positions of variants
@@ -34,6 +34,7 @@ def named(values: Sequence[Any], faces: Sequence[int] | FaceGroup) -> dict[str, 
     settings = dict(zip(SETTINGS, values, strict=True))
     if settings["min_identity"] == NO_LIMIT:
         settings["min_identity"] = None
+    settings["reference"] = tuple(settings["reference"] or ()) or None
     return settings | {"faces": faces if isinstance(faces, str) else tuple(sorted(faces))}
 
 
@@ -136,7 +137,7 @@ class Handlers:
             if path is None:
                 raise InvalidInput("choose a photograph first")
             wanted = self.page_service.request(named(values, faces))
-            with self.page_service.memory_for(path, wanted.settings.upscale):
+            with self.page_service.memory_for(path, wanted):
                 photo = self.page_service.read(path, wanted.settings.upscale)
                 restoration = self.page_service.draw(photo, wanted, on_progress)
                 stored, done = self._publish(path, restoration, self.page_service.compose(photo, restoration))
@@ -149,9 +150,9 @@ class Handlers:
         with errors_shown_on_page():
             before = self.store.get(name)
         with self.work.on(before.source, request.session_hash, progress, f"Drawing face {number}") as on_progress:
-            upscale = before.restoration.request.settings.upscale
-            with self.page_service.memory_for(before.source, upscale):
-                photo = self.page_service.read(before.source, upscale)
+            wanted = before.restoration.request
+            with self.page_service.memory_for(before.source, wanted):
+                photo = self.page_service.read(before.source, wanted.settings.upscale)
                 restoration = self.page_service.redraw(photo, before.restoration, number, self.new_seed(), on_progress)
                 stored, done = self._publish(before.source, restoration, self.page_service.compose(photo, restoration))
         return self._replaced(name, before, stored, done, number)
@@ -160,11 +161,11 @@ class Handlers:
         """Use another variant of a face, or the face as given, and put the photograph together again."""
         with errors_shown_on_page():
             before = self.store.get(name)
-        upscale = before.restoration.request.settings.upscale
-        with errors_shown_on_page(before.source), self.page_service.memory_for(before.source, upscale):
+        wanted = before.restoration.request
+        with errors_shown_on_page(before.source), self.page_service.memory_for(before.source, wanted):
             self.work.check_space()
             restoration = before.restoration.use(number, None if position == AS_GIVEN else position)
-            photo = self.page_service.read(before.source, upscale)
+            photo = self.page_service.read(before.source, wanted.settings.upscale)
             stored, done = self._publish(before.source, restoration, self.page_service.compose(photo, restoration))
         return self._replaced(name, before, stored, done, number)
 
@@ -181,6 +182,7 @@ class Handlers:
         """Write the files of a result."""
         folder = self.work.new_folder()
         views.write_pictures(folder, restoration, done)
+        save_map(done, source, folder)
         return StoredResult(restoration, source, folder, tuple(save_result(done, source, folder))), done
 
     def _replaced(
@@ -203,6 +205,7 @@ class Handlers:
             gr.HTML(views.comparison_slider(stored.folder, "", "The photograph")),
             gr.HTML(views.faces_table(done)),
             *_downloads(stored.files),
+            gr.HTML(views.uncertainty_map(stored)),
             gr.HTML(visible=False) if number is None else gr.skip(),  # what one chooses of a face makes nothing newer
             gr.Radio([(f"{n}: {states[n]}", n) for n in numbers], value=first, visible=True),
             *self._face(stored, first),
@@ -226,6 +229,7 @@ class Handlers:
             gr.HTML(theme.EMPTY_RESULT),
             gr.HTML(""),
             *_downloads([]),
+            gr.HTML(""),
             gr.HTML(visible=False),
             gr.Radio(choices=[], value=None, visible=False),
             gr.HTML(theme.EMPTY_FACE),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,11 +14,15 @@ from idm.io.errors import InvalidInput
 MAX_SEED = 2**32 - 1
 MAX_SAMPLES = 8
 NO_CHAIN = Chain(num_steps=4)  # stands in for that of a restorer without one
+MAX_REFERENCES = 8
 
 MODEL_OPTIONS = ("restorer", "steps", "fidelity")
 # The options of `idm restore` that a user of the page has, by their names in PhotoSettings. Others name files of the
 # server, or concern the machine.
-PHOTO_OPTIONS = ("faces", "seed", "upscale", "samples", "change", "turn", "detail", "grayscale", "min_identity")
+PHOTO_OPTIONS = (
+    *("faces", "seed", "upscale", "change", "turn", "detail", "grayscale", "color_fix"),
+    *("samples", "pick", "min_identity", "reference", "uncertainty"),
+)
 _PHOTO_SETTINGS = TypeAdapter(PhotoSettings)
 
 
@@ -30,9 +35,15 @@ class RestoreRequest:
     chain: Chain = NO_CHAIN
 
     def named(self) -> dict[str, Any]:
-        """The settings by the names under which users give them."""
+        """The settings by the names under which users give them; of the reference photographs, only the names."""
         values = {"restorer": self.restorer, "steps": self.chain.num_steps, "fidelity": self.chain.fidelity}
-        return values | {name: getattr(self.settings, name) for name in PHOTO_OPTIONS}
+        values |= {name: getattr(self.settings, name) for name in PHOTO_OPTIONS}
+        return values | {"reference": [path.name for path in self.reference] or None}
+
+    @property
+    def reference(self) -> tuple[Path, ...]:
+        """The photographs of the person."""
+        return tuple(Path(path) for path in self.settings.reference or ())
 
 
 def most_steps(chain: Chain) -> int:
@@ -68,14 +79,14 @@ def refuse_unknown(values: Mapping[str, Any]) -> None:
 
 
 def photo_settings(values: Mapping[str, Any], pick: Pick) -> PhotoSettings:
-    """The settings of ``PHOTO_OPTIONS`` among the values; the others have their defaults.
+    """The settings of ``PHOTO_OPTIONS`` among the values; the others have their defaults, which for ``pick`` is given.
 
     Raises:
         ValueError: a value of a wrong type or out of range, or no face chosen.
     """
     given = {name: values[name] for name in PHOTO_OPTIONS if name in values}
     try:
-        settings = _PHOTO_SETTINGS.validate_python({**given, "pick": pick})
+        settings = _PHOTO_SETTINGS.validate_python({"pick": pick, **given})
     except ValidationError as error:
         problem = error.errors()[0]
         place = f"{problem['loc'][0]}: " if problem["loc"] else ""
@@ -84,6 +95,9 @@ def photo_settings(values: Mapping[str, Any], pick: Pick) -> PhotoSettings:
         raise InvalidInput(f"the seed must lie in 0..{MAX_SEED}, got {settings.seed}")
     if settings.samples > MAX_SAMPLES:
         raise InvalidInput(f"at most {MAX_SAMPLES} samples of each face are drawn, got {settings.samples}")
+    reference = settings.reference
+    if reference is not None and (isinstance(reference, str) or not 1 <= len(reference) <= MAX_REFERENCES):
+        raise InvalidInput(f"reference is a list of 1 to {MAX_REFERENCES} photographs")
     if not settings.faces:
         raise InvalidInput("choose at least one face")
     return settings
