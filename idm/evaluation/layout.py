@@ -18,7 +18,10 @@ MAX_COLUMNS = 6  # beside the labels: of means with intervals, a page holds no m
 
 GAP = "–"
 
-DIFFERENCES = "Paired differences over the same faces; an interval without 0 supports a difference."
+DIFFERENCES = (
+    "Paired differences over the same faces, with studentised bootstrap 95 % intervals from ten faces on; an interval "
+    "without 0 supports a difference."
+)
 
 BEGIN, END = "<!-- begin: table.py -->\n", "<!-- end: table.py -->\n"  # around the tables of a page
 

@@ -4,6 +4,7 @@ A table's YAML names result files that ``idm evaluate`` or ``idm compare`` wrote
 Markdown, LaTeX and CSV (:mod:`~idm.evaluation.layout`). A test fails if a committed table does not match its files.
 """
 
+import csv
 import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -16,6 +17,7 @@ from idm.evaluation.layout import GAP, Content, Number, Table, csv_text, markdow
 from idm.evaluation.metrics import METRICS
 from idm.evaluation.sets import ORIGINAL, REAL, STRANGER
 from idm.evaluation.splits import COPY
+from idm.evaluation.statistics import paired_differences
 from idm.io.atomic import write_text
 from idm.io.errors import InvalidInput
 
@@ -34,7 +36,7 @@ def render(spec_path: Path) -> dict[str, str]:
     """
     spec = yaml.safe_load(spec_path.read_text())
     if "comparison" in spec:
-        content = comparison_content(json.loads((spec_path.parent / spec["comparison"]).read_text()))
+        content = comparison_content(_read_comparison(spec_path.parent / spec["comparison"]))
     else:
         content = _rows_content(spec, spec_path.parent)
     folders = spec_path.resolve().parts[-3:-1]
@@ -46,6 +48,19 @@ def render(spec_path: Path) -> dict[str, str]:
         ".tex": tex(spec["title"], made_by, content, note),
         ".csv": csv_text(content),
     }
+
+
+def _read_comparison(path: Path) -> dict[str, Any]:
+    """A comparison.json. Where it is older than paired differences, they are those of the scores.csv beside it."""
+    result: dict[str, Any] = json.loads(path.read_text())
+    if "differences" in result:
+        return result
+    with path.with_name("scores.csv").open(newline="") as file:
+        faces = list(csv.DictReader(file))
+    labels = [row["label"] for row in result["rows"] if "seconds_per_image" in row]
+    names = [name for name in METRICS if f"{name}_{labels[0]}" in faces[0]]
+    columns = {label: {name: [float(face[f"{name}_{label}"]) for face in faces] for name in names} for label in labels}
+    return result | {"differences": paired_differences(columns, labels)}
 
 
 def _rows_content(spec: dict[str, Any], folder: Path) -> Content:
