@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from idm.apps.web import theme, views
-from idm.apps.web.request import MAX_SEED, most_steps
+from idm.apps.web.request import MAX_SEED, MODEL_OPTIONS, PHOTO_OPTIONS, most_steps
 from idm.apps.web.restoration import MAX_VARIANTS, Restoration, ResultStore, StoredResult
 from idm.apps.web.session import PageService, RestoreResult, faces_by_default, save_map, save_result
 from idm.apps.web.work import Work, errors_shown_on_page
@@ -17,11 +17,8 @@ from idm.faces.detect import DetectedFace
 from idm.faces.names import FaceGroup, Turn
 from idm.io.errors import InvalidInput
 
-# The settings that the page has a control for, in the order in which handlers take their values.
-SETTINGS = (
-    *("restorer", "steps", "fidelity", "seed", "change", "turn", "detail", "grayscale", "color_fix", "upscale"),
-    *("samples", "pick", "min_identity", "reference", "uncertainty"),
-)
+# The settings that the page has a control for, in the order in which handlers take their values; faces are ticked.
+SETTINGS = (*MODEL_OPTIONS, *(name for name in PHOTO_OPTIONS if name != "faces"))
 NO_LIMIT = -1.0  # of the control of min_identity: no cosine is below it
 AS_GIVEN = -1  # the choice of a face as given, in a control whose other values are positions of variants
 
