@@ -14,14 +14,13 @@ from tqdm import tqdm
 from idm.apps.cli.faces import (
     Degraded,
     SetReference,
-    build_measures,
     build_pairs,
-    check_output,
     check_splits,
     describe_reference,
     face_tags,
     open_reference,
 )
+from idm.apps.cli.measures import build_measures, check_output
 from idm.apps.cli.model import load_labelled, prepare_machine
 from idm.apps.cli.options.measure import CompareOptions
 from idm.evaluation.compare import (

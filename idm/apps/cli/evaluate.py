@@ -9,15 +9,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from idm.apps.cli.faces import (
-    SetReference,
-    build_measures,
-    build_pairs,
-    check_output,
-    check_splits,
-    describe_reference,
-    open_reference,
-)
+from idm.apps.cli.faces import SetReference, build_pairs, check_splits, describe_reference, open_reference
+from idm.apps.cli.measures import build_measures, check_output
 from idm.apps.cli.model import load
 from idm.apps.cli.options.measure import EvaluateOptions
 from idm.evaluation.engine import Scores, evaluate, score, summarise_scores
