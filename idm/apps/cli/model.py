@@ -3,8 +3,6 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,7 +11,7 @@ from idm.faces.detect import has_facexlib
 from idm.io.errors import InvalidInput
 from idm.io.machine import best_device, inference_dtype, keep_freed_memory, share_cores
 from idm.restorers.idm import IDM
-from idm.restorers.load import Loaded, describe, load_restorer
+from idm.restorers.load import Loaded, describe, load_restorer, load_with_steps, split_steps
 from idm.restorers.names import DEFAULT_NAME, PUBLISHED
 
 
@@ -47,17 +45,13 @@ def load(options: ModelOptions) -> Loaded:
         return loaded
     idm = loaded.restorer
     own = idm.chain.num_steps
-    _change_chain(idm, **options.chain_changes)
+    try:
+        idm.chain = idm.chain.changed(**options.chain_changes)
+    except ValueError as error:
+        raise InvalidInput(str(error)) from None
     _warn_of_steps(options.steps, own)
     idm.use_backend(backend, dtype)
     return Loaded(idm, describe(idm))
-
-
-def _change_chain(idm: IDM, **changes: Any) -> None:
-    try:
-        idm.chain = idm.chain.changed(**changes)
-    except ValueError as error:
-        raise InvalidInput(str(error)) from None
 
 
 def _warn_of_steps(num_steps: int | None, own: int) -> None:
@@ -94,13 +88,13 @@ def load_labelled(
         if label in (*loaded, *(absent or ()), *taken, ""):
             raise InvalidInput(f"{one!r}: every restorer needs its own label, as in gfpgan=runs/gan_faces64")
         names = (DEFAULT_NAME, *PUBLISHED)
-        if not path and (equals or _split_steps(label)[0] not in names):
+        if not path and (equals or split_steps(label)[0] not in names):
             raise InvalidInput(
                 f"{one!r}: give label and path, as in gfpgan=runs/gan_faces64, or one of {', '.join(names)}"
             )
         name = path if equals else label
         try:
-            loaded[label] = _load_with_steps(name, machine)
+            loaded[label] = load_with_steps(name, *machine)
         except FileNotFoundError as error:
             if absent is None or name not in PUBLISHED:
                 raise
@@ -108,26 +102,6 @@ def load_labelled(
     if not loaded and missing is not None:
         raise missing
     return loaded
-
-
-def _load_with_steps(name: str, machine: tuple[torch.device, torch.dtype]) -> Loaded:
-    """The restorer of a path or name; an IDM's may end with the number of its chain's steps, as in idm@4."""
-    name, steps = _split_steps(name)
-    loaded = load_restorer(name, *machine)
-    if steps is None:
-        return loaded
-    if not isinstance(loaded.restorer, IDM):
-        raise InvalidInput(f"{name}@{steps}: has no sampling chain; @STEPS is for IDM")
-    _change_chain(loaded.restorer, num_steps=steps)
-    return Loaded(loaded.restorer, describe(loaded.restorer))
-
-
-def _split_steps(name: str) -> tuple[str, int | None]:
-    """(name, steps) of ``name@steps``; a path that exists is taken as it is."""
-    before, at, steps = name.rpartition("@")
-    if at and steps.isdigit() and not Path(name).exists():
-        return before, int(steps)
-    return name, None
 
 
 def prepare_machine(options: MachineOptions) -> tuple[torch.device, torch.dtype]:
