@@ -100,20 +100,27 @@ def restore_photos(
     _check_videos([target for source, target in job.todo.items() if _is_video(source)], encoding)
     with job:
         for source in job:
-            start = time.monotonic()
-            details: dict[str, Any] = {}
-            try:
-                if preview:
-                    state = _preview(job, source, restorer, settings, details)
-                elif _is_video(source):
-                    state = _restore_video(job, source, restorer, settings, encoding, details)
-                else:
-                    state = _restore(job, source, restorer, settings, details)
-            except Exception as error:  # recorded with its traceback, shown, and makes the exit status 1
-                job.failed(source, error, details)
-            else:
-                job.wrote(source, state, details | {"seconds": round(time.monotonic() - start, 3)})
+            _restore_file(job, source, restorer, settings, encoding, preview)
     return job.report
+
+
+def _restore_file(
+    job: Job, source: Path, restorer: PhotoRestorer, settings: PhotoSettings, encoding: Encoding, preview: bool
+) -> None:
+    """Restore one file, or draw its faces; a failure is recorded."""
+    start = time.monotonic()
+    details: dict[str, Any] = {}
+    try:
+        if preview:
+            state = _preview(job, source, restorer, settings, details)
+        elif _is_video(source):
+            state = _restore_video(job, source, restorer, settings, encoding, details)
+        else:
+            state = _restore(job, source, restorer, settings, details)
+    except Exception as error:  # recorded with its traceback, shown, and makes the exit status 1
+        job.failed(source, error, details)
+    else:
+        job.wrote(source, state, details | {"seconds": round(time.monotonic() - start, 3)})
 
 
 def _restore(job: Job, source: Path, restorer: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
