@@ -21,6 +21,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 from chains import METRICS, Judge, held_out, restore_all
+from matplotlib.ticker import LogLocator, NullFormatter
 from run import SEED
 
 from idm.diffusion.chain import Chain, signal_levels
@@ -87,6 +88,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axis.plot(even["levels"][1], even[metric], "*", markersize=14, color="tab:red", label="even spacing")
         axis.axhline(result["given"][metric], linestyle="--", color="tab:gray", label="as given")
         axis.set(title=title, xlabel="second level, sigma", xscale="log")
+        axis.xaxis.set(
+            major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=NullFormatter()
+        )
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize="small")
     figure.savefig(path, dpi=90)
