@@ -198,7 +198,7 @@ def notes(result: dict[str, Any]) -> list[str]:
             "metric without reference shows there what originals score."
         )
     if REAL in labels:
-        lines.append(f"{REAL}: as many other real faces.")
+        lines.append(f"{REAL}: as many other real faces, of `{result['real']['data']}`.")
     if ORIGINAL in labels:
         lines.append(f"{ORIGINAL}: the originals of the faces, a scale for the other rows.")
     lines += _split_notes(result) + _provenance([result])

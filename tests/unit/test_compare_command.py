@@ -248,6 +248,7 @@ def test_references_are_rows_and_each_face_has_its_nearest_stranger(restorers: P
     table = (tmp_path / "table.md").read_text()
     assert "Frechet cannot rank these rows: 4 faces do not determine the covariance of 256 features." in table
     assert "Kernel cannot rank" not in table
+    assert "real: as many other real faces, of `synthetic`." in table
 
 
 def test_one_more_restorer_embeds_only_its_own_faces(restorers: Path, tmp_path: Path, monkeypatch) -> None:
