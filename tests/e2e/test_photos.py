@@ -143,12 +143,12 @@ def test_a_photograph_in_which_nothing_changes_stays_the_same_file(model, astron
 @pytest.mark.usefixtures("weights")
 def test_faces_that_may_have_been_missed_are_reported(model, tmp_path, capsys) -> None:
     Image.new("RGB", (400, 60), "teal").save(tmp_path / "a.png")
-    (tmp_path / "b.heic").touch()
+    (tmp_path / "b.nef").touch()
     options = ("-o", tmp_path / "out", "--model", model, "--detect-side", 200)
     printed = restore(capsys, tmp_path, *options)[1]
     assert "of up to 400 px were searched in copies of 200 px, where faces below about 24 px are missed" in printed
     assert "--detect-side 400" in printed
-    assert "1 .heic" in printed
+    assert "1 .nef" in printed
     assert json.loads((tmp_path / "out" / "status.json").read_text())["settings"]["detector"] == [
         "retinaface",
         0.8,
