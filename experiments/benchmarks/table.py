@@ -222,17 +222,23 @@ def cost_table(result: Result) -> str:
     return "\n\n".join([markdown(header, rows), *notes])
 
 
+def startup_table(result: Result) -> str:
+    header = ["command", "seconds of the processor", "ratio"]
+    rows = [[f"`{row['command']}`", f"{row['processor_seconds']:.2f}", f"{row['ratio']:.2f}"] for row in result["rows"]]
+    return markdown(header, rows)
+
+
 def _speedup(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
 
 
 def all_tables() -> str:
     """Return the text between the markers of the README."""
-    training, sampling, loading, cleaning, gan, evaluation, cost, backends, int8 = (
+    training, sampling, loading, cleaning, gan, evaluation, cost, backends, int8, startup = (
         json.loads((FOLDER / "results" / f"{name}.json").read_text())
         for name in (
             *("training", "sampling", "data_loading", "cleaning"),
-            *("gan_generator", "evaluation", "cost", "backends", "int8"),
+            *("gan_generator", "evaluation", "cost", "backends", "int8", "startup"),
         )
     )
     machine = training["machine"]
@@ -267,7 +273,9 @@ def all_tables() -> str:
             backends_table(backends),
             f"### ONNX files of 8 bits, {int8['model']['name']}, {int8['model']['num_steps']} steps",
             f"Faces: {int8['num_faces']}; {_conditions(int8).lower()}",
-            int8_table(int8) + "\n",
+            int8_table(int8),
+            f"### Start-up of commands, {startup['rounds']} rounds",
+            startup_table(startup) + "\n",
         ]
     )
 
