@@ -1,9 +1,9 @@
 # The commands of README.md and CONTRIBUTING.md by short names. Works in the active virtual environment.
 
-.PHONY: help install test lint types faults kills fuzz quickstart configuration pages site
+.PHONY: help install test lint types faults kills fuzz quickstart pages site
 
 help:
-	@echo "make install | test | lint | types | faults | kills | fuzz | quickstart | configuration | pages | site"
+	@echo "make install | test | lint | types | faults | kills | fuzz | quickstart | pages | site"
 
 install:
 	pip install -e ".[dev]"
@@ -30,9 +30,6 @@ fuzz:
 
 quickstart:
 	accelerate launch train_idm.py --config configs/quickstart.yaml
-
-configuration:
-	python docs/make_configuration.py
 
 pages:
 	python docs/make_configuration.py

@@ -22,7 +22,7 @@ from idm.degradation.operations import RGB, Resized
 from idm.degradation.steps import PROBABILITY, Frame, Limits, Range, Step, uniform
 from idm.evaluation.pixels import psnr
 from idm.io.grid import image_grid
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
 from idm.restorers.saved import load_idm
 

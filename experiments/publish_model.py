@@ -19,7 +19,11 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--checkpoint", type=int, help="step of the checkpoint (default: the best of the run)")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--num-steps", type=int, help="steps of the published chain (default: the configuration's)")
+    chain = parser.add_mutually_exclusive_group()
+    chain.add_argument("--num-steps", type=int, help="steps of the published chain (default: the configuration's)")
+    chain.add_argument(
+        "--levels", type=float, nargs="+", help="noise levels sigma of the published chain, falling, one for each step"
+    )
     arguments = parser.parse_args()
     model = arguments.run
     if arguments.checkpoint is not None:
@@ -28,6 +32,9 @@ def main() -> None:
     idm = build_idm(load_config(arguments.run / "config.yaml", IDMConfig), denoiser)
     if arguments.num_steps is not None:
         idm.chain = idm.chain.changed(num_steps=arguments.num_steps)
+    if arguments.levels is not None:
+        levels = tuple(arguments.levels)
+        idm.chain = idm.chain.changed(num_steps=len(levels), spacing="levels", levels=levels)
     idm.denoiser.type(torch.float16)  # half the size; the rounding error is far below the sampler's noise
     save_idm(idm, arguments.output)
 

@@ -15,7 +15,7 @@ import torch
 from idm.degradation import GFPGAN, degradation_rng, degrade
 from idm.faces.template import ffhq_landmarks, umeyama
 from idm.io.grid import image_grid
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
 from idm.restorers.saved import load_idm
 

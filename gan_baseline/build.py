@@ -18,7 +18,8 @@ from gan_baseline.weights import load_gfpgan
 from idm.config.assembly.run import build_run
 from idm.config.load import ConfigError
 from idm.config.schema import HuggingFaceConfig
-from idm.data.sources import FolderFaces, StreamedFaces
+from idm.data.huggingface import StreamedFaces
+from idm.data.sources import FolderFaces
 from idm.faces.components import ComponentDiscriminators
 from idm.faces.features import (
     Embedding,

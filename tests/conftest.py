@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -48,3 +48,21 @@ def peak_of() -> Callable[[Callable[[], object]], int]:
     if not peaks.MEASURABLE:
         pytest.skip("peaks are read from /proc")
     return peaks.peak_of
+
+
+@pytest.fixture(scope="module")
+def drawn_once() -> Iterator[None]:
+    """Draw each procedural face once for all tests of a module."""
+    from idm.data.sources import Face, SyntheticFaces  # not before the hook above
+
+    draw, drawn = SyntheticFaces.__getitem__, {}
+
+    def known(self: SyntheticFaces, index: int) -> Face:
+        key = (self.seed, index, self.size)
+        if key not in drawn:
+            drawn[key] = draw(self, index)
+        return drawn[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SyntheticFaces, "__getitem__", known)
+        yield

@@ -41,9 +41,10 @@ from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
 from idm.io.atomic import CheckpointError
 from idm.io.encoding import Encoding
-from idm.io.images import ImageError, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import ImageError
 from idm.io.weights import WeightsError
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers.idm import IDM
 from idm.restorers.saved import WEIGHTS_FILE, ModelError, load_idm, save_idm
 from idm.training.learner import IntrinsicIteration, Optimisation
@@ -86,7 +87,7 @@ def train(folder: Path, num_steps: int) -> bytes:
     accelerator = Accelerator(cpu=True, mixed_precision="no")
     optimisation = Optimisation(20, 1e-2, 0, "constant", (0.9, 0.99), 0.1, 1.0, 0.9)
     learner = IntrinsicIteration(
-        Denoiser(**TINY),
+        UNet(**TINY),
         accelerator,
         gammas=GAMMAS,
         prediction="sample",
@@ -136,7 +137,7 @@ def _arrays(weights: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
 
 def save_model(folder: Path) -> None:
     torch.manual_seed(0)
-    save_idm(IDM(Denoiser(**TINY), GAMMAS), folder)
+    save_idm(IDM(UNet(**TINY), GAMMAS), folder)
 
 
 # ------------------------------------------------------------------------------------------- jobs

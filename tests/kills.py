@@ -161,7 +161,7 @@ def train_undisturbed(folder: Path, num_processes: int) -> float:
     seconds = start.wait_until(start.is_training)
     start.wait_until(lambda: False)
     if start.launcher.returncode:
-        raise Fault(f"the undisturbed run fails\n{start.tail()}")
+        raise Fault(f"the undisturbed run fails with status {start.launcher.returncode}\n{start.tail()}")
     return seconds
 
 
@@ -185,7 +185,7 @@ def disturb(folder: Path, num_processes: int, how: str, seconds: float, rng: ran
     if start.launcher.poll() is not None:
         start.require_no_process()
         if start.launcher.returncode:
-            raise Fault(f"does not resume from steps {before}\n{start.tail()}")
+            raise Fault(f"does not resume from steps {before}: status {start.launcher.returncode}\n{start.tail()}")
         return False
     start.kill(how, rng)
     start.require_no_process()

@@ -25,7 +25,7 @@ from idm.data.cache import Cached
 from idm.data.pairs import Pairing, Partition, training_batches
 from idm.data.sources import FolderFaces, Part, assets_folder
 from idm.data.synthetic import synthetic_face
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 from idm.io.machine import keep_freed_memory, provenance, share_cores
 
 FILE_SIZE = 256  # side of the JPEG files in pixels

@@ -24,11 +24,12 @@ from idm.data.synthetic import synthetic_face
 from idm.evaluation.cache import KnownValues, MetricCache
 from idm.evaluation.engine import Scores, score
 from idm.evaluation.identity import build_identity
-from idm.evaluation.metric import FaceEmbeddings, Networks
+from idm.evaluation.metric import FaceEmbeddings, MetricNetworks
 from idm.evaluation.metrics import psnr, ssim
 from idm.faces.mobilefacenet import MobileFaceNet, fold_norms
 from idm.faces.recognition import IdentityNet
-from idm.io.images import read_image, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import read_image
 from idm.io.machine import keep_freed_memory, provenance
 from idm.io.ranges import from_uint8
 
@@ -79,7 +80,7 @@ def variants(cache: MetricCache) -> dict[str, Callable[[Files], object]]:
         return psnr(restored, hq), ssim(restored, hq), [faces(restored), faces(hq)]
 
     def engine(files: Files, known: KnownValues) -> list[Scores]:
-        networks = Networks()
+        networks = MetricNetworks()
         networks.faces = FaceEmbeddings(network, known)
         metrics = {"psnr": psnr, "ssim": ssim, "identity": build_identity(networks)}
         *images, hq = (read_image(path).rgb for path in files)

@@ -3,7 +3,7 @@
     python experiments/benchmarks/gpu.py --config configs/ffhq512.yaml -o FILE
     accelerate launch --config_file configs/accelerate/gpu8.yaml experiments/benchmarks/gpu.py --config ... -o FILE
 
-Our Denoiser is measured with and without gradient checkpointing, and diffusers' UNet2DModel with the same widths. Batch
+Our UNet is measured with and without gradient checkpointing, and diffusers' UNet2DModel with the same widths. Batch
 sizes are per process; a batch that does not fit into memory has no numbers. The share of peak performance is the FLOPs
 of three forward passes per second (recomputation by checkpointing does not count) over those of a large bfloat16 matrix
 product on the same GPU. Without a GPU the script runs on the CPU, so that it can be tested.

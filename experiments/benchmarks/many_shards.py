@@ -26,6 +26,7 @@ from torch import Tensor
 from idm.data.sources import Face
 from idm.extrinsic.clean import Cleaning, CleanSettings
 from idm.extrinsic.gate import Gate
+from idm.extrinsic.job import share
 from idm.extrinsic.manifest import read_manifest, write_manifest
 from idm.extrinsic.shards import cleaned_faces
 from idm.io.machine import keep_freed_memory, provenance
@@ -88,21 +89,23 @@ def measure(num_faces: int, num_processes: int, output: Path) -> dict[str, Any]:
     main.claim()
     todo = main.todo()
     claimed = time.perf_counter()
-    shares = [todo[rank::num_processes] for rank in range(num_processes)]
+    shares = [share(todo, rank, num_processes) for rank in range(num_processes)]
     try:
         job().run(shares[0], stop_after(main.settings.shard_size))
     except Stopped:
         shares[0] = [number for number in job().todo() if number in shares[0]]
     seconds = []
-    for share in shares:
+    for shards in shares:
         start = time.perf_counter()
-        job().run(share, lambda number: None)
+        job().run(shards, lambda number: None)
         seconds.append(time.perf_counter() - start)
     cleaned = time.perf_counter()
     summary = write_manifest(output, main.paths, main.metadata)
     finished = time.perf_counter()
     claim_again = time.perf_counter()
-    job().claim()  # as on a restart, which checks all shards byte by byte
+    again = job()
+    again.claim()
+    again.verify()  # all shards, byte by byte
     checked = time.perf_counter()
     assert [entry.index for entry in read_manifest(output)] == list(range(num_faces))
     assert len(cleaned_faces(output, SIZE)) == num_faces

@@ -1,4 +1,4 @@
-"""The compared networks: our Denoiser, and diffusers' UNet2DModel with equal FLOPs.
+"""The compared networks: our UNet, and diffusers' UNet2DModel with equal FLOPs.
 
 ``python experiments/benchmarks/networks.py`` searches the widths of the UNet2DModel again.
 """
@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from idm.config.assembly.intrinsic import build_denoiser
 from idm.config.load import load_config
 from idm.config.schema import IDMConfig
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ATTENTION_RESOLUTIONS = (32, 16, 8)
@@ -69,7 +69,7 @@ def forward_gflop(network: nn.Module, image_size: int) -> float:
         x = torch.empty(1, 3, image_size, image_size)
         gamma = torch.empty(1)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        if isinstance(network, Denoiser):
+        if isinstance(network, UNet):
             network(x_d=x, x_t=x, gamma=gamma)
         else:
             network(torch.cat([x, x], dim=1), gamma)

@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 from rounds import write_result
 
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 from idm.io.machine import provenance
 
 BASELINE = "import torch"

@@ -4,14 +4,14 @@
 with status 1 if the tables in the README are stale.
 """
 
-import argparse
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from idm.evaluation.layout import update_tables
+
 FOLDER = Path(__file__).parent
-BEGIN, END = "<!-- begin: table.py -->\n", "<!-- end: table.py -->\n"
 SPEEDUP = "speed-up (least to greatest)"
 
 Result = dict[str, Any]
@@ -26,7 +26,7 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def networks_table(result: Result) -> str:
     """Sizes of the compared networks."""
     header = ["case", "pixels", "network", "widths", "parameters (M)", "GFLOP per image"]
-    names = {"idm": "Denoiser", "diffusers": "UNet2DModel"}
+    names = {"idm": "UNet", "diffusers": "UNet2DModel"}
     rows = [
         [
             case["case"],
@@ -222,17 +222,23 @@ def cost_table(result: Result) -> str:
     return "\n\n".join([markdown(header, rows), *notes])
 
 
+def startup_table(result: Result) -> str:
+    header = ["command", "seconds of the processor", "ratio"]
+    rows = [[f"`{row['command']}`", f"{row['processor_seconds']:.2f}", f"{row['ratio']:.2f}"] for row in result["rows"]]
+    return markdown(header, rows)
+
+
 def _speedup(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
 
 
 def all_tables() -> str:
     """Return the text between the markers of the README."""
-    training, sampling, loading, cleaning, gan, evaluation, cost, backends, int8 = (
+    training, sampling, loading, cleaning, gan, evaluation, cost, backends, int8, startup = (
         json.loads((FOLDER / "results" / f"{name}.json").read_text())
         for name in (
             *("training", "sampling", "data_loading", "cleaning"),
-            *("gan_generator", "evaluation", "cost", "backends", "int8"),
+            *("gan_generator", "evaluation", "cost", "backends", "int8", "startup"),
         )
     )
     machine = training["machine"]
@@ -267,7 +273,9 @@ def all_tables() -> str:
             backends_table(backends),
             f"### ONNX files of 8 bits, {int8['model']['name']}, {int8['model']['num_steps']} steps",
             f"Faces: {int8['num_faces']}; {_conditions(int8).lower()}",
-            int8_table(int8) + "\n",
+            int8_table(int8),
+            f"### Start-up of commands, {startup['rounds']} rounds",
+            startup_table(startup) + "\n",
         ]
     )
 
@@ -276,22 +284,5 @@ def _conditions(result: Result) -> str:
     return f"Threads: {result['machine']['threads']}; load average before: {result['load_average']}."
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    action = parser.add_mutually_exclusive_group()
-    action.add_argument("--write", action="store_true", help="put the tables into the README")
-    action.add_argument("--check", action="store_true", help="exit with status 1 if the tables are stale")
-    arguments = parser.parse_args()
-    readme = FOLDER / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    text = before + BEGIN + all_tables() + END + rest.partition(END)[2]
-    if arguments.write:
-        readme.write_text(text)
-    elif arguments.check:
-        raise SystemExit(0 if text == readme.read_text() else f"{readme.name} is stale: run table.py --write")
-    else:
-        print(all_tables())
-
-
 if __name__ == "__main__":
-    main()
+    update_tables(__doc__, FOLDER / "README.md", all_tables)

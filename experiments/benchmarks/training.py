@@ -1,4 +1,4 @@
-"""Compare training steps of our Denoiser and of diffusers' UNet2DModel with equal FLOPs, with an ablation of settings.
+"""Compare training steps of our UNet and of diffusers' UNet2DModel with equal FLOPs, with an ablation of settings.
 
 ``python experiments/benchmarks/training.py [--rounds N] [-o FILE]``
 """

@@ -17,7 +17,7 @@ from idm.data.sources import FolderFaces, Part, assets_folder
 from idm.evaluation.statistics import mean_and_interval
 from idm.extrinsic.manifest import read_manifest
 from idm.io.atomic import write_json
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 from idm.io.machine import provenance
 
 SIZE = 128

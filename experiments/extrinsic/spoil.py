@@ -14,7 +14,7 @@ import numpy as np
 
 from idm.data.sources import FaceSource, FolderFaces, assets_folder
 from idm.degradation import kernels, operations
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 from idm.io.ranges import from_uint8, to_uint8
 
 Kind = Literal["none", "blur", "noise", "jpeg", "mixed"]

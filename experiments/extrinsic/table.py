@@ -4,7 +4,6 @@
 status 1 if the tables in the README are stale.
 """
 
-import argparse
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
+from idm.evaluation.layout import update_tables
+
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
-BEGIN, END = "<!-- begin: table.py -->\n", "<!-- end: table.py -->\n"
 ARMS = {
     "round_0": "round 0 (30 % of the targets spoiled)",
     "round_1": "round 1 (trained on cleaned targets)",
@@ -215,22 +215,5 @@ def all_tables() -> str:
     return "\n\n".join(parts)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    action = parser.add_mutually_exclusive_group()
-    action.add_argument("--write", action="store_true", help="put the tables into the README")
-    action.add_argument("--check", action="store_true", help="exit with status 1 if the tables are stale")
-    arguments = parser.parse_args()
-    readme = FOLDER / "README.md"
-    before, _, rest = readme.read_text().partition(BEGIN)
-    text = before + BEGIN + all_tables() + END + rest.partition(END)[2]
-    if arguments.write:
-        readme.write_text(text)
-    elif arguments.check:
-        raise SystemExit(0 if text == readme.read_text() else f"{readme.name} is stale: run table.py --write")
-    else:
-        print(all_tables())
-
-
 if __name__ == "__main__":
-    main()
+    update_tables(__doc__, FOLDER / "README.md", all_tables)

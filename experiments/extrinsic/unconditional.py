@@ -24,7 +24,7 @@ from idm.faces.recognition import load_identity
 from idm.faces.template import ffhq_landmarks
 from idm.io.atomic import write_json
 from idm.io.grid import image_grid
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 from idm.io.machine import inference_dtype, keep_freed_memory, provenance
 from idm.io.ranges import chw_to_hwc, from_uint8, to_uint8
 from idm.restorers.saved import load_idm

@@ -84,7 +84,7 @@ def main() -> None:
         before = [quality(given, original) for given, _, original in faces]
         full = [quality(face, original) - b for b, (_, face, original) in zip(before, faces, strict=True)]
         for tried in options.detail_error:
-            shares = [judge(given, face, tried).share for given, face, _ in faces]
+            shares = [judge(given, face, detail_error=tried).share for given, face, _ in faces]
             gated = [
                 quality(given + np.float32(share) * (face - given), original) - b
                 for b, share, (given, face, original) in zip(before, shares, faces, strict=True)

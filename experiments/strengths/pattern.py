@@ -22,7 +22,8 @@ from idm.data.sources import FolderFaces, Part, assets_folder
 from idm.degradation import GFPGAN
 from idm.io.atomic import write_json
 from idm.io.machine import best_device, inference_dtype, provenance
-from idm.restorers.load import load_restorer
+from idm.restorers.load import load_with_steps
+from idm.restorers.names import DEFAULT_NAME
 
 PERIOD = 4  # pixels; side of a patch of idm-faces-256
 BATCH = 8
@@ -55,10 +56,7 @@ def main() -> None:
     images = {"original": [pair.hq for pair in chosen], "degraded": [pair.lq for pair in chosen]}
     device = best_device()
     for spec in arguments.restorers:
-        path, _, steps = spec.partition("@")
-        restorer = load_restorer(None if path == "bundled" else Path(path), device, inference_dtype(device)).restorer
-        if steps:
-            restorer.chain = restorer.chain.changed(num_steps=int(steps))
+        restorer = load_with_steps(spec.replace("bundled", DEFAULT_NAME, 1), device, inference_dtype(device)).restorer
         images[spec] = []
         for start in range(0, len(chosen), BATCH):
             images[spec] += restore(restorer, chosen[start : start + BATCH], start)

@@ -28,7 +28,8 @@ from idm.io.atomic import write_json
 from idm.io.images import resize_image
 from idm.io.machine import best_device, inference_dtype, keep_freed_memory, provenance
 from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
-from idm.restorers.load import load_restorer
+from idm.restorers.load import load_with_steps
+from idm.restorers.names import DEFAULT_NAME
 
 SEED = 2026
 STRENGTHS: dict[str, Recipe] = {
@@ -64,11 +65,8 @@ def main() -> None:
 
 def measure(spec: str, faces: Part, rows: dict[str, dict]) -> dict:
     """Measure one restorer on every strength."""
-    path, _, steps = spec.partition("@")
     device = best_device()
-    loaded = load_restorer(None if path == "bundled" else Path(path), device, inference_dtype(device))
-    if steps:
-        loaded.restorer.chain = loaded.restorer.chain.changed(num_steps=int(steps))
+    loaded = load_with_steps(spec.replace("bundled", DEFAULT_NAME, 1), device, inference_dtype(device))
     strengths = {name: measure_strength(loaded.restorer, faces, recipe, rows) for name, recipe in STRENGTHS.items()}
     return {"restorer": spec, "about": loaded.metadata, "strengths": strengths}
 

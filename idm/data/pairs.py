@@ -20,8 +20,9 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
+from idm.data.huggingface import StreamedFaces
 from idm.data.mixing import Pool
-from idm.data.sources import Face, FaceSource, Landmarks, Points68, StreamedFaces
+from idm.data.sources import Face, FaceSource, Landmarks, Points68
 from idm.degradation import Mixture, Recipe, degradation_rng, degrade
 from idm.degradation.operations import to_grey
 from idm.io.ranges import from_uint8, to_uint8
@@ -86,7 +87,7 @@ def _pair(face: Face, recipe: Recipe | Mixture, rng: np.random.Generator, positi
 
 
 def mirror(face: Face) -> Face:
-    """Flip left and right; the left eye in the image becomes the right one."""
+    """Flip a face and its landmarks left and right; the left eye in the image becomes the right one."""
     width = face.image.shape[1]
 
     def mirrored(points: np.ndarray | None, order: list[int]) -> np.ndarray | None:
@@ -112,7 +113,7 @@ _MIRRORED_68 = [
 
 
 def shift(face: Face, right: int, down: int) -> Face:
-    """Move a face by whole pixels; the border is repeated."""
+    """Move a face and its landmarks by whole pixels; the border is repeated."""
     size, most = len(face.image), max(abs(right), abs(down))
 
     def moved(image: np.ndarray) -> np.ndarray:

@@ -3,9 +3,8 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import count, islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,7 +15,7 @@ from idm.data.synthetic import check_size, synthetic_face
 from idm.faces.template import five_of_68
 from idm.io.errors import InvalidInput
 from idm.io.find import find_images
-from idm.io.images import ImageError, Picture, decode_image, read_image, resize_image
+from idm.io.images import ImageError, Picture, read_image, resize_image
 
 Landmarks = Float32[np.ndarray, "5 2"]
 Points68 = Float32[np.ndarray, "68 2"]
@@ -118,101 +117,7 @@ class FolderFaces:
         points = self.landmarks.get(key)
         if path.stem in self.ffhq_points:
             points = _scaled(self.ffhq_points[path.stem], picture.rgb.shape[1] / FFHQ_SIDE)
-        return _fit(picture, points, self.size, str(path), key)
-
-
-class HuggingFaceFaces:
-    """A Hugging Face data set that can be indexed; faces are named by ``id_column``, or by their numbers."""
-
-    def __init__(
-        self, dataset: Any, image_column: str, landmarks_column: str | None, size: int, id_column: str | None = None
-    ) -> None:
-        self.dataset = _undecoded(dataset, image_column)
-        self.image_column, self.landmarks_column, self.size = image_column, landmarks_column, size
-        self.id_column = id_column
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Face:
-        row = self.dataset[index]
-        key = f"{index:08d}" if self.id_column is None else str(row[self.id_column])
-        return row_to_face(row, self.image_column, self.landmarks_column, self.size, key)
-
-
-class StreamedFaces:
-    """A streamed Hugging Face data set, shuffled through a buffer; ``num_faces`` make an epoch.
-
-    It cannot be indexed. Its files are divided into parts, which provide ``TURN`` faces each in turn, so that a process
-    or worker reads only the parts of its own faces. Every part provides the same number of faces in an epoch.
-
-    Raises:
-        InvalidInput: there are fewer files than parts.
-    """
-
-    TURN = 8
-    buffer_size = 1000
-
-    def __init__(
-        self,
-        dataset: Any,
-        num_faces: int,
-        image_column: str,
-        landmarks_column: str | None,
-        size: int,
-        seed: int,
-        parts: int = 1,
-    ) -> None:
-        self.in_order = _undecoded(dataset, image_column)
-        if parts > self.in_order.num_shards:
-            raise InvalidInput(f"data.source.parts: {parts}, but the stream has only {self.in_order.num_shards} files")
-        self.num_faces, self.size, self.seed, self.parts = num_faces, size, seed, parts
-        self.image_column, self.landmarks_column = image_column, landmarks_column
-        self.share = num_faces // parts
-
-    def place(self, position: int) -> tuple[int, int]:
-        """(part, number of the part's face) of the sample at a position of the run."""
-        turn, within = divmod(position, self.TURN)
-        own_turn, part = divmod(turn, self.parts)
-        return part, own_turn * self.TURN + within
-
-    def rows(self, part: int, number: int) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
-        """(epoch, index in the epoch, undecoded row) from a part's face ``number`` on, without end.
-
-        It replays exactly, but reads the part's epoch from its start.
-        """
-        first, start = divmod(number, self.share)
-        for epoch in count(first):
-            for index, row in islice(enumerate(self._epoch(part, epoch)), start, None):
-                yield epoch, part * self.share + index, row
-            start = 0
-
-    def _epoch(self, part: int, epoch: int) -> Iterator[Mapping[str, Any]]:
-        """One epoch of a part, which is read again if it has fewer faces than others."""
-        files, found = self.in_order.shard(self.parts, part), 0
-        for again in count():
-            dataset = files.shuffle(seed=self.seed + part, buffer_size=self.buffer_size)
-            dataset.set_epoch(epoch + (again << 32))
-            # .iter, because plain iteration deals a stream's shards out to the loader's workers by itself
-            for batch in islice(dataset.iter(batch_size=1), self.share - found):
-                yield {column: values[0] for column, values in batch.items()}
-                found += 1
-            if found == self.share:
-                return
-            if self.parts == 1 or 2 * found < self.share:
-                raise ImageError(
-                    f"the stream ended after {found} faces, but num_faces is {self.num_faces}"
-                    + (f" in {self.parts} parts" if self.parts > 1 else "")
-                )
-
-    def rows_in_order(self) -> Iterator[Mapping[str, Any]]:
-        """The undecoded rows of one epoch as they are stored."""
-        for batch in islice(self.in_order.iter(batch_size=1), self.num_faces):
-            yield {column: values[0] for column, values in batch.items()}
-
-    def face(self, row: Mapping[str, Any], key: str) -> Face:
-        """The face of an undecoded row; ``key`` names it. ImageError where the row does not hold one."""
-        return row_to_face(row, self.image_column, self.landmarks_column, self.size, key)
+        return fit_face(picture, points, self.size, str(path), key)
 
 
 class Part:
@@ -259,36 +164,15 @@ class OnOriginals:
         return replace(self.cleaned[index], original=self.originals[index].image)
 
 
-def row_to_face(row: Mapping[str, Any], image_column: str, landmarks_column: str | None, size: int, key: str) -> Face:
-    """Decode one row of a Hugging Face data set whose image column was left undecoded."""
-    for column in filter(None, (image_column, landmarks_column)):
-        if column not in row:
-            raise ImageError(f"{key}: the data set has no column {column!r}, only {', '.join(row)}")
-    data = row[image_column]
-    if not data or not data.get("bytes"):  # a path alone would be a file of this machine, whatever it is
-        raise ImageError(
-            f"{key}: does not hold the bytes of a picture; use a source 'folder' for pictures beside a data set"
-        )
-    picture = decode_image(data["bytes"], key)
-    points = row[landmarks_column] if landmarks_column else None
-    try:
-        return _fit(picture, None if points is None else _points(points), size, key, key)
-    except (ValueError, TypeError) as error:
-        raise ImageError(f"{key}: the column {landmarks_column!r} holds no landmarks ({error})") from error
+def fit_face(picture: Picture, landmarks: Landmarks | Points68 | None, size: int, name: str, key: str) -> Face:
+    """Resize an aligned face to the training size, with its landmarks.
 
+    Args:
+        name: the file, for errors.
 
-def _undecoded(dataset: Any, image_column: str) -> Any:
-    """Keep the files' own bytes: one decoder of ours serves all sources, and a skipped row costs nothing."""
-    import datasets
-
-    columns = dataset.column_names
-    if columns is not None and image_column not in columns:
-        raise ImageError(f"the data set has no column {image_column!r}, only {', '.join(columns)}")
-    return dataset.cast_column(image_column, datasets.Image(decode=False))
-
-
-def _fit(picture: Picture, landmarks: Landmarks | Points68 | None, size: int, name: str, key: str) -> Face:
-    """Resize an aligned face to the training size, with its landmarks."""
+    Raises:
+        ImageError: the picture is not square.
+    """
     height, width = picture.rgb.shape[:2]
     if height != width:
         raise ImageError(f"{name}: is {width}x{height}; an aligned face is square: align and crop it first")
@@ -304,8 +188,12 @@ def _scaled(points: Landmarks | Points68, factor: float) -> Landmarks | Points68
     return ((points + 0.5) * factor - 0.5).astype(np.float32)
 
 
-def _points(values: Any) -> Landmarks | Points68:
-    """ValueError or TypeError unless these are 5 or 68 points (x, y)."""
+def parse_points(values: Any) -> Landmarks | Points68:
+    """5 or 68 points (x, y), from pairs of numbers or from one list of them.
+
+    Raises:
+        ValueError, TypeError: other values.
+    """
     points = np.asarray(values, np.float32)
     if points.shape in ((10,), (136,)):
         points = points.reshape(-1, 2)
@@ -325,7 +213,7 @@ def _read_metadata(path: Path) -> tuple[dict[str, Landmarks | Points68], dict[st
         try:
             row = json.loads(line)
             if "landmarks" in row:
-                landmarks[row["file_name"]] = _points(row["landmarks"])
+                landmarks[row["file_name"]] = parse_points(row["landmarks"])
             if row.get("group") is not None:
                 groups[row["file_name"]] = str(row["group"])
             if row.get("source") is not None:
@@ -345,6 +233,6 @@ def _read_ffhq(path: Path) -> dict[str, Points68]:
         return {}
     try:
         rows = json.loads(path.read_text())
-        return {f"{int(number):05d}": _points(row["image"]["face_landmarks"]) for number, row in rows.items()}
+        return {f"{int(number):05d}": parse_points(row["image"]["face_landmarks"]) for number, row in rows.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ImageError(f"{path}: is not FFHQ's file of landmarks ({error})") from error

@@ -106,6 +106,11 @@ class Chain:
         """The number of steps that are run: the last share ``strength`` of the chain, at least one."""
         return max(1, round(self.strength * self.num_steps))
 
+    @property
+    def fidelity(self) -> float:
+        """How much of the degraded face is kept, as in :meth:`changed`: 0 for a chain from noise."""
+        return 0.0 if self.start_from == "noise" else round(1 - self.strength, 4)
+
     def changed(self, fidelity: float | None = None, **changes: Any) -> "Chain":
         """The chain with changed settings; None keeps a setting.
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from idm.data.sources import FaceSource
-from idm.evaluation.metric import FaceEmbeddings, Image01, Metric, Networks, PairMetric, check_images
+from idm.evaluation.metric import FaceEmbeddings, Image01, Metric, MetricNetworks, PairMetric, check_images
 from idm.io.errors import InvalidInput
 from idm.io.known_weights import MOBILEFACENET_WEIGHTS
 
@@ -15,7 +15,7 @@ _FEATURES = (
 )
 
 
-def build_identity(networks: Networks) -> PairMetric:
+def build_identity(networks: MetricNetworks) -> PairMetric:
     """Cosine similarity of the embeddings, in [-1, 1]."""
     from idm.faces.recognition import cosine_similarity
 
@@ -28,7 +28,7 @@ def build_identity(networks: Networks) -> PairMetric:
     return identity
 
 
-def build_angle(networks: Networks) -> PairMetric:
+def build_angle(networks: MetricNetworks) -> PairMetric:
     """The angle between the embeddings, in degrees from 0 to 180."""
     identity = build_identity(networks)
 

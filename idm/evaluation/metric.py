@@ -47,7 +47,7 @@ class SetMetric(Protocol):
         ...
 
 
-class Networks:
+class MetricNetworks:
     """The networks that several metrics share, each loaded on first use.
 
     Args:
@@ -149,6 +149,7 @@ class Metric:
             ignores the original, or a :class:`SetMetric`.
         smallest: the smallest side in pixels that it is defined for.
         weights: the names of the weights files that it needs.
+        package: the package of the extra ``metrics`` that it needs, if any.
     """
 
     name: str
@@ -156,9 +157,10 @@ class Metric:
     better: Literal["higher", "lower", "one"]
     kind: Literal["pair", "single", "set"]
     protocol: str
-    build: Callable[[Networks], PairMetric | SetMetric]
+    build: Callable[[MetricNetworks], PairMetric | SetMetric]
     smallest: int = 1
     weights: tuple[str, ...] = ()
+    package: str | None = None
 
     @property
     def full_reference(self) -> bool:

@@ -13,12 +13,13 @@ import numpy as np
 
 from idm.evaluation import identity, perceptual, pixels, sets, shape
 from idm.evaluation.cache import KnownValues, MetricCache
-from idm.evaluation.metric import Image01, Metric, Networks, PairMetric, SetMetric
+from idm.evaluation.metric import Image01, Metric, MetricNetworks, PairMetric, SetMetric
 from idm.evaluation.pixels import psnr, psnr_y, ssim
 from idm.io.errors import InvalidInput, MissingPackage
 
 __all__ = [
     "METRICS",
+    "PERCEPTUAL",
     "Metrics",
     "MissingPackage",
     "build_metric",
@@ -33,6 +34,10 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (*pixels.METRICS, *perceptual.METRICS, *identity.METRICS, *shape.METRICS, *sets.METRICS)
 }
+
+PERCEPTUAL = (*(metric.name for metric in (*perceptual.METRICS, *sets.METRICS)), "deg", "sharpness")
+"""The metrics that a report plots against PSNR, the first that was measured: how natural faces look, or else what
+stands in for it with fewer weights."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Metrics:
     each: dict[str, PairMetric]
     together: dict[str, SetMetric]
     missing: dict[str, str]
-    networks: Networks
+    networks: MetricNetworks
 
 
 def build_metric(name: str, weights_dir: Path | None = None, device: str = "cpu") -> PairMetric | SetMetric:
@@ -65,7 +70,7 @@ def build_metric(name: str, weights_dir: Path | None = None, device: str = "cpu"
         MissingPackage: the extra ``[metrics]`` is not installed.
         ValueError: an unknown name.
     """
-    return _build(_row(name), Networks(weights_dir, device))
+    return _build(_row(name), MetricNetworks(weights_dir, device))
 
 
 def build_metrics(
@@ -94,7 +99,7 @@ def build_metrics(
     rows = [_row(name) for name in names]
     if all(row.kind == "set" for row in rows):
         raise InvalidInput(f"{', '.join(names)} needs all faces together; add a metric of single faces, such as psnr")
-    built = Metrics({}, {}, {}, Networks(weights_dir, device, cache))
+    built = Metrics({}, {}, {}, MetricNetworks(weights_dir, device, cache))
     errors: list[str] = []
     for row in rows:
         reason = why_undefined(row, size, has_originals, has_reference)
@@ -131,15 +136,14 @@ def why_undefined(
     return None
 
 
-def _build(row: Metric, networks: Networks) -> PairMetric | SetMetric:
+def _build(row: Metric, networks: MetricNetworks) -> PairMetric | SetMetric:
     try:
         metric = row.build(networks)
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in ("facexlib", "lpips", "pyiqa"):
+        if row.package is None or (error.name or "").partition(".")[0] != row.package:
             raise
         remedy = "pip install 'idm-face-restoration[metrics]'"
-        raise MissingPackage(f"{row.name} needs the package {package}: {remedy}") from None
+        raise MissingPackage(f"{row.name} needs the package {row.package}: {remedy}") from None
     if networks.cache is None or not row.weights or isinstance(metric, SetMetric):
         return metric
     return _remember(metric, networks.known(row.name, row.weights), needs_original=row.full_reference)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from idm.evaluation.metric import Image01, Metric, Networks, PairMetric, check_images
+from idm.evaluation.metric import Image01, Metric, MetricNetworks, PairMetric, check_images
 from idm.io.errors import InvalidInput
 
 ALEXNET_WEIGHTS = "alexnet-owt-7be5be79.pth"
@@ -24,7 +24,7 @@ CLIP_WEIGHTS, PROMPTS = "RN50.pt", "CLIP-IQA+_learned_prompts-603f3273.pth"
 TOPIQ_WEIGHTS = "topiq_nr_cgfiqa_res50-0a8b8e4f.pth"
 
 
-def build_lpips(networks: Networks) -> PairMetric:
+def build_lpips(networks: MetricNetworks) -> PairMetric:
     """LPIPS with the AlexNet trunk; the sides must be 32 pixels or more."""
     import warnings
 
@@ -54,7 +54,7 @@ def build_lpips(networks: Networks) -> PairMetric:
     return lpips
 
 
-def build_niqe(networks: Networks) -> PairMetric:
+def build_niqe(networks: MetricNetworks) -> PairMetric:
     """NIQE of the restored image alone; the longer side must be 192 pixels, the shorter 96."""
     import pyiqa
     import torch
@@ -80,7 +80,7 @@ def build_niqe(networks: Networks) -> PairMetric:
     return niqe
 
 
-def build_dists(networks: Networks) -> PairMetric:
+def build_dists(networks: MetricNetworks) -> PairMetric:
     """DISTS; its own weights and those of its trunk are in two files."""
     from unittest.mock import patch
 
@@ -106,7 +106,7 @@ def build_dists(networks: Networks) -> PairMetric:
     return _score(network)
 
 
-def build_maniqa(networks: Networks) -> PairMetric:
+def build_maniqa(networks: MetricNetworks) -> PairMetric:
     """MANIQA; pyiqa would download its backbone first, which the weights file holds, too."""
     from unittest.mock import patch
 
@@ -117,14 +117,14 @@ def build_maniqa(networks: Networks) -> PairMetric:
         return _pyiqa("maniqa", MANIQA_WEIGHTS)(networks)
 
 
-def build_clipiqa(networks: Networks) -> PairMetric:
+def build_clipiqa(networks: MetricNetworks) -> PairMetric:
     """CLIP-IQA."""
     from idm.io.weights import find_weights
 
     return _score(_clipiqa("clipiqa", find_weights(CLIP_WEIGHTS, networks.weights_dir), networks.device))
 
 
-def build_clipiqa_plus(networks: Networks) -> PairMetric:
+def build_clipiqa_plus(networks: MetricNetworks) -> PairMetric:
     """CLIP-IQA+: CLIP-IQA with one pair of learned prompts, which are in a file of their own."""
     from idm.io.weights import fill, find_weights, read_weights
 
@@ -168,14 +168,14 @@ def _import_clip() -> None:
             del sys.modules["pkg_resources"]
 
 
-def _pyiqa(name: str, file: str, **options: Any) -> Callable[[Networks], PairMetric]:
+def _pyiqa(name: str, file: str, **options: Any) -> Callable[[MetricNetworks], PairMetric]:
     """The builder of a metric of pyiqa whose weights are all in one file.
 
     Args:
         options: of the metric, instead of pyiqa's own.
     """
 
-    def build(networks: Networks) -> PairMetric:
+    def build(networks: MetricNetworks) -> PairMetric:
         import pyiqa
         import torch
 
@@ -218,6 +218,7 @@ METRICS = (
         build_lpips,
         smallest=32,
         weights=(ALEXNET_WEIGHTS,),
+        package="lpips",
     ),
     Metric(
         "dists",
@@ -228,6 +229,7 @@ METRICS = (
         build_dists,
         smallest=32,
         weights=(DISTS_WEIGHTS, VGG16_WEIGHTS),
+        package="pyiqa",
     ),
     Metric(
         "niqe",
@@ -239,6 +241,7 @@ METRICS = (
         build_niqe,
         smallest=192,
         weights=(NIQE_MODEL,),
+        package="pyiqa",
     ),
     Metric(
         "musiq",
@@ -249,6 +252,7 @@ METRICS = (
         _pyiqa("musiq", MUSIQ_WEIGHTS),
         smallest=32,
         weights=(MUSIQ_WEIGHTS,),
+        package="pyiqa",
     ),
     Metric(
         "maniqa",
@@ -259,6 +263,7 @@ METRICS = (
         build_maniqa,
         smallest=224,
         weights=(MANIQA_WEIGHTS,),
+        package="pyiqa",
     ),
     Metric(
         "clipiqa",
@@ -269,6 +274,7 @@ METRICS = (
         build_clipiqa,
         smallest=32,
         weights=(CLIP_WEIGHTS,),
+        package="pyiqa",
     ),
     Metric(
         "clipiqa+",
@@ -279,6 +285,7 @@ METRICS = (
         build_clipiqa_plus,
         smallest=32,
         weights=(PROMPTS, CLIP_WEIGHTS),
+        package="pyiqa",
     ),
     Metric(
         "topiq_nr-face",
@@ -295,5 +302,6 @@ METRICS = (
         ),
         smallest=32,
         weights=(TOPIQ_WEIGHTS,),
+        package="pyiqa",
     ),
 )

@@ -14,7 +14,8 @@ from urllib.parse import quote
 from idm.evaluation.metric import Image8, Metric
 from idm.evaluation.metrics import METRICS
 from idm.evaluation.sets import DEGRADED
-from idm.io.images import resize_image, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import resize_image
 
 NUM_FIRST, NUM_WORST = 8, 4
 MAX_SIDE = 512  # in pixels

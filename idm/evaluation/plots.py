@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from html import escape
+from math import log10
 
 Point = tuple[str, float, float]  # label, x, y
 
@@ -9,15 +10,18 @@ NUM_BINS = 24
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 520.0, 320.0, 60.0, 90.0, 30.0, 45.0
 
 
-def scatter_plot(points: Sequence[Point], x_title: str, y_title: str, title: str) -> str:
-    """An SVG of labelled points on linear axes."""
+def scatter_plot(points: Sequence[Point], x_title: str, y_title: str, title: str, *, log_x: bool = False) -> str:
+    """An SVG of labelled points on linear axes, or with the logarithm of x."""
+    if log_x:
+        points = [(label, log10(x), y) for label, x, y in points]
     x_range, y_range = _span([x for _, x, _ in points]), _span([y for _, _, y in points])
     marks = ""
     for label, x, y in points:
         px, py = _place(x, x_range, LEFT, WIDTH - RIGHT), _place(y, y_range, HEIGHT - BOTTOM, TOP)
         marks += f"<circle cx='{px:.1f}' cy='{py:.1f}' r='4' fill='#37c'/>"
         marks += f"<text x='{px + 7:.1f}' y='{py + 4:.1f}'>{escape(label)}</text>"
-    return _frame(marks, x_range, y_range, x_title, y_title, title)
+    x_ends = (10 ** x_range[0], 10 ** x_range[1]) if log_x else x_range
+    return _frame(marks, x_ends, y_range, x_title, y_title, title)
 
 
 def histogram(values: Sequence[float], title: str) -> str:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-import math
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +10,15 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from idm.evaluation.layout import DIFFERENCES, Table
-from idm.evaluation.metrics import METRICS
+from idm.evaluation.layout import DIFFERENCES, Table, parts
+from idm.evaluation.metrics import METRICS, PERCEPTUAL
 from idm.evaluation.pictures import MAX_SIDE, NUM_WORST, picture_path, rank_gains, reference_metric
 from idm.evaluation.plots import Point, histogram, scatter_plot
-from idm.evaluation.sets import DEGRADED, ORIGINAL
-from idm.evaluation.tables import comparison_table, differences_table, interval_note, notes
+from idm.evaluation.sets import DEGRADED, ORIGINAL, STRANGER
+from idm.evaluation.tables import comparison_table, differences_table, faces_note, interval_note, notes
 from idm.io.errors import InvalidInput
 from idm.io.slider import SLIDER_CSS, picture_slider
 
-# Of the first that was measured: how likely the faces look, against PSNR, how near they are.
-PERCEPTION = ("lpips", "dists", "fid", "kid", "niqe", "musiq", "topiq_nr-face", "kernel", "frechet", "deg", "sharpness")
 NUM_LISTED = 8
 
 # The policy keeps browsers from loading anything, whatever the names of faces and restorers hold.
@@ -34,7 +32,7 @@ HEAD = f"""<!doctype html>
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem;
   overflow-wrap: anywhere }}
 :focus-visible {{ outline: 3px solid light-dark(#0f766e, #5eead4); outline-offset: 2px }}
-.scroll {{ overflow-x: auto; max-width: 100% }} table {{ border-collapse: collapse }}
+.scroll {{ overflow-x: auto; max-width: 100%; margin-bottom: 1rem }} table {{ border-collapse: collapse }}
 th, td {{ padding: .2rem .8rem .2rem 0; text-align: left; white-space: nowrap; border-bottom: 1px solid #8884 }}
 .plots {{ display: flex; flex-wrap: wrap; gap: 1rem 2rem }} .plots > * {{ min-width: 0; max-width: 100% }}
 svg {{ height: auto }}
@@ -124,20 +122,34 @@ def _section(result: Result) -> str:
     """The table, the worst faces, plots, differences, and the first faces."""
     comparison = result.comparison
     worst = _worst_positions(result)
-    parts = [
+    blocks = [
         f"<h2>{escape(result.name)}: {comparison['num_images']} faces of {escape(comparison['data'])}</h2>",
-        _table(comparison_table(comparison), "Means"),
+        f"<p>{_marked(faces_note(comparison))}</p>",
+        _tables(comparison_table(comparison), "Means"),
         f"<p>{escape(interval_note(comparison))}</p>",
         *_worst_faces(result, worst),
         f"<h3>Plots</h3><div class=plots>{''.join([*_planes(comparison), *_distributions(result)])}</div>",
     ]
     if comparison.get("differences"):
-        parts += [f"<h3>Paired differences</h3><p>{DIFFERENCES}</p>", _table(differences_table(comparison), "Pairs")]
+        table = _tables(differences_table(comparison), "Pairs", num_labels=2)
+        blocks += [f"<h3>Paired differences</h3><p>{DIFFERENCES}</p>", table]
     others = [position for position in result.pictures if position not in worst]
     if others:
-        parts += ["<h3>Other faces</h3>", _cards(result, {position: [] for position in others})]
-    items = "".join(f"<li>{escape(line)}" for line in notes(comparison))
-    return "\n".join([*parts, f"<h3>Notes</h3><ul>{items}</ul>\n"])
+        blocks += ["<h3>Other faces</h3>", _cards(result, {position: [] for position in others})]
+    items = "".join(f"<li>{_marked(line)}" for line in notes(comparison))
+    return "\n".join([*blocks, f"<h3>Notes</h3><ul>{items}</ul>\n"])
+
+
+def _marked(line: str) -> str:
+    """A line of notes, whose code is in backquotes."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(line))
+
+
+def _tables(table: Table, title: str, num_labels: int = 1) -> str:
+    """The parts of a table one below the other."""
+    found = parts(table, num_labels)
+    names = [title] if len(found) == 1 else [f"{title}, {i} of {len(found)}" for i in range(1, len(found) + 1)]
+    return "".join(_table(part, name) for part, name in zip(found, names, strict=True))
 
 
 def _table(table: Table, title: str) -> str:
@@ -166,20 +178,20 @@ def _worst_positions(result: Result) -> dict[int, list[str]]:
 def _worst_faces(result: Result, worst: dict[int, list[str]]) -> list[str]:
     """The worst faces as pictures and, a few more, in numbers."""
     metric = reference_metric(result.scores)
-    parts = ["<h3>Worst faces</h3>"]
+    blocks = ["<h3>Worst faces</h3>"]
     if metric is None:
-        parts.append("<p>No metric compares the faces with originals, so none is the worst.</p>")
+        blocks.append("<p>No metric compares the faces with originals, so none is the worst.</p>")
     else:
-        parts.append(f"<p>Faces on which a restorer gains least over the degraded face, in {metric.title}.</p>")
+        blocks.append(f"<p>Faces on which a restorer gains least over the degraded face, in {metric.title}.</p>")
     if result.pictures:
-        parts.append(_cards(result, worst))
+        blocks.append(_cards(result, worst))
     else:
-        parts.append(
+        blocks.append(
             "<p>There are no pictures of faces: <code>--no-images</code> left them out, or an older version of "
             "<code>idm compare</code> made the result and kept none.</p>"
         )
     tables = "".join(_worst_table(result, label) for label in result.restorers) if metric else ""
-    return [*parts, f"<div class=plots>{tables}</div>"]
+    return [*blocks, f"<div class=plots>{tables}</div>"]
 
 
 def _worst_table(result: Result, label: str) -> str:
@@ -187,7 +199,7 @@ def _worst_table(result: Result, label: str) -> str:
     assert metric is not None
     before, after = result.scores[DEGRADED][metric.name], result.scores[label][metric.name]
     rows = [
-        [result.keys[i], f"{before[i]:.4g}", f"{after[i]:.4g}", f"{gain:+.3g}"]
+        [result.keys[i], f"{before[i]:#.4g}", f"{after[i]:#.4g}", f"{gain:+#.3g}"]
         for i, gain in rank_gains(result.scores, label)[:NUM_LISTED]
     ]
     title = f"Worst faces of {label}"
@@ -232,7 +244,7 @@ def _caption(result: Result, position: int, worst_of: Sequence[str]) -> str:
     )
     if metric is not None:
         values = [
-            f"{label} {result.scores[label][metric.name][position]:.4g}" for label in (DEGRADED, *result.restorers)
+            f"{label} {result.scores[label][metric.name][position]:#.4g}" for label in (DEGRADED, *result.restorers)
         ]
         lines.append(f"{metric.heading}: {', '.join(values)}")
     return "".join(f"<br>{escape(line)}" for line in lines)
@@ -242,23 +254,24 @@ def _caption(result: Result, position: int, worst_of: Sequence[str]) -> str:
 
 
 def _planes(comparison: dict[str, Any]) -> list[str]:
-    """Perception against distortion, and quality against seconds, of the methods that have both."""
-    rows = comparison["rows"]
+    """Perception against distortion, and quality against seconds, of the methods that have both; a stranger has no
+    distortion."""
+    rows = [row for row in comparison["rows"] if row["label"] != STRANGER]
     measured = {name for row in rows for name in row["metrics"]}
     plots = []
-    for name in PERCEPTION:
-        if name in measured and "psnr" in measured:
-            x, y = METRICS["psnr"].heading, METRICS[name].heading
-            plots.append(scatter_plot(_points(rows, "psnr", name), x, y, "Perception and distortion"))
-            break
+    perceptual = next((name for name in PERCEPTUAL if name in measured), None)
+    if perceptual is not None and "psnr" in measured:
+        x, y = METRICS["psnr"].heading, METRICS[perceptual].heading
+        plots.append(scatter_plot(_points(rows, "psnr", perceptual), x, y, "Perception and distortion"))
     quality = next(name for name in METRICS if name in measured)
     timed = [
-        (row["label"], math.log10(row["seconds_per_image"]), row["metrics"][quality]["mean"])
+        (row["label"], row["seconds_per_image"], row["metrics"][quality]["mean"])
         for row in rows
         if row.get("seconds_per_image")
     ]
     if timed:
-        plots.append(scatter_plot(timed, "seconds per face, log10", METRICS[quality].heading, "Quality and seconds"))
+        title = "Quality and seconds"
+        plots.append(scatter_plot(timed, "seconds per face (logarithmic)", METRICS[quality].heading, title, log_x=True))
     return plots
 
 

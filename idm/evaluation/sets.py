@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from idm.evaluation.frechet import frechet_distance, kernel_distance
-from idm.evaluation.metric import Image8, Metric, Networks, SetMetric
+from idm.evaluation.metric import Image8, Metric, MetricNetworks, SetMetric
 from idm.io.known_weights import INCEPTION_WEIGHTS, MOBILEFACENET_WEIGHTS
 
 # Labels of what is not a restorer's.
@@ -37,7 +37,7 @@ class FeatureDistance:
         return self._distance(np.stack(restored), np.stack(originals))
 
 
-def _of_faces(networks: Networks) -> Callable[[Image8], Features]:
+def _of_faces(networks: MetricNetworks) -> Callable[[Image8], Features]:
     from idm.io.ranges import from_uint8
 
     faces = networks.faces

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from idm.evaluation.metric import Image01, Metric, Networks, PairMetric, check_images
+from idm.evaluation.metric import Image01, Metric, MetricNetworks, PairMetric, check_images
 from idm.io.errors import InvalidInput
 from idm.io.known_weights import LANDMARK_WEIGHTS
 
 SIDE = 512  # of the faces that distances are stated for
 
 
-def build_lmd(networks: Networks) -> PairMetric:
+def build_lmd(networks: MetricNetworks) -> PairMetric:
     """Mean distance of the landmarks of both faces, in pixels of faces of 512 px."""
     landmarks = networks.landmarks
 
@@ -35,5 +35,6 @@ METRICS = (
         build_lmd,
         smallest=32,
         weights=(LANDMARK_WEIGHTS,),
+        package="facexlib",
     ),
 )

@@ -4,20 +4,24 @@ A table's YAML names result files that ``idm evaluate`` or ``idm compare`` wrote
 Markdown, LaTeX and CSV (:mod:`~idm.evaluation.layout`). A test fails if a committed table does not match its files.
 """
 
+import csv
 import json
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from idm.evaluation.layout import Content, Number, Table, csv_text, markdown, markdown_table, tex
+from idm.evaluation.layout import GAP, Content, Number, Table, csv_text, markdown, markdown_table, tex
 from idm.evaluation.metrics import METRICS
 from idm.evaluation.sets import ORIGINAL, REAL, STRANGER
 from idm.evaluation.splits import COPY
+from idm.evaluation.statistics import paired_differences
 from idm.io.atomic import write_text
 from idm.io.errors import InvalidInput
+
+Value = Mapping[str, Any]  # "mean", and "low" and "high" of its interval
 
 
 def render(spec_path: Path) -> dict[str, str]:
@@ -32,16 +36,31 @@ def render(spec_path: Path) -> dict[str, str]:
     """
     spec = yaml.safe_load(spec_path.read_text())
     if "comparison" in spec:
-        content = comparison_content(json.loads((spec_path.parent / spec["comparison"]).read_text()))
+        content = comparison_content(_read_comparison(spec_path.parent / spec["comparison"]))
     else:
         content = _rows_content(spec, spec_path.parent)
-    made_by = f"`python -m idm.evaluation.tables experiments/tables/{spec_path.name}` makes this file."
+    folders = spec_path.resolve().parts[-3:-1]
+    path = "/".join([*folders, spec_path.name]) if folders == ("experiments", "tables") else spec_path.name
+    made_by = f"`python -m idm.evaluation.tables {path}` makes this file."
     note = spec.get("note", "").strip()
     return {
         ".md": f"# {spec['title']}\n\n{made_by}\n\n{markdown(content)}" + (f"\n{note}\n" if note else ""),
         ".tex": tex(spec["title"], made_by, content, note),
         ".csv": csv_text(content),
     }
+
+
+def _read_comparison(path: Path) -> dict[str, Any]:
+    """A comparison.json. Where it is older than paired differences, they are those of the scores.csv beside it."""
+    result: dict[str, Any] = json.loads(path.read_text())
+    if "differences" in result:
+        return result
+    with path.with_name("scores.csv").open(newline="") as file:
+        faces = list(csv.DictReader(file))
+    labels = [row["label"] for row in result["rows"] if "seconds_per_image" in row]
+    names = [name for name in METRICS if f"{name}_{labels[0]}" in faces[0]]
+    columns = {label: {name: [float(face[f"{name}_{label}"]) for face in faces] for name in names} for label in labels}
+    return result | {"differences": paired_differences(columns, labels)}
 
 
 def _rows_content(spec: dict[str, Any], folder: Path) -> Content:
@@ -52,9 +71,10 @@ def _rows_content(spec: dict[str, Any], folder: Path) -> Content:
         (row["label"], {name: result["metrics"][name][row.get("column", "restored")] for name in names})
         for row, result in zip(spec["rows"], results, strict=True)
     ]
+    cells = _cells(names, [metrics for _, metrics in values])
     protocols = [f"{METRICS[name].title}: {results[0]['protocol'][name]}" for name in names]
     return Content(
-        (["", *map(_title, names)], [[label, *(_cell(metrics[name]) for name in names)] for label, metrics in values]),
+        (["", *map(_title, names)], [[label, *each] for (label, _), each in zip(values, cells, strict=True)]),
         f"{_interval_of(results[0])}.",
         None,
         [*protocols, *_split_notes(results[0]), *_provenance(results)],
@@ -90,26 +110,29 @@ def comparison_table(result: dict[str, Any]) -> Table:
     """A row for each method, and one of gaps for each restorer whose weights are missing."""
     names = _names(result)
     has_samples = any("diversity" in row for row in result["rows"])
-    rows = [_comparison_row(row, names, has_samples) for row in result["rows"]]
+    cells = _cells(names, [row["metrics"] for row in result["rows"]])
+    rows = [_comparison_row(row, each, has_samples) for row, each in zip(result["rows"], cells, strict=True)]
     header = ["", *map(_title, names), *["diversity"] * has_samples, "seconds per face", "parameters"]
-    return header, rows + [[label] + ["–"] * (len(header) - 1) for label in result.get("absent", ())]
+    return header, rows + [[label] + [GAP] * (len(header) - 1) for label in result.get("absent", ())]
 
 
 def differences_table(result: dict[str, Any]) -> Table:
     """A row for every two restorers."""
     names = _ordered(result["differences"][0]["metrics"])
+    cells = _cells(names, [row["metrics"] for row in result["differences"]])
     rows = [
-        [f"{row['a']} − {row['b']}", str(row["metrics"][names[0]]["n"])]
-        + [_cell(row["metrics"][name]) for name in names]
-        for row in result["differences"]
+        [f"{row['a']} − {row['b']}", str(row["metrics"][names[0]]["n"]), *each]
+        for row, each in zip(result["differences"], cells, strict=True)
     ]
     return ["", "faces", *map(_title, names)], rows
 
 
 def interval_note(result: dict[str, Any]) -> str:
-    """The line below a table: what its intervals and its seconds are."""
+    """The line below a table: what its intervals, its seconds and its gaps are."""
     beside = f", {result['processes']} processes at once" if result.get("processes", 1) > 1 else ""
-    return f"{_interval_of(result)}; seconds: median, in batches of {result['batch_size']}{beside}."
+    line = f"{_interval_of(result)}; seconds: median, in batches of {result['batch_size']}{beside}."
+    has_gaps = result.get("missing") or result.get("absent")
+    return line + (f" {GAP} marks what was not measured; the notes give the reasons." if has_gaps else "")
 
 
 def render_breakdown(result: dict[str, Any]) -> str:
@@ -117,14 +140,14 @@ def render_breakdown(result: dict[str, Any]) -> str:
     lines = []
     for prop, parts in result["breakdown"].items():
         names = _ordered(next(iter(parts.values()))[0]["metrics"])
-        rows = []
-        for value, methods in parts.items():
-            number = methods[0]["metrics"][names[0]]["n"]
-            rows += [
-                [f"{value} ({number})", method["label"], *(_cell(method["metrics"][name]) for name in names)]
-                for method in methods
-            ]
-        lines += ["", f"By {prop} (faces):", "", *markdown_table([prop, "", *map(_title, names)], rows)]
+        methods = [(value, method) for value, part in parts.items() for method in part]
+        cells = _cells(names, [method["metrics"] for _, method in methods])
+        rows = [
+            [f"{value} ({method['metrics'][names[0]]['n']})", method["label"], *each]
+            for (value, method), each in zip(methods, cells, strict=True)
+        ]
+        table = ([prop, "", *map(_title, names)], rows)
+        lines += ["", f"By {prop} (faces):", "", *markdown_table(table, num_labels=2)]
     return "\n".join(lines) + "\n"
 
 
@@ -138,10 +161,9 @@ def _ordered(names: Collection[str]) -> list[str]:
     return [name for name in METRICS if name in names]
 
 
-def _comparison_row(row: dict[str, Any], names: list[str], has_samples: bool) -> list[str]:
-    cells = [_cell(row["metrics"].get(name)) for name in names]
+def _comparison_row(row: dict[str, Any], cells: list[str], has_samples: bool) -> list[str]:
     if has_samples:
-        cells.append(_cell(row["diversity"]) if "diversity" in row else "")
+        cells = [*cells, _cell(row["diversity"], 4) if "diversity" in row else ""]
     seconds = f"{row['seconds_per_image']:.3f}" if "seconds_per_image" in row else ""
     parameters = f"{row['parameters'] / 1e6:.2f} M" if "parameters" in row else ""
     return [row["label"], *cells, seconds, parameters]
@@ -171,19 +193,27 @@ def notes(result: dict[str, Any]) -> list[str]:
             "deviation over the samples, in levels of 255."
         )
     if STRANGER in labels:
-        lines.append(f"{STRANGER}: for each face the most similar other one of the same data: another person.")
+        lines.append(
+            f"{STRANGER}: for each face the original of the most similar other one of the same data: another person. A "
+            "metric without reference shows there what originals score."
+        )
     if REAL in labels:
-        lines.append(f"{REAL}: as many other real faces.")
+        lines.append(f"{REAL}: as many other real faces, of `{result['real']['data']}`.")
     if ORIGINAL in labels:
         lines.append(f"{ORIGINAL}: the originals of the faces, a scale for the other rows.")
     lines += _split_notes(result) + _provenance([result])
     return [*lines, *_faces_notes(result)]
 
 
+def faces_note(result: dict[str, Any]) -> str:
+    """The size and the degradation of the faces."""
+    degraded = "degraded as given" if result["preset"] is None else f"preset `{result['preset']}`"
+    return f"All at {result['size']} px, {degraded}; a restorer of another size gets the face resized."
+
+
 def _faces_notes(result: dict[str, Any]) -> list[str]:
     """State the degradation of the faces, and the reference of sets that have no originals."""
-    degraded = "degraded as given" if result["preset"] is None else f"preset `{result['preset']}`"
-    lines = [f"All at {result['size']} px, {degraded}; a restorer of another size gets the face resized."]
+    lines = [faces_note(result)]
     real = result.get("real")
     against = f"sets are compared with {real['num_images']} faces of `{real['data']}`" if real else ""
     if not result.get("originals", True):
@@ -224,10 +254,16 @@ def _title(name: str) -> str:
     return METRICS[name].heading
 
 
-def _cell(value: dict[str, float | None] | None) -> str:
+def _cells(names: Sequence[str], rows: Sequence[Mapping[str, Value]]) -> list[list[str]]:
+    """The cells of each row; all values of a column have the same number of decimals, by the largest of them."""
+    largest = [max((abs((row.get(name) or {}).get("mean") or 0) for row in rows), default=0) for name in names]
+    digits = [2 if value >= 10 else 4 if value >= 0.01 or value == 0 else 6 for value in largest]
+    return [[_cell(row.get(name), n) for name, n in zip(names, digits, strict=True)] for row in rows]
+
+
+def _cell(value: Value | None, digits: int) -> str:
     if value is None or value["mean"] is None:
-        return "–"
-    digits = 2 if abs(value["mean"]) >= 10 else 4
+        return GAP
     if value["low"] is None:
         return f"{value['mean']:.{digits}f}"
     return f"{value['mean']:.{digits}f} [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"

@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 import torch
 
-from idm.data.sources import Face, FaceSource, StreamedFaces
+from idm.data.huggingface import StreamedFaces
+from idm.data.sources import Face, FaceSource
 from idm.evaluation.pixels import psnr
 from idm.extrinsic.gate import Decision, Gate, decide
 from idm.extrinsic.manifest import CARD, MANIFEST, SUMMARY
@@ -27,6 +28,7 @@ from idm.extrinsic.quality import Quality, measure
 from idm.extrinsic.reading import Read, digests, reader
 from idm.extrinsic.shards import (
     DATA,
+    RECORDS,
     CleanedFace,
     CleanError,
     Entry,
@@ -37,6 +39,7 @@ from idm.extrinsic.shards import (
     shard_path,
     write_shard,
 )
+from idm.extrinsic.stream import count_parts
 from idm.faces.recognition import IdentityNet, cosine_similarity
 from idm.faces.template import ffhq_landmarks
 from idm.io.atomic import CheckpointError, read_json, write_json
@@ -97,11 +100,14 @@ class Cleaning:
             "settings": asdict(settings),
         }
         starts = range(0, num_faces, settings.shard_size)
+        self.sizes = [num_faces]  # of the parts of a stream, once they are counted
         self.ranges = [range(start, min(start + settings.shard_size, num_faces)) for start in starts]
         self.paths = [shard_path(output, number, len(self.ranges)) for number in range(len(self.ranges))]
 
     def claim(self) -> None:
         """Claim the output folder, or reject one that holds another job or lacks space; for the main process only.
+
+        The files that it holds of this job are not read: see :meth:`verify`.
 
         Raises:
             CleanError: states what differs, or how much space is missing.
@@ -125,21 +131,30 @@ class Cleaning:
             raise CleanError(f"{self.output}: cannot be made ({error.strerror})") from error
         for draft in (self.output / DATA).glob(".unfinished-*"):
             draft.unlink()
-        self._verify()
         self._require_space()
         write_json(path, self.metadata)
 
-    def _verify(self) -> None:
-        """Treat damaged finished shards as missing, and reject a source that has changed since.
+    def count(self, rank: int, world: int) -> None:
+        """Learn the sizes of a stream's parts, of which each of the ``world`` processes counts some.
 
         Raises:
-            CleanError: the source has changed.
+            CleanError: the stream has too few faces.
+        """
+        if isinstance(self.source, StreamedFaces):
+            self.sizes = count_parts(self.source, self.output / RECORDS, rank, world)
+
+    def verify(self) -> None:
+        """Treat damaged finished shards as missing, and reject a source that has changed since; for the main process
+        only.
+
+        Raises:
+            CleanError: the source has changed, or there is no space for the missing shards.
         """
         for shard in self.paths:
             if not is_whole(shard):
                 record_path(shard).unlink(missing_ok=True)
         finished = [number for number, path in enumerate(self.paths) if is_finished(path)]
-        found = digests(self.source, (index for number in finished for index in self.ranges[number]))
+        found = digests(self.source, self.sizes, (index for number in finished for index in self.ranges[number]))
         for number in finished:
             origin = hashlib.sha256("".join(islice(found, len(self.ranges[number]))).encode()).hexdigest()
             if origin != read_record(self.paths[number])["source_sha256"]:
@@ -147,6 +162,7 @@ class Cleaning:
                     f"{self.paths[number]}: was made from other faces than the source has now; restore the source, or "
                     "choose another output folder"
                 )
+        self._require_space()
 
     def todo(self) -> list[int]:
         """Numbers of the missing shards."""
@@ -157,7 +173,7 @@ class Cleaning:
 
         Threads read the next faces and write the previous shard while this one is restored.
         """
-        read = reader(self.source, must_be_alignable=self.identity is not None)
+        read = reader(self.source, self.sizes, must_be_alignable=self.identity is not None)
         indices = [index for number in shards for index in self.ranges[number]]
         num_readers = 1 if isinstance(self.source, StreamedFaces) else min(8, num_usable_cores())
         with ThreadPoolExecutor(num_readers) as readers, ThreadPoolExecutor(1) as writer:

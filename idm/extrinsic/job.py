@@ -9,10 +9,8 @@ from tqdm import tqdm
 
 from idm.extrinsic.clean import Cleaning
 from idm.extrinsic.manifest import SUMMARY, write_manifest
-from idm.extrinsic.shards import is_finished
+from idm.extrinsic.shards import POLL_SECONDS, is_finished
 from idm.io.atomic import CheckpointError, read_json
-
-POLL_SECONDS = 1.0
 
 
 @runtime_checkable
@@ -48,15 +46,19 @@ def run_job(job: Cleaning, state: Processes) -> dict[str, Any]:
     summary = job.output / SUMMARY
     if state.is_main_process:
         job.claim()
+    state.wait_for_everyone()
+    job.count(state.process_index, state.num_processes)
+    if state.is_main_process:
+        job.verify()
         if job.todo() or not _is_whole(summary):
             summary.unlink(missing_ok=True)
     state.wait_for_everyone()
     todo = job.todo()
     state.wait_for_everyone()  # all have seen the same shards
-    mine = todo[state.process_index :: state.num_processes]
+    mine = share(todo, state.process_index, state.num_processes)
     with ProgressBar(job, todo, mine, shown=state.is_main_process) as progress:
         job.run(mine, progress.add)
-        # The others may take longer than a barrier waits, so everybody watches the folder.
+        # The others may take longer than a barrier waits.
         while not all(is_finished(job.paths[number]) for number in todo):
             progress.add(0)
             time.sleep(POLL_SECONDS)
@@ -65,6 +67,11 @@ def run_job(job: Cleaning, state: Processes) -> dict[str, Any]:
         write_manifest(job.output, job.paths, job.metadata)
     state.wait_for_everyone()
     return read_json(summary)
+
+
+def share(shards: list[int], rank: int, world: int) -> list[int]:
+    """A process's shards: consecutive ones, so that it reads few parts of a stream."""
+    return shards[len(shards) * rank // world : len(shards) * (rank + 1) // world]
 
 
 def _is_whole(summary: Path) -> bool:

@@ -1,23 +1,16 @@
 """Faces of a source, each with a hash of its file or row."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from idm.data.cache import Cached
-from idm.data.sources import (
-    Face,
-    FaceSource,
-    FolderFaces,
-    HuggingFaceFaces,
-    Part,
-    StreamedFaces,
-    SyntheticFaces,
-)
-from idm.extrinsic.shards import CleanError
+from idm.data.huggingface import HuggingFaceFaces, StreamedFaces
+from idm.data.sources import Face, FaceSource, FolderFaces, Part, SyntheticFaces
+from idm.extrinsic.stream import StreamedRows
 from idm.faces.recognition import IDENTITY_LANDMARKS
 from idm.faces.template import umeyama
 from idm.io.images import ImageError, image_error
@@ -30,14 +23,19 @@ class Read(NamedTuple):
     face: Face | ImageError
 
 
-def reader(source: FaceSource | StreamedFaces, must_be_alignable: bool) -> Callable[[int], Read]:
-    """Faces by rising index; a face that cannot be aligned for the identity counts as unreadable."""
-    stream = enumerate(source.rows_in_order()) if isinstance(source, StreamedFaces) else iter(())
+def reader(source: FaceSource | StreamedFaces, sizes: Sequence[int], must_be_alignable: bool) -> Callable[[int], Read]:
+    """Faces by rising index; a face that cannot be aligned for the identity counts as unreadable.
+
+    Args:
+        sizes: of the parts, if the source is a stream.
+    """
+    rows = StreamedRows(source, sizes) if isinstance(source, StreamedFaces) else None
 
     def read(index: int) -> Read:
         get: Callable[[str], Face]
         if isinstance(source, StreamedFaces):
-            row = _row(stream, index, source.num_faces)
+            assert rows is not None
+            row = rows[index]
             found, get = _row_digest(row, source.image_column, source.landmarks_column), partial(source.face, row)
         else:
             found, get = digest(source, index), lambda name: source[index]
@@ -60,13 +58,12 @@ def _require_alignable(face: Face) -> None:
             raise image_error(face.key, str(error), "repair or remove its landmarks") from error
 
 
-def digests(source: FaceSource | StreamedFaces, indices: Iterable[int]) -> Iterator[str]:
-    """Yield the digests of rising indices, without decoding a picture."""
+def digests(source: FaceSource | StreamedFaces, sizes: Sequence[int], indices: Iterable[int]) -> Iterator[str]:
+    """Yield the digests of rising indices, without decoding a picture; ``sizes`` are as in :func:`reader`."""
     if isinstance(source, StreamedFaces):
-        stream = enumerate(source.rows_in_order())
+        rows = StreamedRows(source, sizes)
         for index in indices:
-            row = _row(stream, index, source.num_faces)
-            yield _row_digest(row, source.image_column, source.landmarks_column)
+            yield _row_digest(rows[index], source.image_column, source.landmarks_column)
     else:
         for index in indices:
             yield digest(source, index)
@@ -98,13 +95,6 @@ def digest(source: FaceSource, index: int) -> str:
             except ImageError as error:
                 return _hash(b"", str(error), None)
             return _hash(np.ascontiguousarray(face.image).tobytes(), face.key, face.landmarks)
-
-
-def _row(stream: Iterator[tuple[int, Mapping[str, Any]]], index: int, num_faces: int) -> Mapping[str, Any]:
-    for number, row in stream:
-        if number == index:
-            return row
-    raise CleanError(f"the stream ended before face {index}, but num_faces is {num_faces}")
 
 
 def _row_digest(row: Mapping[str, Any], image: str, landmarks: str | None, name: str | None = None) -> str:

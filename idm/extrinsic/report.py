@@ -10,7 +10,7 @@ from idm.extrinsic.manifest import SUMMARY, read_manifest
 from idm.extrinsic.shards import Entry
 from idm.io.atomic import read_json, write_text
 from idm.io.grid import image_grid
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 
 Pictures = Callable[[Sequence[Entry]], list[tuple[np.ndarray, np.ndarray]]]
 """Gives (x, x*) of each entry."""

@@ -19,12 +19,15 @@ import pyarrow.parquet as pq
 from jaxtyping import UInt8
 from PIL import Image
 
-from idm.data.sources import HuggingFaceFaces, Landmarks
+from idm.data.huggingface import HuggingFaceFaces
+from idm.data.sources import Landmarks
 from idm.io.atomic import CheckpointError, sha256, sync, write_json
 from idm.io.errors import UserError
 from idm.io.machine import num_usable_cores
 
 DATA, RECORDS = "data", "records"
+POLL_SECONDS = 1.0
+"""Interval at which a process looks for files that others are writing, which may take longer than a barrier waits."""
 
 
 class CleanError(UserError, RuntimeError):

@@ -1,13 +1,14 @@
 """Match a restored face to the colours of its photograph. All crops are RGB in [0, 1]."""
 
-from typing import Literal, assert_never
+from typing import assert_never
 
 import cv2
 import numpy as np
 from jaxtyping import Float32, Integer
 
+from idm.faces.names import ColorFix
+
 Crop = Float32[np.ndarray, "s s 3"]
-ColorFix = Literal["none", "mean", "wavelet"]
 
 # Colours of a scan follow from its lightness. On JPEG scans with speckle and tints that grow along the picture they lie
 # within 8.6 / 255 of what lightness and place say; in 33 faces and 12 colour photographs not within 19.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -15,13 +15,13 @@ from jaxtyping import Float, Float64, Integer
 
 from idm.faces.align import to_unit
 from idm.faces.geometry import why_implausible
+from idm.faces.names import DetectorName, FaceGroup
 from idm.io.errors import InvalidInput, MissingPackage
 from idm.io.weights import find_weights
 
 if TYPE_CHECKING:
     from idm.faces.detector.search import BuiltinDetector
 
-DetectorName = Literal["auto", "retinaface", "retinaface_resnet50", "builtin"]
 
 # facexlib's name of the network, and of its weights file
 _NETWORKS = {
@@ -192,7 +192,7 @@ def _first_line(error: Exception) -> str:
 
 
 def choose_faces(
-    faces: Sequence[DetectedFace], min_size: float = 0, which: Literal["all", "largest"] | Sequence[int] = "all"
+    faces: Sequence[DetectedFace], min_size: float = 0, which: FaceGroup | Sequence[int] = "all"
 ) -> list[int]:
     """The numbers of the faces to restore, which are their positions in ``faces``: of those with plausible landmarks
     that are at least ``min_size`` pixels large all or the largest, or exactly the ones that are named.

@@ -1,6 +1,6 @@
 """Identity of faces: cosine similarity of MobileFaceNet embeddings of aligned faces."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,6 +116,17 @@ def load_identity(
     fold_norms(network.eval().requires_grad_(False))
     network = network.to(device, dtype).to(memory_format=torch.channels_last)
     return IdentityNet(network, device, mirrored=mirrored, dtype=dtype)
+
+
+def find_identity(
+    weights: Path | None, device: str, on_missing: Callable[[FileNotFoundError], None]
+) -> IdentityNet | None:
+    """:func:`load_identity`; None after a call of ``on_missing`` if its weights are missing."""
+    try:
+        return load_identity(weights, device)
+    except FileNotFoundError as error:
+        on_missing(error)
+        return None
 
 
 def cosine_similarity(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Integer
@@ -10,8 +9,7 @@ from jaxtyping import Float, Integer
 from idm.faces.align import apply_matrix
 from idm.faces.detect import DetectedFace, Detector
 from idm.faces.geometry import roll_angle, template_distance
-
-Turn = Literal["auto", 0, 90, 180, 270]
+from idm.faces.names import Turn
 
 # A face that is found the right way up: on 44 degraded and tilted faces scores were above .99, landmarks within
 # .11 eye distances of the template and tilted by at most 21 degrees; turned, one of the three nearly always fails.

@@ -32,7 +32,11 @@ class Metadata:
 
 
 def read_metadata(image: Image.Image, is_grey: bool) -> Metadata:
-    """The metadata of a decoded image that are kept; never raises."""
+    """The metadata of a decoded image, upright; never raises: what cannot be read is listed in ``dropped``.
+
+    Args:
+        is_grey: the pixels are grey, so that only a grey colour profile describes them.
+    """
     found = Metadata(xmp=_upright_xmp(image), icc_profile=_profile(image, is_grey), dpi=_dpi(image))
     found.orientation = orientation_of(image, found.dropped)
     found.iptc = _lenient(lambda: _iptc(image), None, "IPTC", found.dropped)
@@ -43,7 +47,11 @@ def read_metadata(image: Image.Image, is_grey: bool) -> Metadata:
 
 
 def orientation_of(image: Image.Image, dropped: list[str] | None = None) -> int:
-    """The EXIF orientation in 1..8; 1 where there is none that makes sense."""
+    """The EXIF orientation in 1..8; 1 where there is none that makes sense.
+
+    Args:
+        dropped: gets an entry if it cannot be read.
+    """
     value = _lenient(lambda: image.getexif().get(ORIENTATION, 1), 1, "EXIF orientation", dropped)
     return value if value in range(1, 9) else 1
 

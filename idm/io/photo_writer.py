@@ -12,7 +12,8 @@ import numpy as np
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
-from idm.io.images import ImageError, image_error, write_whole
+from idm.io.image_writer import write_whole
+from idm.io.images import ImageError, image_error
 from idm.io.metadata import iptc_segment
 from idm.io.photos import Photo
 

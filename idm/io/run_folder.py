@@ -59,7 +59,8 @@ def finish_checkpoint(folder: Path, step: int) -> Path:
 def damage(checkpoint: Path, within: str = "") -> str | None:
     """Describe the damage of a checkpoint's files; None if each is as it was written.
 
-    Checkpoints that were written before there were hashes cannot be checked and count as intact.
+    Checkpoints that were written before there were hashes cannot be checked and count as intact;
+    :func:`newest_intact` tells them from those that have lost theirs.
 
     Args:
         within: look only at this file or folder of the checkpoint.
@@ -78,10 +79,16 @@ def damage(checkpoint: Path, within: str = "") -> str | None:
 
 
 def newest_intact(folder: Path) -> tuple[Path | None, dict[Path, str]]:
-    """The newest checkpoint without damage, or None if there is none; and the damage of the newer ones."""
+    """The newest checkpoint without damage, or None if there is none; and the damage of the newer ones.
+
+    A checkpoint without hashes is damaged if an older one has them.
+    """
     damaged: dict[Path, str] = {}
-    for checkpoint in reversed(list_checkpoints(folder)):
-        found = damage(checkpoint) or _unreadable_progress(checkpoint)
+    checkpoints = list_checkpoints(folder)
+    for number, checkpoint in reversed(list(enumerate(checkpoints))):
+        hashed = any((path / HASHES).exists() for path in checkpoints[:number])
+        lost = f"{HASHES} is missing" if hashed and not (checkpoint / HASHES).exists() else None
+        found = lost or damage(checkpoint) or _unreadable_progress(checkpoint)
         if found is None:
             return checkpoint, damaged
         damaged[checkpoint] = found
@@ -132,7 +139,7 @@ def best_score(folder: Path, metric: str = "psnr", worst: float = -math.inf) -> 
 
 
 def mark_best(folder: Path, step: int, score: float, metric: str = "psnr") -> None:
-    """Record which checkpoint is the best, and what it scored."""
+    """Record which step's checkpoint in a folder of checkpoints is the best, and its score in a metric."""
     write_json(folder / BEST, {"step": step, metric: score})
 
 

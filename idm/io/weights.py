@@ -64,8 +64,8 @@ def weights_folders(explicit: Path | None = None) -> list[Path]:
 
 
 def path_of_weights(name: str, folders: Sequence[Path]) -> Path | None:
-    """The file in the first of these places that has it, directly or in a library's folder; a place may be the file
-    itself."""
+    """Where a weights file is: in the first of these folders that has it, directly or below the name of a library. An
+    entry of ``folders`` may be the file itself. None if none has it."""
     for place in folders:
         for candidate in (place, place / name, *(place / library / name for library in _LIBRARIES)):
             if candidate.is_file():

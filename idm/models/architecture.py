@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, assert_never, get_args
 
 if TYPE_CHECKING:
-    from idm.models.network import Network
+    from idm.models.denoiser import Denoiser
 
 NetworkName = Literal["unet"]
 
@@ -15,7 +15,7 @@ class Architecture:
     """The network of a denoiser and its sizes, as in its ``config.json``.
 
     Args:
-        network: "unet" is :class:`idm.models.unet.Denoiser`.
+        network: "unet" is :class:`idm.models.unet.UNet`.
         image_size: side of the square images in pixels for which attention levels are laid out. Other sizes
             run too: they are padded to a multiple of ``patch_size * 2**(levels - 1)`` and cropped back.
         patch_size: side of the patch that becomes one position of the first feature map.
@@ -67,12 +67,12 @@ class Architecture:
         if self.refine_blocks and not self.refine_channels:
             raise ValueError("refine_blocks are part of a refinement: they need refine_channels")
 
-    def build(self) -> "Network":
+    def build(self) -> "Denoiser":
         """The denoiser of these sizes, with random weights."""
         match self.network:
             case "unet":
-                from idm.models.unet import Denoiser
+                from idm.models.unet import UNet
 
-                return Denoiser(**asdict(self))
+                return UNet(**asdict(self))
             case _:
                 assert_never(self.network)

@@ -1,7 +1,7 @@
 """The denoiser f_theta(x_d, x_t, gamma): a U-Net with attention at its low-resolution levels."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from idm.models.architecture import Architecture
+from idm.models.denoiser import Denoiser
 from idm.models.layers import (
     Attention,
     ChannelNorm,
@@ -20,11 +22,10 @@ from idm.models.layers import (
     depth_to_space,
     zero_init,
 )
-from idm.models.network import Network
 from idm.models.refinement import Refinement
 
 
-class Denoiser(Network):
+class UNet(Denoiser):
     """f_theta(x_d, x_t, gamma) of document A: "the original DDM with added attention layers, 32x32 to 8x8".
 
     The degraded face x_d is concatenated with the noisy image x_t. Both pass a space-to-depth of
@@ -118,6 +119,34 @@ def double_patches(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif name.startswith("conv_out."):
             doubled[name] = _repeat_pixels(weight)
     return doubled
+
+
+def added_layers(small: Architecture, large: Architecture) -> Iterator[str]:
+    """Prefixes of the weights that only the larger of two denoisers has, which change nothing before training."""
+    if not small.refine_channels:
+        yield "refine."
+    elif not small.refine_blocks:
+        yield "refine.level."
+    else:
+        yield from (f"refine.level.blocks.{block}." for block in range(small.refine_blocks, large.refine_blocks))
+    for level, (few, many) in enumerate(zip(small.num_blocks, large.num_blocks, strict=False)):
+        yield from (f"{part}.{level}.{block}." for part in ("encoder", "decoder") for block in range(few, many))
+
+
+def make_room(weights: Mapping[str, Tensor], small: Architecture, large: Architecture) -> dict[str, Tensor]:
+    """The weights of a denoiser under the names of one with more residual blocks, which come before the attention."""
+    rooms = [max(0, many - few) for few, many in zip(small.num_blocks, large.num_blocks, strict=False)]
+
+    def moved(name: str) -> str:
+        found = re.fullmatch(r"(encoder|decoder)\.(\d+)\.(\d+)\.(.+)", name)
+        if found is None:
+            return name
+        level, layer = int(found[2]), int(found[3])
+        if level >= len(rooms) or layer < small.num_blocks[level]:
+            return name
+        return f"{found[1]}.{level}.{layer + rooms[level]}.{found[4]}"
+
+    return {moved(name): weight for name, weight in weights.items()}
 
 
 def _repeat_pixels(weight: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from idm.diffusion.process import Image, SignalLevel
 from idm.io.errors import InvalidInput
-from idm.models.network import Network
+from idm.models.denoiser import Denoiser
 from idm.restorers.export import (
     ExportError,
     Graph,
@@ -38,7 +38,7 @@ class ExportedDenoiser:
         ExportError: a package is missing, the precision is impossible, or the results are not PyTorch's.
     """
 
-    def __init__(self, denoiser: Network, backend: Exported, dtype: torch.dtype) -> None:
+    def __init__(self, denoiser: Denoiser, backend: Exported, dtype: torch.dtype) -> None:
         if (denoiser.dtype, denoiser.device.type) != (torch.float32, "cpu"):
             raise ExportError(f"{backend} needs a denoiser in float32 on the CPU, not {denoiser.dtype}")
         if backend == "onnxruntime" and dtype != torch.float32:
@@ -73,7 +73,7 @@ class ExportedDenoiser:
 class _UNet(nn.Module):
     """The denoiser without the embedding of gamma."""
 
-    def __init__(self, denoiser: Network) -> None:
+    def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
         self.denoiser = denoiser
 
@@ -81,7 +81,7 @@ class _UNet(nn.Module):
         return self.denoiser.forward_embedded(x_d=x_d, x_t=x_t, embedding=embedding)
 
 
-def denoiser_inputs(denoiser: Network) -> dict[str, Tensor]:
+def denoiser_inputs(denoiser: Denoiser) -> dict[str, Tensor]:
     """Two sample inputs of f_theta, one near each end of the chain."""
     rng = torch.Generator().manual_seed(0)
     shape = (2, denoiser.config.image_channels, denoiser.config.image_size, denoiser.config.image_size)
@@ -93,7 +93,7 @@ def denoiser_inputs(denoiser: Network) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _unet_inputs(denoiser: Network) -> dict[str, Tensor]:
+def _unet_inputs(denoiser: Denoiser) -> dict[str, Tensor]:
     inputs = denoiser_inputs(denoiser)
     return {"x_d": inputs["x_d"], "x_t": inputs["x_t"], "embedding": denoiser.embed_gamma(inputs["gamma"])}
 

@@ -16,7 +16,7 @@ from idm.diffusion.samplers import sample
 from idm.diffusion.schedule import to_betas
 from idm.io.errors import InvalidInput
 from idm.io.ranges import from_diffusion, from_uint8, hwc_to_chw, to_diffusion
-from idm.models.network import Network
+from idm.models.denoiser import Denoiser
 from idm.restorers.export import Graph, require_extra
 from idm.restorers.names import Backend
 
@@ -59,7 +59,7 @@ class IDM:
 
     def __init__(
         self,
-        denoiser: Network,
+        denoiser: Denoiser,
         gammas: Float[Tensor, " T1"],
         *,
         prediction: Prediction = "sample",

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 
 from idm.io.atomic import sha256
+from idm.io.errors import InvalidInput
 from idm.io.weights import find_weights
 from idm.restorers.idm import IDM
 from idm.restorers.names import PUBLISHED
@@ -81,6 +82,34 @@ def load_restorer(model: str | Path | None, device: torch.device, dtype: torch.d
             "parameters": sum(p.numel() for p in network.model.parameters()),
         },
     )
+
+
+def load_with_steps(model: str, device: torch.device, dtype: torch.dtype) -> Loaded:
+    """:func:`load_restorer` for a path or name that may end with the number of steps of an IDM's chain, as in idm@4.
+
+    Raises:
+        InvalidInput: the restorer has no chain, or its chain cannot have these steps.
+        FileNotFoundError, ModelError, ThirdPartyModelError: as :func:`load_restorer`.
+    """
+    name, steps = split_steps(model)
+    loaded = load_restorer(name, device, dtype)
+    if steps is None:
+        return loaded
+    if not isinstance(loaded.restorer, IDM):
+        raise InvalidInput(f"{model}: has no sampling chain; @STEPS is for IDM")
+    try:
+        loaded.restorer.chain = loaded.restorer.chain.changed(num_steps=steps)
+    except ValueError as error:
+        raise InvalidInput(f"{model}: {error}") from None
+    return Loaded(loaded.restorer, describe(loaded.restorer))
+
+
+def split_steps(name: str) -> tuple[str, int | None]:
+    """(name, steps) of ``name@steps``; a path that exists is taken as it is."""
+    before, at, steps = name.rpartition("@")
+    if at and steps.isdigit() and not Path(name).exists():
+        return before, int(steps)
+    return name, None
 
 
 def describe(model: IDM) -> dict[str, Setting]:

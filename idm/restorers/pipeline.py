@@ -14,13 +14,13 @@ from jaxtyping import Float
 from PIL import Image as PILImage
 from torch import Tensor
 
-from idm.diffusion.chain import Chain, Start, sampler_of, signal_levels
+from idm.diffusion.chain import Chain, sampler_of, signal_levels
 from idm.diffusion.process import Image
 from idm.diffusion.schedule import from_betas
 from idm.diffusion.schedulers import build_scheduler
 from idm.io.errors import InvalidInput
 from idm.io.ranges import to_uint8
-from idm.models.network import Network
+from idm.models.denoiser import Denoiser
 from idm.restorers.idm import IDM
 from idm.restorers.saved import BUNDLED, load_idm, save_idm
 
@@ -55,12 +55,12 @@ class IDMPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "denoiser"
-    denoiser: Network
+    denoiser: Denoiser
     scheduler: SchedulerMixin
 
     def __init__(
         self,
-        denoiser: Network,
+        denoiser: Denoiser,
         scheduler: SchedulerMixin,
         prediction: str = "sample",  # Prediction, Start and Spacing, but diffusers understands plain types only
         num_inference_steps: int = 10,
@@ -201,9 +201,7 @@ class IDMPipeline(DiffusionPipeline):
         *,
         num_inference_steps: int | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
-        start_from: Start | None = None,
-        strength: float | None = None,
-        eta: float | None = None,
+        chain: Chain | None = None,
         output_type: Literal["pil", "np", "pt"] = "pil",
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
@@ -213,9 +211,11 @@ class IDMPipeline(DiffusionPipeline):
         Args:
             image: PIL; h w 3 or b h w 3 arrays, uint8 or float in [0, 1]; or 3 h w or b 3 h w tensors in [0, 1]. They
                 must have the model's size: a model that was trained at another size would damage them.
+            num_inference_steps: changes the chain's number of steps, as in other diffusers pipelines.
             generator: one for each face, or one for all; default: one that is seeded by PyTorch's global generator. A
                 single generator is copied for the first face, so that the result equals that of ``idm restore --seed``,
                 and it seeds the generators of the other faces.
+            chain: the sampling chain; default: that of the pipeline.
             output_type: a list of PIL images, of h w 3 float arrays in [0, 1], or a b 3 h w tensor in [0, 1].
             return_dict: return the faces as ``.images`` instead of a tuple of one element.
             callback_on_step_end: called with (pipeline, step from 0, timestep, {"x_0": current estimate, b 3 h w in
@@ -237,7 +237,7 @@ class IDMPipeline(DiffusionPipeline):
         if isinstance(generator, torch.Generator):
             generator = _one_for_each(generator, len(lq))
         model = self.idm
-        chain = model.chain.changed(num_steps=num_inference_steps, start_from=start_from, strength=strength, eta=eta)
+        chain = (chain or model.chain).changed(num_steps=num_inference_steps)
         levels = torch.tensor(signal_levels(chain, model.gammas.tolist()), dtype=torch.float64)
         timesteps = (model.gammas[1:] - levels[:, None]).abs().argmin(dim=1).tolist()
         with self.progress_bar(total=len(levels)) as bar:

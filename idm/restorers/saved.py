@@ -22,7 +22,7 @@ from idm.io.errors import InvalidInput
 from idm.io.run_folder import best_checkpoint, damage, list_checkpoints
 from idm.io.weights import difference
 from idm.models.architecture import Architecture
-from idm.models.network import Network
+from idm.models.denoiser import Denoiser
 from idm.restorers.card import model_card
 from idm.restorers.idm import IDM, Origin
 from idm.restorers.names import DEFAULT_NAME
@@ -172,7 +172,7 @@ def read_denoiser_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
     return weights, hashlib.sha256(content).hexdigest()
 
 
-def _read_denoiser(folder: Path) -> tuple[Network, str]:
+def _read_denoiser(folder: Path) -> tuple[Denoiser, str]:
     weights, sha256 = read_denoiser_weights(folder)
     with torch.device("meta"):  # no random numbers are drawn for what the file replaces
         denoiser = read_architecture(folder).build()

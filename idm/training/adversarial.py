@@ -31,6 +31,9 @@ class Adversary:
         augment: let the critic see faces through DiffAugment.
         only_refinement: the denoiser's loss trains the convolutions behind the patches alone: what patches may change
             becomes dots along edges, one a patch.
+
+    Attributes:
+        skipped: 1 if the last update was skipped because a gradient was not finite; else 0.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Adversary:
     ) -> None:
         self.critic: nn.Module = critic
         self.stride = critic.stride
+        self.learning_rate = learning_rate
         self.optimizer = torch.optim.Adam(critic.parameters(), lr=learning_rate, betas=(0.5, 0.99), fused=True)
         self.weight, self.r1_gamma, self.r1_every, self.augment = weight, r1_gamma, r1_every, augment
         self.only_refinement = only_refinement
@@ -54,6 +58,7 @@ class Adversary:
         """Prepare critic and optimiser for a run: device, precision, processes and checkpoints."""
         self.accelerator = accelerator
         self.critic, self.optimizer = accelerator.prepare(self.critic, self.optimizer)
+        self.skipped = torch.zeros((), device=accelerator.device)
 
     def generator_loss(self, estimate: Images, generator: torch.Generator) -> Float[Tensor, ""]:
         """The weighted loss of estimates of x_0 in [-1, 1]; the critic gets no gradient from it."""
@@ -75,8 +80,12 @@ class Adversary:
         else:
             loss = self.critic(real).sum()
             values = dict.fromkeys(("critic_loss", "critic_real_accuracy", "critic_fake_accuracy"), loss.detach())
+        for group in self.optimizer.param_groups:  # a checkpoint may hold another rate
+            group["lr"] = self.learning_rate
         self.accelerator.backward(loss)
-        update(self.accelerator, self.critic, self.optimizer, max_grad_norm=None)
+        norm = update(self.accelerator, self.critic, self.optimizer, max_grad_norm=None)
+        if norm is not None:
+            self.skipped = (~torch.isfinite(norm)).float()
         count = torch.full_like(loss, len(real))
         return {name: torch.stack([mean * count, count]) for name, mean in values.items()}
 

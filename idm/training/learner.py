@@ -21,8 +21,8 @@ from idm.diffusion.ssim import ssim
 from idm.faces.features import FeatureMaps, feature_l1
 from idm.io.machine import inference_dtype, on_device
 from idm.io.ranges import to_diffusion
+from idm.models.denoiser import Denoiser
 from idm.models.lora import merged_weights
-from idm.models.network import Network
 from idm.restorers.idm import IDM
 from idm.restorers.saved import save_idm
 from idm.training.adversarial import Adversary
@@ -94,7 +94,7 @@ class IntrinsicIteration:
 
     def __init__(
         self,
-        denoiser: Network,
+        denoiser: Denoiser,
         accelerator: Accelerator,
         *,
         gammas: Float[Tensor, " T1"],
@@ -103,7 +103,7 @@ class IntrinsicIteration:
         min_snr_clamp: float | None,
         optimisation: Optimisation,
         seed: int,
-        make_pipeline: Callable[[Network], IDM],
+        make_pipeline: Callable[[Denoiser], IDM],
         noise_levels: NoiseLevels = NoiseLevels(),
         clean_weight: float = 1.0,
         ssim_weight: float = 0.0,
@@ -153,7 +153,8 @@ class IntrinsicIteration:
         updated = torch.isfinite(grad_norm)
         self.ema.update(self._parameters(), step, updated)
         by_level = {name: torch.stack([each[name] for each in levels]).sum(dim=0) for name in levels[0]}
-        self.skipped = (~updated).float()
+        skipped = (~updated).float()
+        self.skipped = skipped if self.adversary is None else torch.maximum(skipped, self.adversary.skipped)
         return {"loss": torch.stack(losses).mean(), "grad_norm": grad_norm, **by_level, **critic}
 
     def loss(

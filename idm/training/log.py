@@ -124,13 +124,15 @@ def record_settings(path: Path, step: int, settings: dict[str, Any]) -> None:
     them.
 
     The first row holds all settings; each later one replaces what the rows above it say. A setting that no longer
-    exists is null.
+    exists is null. Rows of later steps are dropped: their steps were lost with a damaged checkpoint.
     """
     rows = read_log(path)
-    held: dict[str, Any] = {}
     for number, row in enumerate(rows, 1):
         if not isinstance(row.get("settings"), dict):
             raise _damaged(path, number)
+    rows = [row for row in rows if row["step"] <= step]
+    held: dict[str, Any] = {}
+    for row in rows:
         held |= row["settings"]
     now = {**dict.fromkeys(held), **json.loads(json.dumps(settings))}
     changed = {key: value for key, value in now.items() if key not in held or held[key] != value}

@@ -18,7 +18,7 @@ class Trainable(Protocol):
 
     Attributes:
         optimizer: of the network that is published, whose learning rate is logged.
-        skipped: 1 if the last step's update was skipped because a gradient was not finite; else 0.
+        skipped: 1 if an update of the last step, of any network, was skipped because a gradient was not finite; else 0.
     """
 
     optimizer: AcceleratedOptimizer

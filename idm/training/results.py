@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from idm.io import run_folder
 from idm.io.atomic import write_json
 from idm.io.grid import image_grid
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 from idm.io.machine import provenance
 from idm.training.validation import ScoredFace
 

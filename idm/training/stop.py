@@ -16,7 +16,7 @@ def has_launcher() -> bool:
     return any(name in os.environ for name in LAUNCHED)
 
 
-def follow_launcher() -> None:
+def stop_with_launcher() -> None:
     """Let this process receive SIGTERM when its launcher dies, so that no trainer outlives it.
 
     The kernel sends it on Linux only; elsewhere :class:`StopSignals` notices between two steps.

@@ -257,7 +257,7 @@ def test_several_photographs_come_back_in_one_zip(page: Page, tmp_path: Path) ->
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_axe_finds_nothing_serious(page: Page, width: int, theme: str) -> None:
+def test_axe_finds_nothing_serious(page: Page, tmp_path: Path, width: int, theme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
     page.tab.set_viewport_size({"width": width, "height": 900})
     page.tab.goto(f"{page.address}?__theme={theme}", timeout=PATIENCE)
@@ -275,10 +275,22 @@ def test_axe_finds_nothing_serious(page: Page, width: int, theme: str) -> None:
         ]
 
     seen = problems("empty")
+    photos = write_examples(tmp_path)[:2]
     page.press("#idm-more button")
+    page.press("#idm-trust button")
+    page.tab.locator("#idm-reference input[type=file]").set_input_files(photos)
+    page.tab.locator("#idm-samples input[type=number]").fill("2")
+    page.tab.locator("#idm-samples input[type=number]").blur()
+    page.tab.locator("#idm-uncertainty input").focus()
+    page.tab.keyboard.press("Space")
     restore_the_group(page)
+    page.wait_for("#idm-map img")
+    assert "2 reference photographs were used" in page.text("#idm-table")
     seen += problems("result")
     for name in ("Faces", "Each face", "Batch"):
         page.tab.locator(f"role=tab[name='{name}']").click(timeout=PATIENCE)
         seen += problems(name)
+    page.tab.locator("#idm-files input[type=file]").set_input_files(photos)
+    page.tab.locator("#idm-files", has_text="old_print").wait_for(timeout=PATIENCE)
+    seen += problems("Batch, chosen")
     assert seen == []

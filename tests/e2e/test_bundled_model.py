@@ -13,7 +13,8 @@ import torch
 from idm.degradation import GFPGAN, degradation_rng, degrade
 from idm.evaluation.metrics import psnr
 from idm.faces.template import ffhq_landmarks, umeyama
-from idm.io.images import read_image, resize_image, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import read_image, resize_image
 from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
 from idm.restorers.saved import BUNDLED, DEFAULT, find_model, load_idm
 

@@ -9,20 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from idm.apps.cli import export as export_module
 from idm.apps.cli import main as cli
 from idm.apps.cli import model as model_module
 from idm.data.synthetic import synthetic_face
-from idm.diffusion.chain import Chain
-from idm.diffusion.schedule import linear
 from idm.io.images import read_image
-from idm.models.unet import Denoiser
-from idm.restorers.idm import IDM
 from idm.restorers.load import Loaded
-from idm.restorers.saved import save_idm
 
 SIZE = 32
 
@@ -30,19 +24,6 @@ pytestmark = pytest.mark.skipif(
     any(find_spec(package) is None for package in ("onnx", "onnxscript", "onnxruntime")),
     reason="the packages of the extra onnxruntime are not installed",
 )
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small pipeline with random weights: what it paints does not matter here, who paints it does not show."""
-    torch.manual_seed(0)
-    denoiser = Denoiser(
-        image_size=SIZE, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
-    )
-    torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)
-    folder = tmp_path_factory.mktemp("model")
-    save_idm(IDM(denoiser, linear(), chain=Chain("ddim", 2)), folder)
-    return folder
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from forked import run, started
 from PIL import ExifTags, Image
 
@@ -14,25 +13,8 @@ from idm.apps.cli import main as cli
 from idm.apps.cli.model import load
 from idm.apps.cli.options.restore import RestoreOptions
 from idm.apps.cli.options.shared import read
-from idm.diffusion.chain import Chain
-from idm.diffusion.schedule import linear
 from idm.io.photo_writer import write_photo
 from idm.io.photos import Photo, read_photo
-from idm.models.unet import Denoiser
-from idm.restorers.idm import IDM
-from idm.restorers.saved import save_idm
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    denoiser = Denoiser(
-        image_size=32, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
-    )
-    torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)
-    folder = tmp_path_factory.mktemp("model")
-    save_idm(IDM(denoiser, linear(), chain=Chain("ddim", 2)), folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -161,12 +143,12 @@ def test_a_photograph_in_which_nothing_changes_stays_the_same_file(model, astron
 @pytest.mark.usefixtures("weights")
 def test_faces_that_may_have_been_missed_are_reported(model, tmp_path, capsys) -> None:
     Image.new("RGB", (400, 60), "teal").save(tmp_path / "a.png")
-    (tmp_path / "b.heic").touch()
+    (tmp_path / "b.nef").touch()
     options = ("-o", tmp_path / "out", "--model", model, "--detect-side", 200)
     printed = restore(capsys, tmp_path, *options)[1]
     assert "of up to 400 px were searched in copies of 200 px, where faces below about 24 px are missed" in printed
     assert "--detect-side 400" in printed
-    assert "1 .heic" in printed
+    assert "1 .nef" in printed
     assert json.loads((tmp_path / "out" / "status.json").read_text())["settings"]["detector"] == [
         "retinaface",
         0.8,
@@ -197,7 +179,7 @@ def test_a_preview_restores_nothing_and_numbers_the_faces(model, astronaut, tmp_
 def test_fidelity_is_the_share_of_the_chain_that_is_not_run_from_the_degraded_face(model, fidelity, strength) -> None:
     options = ["restore", "a.png", "-o", "out", "--model", str(model), "--steps", "10", "--fidelity", str(fidelity)]
     asked = read(RestoreOptions, cli.build_parser().parse_args(options))
-    chain = load(asked, asked.fidelity).restorer.chain
+    chain = load(asked).restorer.chain
     assert chain.start_from == ("degraded" if fidelity else "noise")
     assert chain.strength == pytest.approx(strength)
 

@@ -9,35 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from idm.apps.cli import main as cli
 from idm.apps.photo.files import restore_files
 from idm.apps.photo.plan import plan
 from idm.data.synthetic import synthetic_face
-from idm.diffusion.chain import Chain
-from idm.diffusion.schedule import linear
 from idm.evaluation.metrics import METRICS
-from idm.io.images import ImageError, read_image, write_image
-from idm.models.unet import Denoiser
-from idm.restorers.idm import IDM
-from idm.restorers.saved import save_idm
+from idm.io.image_writer import write_image
+from idm.io.images import ImageError, read_image
 
 SIZE = 32
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small pipeline with random weights: what it paints does not matter here, where it goes does."""
-    torch.manual_seed(0)
-    denoiser = Denoiser(
-        image_size=SIZE, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
-    )
-    torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)
-    folder = tmp_path_factory.mktemp("model")
-    save_idm(IDM(denoiser, linear(), chain=Chain("ddim", 2)), folder)
-    return folder
 
 
 @pytest.fixture

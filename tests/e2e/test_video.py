@@ -7,15 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from forked import run, started
 
 from idm.apps.cli import main as cli
-from idm.diffusion.chain import Chain
-from idm.diffusion.schedule import linear
-from idm.models.unet import Denoiser
-from idm.restorers.idm import IDM
-from idm.restorers.saved import save_idm
 
 av = pytest.importorskip("av", reason="videos need PyAV: pip install av")
 
@@ -96,18 +90,11 @@ def test_a_run_that_is_killed_twice_gives_the_same_video_as_an_uninterrupted_run
 
 
 def test_the_command_restores_a_video_and_names_a_broken_one(
-    assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    assets: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from skimage.data import astronaut
 
     monkeypatch.setenv("IDM_ASSETS", str(assets))
-    torch.manual_seed(0)
-    denoiser = Denoiser(
-        image_size=32, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
-    )
-    torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)
-    model = tmp_path / "model"
-    save_idm(IDM(denoiser, linear(), chain=Chain("ddim", 2)), model)
     portrait = astronaut()[:280, 80:380]
     folder = tmp_path / "in"
     folder.mkdir()

@@ -10,7 +10,7 @@ from accelerate.state import AcceleratorState, GradientState
 
 from idm.data.pairs import Batch
 from idm.diffusion.schedule import cosine, linear
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers.idm import IDM
 from idm.training.learner import IntrinsicIteration, Optimisation
 
@@ -22,9 +22,9 @@ LOSSES = {
 OUTPUT = (-0.00485, 0.10702, -0.08115, 0.10271)
 
 
-def denoiser(add_degraded: bool) -> Denoiser:
+def denoiser(add_degraded: bool) -> UNet:
     """Weights from a formula, so that they do not depend on how a layer draws its own."""
-    network = Denoiser(
+    network = UNet(
         image_size=16,
         channels=(8, 16),
         num_blocks=(1, 1),

@@ -1,4 +1,4 @@
-"""The metrics against independent code: scikit-image, scipy, torchmetrics, and LPIPS written out in full."""
+"""The metrics against independent code: scikit-image, scipy, torchmetrics, and LPIPS and DISTS written out in full."""
 
 from pathlib import Path
 from types import ModuleType
@@ -210,6 +210,56 @@ def test_lpips_refuses_other_ranges_shapes_and_tiny_images(lpips: PairMetric) ->
     with pytest.raises(ValueError, match="each side needs 32 pixels"):
         lpips(restored[:31], hq[:31])
     lpips(restored[:32, :32], hq[:32, :32])
+
+
+# --- DISTS, on a random trunk too
+
+
+def dists_in_full(trunk: nn.Sequential, own: dict[str, Tensor], restored: np.ndarray, hq: np.ndarray) -> float:
+    """Ding et al., arXiv 2004.07728, eq. 3 to 6: means and covariances of the image and of VGG-16's five stages, which
+    are shrunk by L2 pooling with a Hann window."""
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    hann = torch.tensor([0.5, 1, 0.5])
+    window = hann.outer(hann) / 4
+
+    def features(image: np.ndarray) -> list[Tensor]:
+        x = ((torch.from_numpy(image) - mean) / std).permute(2, 0, 1)
+        taken = [torch.from_numpy(image).permute(2, 0, 1)]
+        for layer in trunk:
+            if not isinstance(layer, nn.MaxPool2d):
+                x = layer(x)
+                continue
+            taken.append(x)
+            kernel = window.expand(len(x), 1, 3, 3)
+            x = (nn.functional.conv2d(x[None] ** 2, kernel, stride=2, padding=1, groups=len(x))[0] + 1e-12).sqrt()
+        return taken
+
+    total, start, c = 1.0, 0, 1e-6
+    weights = own["alpha"].sum() + own["beta"].sum()
+    for a, b in zip(features(restored), features(hq), strict=True):
+        alpha, beta = (own[name][0, start : start + len(a), 0, 0] / weights for name in ("alpha", "beta"))
+        start += len(a)
+        mean_a, mean_b = a.mean((1, 2)), b.mean((1, 2))
+        texture = (2 * mean_a * mean_b + c) / (mean_a**2 + mean_b**2 + c)
+        covariance = (a * b).mean((1, 2)) - mean_a * mean_b
+        variances = a.var((1, 2), correction=0) + b.var((1, 2), correction=0)
+        total -= float((alpha * texture).sum() + (beta * (2 * covariance + c) / (variances + c)).sum())
+    return total
+
+
+def test_dists_equals_its_formula_on_the_given_trunk_and_weights(tmp_path: Path) -> None:
+    vgg = pytest.importorskip("torchvision").models.vgg
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        trunk = vgg.make_layers(vgg.cfgs["D"]).requires_grad_(False)
+        own = {name: torch.rand(1, 1475, 1, 1) for name in ("alpha", "beta")}
+    state = {f"features.{name}": weight for name, weight in trunk.state_dict().items()}
+    torch.save(state, tmp_path / "vgg16-397923af.pth")
+    torch.save(own, tmp_path / "DISTS_weights-f5e65c96.pth")
+    restored, hq = image_pair(48, 64, 0.1)
+    expected = dists_in_full(trunk, own, restored, hq)
+    assert expected > 1e-3
+    assert build_metric("dists", tmp_path)(restored, hq) == pytest.approx(expected, rel=1e-4)
 
 
 # --- similarity transforms

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idm.models.architecture import Architecture
+from idm.models.denoiser import Denoiser
 from idm.models.layers import Attention, attend
-from idm.models.network import Network
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 
 ARCHITECTURES = {
     "two levels": {"channels": (8, 16), "num_blocks": (1, 1), "attention_resolutions": (8, 4)},
@@ -45,12 +45,12 @@ everywhere = pytest.mark.parametrize("name", ARCHITECTURES)
 SIDES = st.integers(5, 21)
 
 
-def build(name: str, **change) -> Network:
+def build(name: str, **change) -> Denoiser:
     torch.manual_seed(0)
     return Architecture(**{"image_size": 16, "head_dim": 8, **ARCHITECTURES[name], **change}).build()
 
 
-def randomised(denoiser: Network) -> Network:
+def randomised(denoiser: Denoiser) -> Denoiser:
     """Move every weight off its start, the zero-initialised ones too."""
     rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -174,7 +174,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(name):
 @pytest.mark.parametrize("resolutions", [(), (8,), (4,), (2,), (8, 2), (32, 8, 4, 2)])
 @torch.no_grad()
 def test_attention_sits_exactly_at_the_requested_resolutions(resolutions):
-    denoiser = Denoiser(
+    denoiser = UNet(
         image_size=16,
         channels=(8, 8, 16),
         num_blocks=(1, 1, 1),

@@ -17,7 +17,8 @@ from PIL import Image
 
 from idm.io import images
 from idm.io.find import find_images
-from idm.io.images import ImageError, Picture, decode_image, read_image, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import ImageError, Picture, decode_image, read_image
 from idm.io.photos import Photo, read_photo
 
 

@@ -17,7 +17,8 @@ from idm.faces import landmarks as landmarks_module
 from idm.faces import recognition
 from idm.faces.mobilefacenet import MobileFaceNet
 from idm.faces.recognition import IdentityNet
-from idm.io.images import read_image, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import read_image
 from idm.io.ranges import from_uint8, to_uint8
 
 SIZES = {"ms_ssim": 192}  # the least that it is defined for; 96 px for the others

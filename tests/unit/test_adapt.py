@@ -22,9 +22,9 @@ from idm.diffusion.schedule import cosine
 from idm.evaluation.before_after import compare_scores, student_interval
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 from idm.io.ranges import from_uint8
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers.idm import IDM
 from idm.restorers.saved import load_idm, save_idm
 from idm.training.loop import Run
@@ -150,7 +150,7 @@ def reset() -> None:
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that makes every face too bright, which is learnt to be wrong at once."""
     torch.manual_seed(0)
-    denoiser = Denoiser(
+    denoiser = UNet(
         image_size=SIZE, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
     )
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)

@@ -20,7 +20,7 @@ from idm.diffusion.process import add_noise
 from idm.diffusion.schedule import log_sigma
 from idm.io.ranges import to_diffusion
 from idm.models.critics import PatchCritic
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers.idm import IDM
 from idm.training.adversarial import CRITIC_FILE, Adversary
 from idm.training.learner import IntrinsicIteration, NoiseLevels, Optimisation, training_noise
@@ -57,7 +57,7 @@ def learner():
     ) -> IntrinsicIteration:
         reset()
         torch.manual_seed(seed_of_weights)
-        denoiser = Denoiser(
+        denoiser = UNet(
             image_size=16,
             channels=(8, 16),
             num_blocks=(1, 1),
@@ -233,6 +233,33 @@ def test_a_micro_batch_without_samples_below_the_start_withholds_no_gradient_of_
 def is_refined(batch: Batch) -> bool:
     _, u = training_noise(SEED, batch.positions, batch.hq.float())
     return bool(MIXED.draw(GAMMAS, u) > GAMMAS[-1])
+
+
+def test_an_update_of_the_critic_that_is_not_finite_is_skipped_and_counted(learner):
+    trained, source = learner(), batches()
+    critic, denoiser = weights(trained.adversary.critic), weights(trained.model)
+    spoilt = next(trained.adversary.critic.parameters())
+    hook = spoilt.register_hook(lambda gradient: gradient * torch.nan)
+    trained.train_step(0, source)
+    hook.remove()
+    assert trained.skipped == 1
+    assert same(weights(trained.adversary.critic), critic)
+    assert not same(weights(trained.model), denoiser)  # which had a finite gradient
+    assert same(list(trained.ema.shadow_params), weights(trained.model))
+    trained.train_step(1, source)
+    assert trained.skipped == 0
+    assert not same(weights(trained.adversary.critic), critic)
+
+
+def test_a_resumed_critic_has_the_learning_rate_of_its_settings(learner, tmp_path):
+    trained = learner()
+    trained.train_step(0, batches())
+    trained.save(tmp_path)
+    resumed = learner()
+    resumed.adversary.learning_rate = 1e-4
+    resumed.load(tmp_path)
+    resumed.train_step(1, batches())
+    assert [group["lr"] for group in resumed.adversary.optimizer.param_groups] == [1e-4]
 
 
 # The denoiser

@@ -19,7 +19,7 @@ from idm.apps.web.server import Service, served
 from idm.apps.web.session import PageService
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 
 NAMES = ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "no_proxy", "NO_PROXY")
 UPLOAD = "/gradio_api/upload"

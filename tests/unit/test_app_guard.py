@@ -18,7 +18,8 @@ from idm.apps.web.server import Service, temporary_home
 from idm.apps.web.session import PageService
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
-from idm.io.images import ImageError, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import ImageError
 
 LOCAL = "127.0.0.1:7860"
 MB = 10**6

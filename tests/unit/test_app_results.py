@@ -4,6 +4,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,21 +20,25 @@ import gradio as gr
 from gradio.context import LocalContext
 
 from idm.apps.web.batch import BatchHandlers
+from idm.apps.web.endpoints import Endpoints
 from idm.apps.web.handlers import AS_GIVEN, NO_LIMIT, SETTINGS, Handlers
 from idm.apps.web.restoration import MAX_VARIANTS, ResultStore
 from idm.apps.web.session import PageService
 from idm.apps.web.work import Work
 from idm.data.synthetic import synthetic_face
 from idm.faces.detect import DetectedFace
+from idm.faces.mobilefacenet import MobileFaceNet
+from idm.faces.recognition import IdentityNet
 
 FACE = 64
 DEFAULTS = {
     **{"restorer": "paints", "steps": 4, "fidelity": 0.0, "seed": 0, "upscale": 1, "samples": 1},
-    **{"change": "auto", "turn": "auto", "detail": "auto", "grayscale": "off", "min_identity": NO_LIMIT},
+    **{"change": "auto", "turn": "auto", "detail": "auto", "grayscale": "off", "color_fix": "wavelet"},
+    **{"pick": "median", "min_identity": NO_LIMIT, "reference": None, "uncertainty": False},
 }
 ME = gr.Request(session_hash="me")
 # Places of what restoring gives.
-NAME, PHOTO, TABLE, PNG, SAME, STALE, FACES, BEFORE_AFTER, USED, VARIANTS, REDRAW = range(11)
+NAME, PHOTO, TABLE, PNG, SAME, MAP, STALE, FACES, BEFORE_AFTER, USED, VARIANTS, REDRAW = range(12)
 
 
 class SideBySide:
@@ -241,7 +246,8 @@ def test_a_result_is_marked_stale_exactly_while_the_settings_are_not_those_it_wa
     assert not is_stale([0, 1])
     changes = {
         **{"steps": 3, "fidelity": 0.5, "seed": 1, "upscale": 2, "samples": 2, "change": "full"},
-        **{"turn": 90, "detail": "keep", "grayscale": "keep", "min_identity": 0.5},
+        **{"turn": 90, "detail": "keep", "grayscale": "keep", "color_fix": "mean"},
+        **{"pick": "identity", "min_identity": 0.5, "reference": ["b.png"], "uncertainty": True},
     }
     assert {key: is_stale([0, 1], **{key: value}) for key, value in changes.items()} == dict.fromkeys(changes, True)
     assert is_stale([0])
@@ -253,13 +259,89 @@ def test_a_result_is_marked_stale_exactly_while_the_settings_are_not_those_it_wa
 def test_every_setting_of_the_page_reaches_the_restoration(handlers: Handlers, tmp_path: Path) -> None:
     wanted = {
         **{"steps": 3, "fidelity": 0.25, "seed": 5, "upscale": 2, "samples": 2},
-        **{"change": "full", "turn": 0, "detail": "clean", "grayscale": "keep"},
+        **{"change": "full", "turn": 0, "detail": "clean", "grayscale": "keep", "color_fix": "none"},
+        **{"pick": "median", "uncertainty": True},
     }
     name = restored(handlers, photo_at(tmp_path / "a.png", 0), [0], **wanted)[NAME]
     named = handlers.store.get(name).restoration.request.named()
     assert {key: named[key] for key in wanted} == wanted
-    with pytest.raises(gr.Error, match="needs the identity network"):
-        restored(handlers, tmp_path / "a.png", [0], min_identity=0.5)
+    for needy in ({"min_identity": 0.5}, {"reference": [str(tmp_path / "a.png")]}, {"pick": "identity", "samples": 2}):
+        with pytest.raises(gr.Error, match="needs the identity network"):
+            restored(handlers, tmp_path / "a.png", [0], **needy)
+    with pytest.raises(gr.Error, match="at least 2 samples"):
+        restored(handlers, tmp_path / "a.png", [0], uncertainty=True)
+
+
+def test_the_samples_of_a_face_give_a_map_of_where_they_differ(handlers: Handlers, tmp_path: Path) -> None:
+    photo = photo_at(tmp_path / "a.png", 0, 1)
+    assert changes_of(restored(handlers, photo, [0], samples=3)[MAP])["value"] == ""
+    updates = restored(handlers, photo, [0], samples=3, uncertainty=True)
+    [path] = pictures(changes_of(updates[MAP])["value"])
+    white = np.asarray(Image.open(path))
+    assert white[FACE // 2, FACE // 2] > 100
+    assert not white[:, FACE + 8 :].any()
+
+
+# --- reference photographs
+
+
+@pytest.fixture
+def with_identity(work: Work, handlers: Handlers) -> Handlers:
+    torch.manual_seed(0)
+    work.page_service.identity = IdentityNet(MobileFaceNet().eval())
+    return handlers
+
+
+def test_the_person_of_the_reference_photographs_is_compared_with_and_read_once(
+    with_identity: Handlers, tmp_path: Path
+) -> None:
+    photo = photo_at(tmp_path / "a.png", 0)
+    alone, crowd = photo_at(tmp_path / "alone.png", 1), photo_at(tmp_path / "crowd.png", 1, 2)
+    wanted = {"reference": [str(alone), str(crowd)], "min_identity": 1.0}
+    updates = restored(with_identity, photo, [0], **wanted)
+    table = changes_of(updates[TABLE])["value"]
+    assert "<small>reference " in table
+    assert "identity to the reference" in table  # why the face stays
+    assert "1 reference photograph was used; not used: crowd.png: 2 faces" in table
+    assert ", to the reference " in changes_of(updates[USED])["choices"][1][0]
+    alone.unlink()
+    restored(with_identity, photo, [0], **wanted)
+
+    with pytest.raises(gr.Error, match=r"crowd\.png: no photograph here shows one person alone") as refused:
+        restored(with_identity, photo, [0], reference=[str(crowd)])
+    assert str(tmp_path) not in str(refused.value) + table
+    with pytest.raises(gr.Error, match="a list of 1 to 8 photographs"):
+        restored(with_identity, photo, [0], reference=[str(crowd)] * 9)
+
+
+def test_a_reference_photograph_beyond_the_limits_is_not_decoded(with_identity: Handlers, tmp_path: Path) -> None:
+    Image.new("1", (400, 300)).save(tmp_path / "large.png")
+    with pytest.raises(gr.Error, match=r"0\.1 megapixels"):
+        restored(with_identity, photo_at(tmp_path / "a.png", 0), [0], reference=[str(tmp_path / "large.png")])
+
+
+def test_the_interface_takes_uploads_alone_as_reference_photographs(tmp_path: Path, with_identity: Handlers) -> None:
+    uploads = tmp_path / "cache"
+    (uploads / "results").mkdir(parents=True)
+    endpoints = Endpoints(replace(with_identity.work, results=uploads / "results"))
+    photo, upload, secret = (photo_at(path / "a.png", 1) for path in (uploads, uploads / "results", tmp_path))
+
+    def answer(reference: object) -> dict[str, Any]:
+        settings = {"reference": reference, "samples": 2, "uncertainty": True}
+        files, answer = endpoints.restore(str(photo), settings, ME, gr.Progress())
+        assert [Path(file).name for file in files] == ["a_restored.png", "a_restored.uncertainty.png"]
+        return answer
+
+    one = answer([{"path": str(upload)}])
+    assert one["faces"][0]["reference"] > 0.5
+    assert one["reference_faces"]["num_faces"] == 1
+    assert one["settings"]["reference"] == ["a.png"]
+    assert str(tmp_path) not in json.dumps(one)
+    for name in ([str(upload)], str(upload), {"path": str(secret)}, [{"path": str(secret)}], [{}], [None], 3):
+        with pytest.raises(gr.Error, match="upload the photographs"):
+            answer(name)
+    with pytest.raises(gr.Error, match="upload the photographs"):
+        answer([{"path": f"{uploads}/../a.png"}])
 
 
 # --- several photographs

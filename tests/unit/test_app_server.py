@@ -34,10 +34,11 @@ from idm.apps.cli.options.shared import read
 from idm.apps.photo.face import FaceReport
 from idm.apps.photo.photo_restorer import RestoredPhoto
 from idm.apps.web import views
-from idm.apps.web.request import RestoreRequest
+from idm.apps.web.request import RestoreRequest, most_steps
 from idm.apps.web.server import Service, served, sweep
 from idm.apps.web.session import PageService, RestoreResult
 from idm.data.synthetic import synthetic_face
+from idm.diffusion.chain import Chain
 from idm.faces.detect import DetectedFace
 from idm.io.photos import Photo, read_photo
 
@@ -510,10 +511,5 @@ def test_impossible_limits_are_refused(wrong: list[str], capsys: pytest.CaptureF
     assert capsys.readouterr().err.startswith("error: --")
 
 
-def test_steps_are_offered_up_to_those_that_a_model_is_made_for(page_service: PageService) -> None:
-    class Chained(PageService):
-        def defaults(self, label):
-            return RestoreRequest(label, num_steps=int(label))
-
-    models = Chained({str(n): Paints() for n in (1, 4, 10)}, OneFace(), None, max_pixels=100)
-    assert [models.most_steps(label) for label in models.restorers] == [4, 4, 10]
+def test_steps_are_offered_up_to_those_that_a_model_is_made_for() -> None:
+    assert [most_steps(Chain(num_steps=n)) for n in (1, 4, 10)] == [4, 4, 10]

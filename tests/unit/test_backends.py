@@ -12,7 +12,7 @@ from torch import nn
 from idm.diffusion.chain import Chain, sampler_of
 from idm.diffusion.samplers import sample
 from idm.diffusion.schedule import from_betas, linear
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers import export
 from idm.restorers.backends import ExportedDenoiser
 from idm.restorers.export import ExportError, Graph, check_graph, export_onnx, load_onnxruntime, write_onnx
@@ -23,10 +23,10 @@ SIZE = 16
 RUNS = [("onnxruntime", torch.float32, 2), ("openvino", torch.float32, 4), ("openvino", torch.bfloat16, 2)]
 
 
-def make_denoiser(patch_size: int = 2, **settings) -> Denoiser:
+def make_denoiser(patch_size: int = 2, **settings) -> UNet:
     """Weights that were never trained, but moved off their start: the output depends on everything."""
     torch.manual_seed(0)
-    denoiser = Denoiser(
+    denoiser = UNet(
         image_size=SIZE,
         patch_size=patch_size,
         channels=(8, 16),
@@ -42,7 +42,7 @@ def make_denoiser(patch_size: int = 2, **settings) -> Denoiser:
     return denoiser.eval()
 
 
-def make_idm(denoiser: Denoiser) -> IDM:
+def make_idm(denoiser: UNet) -> IDM:
     return IDM(denoiser, linear(), chain=Chain("ddim", 3))
 
 
@@ -53,7 +53,7 @@ def needs(*packages: str) -> None:
 
 
 @pytest.fixture(scope="module", params=RUNS, ids=lambda run: f"{run[0]} {run[1]} patch {run[2]}")
-def exported(request: pytest.FixtureRequest) -> tuple[ExportedDenoiser, Denoiser]:
+def exported(request: pytest.FixtureRequest) -> tuple[ExportedDenoiser, UNet]:
     """A backend's denoiser, and PyTorch's that it was made of."""
     backend, dtype, patch_size = request.param
     needs(backend)
@@ -210,7 +210,7 @@ def test_an_int8_file_is_smaller_nearly_the_same_and_keeps_the_ends_in_float32(t
 
     torch.manual_seed(0)
     sizes = {"channels": (32, 64), "num_blocks": (1, 1), "attention_resolutions": (4,), "head_dim": 32}
-    denoiser = Denoiser(image_size=SIZE, patch_size=2, add_degraded=True, refine_channels=8, refine_blocks=1, **sizes)
+    denoiser = UNet(image_size=SIZE, patch_size=2, add_degraded=True, refine_channels=8, refine_blocks=1, **sizes)
     with torch.no_grad():
         for parameter in denoiser.parameters():
             parameter += 0.03 * torch.randn(parameter.shape)

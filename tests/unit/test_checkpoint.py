@@ -168,6 +168,20 @@ def test_a_checkpoint_from_before_there_were_hashes_needs_a_readable_progress(tm
     assert list(damaged) == [bad]
 
 
+def test_all_damaged_checkpoints_are_passed_over_down_to_the_newest_intact_one(tmp_path):
+    oldest, *others = (write(tmp_path, step) for step in (10, 20, 30, 40))
+    hurt = (cut, Path.unlink, lambda path: (path.parents[1] / "hashes.json").unlink())
+    for checkpoint, damage in zip(others, hurt, strict=True):
+        damage(checkpoint / "pipeline" / "model.bin")
+    intact, damaged = run_folder.newest_intact(tmp_path)
+    assert intact == oldest
+    assert damaged == {
+        others[2]: "hashes.json is missing",
+        others[1]: "pipeline/model.bin is missing",
+        others[0]: "pipeline/model.bin is not as it was written",
+    }
+
+
 def test_where_nothing_is_intact_nothing_is_found(tmp_path):
     final = write(tmp_path, 10)
     (final / "progress.json").unlink()

@@ -30,6 +30,8 @@ FROM_HERE_ON = [
     "train.mixed_precision=no",
     "train.gradient_checkpointing=true",
     "train.accumulation=1",
+    "train.tf32=false",
+    "train.cudnn_benchmark=false",
 ]
 NEVER = [
     "seed=1",
@@ -64,6 +66,25 @@ def test_what_changes_data_or_model_is_refused(load, change):
     with pytest.raises(ConfigError, match=f"holds a run with another {change.split('=')[0].rsplit('.seed')[0]}"):
         claim_folder(load(change))
     assert load_config(load().output_dir / "config.yaml", IDMConfig) == load()
+
+
+def test_the_critics_learning_rate_may_change_within_a_run_and_no_other_setting_of_the_critic(load):
+    critic = ["objective.adversarial={learning_rate: 1e-3, channels: [8]}"]
+    claim_folder(load(*critic))
+    claim_folder(load(*critic, "objective.adversarial.learning_rate=1e-4"))
+    with pytest.raises(ConfigError, match=r"holds a run with another objective\.adversarial\.weight; choose"):
+        claim_folder(load(*critic, "objective.adversarial.weight=0.5"))
+
+
+def test_the_guide_names_every_setting_that_may_change_within_a_run():
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "training.md").read_text()
+    assert [key for key in (*run.MAY_CHANGE, *run.FROM_HERE_ON) if f"`{key}`" not in guide] == []
+
+
+def test_a_section_that_is_new_is_named_and_not_each_of_its_settings(load):
+    claim_folder(load())
+    with pytest.raises(ConfigError, match=r"holds a run with another extrinsic; choose"):
+        claim_folder(load(ROUNDS))
 
 
 @pytest.mark.parametrize("change", FROM_HERE_ON)

@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from idm.data.sources import FolderFaces, HuggingFaceFaces, StreamedFaces, SyntheticFaces
+from idm.data.huggingface import HuggingFaceFaces, StreamedFaces
+from idm.data.sources import FolderFaces, SyntheticFaces
 from idm.extrinsic.clean import Cleaning, CleanSettings, _ahead, face_seed, pixel_hash
 from idm.extrinsic.gate import Gate
 from idm.extrinsic.job import run_job
@@ -28,7 +29,7 @@ from idm.extrinsic.manifest import read_manifest, write_manifest
 from idm.extrinsic.shards import CleanError, cleaned_faces
 from idm.faces.mobilefacenet import MobileFaceNet
 from idm.faces.recognition import IdentityNet
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 
 SIZE = 32
 ANYONE = Gate(min_identity=None)
@@ -443,7 +444,7 @@ def test_progress_counts_other_processes_shards(tmp_path: Path, capsys: pytest.C
         while not (output / "clean.json").exists():  # claimed
             time.sleep(0.01)
         time.sleep(0.3)
-        second.run([1, 3], lambda num_faces: None)
+        second.run([2, 3], lambda num_faces: None)
 
     thread = threading.Thread(target=other)
     thread.start()

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from idm.data.sources import FolderFaces, HuggingFaceFaces, Part, StreamedFaces, row_to_face
+from idm.data.huggingface import HuggingFaceFaces, StreamedFaces, row_to_face
+from idm.data.sources import FolderFaces, Part
 from idm.data.synthetic import synthetic_face
 from idm.extrinsic.clean import Cleaning, CleanSettings
 from idm.extrinsic.gate import Gate
@@ -16,7 +17,8 @@ from idm.extrinsic.job import run_job
 from idm.extrinsic.manifest import read_manifest
 from idm.extrinsic.reading import digest
 from idm.extrinsic.shards import CleanError
-from idm.io.images import ImageError, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import ImageError
 
 SIZE, NUM = 32, 10
 
@@ -98,6 +100,17 @@ def test_a_finished_shard_that_was_damaged_is_made_again(tmp_path: Path, damage:
     run_job(again, Alone())
     assert shard.read_bytes() == whole
     assert again.restorer.restored == 2  # those of one shard
+
+
+def test_a_job_with_unreadable_faces_resumes(tmp_path: Path) -> None:
+    folder, out = folder_of(tmp_path / "in", range(NUM)), tmp_path / "out"
+    (folder / "3.png").write_text("no picture")
+    run_job(job(FolderFaces(folder, SIZE), out), Alone())
+    shard = sorted((out / "data").glob("*.parquet"))[4]
+    whole = shard.read_bytes()
+    shard.unlink()
+    assert run_job(job(FolderFaces(folder, SIZE), out), Alone())["unreadable"] == 1
+    assert shard.read_bytes() == whole
 
 
 def test_a_row_with_a_path_and_no_bytes_reads_no_file_of_this_machine(tmp_path: Path) -> None:

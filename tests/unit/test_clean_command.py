@@ -14,7 +14,7 @@ from idm.apps.cli.main import main
         (["sampler.name=ddim", "sampler.num_steps=5000"], "number of steps"),
         (["sampler={name: ddim, strength: 0.5}"], "start_from='degraded'"),
         (["--seed", "-1"], "--seed: must be 0 or above"),
-        (["--num-images", "9"], "--num-images: 9 of the 8"),
+        (["--num-images", "9"], "--num-images: 9 faces are needed, and there are 8"),
         (["--model", "nowhere"], "nowhere"),
         (["--data", "{name: huggingface, path: x, streaming: true}"], "--data: data.source.num_faces: is needed with"),
         (["--data", "{name: floder}"], "--data: data.source.name: must be one of 'synthetic', 'folder', "),

@@ -11,7 +11,16 @@ from idm.data.sources import SyntheticFaces
 from idm.degradation import GFPGAN
 from idm.degradation.operations import Interpolation
 from idm.degradation.steps import Resize
-from idm.evaluation.compare import SEEDS_APART, ResizedRestorer, breakdown, compare, differences, diversity, table_rows
+from idm.evaluation.compare import (
+    SEEDS_APART,
+    Measured,
+    ResizedRestorer,
+    breakdown,
+    compare,
+    differences,
+    diversity,
+    table_rows,
+)
 from idm.evaluation.engine import evaluate
 from idm.evaluation.kept import KeptFaces
 from idm.evaluation.metrics import psnr, ssim
@@ -51,6 +60,15 @@ def test_a_restorer_scores_in_a_comparison_as_it_does_alone():
     assert [face.measured.scores["degraded"] for face in together] == [row.degraded_scores for row in alone]
 
 
+def test_a_face_is_drawn_with_its_own_seed_whichever_faces_are_chosen():
+    everything, some = (
+        list(evaluate(Brighter(32), frozen(32), METRICS, indices=indices, batch_size=2, seed=11))
+        for indices in (range(5), [4, 1, 3])
+    )
+    for row, index in zip(some, (4, 1, 3), strict=True):
+        np.testing.assert_array_equal(row.restored, everything[index].restored)
+
+
 def test_bicubic_is_the_same_degraded_face_enlarged_otherwise():
     bicubic = frozen(32, enlarge="bicubic")
     for i, face in enumerate(compared({"a": Brighter(32)})):
@@ -77,6 +95,24 @@ def test_resizing_there_and_back_keeps_a_smooth_face():
 
     inner = (..., slice(4, -4), slice(4, -4))
     torch.testing.assert_close(ResizedRestorer(Same(), 32).restore(ramp, [0])[inner], ramp[inner], atol=2e-3, rtol=0)
+
+
+def test_a_face_is_shrunk_with_antialiasing():
+    class Spy:
+        image_size = 8
+
+        def restore(self, lq, seeds):
+            self.seen = lq
+            return lq
+
+    spy, noise = Spy(), torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    ResizedRestorer(spy, 64).restore(noise, [0])
+    assert spy.seen.std() < 0.3 * noise.std()  # 0.7 without
+
+
+def test_the_seconds_of_a_row_are_the_median():
+    faces = [Measured(str(i), {"a": {}}, {"a": seconds}) for i, seconds in enumerate((1.0, 2.0, 30.0))]
+    assert table_rows(faces, SetScores({}), {"a": {}})[0]["seconds_per_image"] == 2
 
 
 def test_rows_hold_means_over_all_faces_and_what_is_known_of_each_restorer():
@@ -226,7 +262,9 @@ def test_a_stopped_comparison_resumes_to_the_same_numbers_and_pixels(tmp_path):
     list(compare(*arguments, METRICS, **{**options, "kept": {"a": KeptFaces(tmp_path, {"weights": 2})}}))
     assert len(restorer.seen) == 10  # those of other weights are not taken
     assert kept["a"].load(pairs[1]) is not None
-    assert kept["a"].load(replace(pairs[1], lq=pairs[2].lq)) is None  # nor those of other pixels
+    for name in ("lq", "hq"):
+        other = replace(pairs[1], **{name: getattr(pairs[2], name)})
+        assert kept["a"].load(other) is None  # nor those of other pixels
 
 
 def test_faces_are_kept_where_only_sets_are_measured_too(tmp_path):

@@ -19,7 +19,8 @@ from idm.data.synthetic import synthetic_face
 from idm.faces import recognition
 from idm.faces.mobilefacenet import MobileFaceNet
 from idm.faces.recognition import IdentityNet
-from idm.io.images import read_image, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import read_image
 
 
 @pytest.fixture(scope="module")
@@ -243,9 +244,11 @@ def test_references_are_rows_and_each_face_has_its_nearest_stranger(restorers: P
     assert set(real) == {"frechet", "kernel"}
     assert set(stranger) == {"psnr", "identity"}  # strangers are the originals of other faces: the same set
     assert real["frechet"]["n"] == 4
+    assert real["frechet"]["mean"] > 1e-6  # other faces than the evaluated ones
     table = (tmp_path / "table.md").read_text()
     assert "Frechet cannot rank these rows: 4 faces do not determine the covariance of 256 features." in table
     assert "Kernel cannot rank" not in table
+    assert "real: as many other real faces, of `synthetic`." in table
 
 
 def test_one_more_restorer_embeds_only_its_own_faces(restorers: Path, tmp_path: Path, monkeypatch) -> None:

@@ -382,6 +382,11 @@ IMPOSSIBLE = {
         ["train.lora={}"],
         "train.lora: needs train.init_from, since adapters alone cannot train a new network",
     ),
+    "a critic in fp16": (
+        ["objective.adversarial={}", "train.mixed_precision=fp16"],
+        "train.mixed_precision: fp16 is not available with objective.adversarial, because one loss scale cannot "
+        "serve two optimisers; use bf16",
+    ),
     "levels": (
         ["denoiser.num_blocks=[1, 1]"],
         "denoiser.num_blocks: 2 levels, but denoiser.channels has 3",

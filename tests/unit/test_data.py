@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from idm.data.cache import Cached, SharedFaces
+from idm.data.huggingface import HuggingFaceFaces, StreamedFaces
 from idm.data.pairs import (
     Batch,
     FrozenPairs,
@@ -29,19 +30,12 @@ from idm.data.pairs import (
     shift,
     training_batches,
 )
-from idm.data.sources import (
-    Face,
-    FolderFaces,
-    HuggingFaceFaces,
-    Part,
-    StreamedFaces,
-    SyntheticFaces,
-    balanced,
-)
+from idm.data.sources import Face, FolderFaces, Part, SyntheticFaces, balanced
 from idm.degradation import GFPGAN
 from idm.faces.template import five_of_68
 from idm.io.errors import InvalidInput
-from idm.io.images import ImageError, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import ImageError
 
 SIZE = 32
 PAIRING = Pairing(GFPGAN, seed=3, flip_probability=0.5)

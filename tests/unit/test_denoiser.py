@@ -15,6 +15,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from idm.config.assembly.intrinsic import initial_weights
+from idm.config.load import ConfigError
 from idm.diffusion.schedule import linear
 from idm.models.architecture import Architecture
 from idm.models.layers import (
@@ -29,7 +30,7 @@ from idm.models.layers import (
     zero_init,
 )
 from idm.models.refinement import Refinement, enlarge
-from idm.models.unet import Denoiser, double_patches
+from idm.models.unet import UNet, double_patches
 from idm.restorers.idm import IDM
 from idm.restorers.saved import save_idm
 
@@ -161,19 +162,19 @@ def test_zero_init_clears_weight_and_bias():
 )
 def test_sizes_that_do_not_fit_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        Denoiser(**{**TINY, **change})
+        UNet(**{**TINY, **change})
 
 
 def test_a_denoiser_is_rebuilt_from_its_config_and_weights():
-    denoiser = randomised(Denoiser(**TINY, inject_degraded=True, add_degraded=True)).eval()
-    again = Denoiser(**json.loads(json.dumps(asdict(denoiser.config)))).eval()
+    denoiser = randomised(UNet(**TINY, inject_degraded=True, add_degraded=True)).eval()
+    again = UNet(**json.loads(json.dumps(asdict(denoiser.config)))).eval()
     again.load_state_dict(denoiser.state_dict())
     assert again.config.channels == [8, 16]
     assert torch.equal(again(**inputs()), denoiser(**inputs()))
 
 
 def test_the_output_is_float32_in_a_bfloat16_network():
-    denoiser = randomised(Denoiser(**TINY, add_degraded=True)).eval()
+    denoiser = randomised(UNet(**TINY, add_degraded=True)).eval()
     wanted = denoiser(**inputs())
     output = denoiser.bfloat16()(**inputs())
     assert output.dtype == torch.float32
@@ -181,20 +182,20 @@ def test_the_output_is_float32_in_a_bfloat16_network():
 
 
 def test_the_output_is_float32_under_autocast():
-    denoiser = randomised(Denoiser(**TINY))
+    denoiser = randomised(UNet(**TINY))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert denoiser(**inputs()).dtype == torch.float32
 
 
 def test_a_bfloat16_network_separates_close_levels_too():
-    denoiser = randomised(Denoiser(**TINY)).bfloat16().eval()
+    denoiser = randomised(UNet(**TINY)).bfloat16().eval()
     near = {**inputs(), "gamma": torch.tensor([1 - 1e-6, 1 - 1e-6], dtype=torch.float64)}
     off = {**near, "gamma": torch.tensor([1 - 6e-6, 1 - 6e-6], dtype=torch.float64)}
     assert (denoiser(**near) - denoiser(**off)).abs().max() > 1e-3
 
 
 def test_feature_maps_are_channels_last():
-    denoiser, seen = randomised(Denoiser(**TINY, inject_degraded=True)), []
+    denoiser, seen = randomised(UNet(**TINY, inject_degraded=True)), []
     for module in denoiser.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
@@ -228,7 +229,7 @@ def test_on_a_gpu_feature_maps_are_channels_last_and_bfloat16(change):
     layouts, types = [], []
     with pretended_gpu():
         with torch.device("cuda"):
-            denoiser = Denoiser(**{**TINY, "channels": (8, 16, 24), "num_blocks": (1, 1, 1), **change})
+            denoiser = UNet(**{**TINY, "channels": (8, 16, 24), "num_blocks": (1, 1, 1), **change})
             ask = {"x_d": torch.empty(2, 3, 16, 16), "x_t": torch.empty(2, 3, 16, 16), "gamma": torch.empty(2)}
         for module in denoiser.modules():
             if isinstance(module, nn.Conv2d):
@@ -253,13 +254,13 @@ def test_depth_to_space_on_a_gpu_moves_what_pixel_shuffle_moves():
 
 
 def test_dropout_acts_in_training_only():
-    denoiser = randomised(Denoiser(**TINY, dropout=0.5))
+    denoiser = randomised(UNet(**TINY, dropout=0.5))
     assert not torch.equal(denoiser.train()(**inputs()), denoiser.train()(**inputs()))
     assert torch.equal(denoiser.eval()(**inputs()), denoiser.eval()(**inputs()))
 
 
 def test_num_blocks_counts_the_residual_blocks_of_encoder_and_decoder():
-    denoiser = Denoiser(**{**TINY, "channels": (8, 8, 16), "num_blocks": (1, 3, 2)})
+    denoiser = UNet(**{**TINY, "channels": (8, 8, 16), "num_blocks": (1, 3, 2)})
     count = sum(isinstance(module, ResidualBlock) for module in denoiser.modules())
     assert count == (1 + 3 + 2) + (1 + 3)  # the lowest level has no decoder
 
@@ -267,7 +268,7 @@ def test_num_blocks_counts_the_residual_blocks_of_encoder_and_decoder():
 @pytest.mark.parametrize("inject", [False, True])
 def test_doubled_patches_see_the_image_shrunk_to_half(inject):
     small = randomised(
-        Denoiser(
+        UNet(
             image_size=16,
             patch_size=2,
             channels=(16,),
@@ -277,7 +278,7 @@ def test_doubled_patches_see_the_image_shrunk_to_half(inject):
             inject_degraded=inject,
         )
     )
-    large = Denoiser(
+    large = UNet(
         image_size=32,
         patch_size=4,
         channels=(16,),
@@ -298,8 +299,8 @@ def test_doubled_patches_see_the_image_shrunk_to_half(inject):
 
 @pytest.mark.parametrize("num_blocks", [0, 1])
 def test_an_added_refinement_changes_nothing_before_it_is_trained(num_blocks):
-    plain = randomised(Denoiser(**TINY))
-    refined = Denoiser(**TINY, refine_channels=8, refine_blocks=num_blocks)
+    plain = randomised(UNet(**TINY))
+    refined = UNet(**TINY, refine_channels=8, refine_blocks=num_blocks)
     assert refined.refine.blurring is None
     missing = refined.load_state_dict(plain.state_dict(), strict=False).missing_keys
     assert missing
@@ -311,7 +312,7 @@ def test_an_added_refinement_changes_nothing_before_it_is_trained(num_blocks):
 def test_the_refinement_sees_every_image_at_its_own_pixels(side):
     """With all weights of the trunk at zero only x_d and x_t remain: a changed pixel reaches three pixels around it by
     the convolutions, and four by the blur of x_d."""
-    refined = Denoiser(**TINY, refine_channels=8, add_degraded=True)
+    refined = UNet(**TINY, refine_channels=8, add_degraded=True)
     randomised(refined.refine)
     nn.init.zeros_(refined.refine.features.weight)
     before = inputs(side)
@@ -325,7 +326,7 @@ def test_the_refinement_sees_every_image_at_its_own_pixels(side):
 
 
 def test_the_refinement_can_replace_a_noisy_input_by_a_blurred_one():
-    refined = Denoiser(**TINY, refine_channels=8, add_degraded=True)
+    refined = UNet(**TINY, refine_channels=8, add_degraded=True)
     nn.init.ones_(refined.refine.blurring.bias)
     x_d = inputs()["x_d"]
     kernel = torch.tensor([1.0, 2, 4, 6, 6, 6, 4, 2, 1]) / 32
@@ -336,7 +337,7 @@ def test_the_refinement_can_replace_a_noisy_input_by_a_blurred_one():
 
 @pytest.mark.parametrize("patch_size", [2, 4])
 def test_the_dilated_level_sees_the_noise_level_and_the_features_in_their_places(patch_size):
-    refined = Denoiser(**{**TINY, "patch_size": patch_size}, refine_channels=8, refine_blocks=1)
+    refined = UNet(**{**TINY, "patch_size": patch_size}, refine_channels=8, refine_blocks=1)
     level = randomised(refined.refine.level)
     h, features, embedding = (
         torch.randn(1, 8, 16, 16),
@@ -408,19 +409,37 @@ def test_enlarging_keeps_ramps_and_halves_the_kinks_of_a_linear_interpolation():
 
 def test_a_refinement_needs_patches_that_doubling_reaches():
     with pytest.raises(ValueError, match="power of two"):
-        Denoiser(**{**TINY, "image_size": 48, "patch_size": 3}, refine_channels=8)
+        UNet(**{**TINY, "image_size": 48, "patch_size": 3}, refine_channels=8)
 
 
 def test_a_dilated_level_needs_a_refinement():
     with pytest.raises(ValueError, match="refine_channels"):
-        Denoiser(**TINY, refine_blocks=1)
+        UNet(**TINY, refine_blocks=1)
 
 
-@pytest.mark.parametrize("saved", [{}, {"refine_channels": 8}])
-def test_training_starts_from_a_model_without_these_parts_of_a_refinement(tmp_path, saved):
-    plain = randomised(Denoiser(**TINY, **saved))
-    save_idm(IDM(plain, linear(num_steps=50)), tmp_path)
-    refined = Denoiser(**TINY, refine_channels=8, refine_blocks=1)
-    weights = initial_weights(tmp_path, refined)
-    refined.load_state_dict(weights)
-    torch.testing.assert_close(refined(**inputs()), plain(**inputs()), rtol=0, atol=0)
+REFINED = {"refine_channels": 8, "refine_blocks": 1}
+
+
+@pytest.mark.parametrize(
+    ("saved", "larger"),
+    [
+        ({}, REFINED),
+        ({"refine_channels": 8}, REFINED),
+        (REFINED, {**REFINED, "refine_blocks": 3}),
+        ({}, {"num_blocks": (1, 3)}),
+        (REFINED, {**REFINED, "num_blocks": (2, 2)}),
+    ],
+)
+def test_training_starts_from_a_model_with_fewer_layers(tmp_path, saved, larger):
+    small = randomised(UNet(**{**TINY, **saved}))
+    save_idm(IDM(small, linear(num_steps=50)), tmp_path)
+    large = UNet(**{**TINY, **larger})
+    large.load_state_dict(initial_weights(tmp_path, large))
+    torch.testing.assert_close(large(**inputs()), small(**inputs()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("larger", [{"num_blocks": (2, 1)}, {"num_blocks": (1, 2, 1), "channels": (8, 16, 16)}])
+def test_training_does_not_start_from_a_model_with_more_layers(tmp_path, larger):
+    save_idm(IDM(UNet(**{**TINY, **larger}), linear(num_steps=50)), tmp_path)
+    with pytest.raises(ConfigError, match="another architecture"):
+        initial_weights(tmp_path, UNet(**TINY))

@@ -114,5 +114,5 @@ def launched(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
 
     config = str(ROOT / "configs" / "quickstart.yaml")
     monkeypatch.setattr(sys, "argv", ["train", "--config", config])
-    monkeypatch.setattr("idm.training.launch.follow_launcher", lambda: None)
+    monkeypatch.setattr("idm.training.launch.stop_with_launcher", lambda: None)
     launch("A test.", IDMConfig, build)

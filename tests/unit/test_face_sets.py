@@ -9,7 +9,7 @@ import pytest
 from idm.apps.cli import main as cli
 from idm.evaluation import face_sets
 from idm.evaluation.face_sets import FACE_SETS, check_face_set
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 
 
 @pytest.fixture

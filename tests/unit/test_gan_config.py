@@ -27,7 +27,7 @@ from idm.config.assembly.data import build_recipe
 from idm.config.assembly.run import claim_folder
 from idm.config.load import ConfigError, dump_config, load_config
 from idm.config.schema import IDMConfig
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 from idm.models.critics import StyleGAN2Discriminator
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("gan_*.yaml"))

@@ -5,7 +5,6 @@ training. ``test_wiring.py`` does the same for IDM and for the sections that bot
 """
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,10 @@ from gan_baseline.schema import (
 )
 from gan_baseline.weights import save_gfpgan
 from idm.config.load import load_config
-from idm.data.sources import Face, SyntheticFaces
 from idm.faces import components
 from idm.faces.features import MobileFaceNetEmbedding, MobileFaceNetMaps
+
+pytestmark = pytest.mark.usefixtures("drawn_once")
 
 BASE = """
 output_dir: OUT
@@ -130,22 +130,6 @@ def test_every_field_of_the_schema_is_here():
     }
     sections = {f"GANConfig.{name}" for name in ("generator", "discriminator", "losses", "train")}
     assert own - sections == CHANGES.keys() - {"GANConfig.seed"}  # the seed is a field of the base class
-
-
-@pytest.fixture(scope="module", autouse=True)
-def drawn_once() -> Iterator[None]:
-    """Draw each procedural face once for all cases."""
-    draw, drawn = SyntheticFaces.__getitem__, {}
-
-    def known(self: SyntheticFaces, index: int) -> Face:
-        key = (self.seed, index, self.size)
-        if key not in drawn:
-            drawn[key] = draw(self, index)
-        return drawn[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SyntheticFaces, "__getitem__", known)
-        yield
 
 
 class Maps(MobileFaceNetMaps):

@@ -24,7 +24,8 @@ from idm.evaluation.metrics import METRICS, psnr
 from idm.evaluation.sets import FeatureDistance
 from idm.faces import recognition
 from idm.faces.mobilefacenet import MobileFaceNet
-from idm.io.images import read_image, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import read_image
 from idm.io.ranges import from_uint8
 
 SIZE = 16
@@ -203,10 +204,11 @@ def test_evaluate_takes_faces_without_originals(folder: Path, brightness) -> Non
         (["--data", "lq:lq", "--preset", "clean"], "--preset: the faces of lq:lq are degraded already"),
         (["--data", "lq:lq"], "psnr: needs the originals of the faces; ssim: needs the originals"),
         (["--data", "pairs:lq"], "lq/lq: "),
-        (["--data", "pairs:.", "--num-images", "4"], "--num-images: 4 of the 3 faces there are"),
+        (["--data", "pairs:.", "--num-images", "4"], "--num-images: 4 faces are needed, and there are 3"),
         (["--reference", "real"], "--reference real: --real names the faces"),
         (["--reference", "originals", "--data", "lq:lq"], "--reference originals: the faces of lq:lq have none"),
         (["--real", "lq:lq"], "lq:lq: clean faces are needed"),
+        (["--data", "pairs:.", "--real", "broken/hq"], "--real: 3 faces are needed, and there are 1"),
         (["--data", "pairs:broken"], "broken: 2 images are in one of lq and hq only; first a"),
         (["--data", "pairs:twice"], "hq: holds two images of the name a"),
     ],

@@ -76,7 +76,18 @@ def test_a_small_sharp_face_does_not_become_softer(size: int) -> None:
     done = restore(lambda crop: blurred(crop, 2.5), face(size))
     np.testing.assert_array_equal(done.photo.pixels, face(size))
     assert done.faces[0].state == "kept"
-    assert any(reason in done.faces[0].note for reason in ("is softer", "is not better"))
+    assert any(reason in done.faces[0].note for reason in ("is softer", "is not better", "hardly any change"))
+
+
+@pytest.mark.parametrize(("upscale", "state"), [(1.0, "kept"), (2.0, "restored")])
+def test_a_small_face_is_judged_in_pixels_of_the_result(upscale: float, state: str) -> None:
+    """Detail that only its enlarged crop can show does not count, unless the result shows it too."""
+
+    def sharpen(crop: np.ndarray) -> np.ndarray:
+        return crop + (crop - blurred(crop, 1))
+
+    (report,) = restore(sharpen, face(SIZE // 2), upscale=upscale).faces
+    assert report.state == state
 
 
 def test_a_restoration_that_is_not_better_is_not_used() -> None:

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from idm.data.sources import Face
+from idm.evaluation.identity import nearest_others
+from idm.evaluation.metric import FaceEmbeddings
 from idm.faces.mobilefacenet import Bottleneck, MobileFaceNet
 from idm.faces.recognition import (
     IDENTITY_LANDMARKS,
@@ -155,6 +158,21 @@ def test_cosine_is_the_angle_of_rows() -> None:
     np.testing.assert_allclose(cosine_similarity(a, b), [1, 0, -1, 0.96])
     with pytest.raises(ValueError, match="other than zero"):
         cosine_similarity(np.zeros((1, 2)), np.ones((1, 2)))
+
+
+def test_the_stranger_of_a_face_is_the_most_similar_other_one() -> None:
+    angles = np.array([0.0, 1.0, 0.1, 1.05])
+    faces = [Face(np.full((2, 2, 3), 100 * angle, np.uint8), None, "") for angle in angles]
+
+    class Network:
+        def embed(self, images: list[np.ndarray], landmarks: object) -> np.ndarray:
+            angles = np.array([image.mean() * 2.55 for image in images])
+            return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+    embeddings = FaceEmbeddings(Network())
+    assert nearest_others(faces, embeddings) == [2, 3, 0, 1]
+    with pytest.raises(ValueError, match="at least two faces"):
+        nearest_others(faces[:1], embeddings)
 
 
 # --- weights

@@ -13,13 +13,8 @@ from PIL import Image, ImageCms
 from idm.io import images
 from idm.io.find import find_images
 from idm.io.grid import image_grid
-from idm.io.images import (
-    ImageError,
-    decode_image,
-    read_image,
-    resize_image,
-    write_image,
-)
+from idm.io.image_writer import write_image
+from idm.io.images import ImageError, decode_image, read_image, resize_image
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)

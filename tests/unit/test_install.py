@@ -35,7 +35,7 @@ def test_extras_bring_what_is_not_in_the_base_and_that_of_the_tests_brings_all_o
     assert "facexlib" in brought("retinaface")
     everything = {"lpips", "pyiqa", "facexlib", "gradio", "av", "spandrel", "onnx", "onnxruntime", "openvino"}
     assert everything <= brought("all")
-    assert brought("all") | {"pytest", "mypy", "ruff"} <= brought("dev")
+    assert brought("all") | brought("heic") | {"pytest", "mypy", "ruff"} <= brought("dev")
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -147,14 +147,14 @@ def test_an_output_folder_within_the_inputs_is_not_an_input(tmp_path: Path) -> N
 
 
 def test_files_that_are_not_inputs_are_counted_by_their_suffix(tmp_path: Path) -> None:
-    source = pictures(tmp_path / "in", "a.png", "b/c.HEIC", "b/d.heic", "notes.txt", ".hidden.raw", "README")
-    with Job([source, source / "b"], tmp_path / "out", settings={}, suffixes=(".png", ".heic")) as job:
+    source = pictures(tmp_path / "in", "a.png", "b/c.NEF", "b/d.nef", "notes.txt", ".hidden.raw", "README")
+    with Job([source, source / "b"], tmp_path / "out", settings={}, suffixes=(".png", ".nef")) as job:
         pass
     assert job.report.passed_over == {".txt": 1, "": 1}
     with Job([source, source / "a.png"], tmp_path / "out", settings={}) as job:
         pass
-    assert next(iter(job.report.passed_over.items())) == (".heic", 2)
-    assert status_of(tmp_path / "out")["passed_over"] == {".heic": 2, ".txt": 1, "": 1}
+    assert next(iter(job.report.passed_over.items())) == (".nef", 2)
+    assert status_of(tmp_path / "out")["passed_over"] == {".nef": 2, ".txt": 1, "": 1}
     assert Job([tmp_path], tmp_path / "out", settings={}).report.passed_over == job.report.passed_over
 
 

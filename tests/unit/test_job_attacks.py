@@ -18,7 +18,8 @@ from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
-from idm.io.images import ImageError, write_image, write_whole
+from idm.io.image_writer import write_image, write_whole
+from idm.io.images import ImageError
 from idm.io.lock import LOCK, FolderInUse, locked
 
 ODD = os.fsdecode(b"caf\xe9")  # is no UTF-8

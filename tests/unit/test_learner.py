@@ -15,7 +15,7 @@ from idm.data.pairs import Batch
 from idm.diffusion.objective import training_loss
 from idm.diffusion.schedule import linear, piecewise_uniform
 from idm.models.lora import add_adapters, merged_weights
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers.idm import IDM
 from idm.restorers.saved import load_idm
 from idm.training.learner import IntrinsicIteration, NoiseLevels, Optimisation, by_noise_level, training_noise
@@ -48,7 +48,7 @@ def learner():
     """Make a learner over a fresh or a given denoiser; accelerate's global state is reset around the test."""
 
     def learner(
-        accumulation: int = 1, denoiser: Denoiser | None = None, mixed_precision: str = "no", **change
+        accumulation: int = 1, denoiser: UNet | None = None, mixed_precision: str = "no", **change
     ) -> IntrinsicIteration:
         reset()
         settings = {
@@ -75,9 +75,9 @@ def reset() -> None:
     GradientState._reset_state()
 
 
-def fresh_denoiser(**change) -> Denoiser:
+def fresh_denoiser(**change) -> UNet:
     torch.manual_seed(0)
-    return Denoiser(**{**TINY, **change})
+    return UNet(**{**TINY, **change})
 
 
 def batches(size: int = 4, first: int = 0) -> Iterator[Batch]:
@@ -138,7 +138,7 @@ def test_no_step_waits_for_a_number(learner):
 # Adapters
 
 
-def adapted_denoiser() -> Denoiser:
+def adapted_denoiser() -> UNet:
     denoiser = fresh_denoiser(dropout=0.3)
     for parameter in denoiser.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
@@ -448,7 +448,7 @@ def test_four_steps_equal_two_steps_saving_loading_and_two_steps(learner, tmp_pa
         broken.train_step(step, source)
     broken.save(tmp_path)
 
-    resumed = learner(denoiser=Denoiser(**TINY))  # other initial weights
+    resumed = learner(denoiser=UNet(**TINY))  # other initial weights
     resumed.load(tmp_path)
     source = batches(first=8)
     assert [resumed.train_step(step, source)["loss"] for step in (2, 3)] == values[2:]

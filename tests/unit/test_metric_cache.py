@@ -14,7 +14,7 @@ from idm.data.synthetic import synthetic_face
 from idm.evaluation import cache as cache_module
 from idm.evaluation import metrics as metrics_module
 from idm.evaluation.cache import KnownValues, MetricCache, identify
-from idm.evaluation.metric import Metric, Networks
+from idm.evaluation.metric import Metric, MetricNetworks
 from idm.evaluation.metrics import build_metrics
 from idm.io.ranges import from_uint8
 
@@ -124,7 +124,7 @@ def test_a_face_is_embedded_once_for_all_runs(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(recognition, "load_identity", lambda weights, device: Network())
     (tmp_path / recognition.MOBILEFACENET_WEIGHTS).write_bytes(b"weights")
     for _ in range(2):
-        faces = Networks(tmp_path, "cpu", MetricCache(tmp_path / "metrics.sqlite")).faces
+        faces = MetricNetworks(tmp_path, "cpu", MetricCache(tmp_path / "metrics.sqlite")).faces
         faces(FACES[0])
     assert len(embedded) == 1
 

@@ -28,7 +28,7 @@ from idm.evaluation.perceptual import (
     TOPIQ_WEIGHTS,
     VGG16_WEIGHTS,
 )
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 from idm.io.known_weights import KNOWN
 from idm.io.ranges import from_uint8
 from idm.io.weights import WeightsError

@@ -105,6 +105,22 @@ def test_colour_shift_is_that_of_the_means_and_sees_no_detail() -> None:
     assert colour_shift(HQ[::-1].copy(), HQ) == pytest.approx(0, abs=1e-9)
 
 
+def test_colour_shift_of_a_primary_from_white_is_its_place_in_lab() -> None:
+    white = np.ones((4, 4, 3), np.float32)
+    for channel, place in enumerate([(53.24, 80.09, 67.20), (87.73, -86.18, 83.18), (32.30, 79.19, -107.86)]):
+        primary = np.zeros_like(white)
+        primary[..., channel] = 1
+        assert colour_shift(primary, white) == pytest.approx(math.dist(place, (100, 0, 0)), abs=0.05)
+
+
+def test_sharpness_weighs_red_green_and_blue_as_luma_does() -> None:
+    grey = np.repeat(HQ[..., :1], 3, axis=2)
+    for channel, weight in enumerate((65.481, 128.553, 24.966)):
+        coloured = np.full_like(grey, 0.5)
+        coloured[..., channel] = grey[..., channel]
+        assert sharpness(coloured, grey) == pytest.approx((weight / 219) ** 2, rel=1e-5)
+
+
 def test_sharpness_is_a_ratio_of_variances() -> None:
     dim = HQ * np.float32(0.5)
     assert sharpness(dim, HQ) == pytest.approx(0.25, rel=1e-5)

@@ -24,6 +24,9 @@ from idm.config.schema import (
     FolderConfig,
     HuggingFaceConfig,
     IDMConfig,
+    LQConfig,
+    MeasuredSourceConfig,
+    PairsConfig,
     Source,
     SourceConfig,
     SyntheticConfig,
@@ -31,7 +34,7 @@ from idm.config.schema import (
 from idm.data.sources import SyntheticFaces
 from idm.degradation import PRESETS
 from idm.io.errors import InvalidInput
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "e2e" / "tiny.yaml"
@@ -62,13 +65,15 @@ CHANGES = {
         ("synthetic", SyntheticConfig()),
         ("synthetic:7", SyntheticConfig(num_faces=7)),
         ("my/faces", FolderConfig(path=Path("my/faces"))),
-        ("pairs:my/set", FolderConfig(path=Path("my/set/hq"))),
-        ("lq:my/faces", FolderConfig(path=Path("my/faces"))),
+        ("pairs:my/set", PairsConfig(path=Path("my/set"))),
+        ("{name: pairs, path: my/set}", PairsConfig(path=Path("my/set"))),
+        ("lq:my/faces", LQConfig(path=Path("my/faces"))),
+        ("{name: lq, path: my/faces}", LQConfig(path=Path("my/faces"))),
         (str(TINY), SyntheticConfig(num_faces=20)),
         ("{name: huggingface, path: 1e4x, split: no}", HuggingFaceConfig(path="1e4x", split="no")),
     ],
 )
-def test_data_has_short_names(text: str, source: SourceConfig) -> None:
+def test_data_has_short_names(text: str, source: MeasuredSourceConfig) -> None:
     assert parse_source(text) == source
 
 
@@ -77,6 +82,12 @@ def test_a_command_reports_which_faces_synthetic_stands_for() -> None:
     assert parse_source("synthetic", synthetic=own) == own
     assert parse_source("synthetic:3", synthetic=own) == SyntheticConfig(num_faces=3, seed=5)
     assert parse_source("{name: synthetic}", synthetic=own) == SyntheticConfig()
+
+
+@pytest.mark.parametrize("name", ["pairs", "lq"])
+def test_training_refuses_faces_that_are_degraded_already(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"data\.source\.name: must be one of 'synthetic', "):
+        load_config(TINY, IDMConfig, [f"data.source={{name: {name}, path: my/set}}"])
 
 
 def changed(kind: type[Source]) -> dict[str, Any]:

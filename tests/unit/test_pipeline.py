@@ -13,7 +13,7 @@ from PIL import Image
 from idm.diffusion.chain import SAMPLER_NAMES, Chain
 from idm.diffusion.schedule import linear, to_betas
 from idm.diffusion.schedulers import build_scheduler
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers.idm import IDM
 from idm.restorers.pipeline import IDMPipeline
 from idm.restorers.protocol import Restorer
@@ -26,7 +26,7 @@ GAMMAS = linear(num_steps=200, beta_end=0.1)
 def make_pipeline(sampler: str = "langevin", image_size: int = 16, **settings) -> IDMPipeline:
     """Weights that were never trained, but moved off their start: the output depends on everything."""
     torch.manual_seed(0)
-    denoiser = Denoiser(
+    denoiser = UNet(
         image_size=image_size,
         channels=(8, 16),
         num_blocks=(1, 1),
@@ -311,12 +311,14 @@ def test_the_settings_of_a_call_win_over_the_defaults():
         return pipeline(lq, generator=generators(3), output_type="pt", **settings).images
 
     default = run()
-    assert torch.equal(run(num_inference_steps=3, start_from="noise", strength=1.0, eta=0.0), default)
+    assert torch.equal(run(num_inference_steps=3), default)
+    assert torch.equal(run(chain=pipeline.chain), default)
     for settings in (
         {"num_inference_steps": 5},
-        {"start_from": "degraded"},
-        {"start_from": "degraded", "strength": 0.4},
-        {"eta": 1.0},
+        {"chain": pipeline.chain.changed(start_from="degraded")},
+        {"chain": pipeline.chain.changed(start_from="degraded", strength=0.4)},
+        {"chain": pipeline.chain.changed(eta=1.0)},
+        {"chain": pipeline.chain.changed(sampler="langevin")},
     ):
         assert not torch.equal(run(**settings), default)
 
@@ -324,15 +326,15 @@ def test_the_settings_of_a_call_win_over_the_defaults():
 def test_a_call_may_set_eta_back_to_zero():
     pipeline, lq = make_pipeline("ddim", eta=1.0), faces(1)
     wanted = make_pipeline("ddim")(lq, generator=generators(3), output_type="pt").images
-    assert torch.equal(pipeline(lq, generator=generators(3), output_type="pt", eta=0.0).images, wanted)
+    assert torch.equal(
+        pipeline(lq, generator=generators(3), output_type="pt", chain=pipeline.chain.changed(eta=0.0)).images, wanted
+    )
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"generator": generators(1)}, "2 faces need 2 generators, got 1"),
-        ({"strength": 0.5}, "start_from='degraded'"),
-        ({"strength": 0.0, "start_from": "degraded"}, "strength must lie"),
         ({"num_inference_steps": -1}, "number of steps"),
         ({"num_inference_steps": 201}, "number of steps"),
     ],
@@ -412,13 +414,13 @@ def test_without_a_dictionary_the_faces_come_in_a_tuple():
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_callback_sees_every_step_with_its_timestep_and_the_last_estimate_is_the_result(sampler):
     pipeline, lq, seen = make_pipeline(sampler), faces(2), []
-    chain = {"start_from": "degraded", "strength": 0.5, "num_inference_steps": 6}
+    chain = pipeline.chain.changed(start_from="degraded", strength=0.5, num_steps=6)
 
     def on_step_end(pipe, step, timestep, tensors):
         assert pipe is pipeline
         seen.append((step, timestep, tensors["x_0"].clone()))
 
-    result = pipeline(lq, generator=generators(3, 4), output_type="pt", callback_on_step_end=on_step_end, **chain)
+    result = pipeline(lq, generator=generators(3, 4), output_type="pt", chain=chain, callback_on_step_end=on_step_end)
     assert [step for step, _, _ in seen] == [0, 1, 2]
     pipeline.scheduler.set_timesteps(6)
     assert [timestep for _, timestep, _ in seen] == [int(t) for t in pipeline.scheduler.timesteps[3:6]]
@@ -524,7 +526,7 @@ def test_an_impossible_chain_is_refused_and_the_model_stays_as_it_was(model, set
 def test_an_unconditional_denoiser_generates_faces_from_their_seeds_without_a_condition():
     torch.manual_seed(0)
     sizes = {"image_size": 16, "patch_size": 2, "channels": [16], "num_blocks": [1], "attention_resolutions": []}
-    denoiser = Denoiser(**sizes, conditional=False)
+    denoiser = UNet(**sizes, conditional=False)
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.1)
     assert denoiser.conv_in.in_channels == 12
     generator = torch.Generator().manual_seed(0)
@@ -540,9 +542,9 @@ def test_an_unconditional_denoiser_generates_faces_from_their_seeds_without_a_co
 
 def test_a_conditional_denoiser_generates_nothing_and_needs_its_condition():
     sizes = {"image_size": 16, "patch_size": 2, "channels": [16], "num_blocks": [1], "attention_resolutions": []}
-    pipeline = IDMPipeline(Denoiser(**sizes), build_scheduler("ddim", linear(1e-4, 2e-2, 50)))
+    pipeline = IDMPipeline(UNet(**sizes), build_scheduler("ddim", linear(1e-4, 2e-2, 50)))
     with pytest.raises(ValueError, match="unconditional"):
         pipeline.generate([0])
     for name in ("add_degraded", "inject_degraded"):
         with pytest.raises(ValueError, match="conditional denoiser"):
-            Denoiser(**sizes, conditional=False, **{name: True})
+            UNet(**sizes, conditional=False, **{name: True})

@@ -25,7 +25,8 @@ from idm.data.sources import FolderFaces
 from idm.data.synthetic import synthetic_face
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
-from idm.io.images import read_image, resize_image, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import read_image, resize_image
 
 SETTINGS = PrepareSettings(size=32, aligned=True, people="auto", val=0.2, test=0.2, seed=0)
 

@@ -16,7 +16,7 @@ from idm.diffusion.schedule import linear
 from idm.io import run_folder
 from idm.io.run_folder import mark_best
 from idm.models.architecture import Architecture, NetworkName
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers import saved as saved_module
 from idm.restorers.idm import IDM
 from idm.restorers.pipeline import IDMPipeline
@@ -41,7 +41,7 @@ def load(path: Path | None, dtype: torch.dtype = torch.float32) -> IDM:
 def saved(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pipeline")
     torch.manual_seed(0)
-    save_idm(IDM(Denoiser(**TINY), linear(num_steps=50)), folder)
+    save_idm(IDM(UNet(**TINY), linear(num_steps=50)), folder)
     return folder
 
 

@@ -19,10 +19,11 @@ from idm.faces.detect import DetectedFace
 from idm.faces.mobilefacenet import MobileFaceNet
 from idm.faces.recognition import IdentityNet
 from idm.faces.template import ffhq_landmarks
-from idm.io.images import ImageError, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import ImageError
 from idm.io.photos import Photo
 from idm.io.ranges import from_uint8, hwc_to_chw
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers.idm import IDM
 from idm.restorers.saved import save_idm
 
@@ -105,12 +106,12 @@ def test_only_photographs_of_one_face_count_and_the_others_are_named(net, tmp_pa
     nobody[:: SIZE - 1, :: SIZE - 1], crowd[0, 0] = 7, 8  # all corners: faces are searched for in all turns
     folder = album(tmp_path / "album", person(2), nobody, crowd, person(5))
     (folder / "broken.png").write_bytes(b"no picture")
-    reference = read_reference(folder, WholePicture(), net)
+    reference = read_reference([folder], WholePicture(), net)
     assert reference.num_faces == 2
     assert {Path(path).name for path in reference.left_out} == {"1.png", "2.png", "broken.png"}
     assert np.linalg.norm(reference.embedding) == pytest.approx(1, abs=1e-5)
     with pytest.raises(ImageError, match="no photograph here shows one person alone"):
-        read_reference(album(tmp_path / "none", nobody), WholePicture(), net)
+        read_reference([album(tmp_path / "none", nobody)], WholePicture(), net)
 
 
 def test_the_status_records_the_reference_of_the_identity(net, tmp_path) -> None:
@@ -137,7 +138,7 @@ def test_a_reference_without_the_identity_network_is_one_clear_error(tmp_path) -
 
 def test_the_command_without_weights_names_the_missing_file(assets, tmp_path, capsys) -> None:
     torch.manual_seed(0)
-    denoiser = Denoiser(image_size=16, channels=(8,), num_blocks=(1,), attention_resolutions=(), head_dim=8)
+    denoiser = UNet(image_size=16, channels=(8,), num_blocks=(1,), attention_resolutions=(), head_dim=8)
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.02)
     save_idm(IDM(denoiser, linear()), tmp_path / "model")
     weights = tmp_path / "weights"

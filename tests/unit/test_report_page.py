@@ -11,6 +11,7 @@ import pytest
 from idm.apps.cli import main as cli
 from idm.evaluation.metric import Metric
 from idm.evaluation.pictures import choose_pictures, picture_path, rank_gains, reference_metric, save_pictures
+from idm.evaluation.plots import histogram
 from idm.evaluation.statistics import paired_differences, summarise_column
 from idm.io.atomic import write_csv, write_json
 from idm.io.images import read_image
@@ -157,6 +158,56 @@ def test_the_plots_are_sound_svg_inside_their_frame(results: Path) -> None:
     heights = np.array([float(bar.attrib["height"]) for bar in bars])
     assert round(heights.sum() / heights.max() * max(1, round(12 * heights.max() / heights.sum()))) == 12
     assert all(float(bar.attrib["y"]) >= 0 for bar in bars)
+
+
+def changed(folder: Path, **changes: object) -> str:
+    """The page of a comparison.json with other entries."""
+    path = folder / "comparison.json"
+    write_json(path, json.loads(path.read_text()) | changes)
+    return without_pictures(page(folder))
+
+
+def test_a_gap_is_explained_below_the_table_and_its_command_is_code(results: Path) -> None:
+    assert "– marks what was not measured; the notes give the reasons." in page(results)
+    text = changed(results, missing={"lpips": "`idm weights fetch a<b.pth` gets them"})
+    assert "not measured: <code>idm weights fetch a&lt;b.pth</code> gets them" in text
+    assert "– marks" not in changed(results, missing={})
+
+
+def test_plots_leave_out_strangers(results: Path) -> None:
+    rows = json.loads((results / "comparison.json").read_text())["rows"]
+    text = changed(results, rows=[*rows, {"label": "stranger", "metrics": rows[0]["metrics"]}])
+    assert "<td>stranger" in text
+    assert ">stranger<" not in text.partition("<svg")[2]
+
+
+def test_the_axis_of_seconds_is_logarithmic_with_its_ends_in_seconds(results: Path) -> None:
+    rows = json.loads((results / "comparison.json").read_text())["rows"]
+    seconds = (0.1, 1.0, 10.0)
+    timed = [row | {"seconds_per_image": each} for row, each in zip(rows, seconds, strict=True)]
+    plot = ElementTree.fromstring(re.findall(r"<svg.*?</svg>", changed(results, rows=timed))[1])
+    xs = [float(circle.attrib["cx"]) for circle in plot.findall("circle")]
+    assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.2)
+    assert {f"{0.1 / 100**0.08:.3g}", f"{10 * 100**0.08:.3g}"} <= {text.text for text in plot.findall("text")}
+
+
+def test_a_wide_table_has_its_parts_below_each_other_with_names_of_their_own(results: Path) -> None:
+    rows = json.loads((results / "comparison.json").read_text())["rows"]
+    value = rows[0]["metrics"]["psnr"]
+    wide = [row | {"metrics": row["metrics"] | dict.fromkeys(("ssim", "ms_ssim", "psnr_y"), value)} for row in rows]
+    protocol = dict.fromkeys(("psnr", "deg", "ssim", "ms_ssim", "psnr_y"), "as ever.")
+    text = changed(results, rows=wide, protocol=protocol)
+    assert re.findall("aria-label='(Means[^']*)'", text) == ["Means, 1 of 2", "Means, 2 of 2"]
+    assert re.findall("aria-label='(Pairs[^']*)'", text) == ["Pairs"]
+    assert "All at 32 px, preset <code>gfpgan</code>" in text.partition("<table>")[0]
+
+
+def test_a_histogram_has_its_line_at_zero_where_all_differences_are_positive() -> None:
+    plot = ElementTree.fromstring(histogram([1.0, 2.0], "t"))
+    [line], [frame] = plot.findall("line"), plot.findall("path")
+    left, right = float(frame.attrib["d"][1:].partition(" ")[0]), float(frame.attrib["d"].partition("H")[2])
+    bars = [float(bar.attrib["x"]) for bar in plot.findall("rect") if float(bar.attrib["height"]) > 0]
+    assert left < float(line.attrib["x1"]) < min(bars) < max(bars) < right
 
 
 def test_a_folder_without_a_comparison_is_one_line(tmp_path: Path, capsys) -> None:

@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from idm.config.assembly import extrinsic as rounds_of
 from idm.config.assembly.extrinsic import build_cleaning, build_pool, build_rounds, load_cleaner
 from idm.config.load import ConfigError, load_config
 from idm.config.schema import CleaningConfig, IDMConfig
 from idm.data.cache import Cached
 from idm.data.mixing import Pool
-from idm.data.sources import FolderFaces, Part, SyntheticFaces
+from idm.data.sources import Face, FolderFaces, Part, SyntheticFaces
 from idm.extrinsic.rounds import Rounds, Stages
 from idm.extrinsic.shards import CleanedFace, Entry, shard_path, write_shard
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
+from idm.io.images import ImageError
 
 TINY = Path(__file__).parents[1] / "e2e" / "tiny.yaml"
 
@@ -151,6 +153,72 @@ def test_a_pool_pairs_faces_with_their_originals_where_one_could_not_be_read(tmp
     assert len(pool) == 15
     for index, number in ((3, 3), (4, 5), (14, 15)):
         assert {pool.at(p, index).key for p in range(40)} == {f"synthetic_{s}_{number:06d}" for s in (0, 10)}
+
+
+def test_a_round_that_continues_has_the_weights_of_the_round_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Begun(Exception): ...
+
+    def build_run(here: IDMConfig, make: Any, data: Any, **_: Any) -> None:
+        raise Begun(make.keywords["initial"])
+
+    monkeypatch.setattr(rounds_of, "build_run", build_run)
+    monkeypatch.setattr(rounds_of, "build_pool", lambda *_: None)
+    monkeypatch.setattr(rounds_of, "find_model", lambda path: path)
+    monkeypatch.setattr(rounds_of, "read_denoiser_weights", lambda folder: (f"weights of {folder.parent.name}", ""))
+    source = SyntheticFaces(5, 0, 16)
+    for settings, number, expected in (
+        (["extrinsic.init=previous"], 0, None),
+        (["extrinsic.init=previous"], 3, "weights of round_2"),
+        ([], 3, None),
+    ):
+        with pytest.raises(Begun) as begun:
+            rounds_of._train(config(tmp_path, *settings), source, source, source, number)
+        assert begun.value.args == (expected,)
+
+
+def test_a_round_is_trained_until_its_last_step_has_validated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Begun(Exception): ...
+
+    def build_run(*_: Any, **__: Any) -> None:
+        raise Begun
+
+    monkeypatch.setattr(rounds_of, "build_run", build_run)
+    settings, source = config(tmp_path), SyntheticFaces(5, 0, 32)
+    result = tmp_path / "round_0" / "metrics.json"
+    result.parent.mkdir()
+    result.write_text('{"step": 6, "metrics": {"psnr": 1}}')
+    with pytest.raises(Begun):
+        rounds_of._train(settings, source, source, source, 0)
+    result.write_text(f'{{"step": {settings.train.num_steps}, "metrics": {{"psnr": 1}}}}')
+    assert rounds_of._train(settings, source, source, source, 0) == {"metrics": {"psnr": 1}}
+
+
+class Spoilt(SyntheticFaces):
+    """Five faces of which the third cannot be read; it remembers which were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(5, 0, 32)
+        self.asked: list[int] = []
+
+    def __getitem__(self, index: int) -> Face:
+        self.asked.append(index)
+        if index == 2:
+            raise ImageError("face 2: is no picture")
+        return super().__getitem__(index)
+
+
+def test_faces_that_cannot_be_read_are_found_once_and_left_out_of_the_first_round(tmp_path: Path) -> None:
+    source = Spoilt()
+    for _ in range(2):
+        readable = rounds_of._readable(source, tmp_path / "run")
+        assert isinstance(readable, Part)
+        assert list(readable.indices) == [0, 1, 3, 4]
+    assert sorted(source.asked) == [0, 1, 2, 3, 4]
+    assert json.loads((tmp_path / "run" / "unreadable.json").read_text()) == {"2": "face 2: is no picture"}
+    whole = SyntheticFaces(5, 0, 32)
+    assert rounds_of._readable(whole, tmp_path / "other") is whole
 
 
 def test_missing_weights_of_the_gate_are_known_before_the_first_training(

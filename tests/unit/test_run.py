@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,11 +22,11 @@ from idm.data.sources import SyntheticFaces
 from idm.degradation import GFPGAN
 from idm.evaluation.pixels import psnr
 from idm.io.atomic import CheckpointError
-from idm.training import validation
+from idm.training import loop, validation
 from idm.training.log import Window, read_log, record_settings
 from idm.training.loop import MAX_SKIPPED, Run, RunSettings, TrainingError
 from idm.training.protocol import Trainable
-from idm.training.recovery import published_step
+from idm.training.recovery import mark_best_anew, published_step
 from idm.training.validation import ScoredFace, Validation
 
 
@@ -58,7 +59,7 @@ class Counter:
 def run(tmp_path):
     """Make a run of a learner in one folder, and fit it."""
 
-    def run(learner: Counter, num_steps: int = 6, **changes) -> Run:
+    def run(learner: Counter, num_steps: int = 6, validation: Validation | None = None, **changes) -> Run:
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
         every = {"log_every": 3, "checkpoint_every": 2, "keep_checkpoints": 2, "validate_every": 100, "num_shown": 1}
@@ -68,7 +69,7 @@ def run(tmp_path):
             Accelerator(cpu=True, mixed_precision="no"),
             RunSettings(**{**settings, "recorded": {"train.num_steps": num_steps}, "remedy": "Do this", **changes}),
             batches_from=lambda first: iter(()),
-            validation=None,
+            validation=validation,
         )
         made.fit()
         return made
@@ -120,6 +121,32 @@ def test_processor_seconds_leave_out_waiting_and_accumulate_over_a_resume(run, t
     assert computed < computed_later < later - 1.1
 
 
+def test_the_seconds_of_training_leave_out_saving_and_validation(run, tmp_path, monkeypatch):
+    now = [0.0]
+
+    class Clocked(Counter):
+        def train_step(self, step: int, batches: Iterator[Batch]) -> dict[str, torch.Tensor]:
+            now[0] += 1
+            return super().train_step(step, batches)
+
+        def save(self, folder: Path) -> None:
+            now[0] += 100
+            super().save(folder)
+
+    def validate(self: Run) -> None:
+        now[0] += 1000
+
+    clock = SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: now[0])
+    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(Run, "_validate", validate)
+    run(Clocked(), log_every=1, validate_every=3)
+    assert [row["seconds"] for row in read_log(tmp_path / "log.jsonl")] == [1, 2, 3, 4, 5, 6]
+    run(Clocked(), num_steps=8, log_every=1, validate_every=3)
+    rows = read_log(tmp_path / "log.jsonl")
+    assert [row["seconds"] for row in rows] == [row["processor_seconds"] for row in rows] == list(range(1, 9))
+    assert {row["images_per_second"] for row in rows} == {4}
+
+
 # Damage
 
 
@@ -141,6 +168,19 @@ def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(run, tmp_path, c
     assert "damaged:" not in capsys.readouterr().err
 
 
+def test_a_run_resumes_from_the_only_intact_checkpoint_of_three(run, tmp_path, capsys):
+    run(Counter(), keep_checkpoints=3)
+    for step, name in ((6, "hashes.json"), (4, "model.safetensors")):
+        (tmp_path / "checkpoints" / f"step_{step:08d}" / name).unlink()
+    learner = Counter()
+    run(learner, keep_checkpoints=3)
+    printed = capsys.readouterr()
+    assert "resuming from" in printed.out
+    assert "step_00000002" in printed.out
+    assert "step_00000006 is damaged: hashes.json is missing" in printed.err
+    assert learner.weight.item() == 6
+
+
 def test_a_run_without_an_intact_checkpoint_is_an_error_and_changes_nothing(run, tmp_path):
     run(Counter())
     for checkpoint in (tmp_path / "checkpoints").iterdir():
@@ -153,8 +193,9 @@ def test_a_run_without_an_intact_checkpoint_is_an_error_and_changes_nothing(run,
 
 def test_a_broken_checkpoint_from_before_there_were_hashes_is_one_clear_error(run, tmp_path):
     run(Counter())
-    for name in ("hashes.json", "model.safetensors"):
-        (tmp_path / "checkpoints" / "step_00000006" / name).unlink()
+    for hashes in (tmp_path / "checkpoints").glob("*/hashes.json"):
+        hashes.unlink()
+    (tmp_path / "checkpoints" / "step_00000006" / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"step_00000006: cannot be loaded .*delete it"):
         run(Counter())
 
@@ -261,6 +302,14 @@ def test_the_learning_rate_is_logged(run, tmp_path):
     assert [row["learning_rate"] for row in read_log(tmp_path / "log.jsonl")] == [0.25, 0.25]
 
 
+def test_trackers_receive_the_numbers_of_every_line_of_the_log(run, tmp_path, monkeypatch):
+    sent = []
+    monkeypatch.setattr(Accelerator, "log", lambda self, values, step: sent.append({"step": step, **values}))
+    run(Counter(skips=(1,)))
+    assert sent == read_log(tmp_path / "log.jsonl")
+    assert {"loss", "level", "learning_rate", "images_per_second", "skipped_updates"} <= sent[0].keys()
+
+
 def test_a_run_can_be_extended_and_its_history_records_the_step(run, tmp_path):
     run(Counter())
     run(Counter())
@@ -278,6 +327,18 @@ def test_a_history_records_changed_and_removed_settings(tmp_path):
         record_settings(path, step, settings)
     rows = [{"step": 0, "settings": {"a": 1, "b": [2, 3]}}, {"step": 2, "settings": {"a": None, "b": [2, 4]}}]
     assert read_log(path) == rows
+
+
+def test_a_history_keeps_no_settings_of_steps_that_were_lost(run, tmp_path):
+    changed = {"keep_checkpoints": 3, "recorded": {"train.num_steps": 6, "train.learning_rate": 0.5}}
+    run(Counter(), num_steps=4)
+    run(Counter(), num_steps=6, **changed)
+    (tmp_path / "checkpoints" / "step_00000004" / "model.safetensors").unlink()
+    (tmp_path / "checkpoints" / "step_00000006" / "model.safetensors").unlink()
+    run(Counter(), num_steps=6, **changed)
+    first, second = read_log(tmp_path / "history.jsonl")
+    assert first["settings"]["train.num_steps"] == 4
+    assert second == {"step": 2, "settings": {"train.num_steps": 6, "train.learning_rate": 0.5}}
 
 
 # Validation
@@ -346,7 +407,54 @@ def test_processes_exchange_scores_and_only_the_pictures_that_are_shown(monkeypa
     assert equal == summary
 
 
+def test_the_seed_of_a_validation_is_that_of_its_noise(monkeypatch):
+    class Seeded(Brighter):
+        def restore(self, lq: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+            asked.extend(seeds)
+            return lq
+
+    monkeypatch.setattr(validation, "gather_object", lambda judged: judged)
+    pairs, asked = FrozenPairs(SyntheticFaces(3, 0, 16), GFPGAN, 1), []
+    for seed in (7, 40):
+        Validation(pairs, {"psnr": psnr}, {}, "psnr", seed).run(Seeded(), OneOf(0, 1), num_shown=0)
+    assert asked == [7, 8, 9, 40, 41, 42]
+
+
 # The best
+
+
+BEST = Validation(FrozenPairs.__new__(FrozenPairs), {}, {}, "psnr", 0)
+LOG = [{"step": step, "validation": True, "psnr_restored": score} for step, score in ((2, 20.0), (4, 25.0), (6, 22.0))]
+
+
+@pytest.mark.parametrize(
+    ("mark", "wanted"),
+    [
+        (None, None),  # nothing has validated yet, or nothing that was saved
+        ('{"step": 2, "psnr": 30.0}', {"step": 2, "psnr": 30.0}),
+        ('{"step": 3, "psnr": 30.0}', {"step": 4, "psnr": 25.0}),  # a checkpoint that was set aside
+        ('{"step": 2, "ssim": 0.9}', {"step": 4, "psnr": 25.0}),  # by another metric
+        ("{", {"step": 4, "psnr": 25.0}),
+    ],
+)
+def test_a_mark_of_the_best_that_cannot_be_used_is_replaced_from_the_log(tmp_path, mark, wanted):
+    for step in (2, 4, 6):
+        (tmp_path / f"step_{step:08d}").mkdir()
+    best = tmp_path / "best.json"
+    if mark is not None:
+        best.write_text(mark)
+    mark_best_anew(tmp_path, BEST, [{"step": 1, "loss": 1.0}, *LOG])
+    assert (json.loads(best.read_text()) if best.exists() else None) == wanted
+
+
+def test_a_run_with_a_broken_mark_of_the_best_resumes_and_finds_it_anew(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "_validate", lambda self: None)
+    run(Counter(), num_steps=4, validation=BEST)
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in LOG[:2]))
+    (tmp_path / "metrics.json").write_text('{"step": 4}')
+    (tmp_path / "checkpoints" / "best.json").write_text("")
+    run(Counter(), num_steps=6, validation=BEST)
+    assert json.loads((tmp_path / "checkpoints" / "best.json").read_text()) == {"step": 4, "psnr": 25.0}
 
 
 @pytest.mark.parametrize(("metric", "scores", "best"), [("psnr", (20, 25, 22), 4), ("frechet", (9, 4, 7), 4)])

@@ -25,7 +25,7 @@ from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
 from idm.io.images import ImageError
 from idm.io.photos import Photo, read_photo
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers.idm import IDM
 
 SIZE, FACE = 32, 64  # of the model, and of each drawn face in a photograph
@@ -65,7 +65,7 @@ def photo_of(*numbers: int) -> Photo:
 @pytest.fixture(scope="module")
 def pipeline() -> IDM:
     torch.manual_seed(0)
-    denoiser = Denoiser(
+    denoiser = UNet(
         image_size=SIZE, channels=(8, 16), num_blocks=(1, 1), attention_resolutions=(8,), head_dim=8, add_degraded=True
     )
     torch.nn.init.normal_(denoiser.conv_out.weight, std=0.05)
@@ -80,7 +80,7 @@ def page_service(pipeline: IDM) -> PageService:
 def by_the_command(pipeline: IDM, photo: Photo, wanted: RestoreRequest) -> np.ndarray:
     """What ``idm restore`` does with these settings: they become the pipeline's own."""
     before = pipeline.chain
-    pipeline.chain = before.changed(num_steps=wanted.num_steps, fidelity=wanted.fidelity)
+    pipeline.chain = wanted.chain
     done = PhotoRestorer(pipeline, KnowsTheFaces()).restore(photo, wanted.settings)
     pipeline.chain = before
     return done.photo.pixels
@@ -89,9 +89,13 @@ def by_the_command(pipeline: IDM, photo: Photo, wanted: RestoreRequest) -> np.nd
 @pytest.mark.parametrize(
     "wanted",
     [
-        RestoreRequest("idm", PhotoSettings(faces=(0,), seed=0, change="full"), num_steps=3, fidelity=0.0),
-        RestoreRequest("idm", PhotoSettings(faces=(0, 1), seed=7, change="full"), num_steps=4, fidelity=0.5),
-        RestoreRequest("idm", PhotoSettings(faces=(1,), seed=2**32 - 1, change="full"), num_steps=2, fidelity=1.0),
+        RestoreRequest("idm", PhotoSettings(faces=(0,), seed=0, change="full"), Chain(num_steps=3)),
+        RestoreRequest(
+            "idm", PhotoSettings(faces=(0, 1), seed=7, change="full"), Chain(num_steps=4).changed(fidelity=0.5)
+        ),
+        RestoreRequest(
+            "idm", PhotoSettings(faces=(1,), seed=2**32 - 1, change="full"), Chain(num_steps=2).changed(fidelity=1.0)
+        ),
     ],
 )
 def test_the_page_restores_as_the_command_does_bit_for_bit(
@@ -106,7 +110,9 @@ def test_the_page_restores_as_the_command_does_bit_for_bit(
 
 def test_an_order_leaves_the_shared_pipeline_as_it_was(page_service: PageService, pipeline: IDM) -> None:
     before = pipeline.chain
-    page_service.restore(photo_of(0), RestoreRequest("idm", PhotoSettings(faces=(0,)), num_steps=5, fidelity=0.4))
+    page_service.restore(
+        photo_of(0), RestoreRequest("idm", PhotoSettings(faces=(0,)), Chain(num_steps=5).changed(fidelity=0.4))
+    )
     assert pipeline.chain == before
 
 
@@ -115,7 +121,9 @@ def test_many_users_at_once_get_what_each_would_get_alone(page_service: PageServ
         (
             photo_of(*range(1 + n % 3)),
             RestoreRequest(
-                "idm", PhotoSettings(faces=(n % (1 + n % 3),), seed=n), num_steps=1 + n % 4, fidelity=0.1 * n
+                "idm",
+                PhotoSettings(faces=(n % (1 + n % 3),), seed=n),
+                Chain(num_steps=1 + n % 4).changed(fidelity=0.1 * n),
             ),
         )
         for n in range(4)
@@ -179,8 +187,14 @@ def test_looking_for_faces_does_not_wait_for_somebody_elses_restoration(pipeline
 @pytest.mark.parametrize(
     ("wanted", "steps"),
     [
-        (RestoreRequest("idm", num_steps=4, fidelity=0.5), 2),  # one batch, the last half of the chain
-        (RestoreRequest("idm", PhotoSettings(samples=4, pick="median"), num_steps=4), 8),  # 12 faces, batches of 8
+        (
+            RestoreRequest("idm", chain=Chain(num_steps=4).changed(fidelity=0.5)),
+            2,
+        ),  # one batch, the last half of the chain
+        (
+            RestoreRequest("idm", PhotoSettings(samples=4, pick="median"), Chain(num_steps=4)),
+            8,
+        ),  # 12 faces, batches of 8
         (RestoreRequest("inverts"), 3),  # a face each
     ],
 )
@@ -215,7 +229,8 @@ def test_progress_counts_to_its_end_in_steps_of_one(
         ({"turn": 45}, "turn: Input should be"),
         ({"min_identity": 2}, "cosine in"),
         ({"min_identity": 0.5}, "needs the identity network"),
-        ({"reference": "/etc"}, "there is no setting reference; there are restorer, steps, fidelity, faces, seed"),
+        ({"reference": "/etc"}, "reference is a list of 1 to 8 photographs"),
+        ({"min_face": 8}, "there is no setting min_face; there are restorer, steps, fidelity, faces, seed"),
         ({"batch_size": 10**6}, "there is no setting batch_size"),
     ],
 )
@@ -227,7 +242,7 @@ def test_an_impossible_order_is_refused_with_what_is_wrong(
 
 
 def test_a_request_has_the_settings_of_the_command_line_under_their_names(page_service: PageService) -> None:
-    assert page_service.request({}) == RestoreRequest("idm", PhotoSettings(pick="median"), num_steps=2, fidelity=0.0)
+    assert page_service.request({}) == RestoreRequest("idm", PhotoSettings(pick="median"), Chain(num_steps=2))
     wanted = page_service.request(
         {
             **{"restorer": "idm", "steps": 3, "fidelity": 0.5, "faces": [1, 0], "seed": 7, "upscale": 2, "samples": 2},
@@ -240,17 +255,17 @@ def test_a_request_has_the_settings_of_the_command_line_under_their_names(page_s
             **{"faces": (1, 0), "seed": 7, "upscale": 2.0, "samples": 2, "pick": "median", "min_identity": 0.25},
             **{"change": "full", "turn": 90, "detail": "clean", "grayscale": "keep"},
         ),
-        num_steps=3,
-        fidelity=0.5,
+        Chain(num_steps=3).changed(fidelity=0.5),
     )
     assert page_service.request(wanted.named()) == wanted
+    assert page_service.request({**wanted.named(), "steps": 2}) != wanted
 
 
 # --- variants of faces
 
 
 def restoration_of(page_service: PageService, photo: Photo) -> Restoration:
-    wanted = RestoreRequest("idm", PhotoSettings(faces=(0, 1), seed=5, change="full"), num_steps=2)
+    wanted = RestoreRequest("idm", PhotoSettings(faces=(0, 1), seed=5, change="full"), Chain(num_steps=2))
     return page_service.draw(photo, wanted)
 
 

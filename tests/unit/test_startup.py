@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 
 HEAVY = {
     "accelerate",

@@ -11,7 +11,7 @@ import pytest
 
 from idm.io.lock import FolderInUse, lock_folder
 from idm.training import stop
-from idm.training.stop import StopSignals, follow_launcher
+from idm.training.stop import StopSignals, stop_with_launcher
 
 HOLD = """
 import os, pathlib, sys, time
@@ -74,8 +74,8 @@ def test_the_death_of_the_launcher_asks_to_stop_and_that_of_a_shell_does_not(mon
 
 CHILD = """
 import sys, time
-from idm.training.stop import StopSignals, follow_launcher
-follow_launcher()
+from idm.training.stop import StopSignals, stop_with_launcher
+stop_with_launcher()
 with StopSignals() as signals:
     print("ready", flush=True)
     for _ in range(3000):
@@ -110,4 +110,4 @@ def test_following_a_launcher_without_one_does_nothing(monkeypatch: pytest.Monke
     for name in stop.LAUNCHED:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(stop.ctypes, "CDLL", lambda name: pytest.fail("no launcher to follow"))
-    follow_launcher()
+    stop_with_launcher()

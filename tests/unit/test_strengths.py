@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 
 from idm.data.sources import FolderFaces, Part
+from idm.diffusion.chain import Chain
+from idm.diffusion.schedule import log_sigma
 from idm.restorers.saved import load_idm
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +39,23 @@ def test_the_readme_shows_the_bundled_models_table() -> None:
     shown = (ROOT / "README.md").read_text().partition("<!-- strengths -->\n")[2].partition("\n\n")[0]
     result = json.loads((FOLDER / "results" / "bundled_test.json").read_text())
     assert shown == table.strengths(result).strip()
+
+
+def test_the_search_of_levels_changes_the_second_step_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    levels = load("levels")
+    for name in ("chains", "run"):  # other experiments have modules of these names
+        monkeypatch.delitem(sys.modules, name)
+    gammas = log_sigma(0.02, 1.5, 100.0, 64).tolist()
+    published = Chain(num_steps=4, spacing="levels", levels=(100.0, 1.0, 0.5, 0.1))
+    even, *searched = levels.chains(published, gammas, [0.25, 0.03])
+    assert even == Chain(num_steps=2)
+    found = [levels.described(chain, gammas)["levels"] for chain in searched]
+    assert found == [[100.0, 0.25], [100.0, 0.03]]
+    assert levels.described(even, gammas)["levels"][0] == 100.0
+    with pytest.raises(ValueError, match="must fall"):
+        list(levels.chains(published, gammas, [200.0]))
 
 
 @pytest.mark.skipif("IDM_ASSETS" not in os.environ, reason="needs the faces that IDM_ASSETS names")

@@ -18,7 +18,7 @@ from idm.faces.components import ComponentDiscriminators
 from idm.faces.features import MobileFaceNetEmbedding, MobileFaceNetMaps
 from idm.faces.mobilefacenet import MobileFaceNet
 from idm.models.critics import PatchCritic, StyleGAN2Discriminator
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers.idm import IDM
 from idm.training import learner
 from idm.training.adversarial import Adversary
@@ -89,7 +89,7 @@ def test_a_copy_that_waits_is_seen(waiting):
 def test_all_losses_of_idm_and_of_its_critic_wait_for_no_copy(waiting):
     gammas = log_sigma(0.02, 1.5, 100.0, 16)
     with GPU:
-        denoiser = Denoiser(image_size=32, channels=(8,), num_blocks=(1,), attention_resolutions=(), add_degraded=True)
+        denoiser = UNet(image_size=32, channels=(8,), num_blocks=(1,), attention_resolutions=(), add_degraded=True)
         critic = PatchCritic(patch_size=2, channels=(8,))
         features = MobileFaceNetMaps(MobileFaceNet().eval().requires_grad_(False))
     ours = IntrinsicIteration(

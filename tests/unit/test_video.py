@@ -546,7 +546,7 @@ def test_a_face_that_the_restorer_spoils_fails_the_video(video: Path, tmp_path: 
 
 
 def test_a_job_restores_photographs_and_videos_and_counts_the_broken_one(video: Path, tmp_path: Path) -> None:
-    from idm.io.images import write_image
+    from idm.io.image_writer import write_image
 
     folder = tmp_path / "in"
     (folder / "sub").mkdir(parents=True)

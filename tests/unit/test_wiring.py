@@ -14,25 +14,28 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from pydantic import BaseModel
 from safetensors.torch import save_file
 
 from idm.config.assembly import extrinsic as rounds
 from idm.config.assembly import intrinsic
-from idm.config.assembly.intrinsic import build_idm, build_intrinsic
+from idm.config.assembly.intrinsic import build_denoiser, build_idm, build_intrinsic, build_learner
 from idm.config.load import load_config
 from idm.config.schema import ChainConfig, IDMConfig
-from idm.data.sources import Face, SyntheticFaces
+from idm.data.sources import SyntheticFaces
 from idm.diffusion.chain import SAMPLER_NAMES
 from idm.extrinsic.gate import decide
 from idm.extrinsic.quality import Quality
 from idm.faces.features import MobileFaceNetMaps, load_mobilefacenet
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 from idm.models.critics import PatchCritic
-from idm.models.unet import Denoiser
+from idm.models.unet import UNet
 from idm.restorers.saved import WEIGHTS_FILE, save_idm
 from idm.training.adversarial import CRITIC_FILE
+
+pytestmark = pytest.mark.usefixtures("drawn_once")
 
 BASE = """
 output_dir: OUT
@@ -311,22 +314,6 @@ def test_every_field_of_the_schema_is_here():
 # What is built
 
 
-@pytest.fixture(scope="module", autouse=True)
-def drawn_once() -> Iterator[None]:
-    """Draw each procedural face once for all cases."""
-    draw, drawn = SyntheticFaces.__getitem__, {}
-
-    def known(self: SyntheticFaces, index: int) -> Face:
-        key = (self.seed, index, self.size)
-        if key not in drawn:
-            drawn[key] = draw(self, index)
-        return drawn[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SyntheticFaces, "__getitem__", known)
-        yield
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, str]:
     """Faces in two groups, other faces, a saved model, and a run with a critic."""
@@ -340,7 +327,7 @@ def folders(tmp_path_factory) -> dict[str, str]:
     config = load(faces / "run.yaml", [], {})
     torch.manual_seed(77)
     net = config.denoiser.model_dump()
-    save_idm(build_idm(config, Denoiser(image_size=16, **net)), model)
+    save_idm(build_idm(config, UNet(image_size=16, **net)), model)
     checkpoint = run / "checkpoints" / "step_00000001"
     checkpoint.mkdir(parents=True)
     critic = PatchCritic(patch_size=config.denoiser.patch_size, channels=[8, 8])
@@ -603,6 +590,14 @@ def test_a_round_that_diverges_advises_another_folder_because_rounds_are_trained
     source = SyntheticFaces(5, 0, 16)
     with pytest.raises(Diverged, match="trained alike: start them again in another output_dir with a lower learning"):
         rounds._train(config, source, source, source, number)
+
+
+def test_the_weights_of_a_round_come_before_those_of_init_from(both):
+    config, _ = both((["train.init_from=MODEL"], []))
+    initial = {name: torch.full_like(weight, 0.5) for name, weight in build_denoiser(config).state_dict().items()}
+    reset()
+    learner = build_learner(config, Accelerator(cpu=True), initial=initial)
+    assert all((weight == 0.5).all() for weight in trained(learner.model))
 
 
 # End to end

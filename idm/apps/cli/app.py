@@ -3,11 +3,11 @@
 import importlib.util
 import sys
 
-from idm.apps.cli.model import IDENTITY_NOTE, builtin_note, choose_device, load_labelled, prepare_machine
+from idm.apps.cli.model import builtin_note, choose_device, load_labelled, prepare_machine, print_identity_note
 from idm.apps.cli.options.app import AppOptions
 from idm.apps.web.session import PageService
 from idm.faces.detect import load_detector
-from idm.faces.recognition import IdentityNet, load_identity
+from idm.faces.recognition import find_identity
 from idm.io.errors import InvalidInput
 
 
@@ -41,7 +41,7 @@ def _page_service(options: AppOptions) -> PageService:
     detector = load_detector(weights=options.weights_dir, device=device)
     if detector.name == "builtin":
         print(builtin_note(), file=sys.stderr)
-    identity = _identity(options, device)
+    identity = find_identity(options.weights_dir, device, print_identity_note)
     restorers = load_labelled(options.model, prepare_machine(options))
     return PageService(
         {label: loaded.restorer for label, loaded in restorers.items()},
@@ -50,11 +50,3 @@ def _page_service(options: AppOptions) -> PageService:
         round(options.max_megapixels * 1e6),
         options.max_memory,
     )
-
-
-def _identity(options: AppOptions, device: str) -> IdentityNet | None:
-    try:
-        return load_identity(options.weights_dir, device)
-    except FileNotFoundError:
-        print(IDENTITY_NOTE, file=sys.stderr)
-        return None

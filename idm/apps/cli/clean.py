@@ -12,7 +12,7 @@ from idm.apps.cli.parse import parse_source
 from idm.config.assembly.extrinsic import build_cleaning, build_state, load_cleaner
 from idm.config.load import apply_override, validate
 from idm.config.schema import CleaningConfig
-from idm.data.sources import StreamedFaces
+from idm.data.huggingface import StreamedFaces
 from idm.extrinsic.clean import Cleaning
 from idm.extrinsic.job import run_job
 from idm.extrinsic.report import write_report

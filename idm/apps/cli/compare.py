@@ -14,14 +14,13 @@ from tqdm import tqdm
 from idm.apps.cli.faces import (
     Degraded,
     SetReference,
-    build_measures,
     build_pairs,
-    check_output,
     check_splits,
     describe_reference,
     face_tags,
     open_reference,
 )
+from idm.apps.cli.measures import build_measures, check_output
 from idm.apps.cli.model import load_labelled, prepare_machine
 from idm.apps.cli.options.measure import CompareOptions
 from idm.evaluation.compare import (
@@ -44,7 +43,7 @@ from idm.evaluation.tables import render_breakdown, render_comparison
 from idm.io.atomic import write_csv, write_json, write_text
 from idm.io.errors import InvalidInput
 from idm.io.grid import image_grid
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 from idm.io.machine import provenance
 from idm.restorers.idm import IDM
 from idm.restorers.load import Loaded

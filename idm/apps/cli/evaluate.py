@@ -9,15 +9,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from idm.apps.cli.faces import (
-    SetReference,
-    build_measures,
-    build_pairs,
-    check_output,
-    check_splits,
-    describe_reference,
-    open_reference,
-)
+from idm.apps.cli.faces import SetReference, build_pairs, check_splits, describe_reference, open_reference
+from idm.apps.cli.measures import build_measures, check_output
 from idm.apps.cli.model import load
 from idm.apps.cli.options.measure import EvaluateOptions
 from idm.evaluation.engine import Scores, evaluate, score, summarise_scores
@@ -28,7 +21,8 @@ from idm.io.atomic import write_csv, write_json
 from idm.io.errors import UserError
 from idm.io.find import find_images
 from idm.io.grid import image_grid
-from idm.io.images import ImageError, read_image, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import ImageError, read_image
 from idm.io.machine import provenance
 
 SHOWN = 8

@@ -1,4 +1,4 @@
-"""The faces, clean and degraded, and the measures that a command line asks for."""
+"""The faces, clean and degraded, that a command line asks for."""
 
 import sys
 from dataclasses import dataclass
@@ -8,16 +8,22 @@ from typing import Any
 from tqdm import tqdm
 
 from idm.apps.cli.options.measure import MeasureOptions
-from idm.apps.cli.parse import LQ, PAIRS, parse_degradation, parse_source
+from idm.apps.cli.parse import parse_degradation, parse_source
 from idm.config.assembly.data import build_mixture, evenly
-from idm.config.schema import AssetsConfig, DegradationConfig, SyntheticConfig
+from idm.config.schema import (
+    AssetsConfig,
+    DegradationConfig,
+    LQConfig,
+    MeasuredSourceConfig,
+    PairsConfig,
+    SyntheticConfig,
+)
 from idm.data.given import GivenFaces, GivenPairs, Pairs, read_pairs
+from idm.data.huggingface import StreamedFaces
 from idm.data.pairs import FrozenPairs
-from idm.data.sources import FaceSource, FolderFaces, Part, StreamedFaces
+from idm.data.sources import FaceSource, FolderFaces, Part
 from idm.degradation import Mixture, Recipe
 from idm.degradation.steps import Resize
-from idm.evaluation.cache import MetricCache
-from idm.evaluation.metrics import METRICS, Metrics, build_metrics
 from idm.evaluation.sets import ORIGINAL, REAL, SetScores
 from idm.evaluation.splits import COPY, Nearest, nearest_pairs, shared_faces
 from idm.faces import recognition
@@ -60,15 +66,16 @@ def build_pairs(options: MeasureOptions, size: int) -> Degraded:
         raise InvalidInput(f"--num-images must be at least 1, got {wanted}")
     if not 0 <= options.seed < 2**63:
         raise InvalidInput(f"--seed must lie in 0..2^63 - 1, got {options.seed}")
-    if options.data.startswith((PAIRS, LQ)):
+    source = _parse(options.data, wanted, options.seed)
+    if isinstance(source, PairsConfig | LQConfig):
         if options.preset is not None:
             raise InvalidInput(f"--preset: the faces of {options.data} are degraded already")
-        return Degraded(_given(options.data, size, wanted), None, None, None)
+        return Degraded(_given(source, size, wanted), None, None, None)
     preset = options.preset or PRESET
     degradation = parse_degradation(preset, AS_PUBLISHED)
     recipe = build_mixture(degradation)
     bicubic = _with_bicubic(recipe)
-    faces = open_faces(options.data, size, wanted, options.seed)
+    faces = _indexed(source, size, wanted, options.seed)
     return Degraded(
         FrozenPairs(faces, recipe, options.seed),
         None if bicubic is None else FrozenPairs(faces, bicubic, options.seed),
@@ -85,23 +92,31 @@ def _with_bicubic(recipe: Recipe | Mixture) -> Recipe | Mixture | None:
     return recipe.change(Resize, interpolation="bicubic")
 
 
-def _given(data: str, size: int, wanted: int | None) -> Pairs:
+def _given(source: PairsConfig | LQConfig, size: int, wanted: int | None) -> Pairs:
     """Degraded faces of a folder, with or without originals."""
-    if data.startswith(LQ):
-        return GivenFaces(some_faces(FolderFaces(Path(data.removeprefix(LQ)), size), wanted))
-    pairs = read_pairs(Path(data.removeprefix(PAIRS)), size)
+    if isinstance(source, LQConfig):
+        return GivenFaces(some_faces(FolderFaces(source.path, size), wanted))
+    pairs = read_pairs(source.path, size)
     return GivenPairs(some_faces(pairs.lq, wanted), some_faces(pairs.source, wanted))
 
 
 def open_faces(data: str, size: int, wanted: int | None, seed: int, option: str = "--data") -> FaceSource:
     """The clean faces that an option names; ``wanted`` of them, spread evenly. ``synthetic`` stands for faces of
     ``seed``, by default 64."""
-    if data.startswith(LQ):
-        raise InvalidInput(f"{data}: clean faces are needed")
-    source = parse_source(data, option, SyntheticConfig(num_faces=wanted or 64, seed=seed)).build(size, seed)
-    if isinstance(source, StreamedFaces):
+    return _indexed(_parse(data, wanted, seed, option), size, wanted, seed, option)
+
+
+def _parse(data: str, wanted: int | None, seed: int, option: str = "--data") -> MeasuredSourceConfig:
+    return parse_source(data, option, SyntheticConfig(num_faces=wanted or 64, seed=seed))
+
+
+def _indexed(
+    source: MeasuredSourceConfig, size: int, wanted: int | None, seed: int, option: str = "--data"
+) -> FaceSource:
+    faces = source.build(size, seed)
+    if isinstance(faces, StreamedFaces):
         raise InvalidInput(f"{option}: the faces of a stream cannot be read again; use a source that can be indexed")
-    return some_faces(source, wanted)
+    return some_faces(faces, wanted, "--num-images" if option == "--data" else option)
 
 
 @dataclass(frozen=True)
@@ -151,12 +166,12 @@ def describe_reference(options: MeasureOptions, reference: SetReference) -> dict
     return {"real": real, "set_reference": reference.column if reference.exists else None}
 
 
-def some_faces(source: FaceSource, wanted: int | None) -> FaceSource:
-    """Return the wanted number of faces of a source, spread evenly; None stands for all."""
+def some_faces(source: FaceSource, wanted: int | None, option: str = "--num-images") -> FaceSource:
+    """Return the wanted number of faces of a source, spread evenly; None stands for all. The option asks for them."""
     if wanted is None:
         return source
     if not 1 <= wanted <= len(source):
-        raise InvalidInput(f"--num-images: {wanted} of the {len(source)} faces there are")
+        raise InvalidInput(f"{option}: {wanted} faces are needed, and there are {len(source)}")
     return Part(source, evenly(len(source), wanted))
 
 
@@ -217,45 +232,3 @@ def _nearest(train: Path, evaluated: Path) -> Nearest | None:
         return None
     network = recognition.load_identity(weights, str(best_device()))
     return nearest_pairs(train, evaluated, network, home() / "embeddings", sha256(weights))[0]
-
-
-def build_measures(
-    options: MeasureOptions, size: int | None, has_originals: bool = True, has_reference: bool = True
-) -> Metrics:
-    """Build the metrics named by ``--metrics``, see :func:`~idm.evaluation.metrics.build_metrics`, with the user's
-    cache unless ``--no-cache``; print on the error stream what is missing.
-
-    Raises:
-        ValueError: an unknown name, or none of the metrics looks at single faces.
-        FileNotFoundError: none of the metrics of single faces could be built.
-    """
-    names, cache = options.metrics.split(","), None if options.no_cache else MetricCache(home() / "metrics.sqlite")
-    try:
-        metrics = build_metrics(names, size, has_originals=has_originals, has_reference=has_reference, cache=cache)
-    except InvalidInput as error:
-        raise InvalidInput(f"--metrics: {error}") from None
-    for name, reason in metrics.missing.items():
-        print(f"warning: {name} is not measured: {reason}", file=sys.stderr)
-    return metrics
-
-
-def list_metrics() -> str:
-    """The names that ``--metrics`` takes, each with its protocol and what it needs."""
-    return "\n".join(
-        f"{name:14} {metric.heading} ({metric.kind}"
-        + (f", {metric.smallest} px or more" if metric.smallest > 16 else "")
-        + f")\n{'':14} {metric.protocol}"
-        + (f" Weights: {', '.join(metric.weights)}." if metric.weights else "")
-        for name, metric in METRICS.items()
-    )
-
-
-def check_output(folder: Path) -> None:
-    """Refuse a path where no folder can be, before any work; nothing is created.
-
-    Raises:
-        NotADirectoryError: it, or what it would lie in, is a file.
-    """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise NotADirectoryError(f"{existing}: is a file, but the results need a folder")

@@ -3,8 +3,6 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,11 +11,16 @@ from idm.faces.detect import has_facexlib
 from idm.io.errors import InvalidInput
 from idm.io.machine import best_device, inference_dtype, keep_freed_memory, share_cores
 from idm.restorers.idm import IDM
-from idm.restorers.load import Loaded, describe, load_restorer
+from idm.restorers.load import Loaded, describe, load_restorer, load_with_steps, split_steps
 from idm.restorers.names import DEFAULT_NAME, PUBLISHED
 
-# The hint on a machine without third-party weights, printed once.
-IDENTITY_NOTE = "note: identities are not measured; `idm weights fetch` brings MobileFaceNet, which measures them."
+
+def print_identity_note(error: FileNotFoundError) -> None:
+    """Print the hint on a machine without the identity network's weights."""
+    print(
+        "note: identities are not measured; `idm weights fetch` brings MobileFaceNet, which measures them.",
+        file=sys.stderr,
+    )
 
 
 def builtin_note() -> str:
@@ -27,21 +30,13 @@ def builtin_note() -> str:
     return f"note: faces are found by the built-in detector. RetinaFace finds more; to use it, run {commands}."
 
 
-def load(options: ModelOptions, fidelity: float | None = None) -> Loaded:
+def load(options: ModelOptions) -> Loaded:
     """The restorer named by ``--model``, with the settings of its chain and its backend if it is an IDM."""
     backend = options.backend
     device, dtype = prepare_machine(options) if backend == "torch" else _prepare_cpu(options)
     loaded = load_restorer(options.model, device, dtype if backend == "torch" else torch.float32)
-    asked = {
-        "sampler": options.sampler,
-        "num_steps": options.steps,
-        "start_from": options.start_from,
-        "strength": options.strength,
-        "spacing": options.spacing,
-        "fidelity": fidelity,
-    }
     if not isinstance(loaded.restorer, IDM):
-        if any(value is not None for value in asked.values()):
+        if any(value is not None for value in options.chain_changes.values()):
             raise InvalidInput(
                 f"{options.model}: has no sampling chain; --sampler, --steps, --fidelity and the like are for IDM"
             )
@@ -50,17 +45,13 @@ def load(options: ModelOptions, fidelity: float | None = None) -> Loaded:
         return loaded
     idm = loaded.restorer
     own = idm.chain.num_steps
-    _change_chain(idm, **asked)
+    try:
+        idm.chain = idm.chain.changed(**options.chain_changes)
+    except ValueError as error:
+        raise InvalidInput(str(error)) from None
     _warn_of_steps(options.steps, own)
     idm.use_backend(backend, dtype)
     return Loaded(idm, describe(idm))
-
-
-def _change_chain(idm: IDM, **changes: Any) -> None:
-    try:
-        idm.chain = idm.chain.changed(**changes)
-    except ValueError as error:
-        raise InvalidInput(str(error)) from None
 
 
 def _warn_of_steps(num_steps: int | None, own: int) -> None:
@@ -97,13 +88,13 @@ def load_labelled(
         if label in (*loaded, *(absent or ()), *taken, ""):
             raise InvalidInput(f"{one!r}: every restorer needs its own label, as in gfpgan=runs/gan_faces64")
         names = (DEFAULT_NAME, *PUBLISHED)
-        if not path and (equals or _split_steps(label)[0] not in names):
+        if not path and (equals or split_steps(label)[0] not in names):
             raise InvalidInput(
                 f"{one!r}: give label and path, as in gfpgan=runs/gan_faces64, or one of {', '.join(names)}"
             )
         name = path if equals else label
         try:
-            loaded[label] = _load_with_steps(name, machine)
+            loaded[label] = load_with_steps(name, *machine)
         except FileNotFoundError as error:
             if absent is None or name not in PUBLISHED:
                 raise
@@ -111,26 +102,6 @@ def load_labelled(
     if not loaded and missing is not None:
         raise missing
     return loaded
-
-
-def _load_with_steps(name: str, machine: tuple[torch.device, torch.dtype]) -> Loaded:
-    """The restorer of a path or name; an IDM's may end with the number of its chain's steps, as in idm@4."""
-    name, steps = _split_steps(name)
-    loaded = load_restorer(name, *machine)
-    if steps is None:
-        return loaded
-    if not isinstance(loaded.restorer, IDM):
-        raise InvalidInput(f"{name}@{steps}: has no sampling chain; @STEPS is for IDM")
-    _change_chain(loaded.restorer, num_steps=steps)
-    return Loaded(loaded.restorer, describe(loaded.restorer))
-
-
-def _split_steps(name: str) -> tuple[str, int | None]:
-    """(name, steps) of ``name@steps``; a path that exists is taken as it is."""
-    before, at, steps = name.rpartition("@")
-    if at and steps.isdigit() and not Path(name).exists():
-        return before, int(steps)
-    return name, None
 
 
 def prepare_machine(options: MachineOptions) -> tuple[torch.device, torch.dtype]:

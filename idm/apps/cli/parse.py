@@ -8,14 +8,13 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from idm.config.load import ConfigError, parse_value, read_yaml, validate
-from idm.config.schema import DegradationConfig, SourceConfig, SyntheticConfig
+from idm.config.schema import DegradationConfig, MeasuredSourceConfig, SyntheticConfig
 
-PAIRS, LQ = "pairs:", "lq:"  # how --data begins if it names degraded faces
 _SYNTHETIC = SyntheticConfig()
 
 
 class _Data(BaseModel):
-    source: SourceConfig
+    source: MeasuredSourceConfig
 
 
 class _WithSource(BaseModel):
@@ -26,7 +25,7 @@ class _WithDegradation(BaseModel):
     degradation: DegradationConfig = DegradationConfig()
 
 
-def parse_source(text: str, option: str = "--data", synthetic: SyntheticConfig = _SYNTHETIC) -> SourceConfig:
+def parse_source(text: str, option: str = "--data", synthetic: SyntheticConfig = _SYNTHETIC) -> MeasuredSourceConfig:
     """The faces that ``--data`` names.
 
     | text | faces |
@@ -34,8 +33,8 @@ def parse_source(text: str, option: str = "--data", synthetic: SyntheticConfig =
     | `FOLDER` | a folder of faces |
     | `assets`, `assets:SPLIT` | a split of the assets, by default train |
     | `synthetic`, `synthetic:N` | procedural faces |
-    | `pairs:FOLDER` | the originals of pairs, in `FOLDER/hq` |
-    | `lq:FOLDER` | degraded faces |
+    | `pairs:FOLDER` | degraded faces in `FOLDER/lq` with their originals in `FOLDER/hq` |
+    | `lq:FOLDER` | degraded faces without originals |
     | `{name: ...}` | a section `data.source` as YAML |
     | `FILE.yaml` | the section `data.source` of a configuration |
 
@@ -59,14 +58,15 @@ def parse_source(text: str, option: str = "--data", synthetic: SyntheticConfig =
 def _source_section(text: str, option: str, synthetic: SyntheticConfig) -> object:
     if text.startswith("{"):
         return parse_value(text, option)
-    name, _, detail = text.partition(":")
-    if name == "assets":
-        return {"name": name, "split": detail or "train"}
-    if name == "synthetic" and (not detail or detail.isdigit()):
-        return synthetic.model_dump() | ({"num_faces": int(detail)} if detail else {})
-    if text.startswith(PAIRS):
-        return {"name": "folder", "path": Path(detail) / "hq"}
-    return {"name": "folder", "path": text.removeprefix(LQ)}
+    name, colon, detail = text.partition(":")
+    match name:
+        case "assets":
+            return {"name": name, "split": detail or "train"}
+        case "synthetic" if not detail or detail.isdigit():
+            return synthetic.model_dump() | ({"num_faces": int(detail)} if detail else {})
+        case "pairs" | "lq" if colon:
+            return {"name": name, "path": detail}
+    return {"name": "folder", "path": text}
 
 
 def parse_degradation(text: str, own: DegradationConfig) -> DegradationConfig:

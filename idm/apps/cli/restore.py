@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from idm.apps.cli.model import IDENTITY_NOTE, builtin_note, choose_device, load
+from idm.apps.cli.model import builtin_note, choose_device, load, print_identity_note
 from idm.apps.cli.options.restore import RestoreOptions
 from idm.apps.photo.files import restore_files, restore_photos
 from idm.apps.photo.job import ProgressCallbacks, Report
@@ -16,7 +16,7 @@ from idm.apps.photo.reference import Reference
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import Bicubic, load_upscaler
 from idm.faces.detect import MAX_SIDE, MIN_FACE, choose_detector, load_detector
-from idm.faces.recognition import IdentityNet, load_identity
+from idm.faces.recognition import find_identity
 from idm.io.encoding import Encoding
 from idm.io.errors import InvalidInput
 from idm.io.find import as_text
@@ -36,7 +36,7 @@ _STATE_LABELS = {"no face": "without a face", "not chosen": "with no face chosen
 def restore_command(options: RestoreOptions) -> int:
     """``idm restore``: 0 if every file was restored."""
     with tqdm(unit="face" if options.aligned else "photo", disable=not sys.stderr.isatty()) as bar:
-        loaded = load(options, options.fidelity)
+        loaded = load(options)
         metadata: dict[str, Any] = {"restorer": loaded.metadata}
         restore = _restore_aligned if options.aligned else _restore_photos
         report = restore(options, loaded.restorer, metadata, _progress(bar))
@@ -128,7 +128,13 @@ def _restore_photos(
     )
     if options.detector is None and detector.name == "builtin":
         print(builtin_note(), file=sys.stderr)
-    identity = _identity(options, settings, device)
+
+    def on_missing(error: FileNotFoundError) -> None:
+        if settings.needs_identity:
+            raise error
+        print_identity_note(error)
+
+    identity = find_identity(options.weights_dir, device, on_missing)
     upscaler = load_upscaler(options.background, device) if options.background else Bicubic()
     metadata["identity"] = "MobileFaceNet" if identity else "not measured: its weights are missing (idm weights)"
     metadata["background"] = str(options.background or "bicubic")
@@ -160,14 +166,3 @@ def _reference_note(reference: Reference, album: str | None) -> str:
 def _settings(options: RestoreOptions) -> PhotoSettings:
     asked = {field.name: getattr(options, field.name) for field in fields(PhotoSettings)}
     return PhotoSettings(**{name: value for name, value in asked.items() if value is not None})
-
-
-def _identity(options: RestoreOptions, settings: PhotoSettings, device: str) -> IdentityNet | None:
-    """The identity network; None, with a note, if its weights are missing and no setting needs it."""
-    try:
-        return load_identity(options.weights_dir, device)
-    except FileNotFoundError:
-        if settings.needs_identity:
-            raise
-        print(IDENTITY_NOTE, file=sys.stderr)
-        return None

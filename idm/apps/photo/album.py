@@ -11,9 +11,11 @@ from idm.faces.align import align_face, apply_matrix, scale_of
 from idm.faces.detect import Detector, choose_faces
 from idm.faces.template import ffhq_landmarks
 from idm.faces.turns import detect_faces
-from idm.io.images import ImageError, image_error, read_image, resize_image
+from idm.io.images import ImageError, ImageLimits, image_error, read_image, resize_image
 from idm.io.photos import read_photo
 from idm.io.ranges import from_uint8
+
+PHOTO_LIMITS = ImageLimits()
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,17 +36,23 @@ class AlbumFace:
 
 
 def detect_and_align(
-    paths: Sequence[Path], detector: Detector, size: int, min_face: float, unreadable: dict[Path, str]
+    paths: Sequence[Path],
+    detector: Detector,
+    size: int,
+    min_face: float,
+    unreadable: dict[Path, str],
+    limits: ImageLimits = PHOTO_LIMITS,
 ) -> Iterator[list[AlbumFace]]:
     """The plausible faces of each photograph, aligned to ``size`` pixels, the largest first.
 
     Args:
         min_face: faces whose box is smaller than this many pixels are left out.
         unreadable: receives the photographs that cannot be read, with the reason; they do not affect the others.
+        limits: of a photograph.
     """
     for path in paths:
         try:
-            pixels = read_photo(path).pixels
+            pixels = read_photo(path, limits.max_pixels, limits.max_bytes).pixels
         except ImageError as error:
             unreadable[path] = str(error)
             continue

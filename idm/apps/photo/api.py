@@ -15,7 +15,7 @@ from idm.apps.photo.job import Report
 from idm.apps.photo.photo_restorer import PhotoRestorer, RestoredPhoto
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.detect import load_detector
-from idm.faces.recognition import IdentityNet, load_identity
+from idm.faces.recognition import find_identity
 from idm.io.machine import best_device, inference_dtype
 from idm.io.photos import Photo, read_photo, to_photo
 from idm.restorers.load import load_restorer
@@ -47,15 +47,12 @@ def load_photo_restorer(
     where = torch.device(device) if device else best_device()
     folder = Path(weights_dir) if weights_dir else None
     loaded = load_restorer(model, where, inference_dtype(where))
-    return PhotoRestorer(loaded.restorer, load_detector(weights=folder, device=str(where)), _identity(folder, where))
+    identity = find_identity(folder, str(where), _warn)
+    return PhotoRestorer(loaded.restorer, load_detector(weights=folder, device=str(where)), identity)
 
 
-def _identity(folder: Path | None, device: torch.device) -> IdentityNet | None:
-    try:
-        return load_identity(folder, str(device))
-    except FileNotFoundError as error:
-        warnings.warn(f"identities are not measured. {error}", stacklevel=3)
-        return None
+def _warn(error: FileNotFoundError) -> None:
+    warnings.warn(f"identities are not measured. {error}", stacklevel=4)
 
 
 def restore_photo(

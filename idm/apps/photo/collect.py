@@ -16,7 +16,7 @@ from idm.apps.photo.album import AlbumFace
 from idm.extrinsic.quality import measure
 from idm.io.atomic import write_json, write_text
 from idm.io.errors import InvalidInput
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 from idm.io.ranges import to_uint8
 
 MIN_FACES = 10

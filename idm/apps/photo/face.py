@@ -119,6 +119,8 @@ class FaceRestoration:
             reference: the embedding that picks and guards instead of the given face's.
         """
         self.samples = [self._toned(sample, settings) for sample in self.samples]
+        if settings.uncertainty:
+            self.deviation: Float32[np.ndarray, "s s"] = np.std(self.samples, axis=0).mean(axis=2)
         candidates = self.samples
         if settings.samples > 1 and settings.pick == "median":
             candidates = [np.median(self.samples, axis=0)]
@@ -131,7 +133,7 @@ class FaceRestoration:
         self.restored = candidates[best]
         self.refusal = self._guard(settings.min_identity)
         if not self.refusal and settings.change == "auto":
-            self._blend()
+            self._blend(settings.upscale)
 
     def _guard(self, least: float | None) -> str:
         """Return the reason why the restored face is not the person; empty if it passes."""
@@ -152,9 +154,9 @@ class FaceRestoration:
             sample = match_contrast(sample, self.crop, weights)
         return keep_chroma(sample, self.crop) if self.keeps_chroma else sample
 
-    def _blend(self) -> None:
+    def _blend(self, upscale: float) -> None:
         """Keep as much of the change as serves the face."""
-        benefit = judge(self.crop, self.restored)
+        benefit = judge(self.crop, self.restored, self.side * upscale)
         self.share = self.past.add_share(benefit.share)
         if self.share < MIN_SHARE:
             self.refusal = benefit.why or "it needs hardly any change"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +17,12 @@ from idm.apps.photo.job import Job, ProgressCallbacks, Report
 from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.plan import as_png, as_preview, nothing_beside, same_suffix
 from idm.apps.photo.preview import draw_faces
-from idm.apps.photo.settings import PhotoSettings
+from idm.apps.photo.settings import FileFormat, OutputSize, PhotoSettings
 from idm.faces.detect import choose_faces
 from idm.faces.geometry import roll_angle
 from idm.io.encoding import RESULTS, Encoding
-from idm.io.images import READ_SUFFIXES, ImageError, Picture, read_image, resize_image, write_image, write_whole
+from idm.io.image_writer import write_image, write_whole
+from idm.io.images import READ_SUFFIXES, ImageError, Picture, read_image, resize_image
 from idm.io.photo_writer import KEPT_SUFFIXES, write_photo
 from idm.io.photos import Photo, read_photo
 from idm.io.ranges import chw_to_hwc, from_uint8, hwc_to_chw, to_uint8
@@ -44,7 +45,7 @@ def restore_photos(
     settings: PhotoSettings,
     *,
     metadata: Mapping[str, Any] | None = None,
-    file_format: Literal["same", "png"] = "same",
+    file_format: FileFormat = "same",
     encoding: Encoding | None = None,
     preview: bool = False,
     skip_existing: bool = False,
@@ -99,20 +100,27 @@ def restore_photos(
     _check_videos([target for source, target in job.todo.items() if _is_video(source)], encoding)
     with job:
         for source in job:
-            start = time.monotonic()
-            details: dict[str, Any] = {}
-            try:
-                if preview:
-                    state = _preview(job, source, restorer, settings, details)
-                elif _is_video(source):
-                    state = _restore_video(job, source, restorer, settings, encoding, details)
-                else:
-                    state = _restore(job, source, restorer, settings, details)
-            except Exception as error:  # recorded with its traceback, shown, and makes the exit status 1
-                job.failed(source, error, details)
-            else:
-                job.wrote(source, state, details | {"seconds": round(time.monotonic() - start, 3)})
+            _restore_file(job, source, restorer, settings, encoding, preview)
     return job.report
+
+
+def _restore_file(
+    job: Job, source: Path, restorer: PhotoRestorer, settings: PhotoSettings, encoding: Encoding, preview: bool
+) -> None:
+    """Restore one file, or draw its faces; a failure is recorded."""
+    start = time.monotonic()
+    details: dict[str, Any] = {}
+    try:
+        if preview:
+            state = _preview(job, source, restorer, settings, details)
+        elif _is_video(source):
+            state = _restore_video(job, source, restorer, settings, encoding, details)
+        else:
+            state = _restore(job, source, restorer, settings, details)
+    except Exception as error:  # recorded with its traceback, shown, and makes the exit status 1
+        job.failed(source, error, details)
+    else:
+        job.wrote(source, state, details | {"seconds": round(time.monotonic() - start, 3)})
 
 
 def _restore(job: Job, source: Path, restorer: PhotoRestorer, settings: PhotoSettings, details: dict[str, Any]) -> str:
@@ -222,7 +230,7 @@ def restore_files(
     *,
     seed: int = 0,
     batch_size: int = 8,
-    output_size: Literal["model", "input"] = "model",
+    output_size: OutputSize = "model",
     metadata: Mapping[str, Any] | None = None,
     skip_existing: bool = False,
     overwrite: bool = False,
@@ -289,7 +297,7 @@ def _read_face(path: Path, max_bytes: int) -> Picture:
     return picture
 
 
-def _write_face(path: Path, face: np.ndarray, picture: Picture, output_size: Literal["model", "input"]) -> None:
+def _write_face(path: Path, face: np.ndarray, picture: Picture, output_size: OutputSize) -> None:
     if output_size == "input":
         height, width = picture.rgb.shape[:2]
         face = resize_image(face, (height, width))

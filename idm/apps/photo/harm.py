@@ -19,6 +19,8 @@ Crop = Float32[np.ndarray, "s s 3"]
 # one grey level. At this share none of 44 faces of `val` loses more than .1 dB, whether it is clean, noisy, mildly or
 # strongly degraded: experiments/photos/gate.py.
 DETAIL_ERROR = 0.8
+# The same for a small face in pixels of the result, where it need only tell sharp faces from others (our choice).
+SMALL_DETAIL_ERROR = 0.5
 MIN_ERROR = 1 / 255
 MIN_SHARE = 0.05  # below it a face is as good as its restored self and stays exactly as it is (our choice)
 
@@ -52,19 +54,31 @@ class Benefit:
     why: str = ""
 
 
-def judge(given: Crop, restored: Crop, detail_error: float = DETAIL_ERROR) -> Benefit:
+def judge(given: Crop, restored: Crop, side: float | None = None, detail_error: float = DETAIL_ERROR) -> Benefit:
     """Judge how much of the change from ``given`` to ``restored``, both in [0, 1], serves a face.
 
     The share is that of :func:`change_share`. What results must then be better than the given face as the gate of
-    ``idm clean`` measures it.
+    ``idm clean`` measures it. A small face that is sharp in the result looks blurred in its enlarged crop, so it must
+    also need a change in pixels of the result.
+
+    Args:
+        side: of the aligned square in the result; None is that of the crops.
     """
     share = change_share(given, restored, detail_error)
+    if side is not None and round(side) < len(given):
+        small = change_share(_shrink(given, side), _shrink(restored, side), SMALL_DETAIL_ERROR)
+        share = 0.0 if small < MIN_SHARE else share
     if share < MIN_SHARE:
         return Benefit(0.0, "it needs hardly any change")
     if len(given) < _MIN_SIDE:
         return Benefit(share)
     decision = decide(_GATE, *_qualities(to_uint8(given), to_uint8(given + share * (restored - given))), None)
     return Benefit(share) if decision.accepted else Benefit(0.0, _WHY[decision.reason])
+
+
+def _shrink(face: Crop, side: float) -> Float32[np.ndarray, "s2 s2 3"]:
+    pixels = max(1, round(side))
+    return cv2.resize(face, (pixels, pixels), interpolation=cv2.INTER_AREA)
 
 
 def _qualities(given: UInt8[np.ndarray, "s s 3"], restored: UInt8[np.ndarray, "s s 3"]) -> tuple[Quality, Quality]:

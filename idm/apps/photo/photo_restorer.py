@@ -50,13 +50,16 @@ class RestoredPhoto:
 
 @dataclass(frozen=True)
 class PhotoRestorer:
-    """The detector, restorer and networks for photographs; ``identity`` may be None if no setting needs it."""
+    """The detector, restorer and networks for photographs; ``identity`` may be None if no setting needs it.
+
+    ``references`` holds the people of the albums that were read, by ``settings.reference``.
+    """
 
     restorer: Restorer
     detector: Detector
     identity: IdentityNet | None = None
     upscaler: Upscaler = field(default_factory=Bicubic)
-    _references: dict[str, Reference] = field(default_factory=dict, init=False, repr=False, compare=False)
+    references: dict[str | tuple[str, ...], Reference] = field(default_factory=dict, repr=False, compare=False)
 
     def find(self, pixels: Integer[np.ndarray, "h w 3"], settings: PhotoSettings) -> list[DetectedFace]:
         """All faces, the largest first; their positions are their numbers in ``settings.faces``."""
@@ -74,9 +77,10 @@ class PhotoRestorer:
         if album is None:
             return None
         assert self.identity is not None
-        if album not in self._references:
-            self._references[album] = read_reference(Path(album), self.detector, self.identity)
-        return self._references[album]
+        if album not in self.references:
+            paths = [Path(path) for path in ((album,) if isinstance(album, str) else album)]
+            self.references[album] = read_reference(paths, self.detector, self.identity)
+        return self.references[album]
 
     def _require_identity(self, settings: PhotoSettings) -> None:
         if settings.needs_identity and self.identity is None:
@@ -207,7 +211,7 @@ def _uncertainty(faces: Sequence[FaceRestoration], size: tuple[int, int], to_pho
     patches = []
     for face in faces:
         if face.is_used:
-            deviation = np.std(face.samples, axis=0).mean(axis=2, keepdims=True) / UNCERTAINTY_WHITE
-            patches.append(Patch(np.repeat(deviation.clip(0, 1), 3, axis=2), compose_affine(face.to_crop, to_photo)))
+            white = (face.deviation[..., None] / UNCERTAINTY_WHITE).clip(0, 1)
+            patches.append(Patch(np.repeat(white, 3, axis=2), compose_affine(face.to_crop, to_photo)))
     paste_faces(canvas, patches)
     return canvas[..., 0].copy()

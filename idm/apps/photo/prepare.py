@@ -25,7 +25,8 @@ from idm.faces.template import ffhq_landmarks
 from idm.io.atomic import write_json, write_text
 from idm.io.errors import InvalidInput
 from idm.io.find import as_text
-from idm.io.images import ImageError, write_image
+from idm.io.image_writer import write_image
+from idm.io.images import ImageError
 from idm.io.ranges import from_uint8, to_uint8
 
 SPLITS = ("train", "val", "test")

@@ -1,6 +1,7 @@
 """Photographs of the person who is restored, whom the result must resemble."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from idm.apps.photo.album import detect_and_align
+from idm.apps.photo.album import PHOTO_LIMITS, detect_and_align
 from idm.faces.detect import Detector
 from idm.faces.recognition import IdentityNet
 from idm.io.find import as_text, find_images
-from idm.io.images import ImageError, image_error
+from idm.io.images import ImageError, ImageLimits, image_error
 
 _SIZE = 256  # of the aligned faces, more than the identity network sees
 _MIN_FACE = 40.0  # pixels; of smaller faces the embedding says little (our choice)
@@ -38,19 +39,21 @@ class Reference:
         return {"num_faces": self.num_faces, "embedding_sha256": digest, "left_out": self.left_out}
 
 
-def read_reference(album: Path, detector: Detector, identity: IdentityNet) -> Reference:
-    """The person of an album: a folder of photographs, or one photograph.
+def read_reference(
+    album: Sequence[Path], detector: Detector, identity: IdentityNet, limits: ImageLimits = PHOTO_LIMITS
+) -> Reference:
+    """The person of an album: photographs, and folders of photographs.
 
     A photograph counts if it holds one face. A photograph with several faces does not show which face is the person's.
 
     Raises:
-        ImageError: there is no such folder, or no photograph in it counts.
+        ImageError: there is no such file or folder, or no photograph counts.
     """
     left_out: dict[Path, str] = {}
     faces = []
-    paths = find_images([album])
+    paths = find_images(album)
     for path in paths:
-        for found in detect_and_align([path], detector, _SIZE, _MIN_FACE, left_out):
+        for found in detect_and_align([path], detector, _SIZE, _MIN_FACE, left_out, limits):
             if len(found) == 1:
                 faces += found
             else:
@@ -59,9 +62,9 @@ def read_reference(album: Path, detector: Detector, identity: IdentityNet) -> Re
     if not faces:
         first = next(iter(reasons.values()))
         problem = f"no photograph here shows one person alone ({len(paths)} looked at; the first: {first})"
-        raise image_error(album, problem, "name a folder of photographs of the person whose face is restored")
+        raise image_error(album[0], problem, "name photographs of the person whose face is restored")
     mean = identity.embed([face.image for face in faces], [face.landmarks for face in faces]).mean(axis=0)
     length = float(np.linalg.norm(mean))
     if length < 1e-6:
-        raise ImageError(f"{album}: the faces have no mean direction; they are not of one person")
+        raise ImageError(f"{album[0]}: the faces have no mean direction; they are not of one person")
     return Reference(mean / np.float32(length), len(faces), reasons)

@@ -1,11 +1,17 @@
-"""Settings for restoring a photograph."""
+"""Settings for restoring a photograph, and their choices. Does not import numpy."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args, get_origin, get_type_hints
 
-from idm.faces.colour import ColorFix
-from idm.faces.turns import Turn
+from idm.faces.names import ColorFix, FaceGroup, Turn
 from idm.io.errors import InvalidInput
+
+Pick = Literal["identity", "median"]
+Change = Literal["auto", "full"]
+Grayscale = Literal["auto", "keep", "off"]
+Detail = Literal["auto", "keep", "clean", "replace"]
+FileFormat = Literal["same", "png"]
+OutputSize = Literal["model", "input"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,7 @@ class PhotoSettings:
         samples: number of restorations of each face, from which ``pick`` makes one.
         pick: "identity" takes the sample whose identity is closest to the given face, "median" each pixel's median.
         min_identity: a restored face whose identity cosine to the given one is below this is not used.
-        reference: a folder of photographs of the person, each showing them alone, or one photograph. "identity" and
+        reference: photographs of the person, each showing them alone: files or folders. "identity" and
             ``min_identity`` then compare with the mean of these instead of with the given face.
         uncertainty: also make a map of where the samples differ; needs ``samples`` of at least 2.
         change: "full" uses all of the restorer's change; "auto" uses as much as each face needs, and none if the
@@ -45,18 +51,18 @@ class PhotoSettings:
 
     upscale: float = 1.0
     min_face: float = 24.0
-    faces: Literal["all", "largest"] | tuple[int, ...] = "all"
+    faces: FaceGroup | tuple[int, ...] = "all"
     turn: Turn = "auto"
     seed: int = 0
     samples: int = 1
-    pick: Literal["identity", "median"] = "identity"
+    pick: Pick = "identity"
     min_identity: float | None = None
-    reference: str | None = None
+    reference: str | tuple[str, ...] | None = None
     uncertainty: bool = False
-    change: Literal["auto", "full"] = "auto"
+    change: Change = "auto"
     color_fix: ColorFix = "wavelet"
-    grayscale: Literal["auto", "keep", "off"] = "auto"
-    detail: Literal["auto", "keep", "clean", "replace"] = "auto"
+    grayscale: Grayscale = "auto"
+    detail: Detail = "auto"
     batch_size: int = 8
 
     def __post_init__(self) -> None:
@@ -64,7 +70,7 @@ class PhotoSettings:
             value, known = getattr(self, name), get_args(annotation)
             if get_origin(annotation) is Literal and value not in known:
                 raise InvalidInput(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
-        if isinstance(self.faces, str) and self.faces not in ("all", "largest"):
+        if isinstance(self.faces, str) and self.faces not in get_args(FaceGroup):
             raise InvalidInput(f"faces must be all, largest or numbers of faces, got {self.faces!r}")
         if not 1 <= self.upscale <= 16:
             raise InvalidInput(f"upscale must lie in 1..16, got {self.upscale}")

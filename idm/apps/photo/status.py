@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from idm.io.images import ImageError, image_error, write_whole
+from idm.io.image_writer import write_whole
+from idm.io.images import ImageError, image_error
 
 # Of a job's time, at most this share goes into writing its status.
 _STATUS_SHARE = 0.05

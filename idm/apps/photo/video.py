@@ -29,7 +29,7 @@ from idm.faces.turns import detect_faces
 from idm.io.atomic import sha256
 from idm.io.encoding import Encoding
 from idm.io.errors import InvalidInput
-from idm.io.images import write_whole
+from idm.io.image_writer import write_whole
 from idm.io.memory import default_budget
 from idm.io.video import av
 from idm.io.video.join import join

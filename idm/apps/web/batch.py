@@ -13,7 +13,7 @@ import gradio as gr
 from idm.apps.web import views
 from idm.apps.web.handlers import named
 from idm.apps.web.request import RestoreRequest
-from idm.apps.web.session import CancelledError, save_result
+from idm.apps.web.session import CancelledError, save_map, save_result
 from idm.apps.web.work import Work
 from idm.apps.web.workers import OnProgress
 from idm.io.errors import InvalidInput
@@ -57,7 +57,7 @@ class BatchHandlers:
         service, folder = self.work.page_service, Path(archive.filename or "").parent
         try:
             self.work.check_space()
-            with service.memory_for(path, wanted.settings.upscale):
+            with service.memory_for(path, wanted):
                 done = service.restore(service.read(path, wanted.settings.upscale), wanted, on_progress)
                 written = save_result(done, path, folder)
         except CancelledError:
@@ -66,7 +66,9 @@ class BatchHandlers:
             return {"state": "failed", "error": str(error).replace(str(path), name)}
         output = f"{Path(name).stem}{written[-1].suffix}"  # of the photograph's own kind where that can hold it
         archive.write(written[-1], output)
-        for file in written:
+        for file in (maps := save_map(done, path, folder)):
+            archive.write(file, f"{Path(name).stem}.uncertainty.png")
+        for file in (*written, *maps):
             file.unlink()
         faces = [asdict(report) for report in (*done.result.faces, *done.result.left_alone)]
         return {"state": "restored" if done.result.faces else "no face", "output": output, "faces": faces}

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
+from idm.apps.photo.settings import Change, Detail, Grayscale, Pick
 from idm.apps.web.handlers import NO_LIMIT
-from idm.apps.web.request import MAX_SAMPLES, MAX_SEED
+from idm.apps.web.request import MAX_REFERENCES, MAX_SAMPLES, MAX_SEED, most_steps
 from idm.apps.web.session import PageService
+from idm.faces.names import ColorFix, Turn
 
 _NAMES = ("the astronaut Eileen Collins, small", "the same, as an old grey print", "three drawn people")
 
@@ -34,7 +36,8 @@ def controls(page_service: PageService, examples: Sequence[Path], limits: str) -
         "gallery": gallery,
         **_model_controls(page_service),
         **_seed_controls(),
-        **_more_controls(page_service.identity is not None),
+        **_more_controls(),
+        **_trust_controls(page_service.identity is not None),
         "restore": gr.Button("Restore", variant="primary", size="lg", interactive=False, elem_id="idm-restore"),
         "cancel": gr.Button("Cancel", size="sm", elem_id="idm-cancel"),
     }
@@ -42,14 +45,14 @@ def controls(page_service: PageService, examples: Sequence[Path], limits: str) -
 
 def _model_controls(page_service: PageService) -> dict[str, Any]:
     first = next(iter(page_service.restorers))
-    defaults, has_chain = page_service.defaults(first), page_service.has_chain(first)
+    chain, has_chain = page_service.chain(first), page_service.has_chain(first)
     choices = [(f"{label}, {restorer.image_size} px", label) for label, restorer in page_service.restorers.items()]
     return {
         "restorer": gr.Dropdown(choices, value=first, label="Restorer", elem_id="idm-restorer"),
         "steps": gr.Slider(
             1,
-            page_service.most_steps(first),
-            defaults.num_steps,
+            most_steps(chain),
+            chain.num_steps,
             step=1,
             label="Steps",
             interactive=has_chain,
@@ -58,7 +61,7 @@ def _model_controls(page_service: PageService) -> dict[str, Any]:
         "fidelity": gr.Slider(
             0,
             1,
-            defaults.fidelity,
+            chain.fidelity,
             step=0.05,
             label="Fidelity",
             info="0: the most restoration; 1: closest to the given face",
@@ -66,7 +69,7 @@ def _model_controls(page_service: PageService) -> dict[str, Any]:
             elem_id="idm-fidelity",
         ),
         "change": gr.Radio(
-            ["auto", "full"],
+            get_args(Change),
             value="auto",
             label="Change",
             info="auto: as much as each face needs; full: all of the model's change",
@@ -84,30 +87,63 @@ def _seed_controls() -> dict[str, Any]:
     return {"seed": seed, "new_seed": new_seed}
 
 
-def _more_controls(has_identity: bool) -> dict[str, Any]:
-    taken = "the one closest in identity" if has_identity else "their median"
+def _more_controls() -> dict[str, Any]:
     with gr.Accordion("More", open=False, elem_id="idm-more"):
         return {
             "turn": gr.Dropdown(
-                ["auto", 0, 90, 180, 270],
+                get_args(Turn),
                 value="auto",
                 label="Turn",
                 info="degrees clockwise by which the picture is turned to find faces; the result is not turned",
                 elem_id="idm-turn",
             ),
             "detail": gr.Dropdown(
-                ["auto", "keep", "clean", "replace"],
+                get_args(Detail),
                 value="auto",
                 label="Detail",
                 info="finer detail of large faces: the photograph's (keep), without its grain (clean), none (replace)",
                 elem_id="idm-detail",
             ),
             "grayscale": gr.Radio(
-                ["auto", "keep", "off"],
+                get_args(Grayscale),
                 value="auto",
                 label="Grayscale",
                 info="keep: only the lightness changes; auto: so in photographs that are grey or have one tint",
                 elem_id="idm-grayscale",
+            ),
+            "color_fix": gr.Radio(
+                get_args(ColorFix),
+                value="wavelet",
+                label="Color fix",
+                info="match the photograph's colours: not at all, their mean, or all coarse tones (wavelet)",
+                elem_id="idm-color-fix",
+            ),
+            "upscale": gr.Radio(
+                [("as it is", 1), ("2×", 2), ("4×", 4)], value=1, label="Upscale", elem_id="idm-upscale"
+            ),
+        }
+
+
+def _trust_controls(has_identity: bool) -> dict[str, Any]:
+    missing = "the weights of the identity network are not installed"
+    with gr.Accordion("Identity and uncertainty", open=False, elem_id="idm-trust"):
+        return {
+            "samples": gr.Slider(
+                1,
+                MAX_SAMPLES,
+                1,
+                step=1,
+                label="Samples",
+                info="restorations of each face, of which Pick makes one",
+                elem_id="idm-samples",
+            ),
+            "pick": gr.Radio(
+                get_args(Pick),
+                value="identity" if has_identity else "median",
+                label="Pick",
+                info="the sample closest in identity, or the median of each pixel" if has_identity else missing,
+                interactive=has_identity,
+                elem_id="idm-pick",
             ),
             "min_identity": gr.Slider(
                 NO_LIMIT,
@@ -115,22 +151,31 @@ def _more_controls(has_identity: bool) -> dict[str, Any]:
                 NO_LIMIT,
                 step=0.05,
                 label="Min identity",
-                info="a restored face whose identity to the given one is below this is not used; -1: no limit"
+                info="a restored face whose identity is below this is not used; -1: no limit"
                 if has_identity
-                else "the weights of the identity network are not installed",
+                else missing,
                 interactive=has_identity,
                 elem_id="idm-min-identity",
             ),
-            "upscale": gr.Radio(
-                [("as it is", 1), ("2×", 2), ("4×", 4)], value=1, label="Upscale", elem_id="idm-upscale"
-            ),
-            "samples": gr.Slider(
-                1,
-                MAX_SAMPLES,
-                1,
-                step=1,
-                label="Samples",
-                info=f"of each face; {taken} is taken",
-                elem_id="idm-samples",
+            "reference": _reference(has_identity, missing),
+            "uncertainty": gr.Checkbox(
+                False,
+                label="Uncertainty",
+                info="show where the samples differ; needs at least 2 samples",
+                elem_id="idm-uncertainty",
             ),
         }
+
+
+def _reference(has_identity: bool, missing: str) -> gr.File:
+    note = (
+        f"Up to {MAX_REFERENCES} photographs that show this person alone. Pick and Min identity compare with them "
+        "instead of with the given face."
+        if has_identity
+        else missing
+    )
+    file = gr.File(
+        label="Reference", file_count="multiple", height=140, interactive=has_identity, elem_id="idm-reference"
+    )
+    gr.HTML(f'<p class="idm-note">{note}</p>')
+    return file

@@ -8,7 +8,7 @@ from jaxtyping import Float32
 
 from idm.data.synthetic import synthetic_face
 from idm.degradation.operations import add_gaussian_noise, jpeg, resize, to_grey
-from idm.io.images import write_image
+from idm.io.image_writer import write_image
 from idm.io.ranges import from_uint8, to_uint8
 
 RGB = Float32[np.ndarray, "h w 3"]

@@ -4,24 +4,21 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gradio as gr
 
 from idm.apps.web import theme, views
-from idm.apps.web.request import MAX_SEED
+from idm.apps.web.request import MAX_SEED, MODEL_OPTIONS, PHOTO_OPTIONS, most_steps
 from idm.apps.web.restoration import MAX_VARIANTS, Restoration, ResultStore, StoredResult
-from idm.apps.web.session import PageService, RestoreResult, faces_by_default, save_result
+from idm.apps.web.session import PageService, RestoreResult, faces_by_default, save_map, save_result
 from idm.apps.web.work import Work, errors_shown_on_page
 from idm.faces.detect import DetectedFace
-from idm.faces.turns import Turn
+from idm.faces.names import FaceGroup, Turn
 from idm.io.errors import InvalidInput
 
-# The settings that the page has a control for, in the order in which handlers take their values.
-SETTINGS = (
-    *("restorer", "steps", "fidelity", "seed", "upscale", "samples"),
-    *("change", "turn", "detail", "grayscale", "min_identity"),
-)
+# The settings that the page has a control for, in the order in which handlers take their values; faces are ticked.
+SETTINGS = (*MODEL_OPTIONS, *(name for name in PHOTO_OPTIONS if name != "faces"))
 NO_LIMIT = -1.0  # of the control of min_identity: no cosine is below it
 AS_GIVEN = -1  # the choice of a face as given, in a control whose other values are positions of variants
 
@@ -29,12 +26,13 @@ _PROGRESS = gr.Progress()
 Update = Any  # of a component, as gradio takes it
 
 
-def named(values: Sequence[Any], faces: Sequence[int] | Literal["all"]) -> dict[str, Any]:
+def named(values: Sequence[Any], faces: Sequence[int] | FaceGroup) -> dict[str, Any]:
     """The values of the page's controls, by the names of the settings."""
     settings = dict(zip(SETTINGS, values, strict=True))
     if settings["min_identity"] == NO_LIMIT:
         settings["min_identity"] = None
-    return settings | {"faces": faces if faces == "all" else tuple(sorted(faces))}
+    settings["reference"] = tuple(settings["reference"] or ()) or None
+    return settings | {"faces": faces if isinstance(faces, str) else tuple(sorted(faces))}
 
 
 @dataclass(frozen=True)
@@ -97,10 +95,10 @@ class Handlers:
 
     def choose_restorer(self, label: str) -> tuple[Update, ...]:
         """Set steps and fidelity to the defaults of a restorer; both are disabled for one without a chain."""
-        defaults, has_chain = self.page_service.defaults(label), self.page_service.has_chain(label)
+        chain, has_chain = self.page_service.chain(label), self.page_service.has_chain(label)
         return (
-            gr.Slider(value=defaults.num_steps, maximum=self.page_service.most_steps(label), interactive=has_chain),
-            gr.Slider(value=defaults.fidelity, interactive=has_chain),
+            gr.Slider(value=chain.num_steps, maximum=most_steps(chain), interactive=has_chain),
+            gr.Slider(value=chain.fidelity, interactive=has_chain),
         )
 
     def new_seed(self) -> int:
@@ -136,7 +134,7 @@ class Handlers:
             if path is None:
                 raise InvalidInput("choose a photograph first")
             wanted = self.page_service.request(named(values, faces))
-            with self.page_service.memory_for(path, wanted.settings.upscale):
+            with self.page_service.memory_for(path, wanted):
                 photo = self.page_service.read(path, wanted.settings.upscale)
                 restoration = self.page_service.draw(photo, wanted, on_progress)
                 stored, done = self._publish(path, restoration, self.page_service.compose(photo, restoration))
@@ -149,9 +147,9 @@ class Handlers:
         with errors_shown_on_page():
             before = self.store.get(name)
         with self.work.on(before.source, request.session_hash, progress, f"Drawing face {number}") as on_progress:
-            upscale = before.restoration.request.settings.upscale
-            with self.page_service.memory_for(before.source, upscale):
-                photo = self.page_service.read(before.source, upscale)
+            wanted = before.restoration.request
+            with self.page_service.memory_for(before.source, wanted):
+                photo = self.page_service.read(before.source, wanted.settings.upscale)
                 restoration = self.page_service.redraw(photo, before.restoration, number, self.new_seed(), on_progress)
                 stored, done = self._publish(before.source, restoration, self.page_service.compose(photo, restoration))
         return self._replaced(name, before, stored, done, number)
@@ -160,11 +158,11 @@ class Handlers:
         """Use another variant of a face, or the face as given, and put the photograph together again."""
         with errors_shown_on_page():
             before = self.store.get(name)
-        upscale = before.restoration.request.settings.upscale
-        with errors_shown_on_page(before.source), self.page_service.memory_for(before.source, upscale):
+        wanted = before.restoration.request
+        with errors_shown_on_page(before.source), self.page_service.memory_for(before.source, wanted):
             self.work.check_space()
             restoration = before.restoration.use(number, None if position == AS_GIVEN else position)
-            photo = self.page_service.read(before.source, upscale)
+            photo = self.page_service.read(before.source, wanted.settings.upscale)
             stored, done = self._publish(before.source, restoration, self.page_service.compose(photo, restoration))
         return self._replaced(name, before, stored, done, number)
 
@@ -181,6 +179,7 @@ class Handlers:
         """Write the files of a result."""
         folder = self.work.new_folder()
         views.write_pictures(folder, restoration, done)
+        save_map(done, source, folder)
         return StoredResult(restoration, source, folder, tuple(save_result(done, source, folder))), done
 
     def _replaced(
@@ -203,6 +202,7 @@ class Handlers:
             gr.HTML(views.comparison_slider(stored.folder, "", "The photograph")),
             gr.HTML(views.faces_table(done)),
             *_downloads(stored.files),
+            gr.HTML(views.uncertainty_map(stored)),
             gr.HTML(visible=False) if number is None else gr.skip(),  # what one chooses of a face makes nothing newer
             gr.Radio([(f"{n}: {states[n]}", n) for n in numbers], value=first, visible=True),
             *self._face(stored, first),
@@ -226,6 +226,7 @@ class Handlers:
             gr.HTML(theme.EMPTY_RESULT),
             gr.HTML(""),
             *_downloads([]),
+            gr.HTML(""),
             gr.HTML(visible=False),
             gr.Radio(choices=[], value=None, visible=False),
             gr.HTML(theme.EMPTY_FACE),

@@ -34,9 +34,13 @@ class _Controls:
     turn: gr.Dropdown
     detail: gr.Dropdown
     grayscale: gr.Radio
-    min_identity: gr.Slider
+    color_fix: gr.Radio
     upscale: gr.Radio
     samples: gr.Slider
+    pick: gr.Radio
+    min_identity: gr.Slider
+    reference: gr.File
+    uncertainty: gr.Checkbox
     restore: gr.Button
     cancel: gr.Button
 
@@ -54,6 +58,7 @@ class _Result:
     table: gr.HTML
     png: gr.DownloadButton
     same: gr.DownloadButton
+    map: gr.HTML
     stale: gr.HTML
     face: gr.Radio
     before_after: gr.HTML
@@ -136,13 +141,14 @@ def _result_tabs(name: gr.State) -> _Result:
             png = gr.DownloadButton("Download PNG", visible=False, variant="primary", elem_id="idm-png")
             same = gr.DownloadButton("Download JPEG", visible=False, elem_id="idm-same")
         table = gr.HTML(elem_id="idm-table")
+        uncertainty = gr.HTML(elem_id="idm-map")
     with gr.Tab("Each face", id="face"):
         face = gr.Radio(label="Face", visible=False, elem_id="idm-face")
         before_after = gr.HTML(theme.EMPTY_FACE, elem_id="idm-before-after")
         used = gr.Radio(label="In the photograph", visible=False, elem_id="idm-used")
         redraw = gr.Button("Draw another variant", size="sm", visible=False, elem_id="idm-redraw")
         variants = gr.HTML(elem_id="idm-variants")
-    return _Result(name, photo, table, png, same, stale, face, before_after, used, variants, redraw)
+    return _Result(name, photo, table, png, same, uncertainty, stale, face, before_after, used, variants, redraw)
 
 
 def _several_tab(limits: str) -> _Several:

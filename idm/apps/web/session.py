@@ -16,30 +16,37 @@ from jaxtyping import Integer
 
 from idm.apps.photo.face import FaceRestoration
 from idm.apps.photo.photo_restorer import PhotoRestorer, RestoredPhoto
+from idm.apps.photo.reference import Reference, read_reference
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import bicubic
-from idm.apps.web.request import RestoreRequest, photo_settings, refuse_unknown
+from idm.apps.web.request import NO_CHAIN, RestoreRequest, changed_chain, photo_settings, refuse_unknown
 from idm.apps.web.restoration import Restoration, Variant
 from idm.apps.web.workers import ChainedIDM, CountingRestorer, LockedDetector, OnProgress, ProgressCounter, no_progress
+from idm.diffusion.chain import Chain
 from idm.faces.detect import DetectedFace, Detector, choose_faces
+from idm.faces.names import Turn
 from idm.faces.recognition import IdentityNet
-from idm.faces.turns import Turn, detect_faces
+from idm.faces.turns import detect_faces
 from idm.io.errors import InvalidInput
-from idm.io.images import ImageError
+from idm.io.images import ImageError, ImageLimits
 from idm.io.memory import Budget, default_budget, release_freed_memory
 from idm.io.photo_writer import KEPT_SUFFIXES, write_photo
 from idm.io.photos import Photo, bytes_for, read_photo
 from idm.restorers.idm import IDM
 from idm.restorers.protocol import Restorer
 
+MAX_KNOWN_PEOPLE = 100  # whose reference photographs are not read again
+
 
 @dataclass(frozen=True, eq=False)
 class RestoreResult:
-    """The result of a request. ``before`` has the size of the result, so that the two can be overlaid."""
+    """The result of a request. ``before`` has the size of the result, so that the two can be overlaid. ``reference`` is
+    the person of the reference photographs."""
 
     request: RestoreRequest
     before: Integer[np.ndarray, "h w 3"]
     result: RestoredPhoto
+    reference: Reference | None = None
 
     @property
     def scale(self) -> float:
@@ -79,11 +86,14 @@ class PageService:
         self.budget = Budget(default_budget() if max_memory is None else max_memory)
         self.detector = LockedDetector(detector)
         self._restoring = threading.Lock()
+        self._references: dict[str | tuple[str, ...], Reference] = {}
 
     @contextmanager
-    def memory_for(self, path: Path, scale: float | int = 1.0) -> Iterator[None]:
-        """Reserve the memory of a photograph until its result is written, and release it afterwards."""
-        with self.budget.hold(bytes_for(path, scale)):
+    def memory_for(self, path: Path, request: RestoreRequest | None = None) -> Iterator[None]:
+        """Reserve the memory of a photograph, and of the largest of the request's reference photographs, until the
+        result is written, and release it afterwards."""
+        largest = 0 if request is None else max(map(bytes_for, request.reference), default=0)
+        with self.budget.hold(bytes_for(path, 1.0 if request is None else request.settings.upscale) + largest):
             try:
                 yield
             finally:
@@ -109,18 +119,10 @@ class PageService:
         """Return whether steps and fidelity apply to a restorer."""
         return isinstance(self.restorers[label], IDM)
 
-    def defaults(self, label: str) -> RestoreRequest:
-        """The default request of a restorer."""
+    def chain(self, label: str) -> Chain:
+        """The sampling chain of a restorer, which one without a chain ignores."""
         restorer = self.restorers[label]
-        if not isinstance(restorer, IDM):
-            return RestoreRequest(label)
-        chain = restorer.chain
-        return RestoreRequest(label, num_steps=chain.num_steps, fidelity=round(1 - chain.strength, 2))
-
-    def most_steps(self, label: str) -> int:
-        """The most steps that are offered: the model's own number, and at least 4, so that fidelity has an effect.
-        More steps take longer and usually give worse faces."""
-        return max(self.defaults(label).num_steps, 4)
+        return restorer.chain if isinstance(restorer, IDM) else NO_CHAIN
 
     def request(self, values: Mapping[str, Any]) -> RestoreRequest:
         """The request of named settings: see :mod:`idm.apps.web.request`.
@@ -132,14 +134,8 @@ class PageService:
         label = values.get("restorer", next(iter(self.restorers)))
         if label not in self.restorers:
             raise InvalidInput(f"there is no restorer {label!r}; there are {', '.join(self.restorers)}")
-        defaults, most = self.defaults(label), self.most_steps(label)
-        steps, fidelity = values.get("steps", defaults.num_steps), values.get("fidelity", defaults.fidelity)
-        if not (isinstance(steps, int | float) and 1 <= steps <= most and steps == int(steps)):
-            raise InvalidInput(f"the number of steps must lie in 1..{most}, got {steps}")
-        if not (isinstance(fidelity, int | float) and 0 <= fidelity <= 1):
-            raise InvalidInput(f"fidelity must lie in 0..1, got {fidelity}")
         settings = photo_settings(values, pick="median" if self.identity is None else "identity")
-        return RestoreRequest(label, settings, int(steps), float(fidelity))
+        return RestoreRequest(label, settings, changed_chain(self.chain(label), values))
 
     # --------------------------------------------------------------------------------------- restoring
 
@@ -189,7 +185,8 @@ class PageService:
         request = restoration.request
         photo_restorer = PhotoRestorer(self.restorers[request.restorer], self.detector, self.identity)
         result = photo_restorer.compose(photo, restoration.found, restoration.faces(), request.settings)
-        return RestoreResult(request, bicubic(photo.pixels, self._size(photo, request)), result)
+        before = bicubic(photo.pixels, self._size(photo, request))
+        return RestoreResult(request, before, result, self._references.get(request.settings.reference or ""))
 
     def _size(self, photo: Photo, request: RestoreRequest) -> tuple[int, int]:
         height, width = photo.pixels.shape[:2]
@@ -203,13 +200,36 @@ class PageService:
         request: RestoreRequest,
         on_progress: OnProgress,
     ) -> list[FaceRestoration]:
+        people = self._people(request)
         with self._restoring:
             worker, batch_size = self._worker(request, len(chosen), on_progress)
             settings = replace(request.settings, batch_size=batch_size)
-            faces = PhotoRestorer(worker, self.detector, self.identity).draw(photo, found, chosen, settings)
+            restorer = PhotoRestorer(worker, self.detector, self.identity, references=people)
+            faces = restorer.draw(photo, found, chosen, settings)
         for face in faces:
             face.samples = []  # what was made of them is kept
         return faces
+
+    def _people(self, request: RestoreRequest) -> dict[str | tuple[str, ...], Reference]:
+        """The person of the reference photographs, which are read within the limits, and once."""
+        album = request.settings.reference
+        if album is None or self.identity is None:
+            return {}
+        reference = self._references.get(album) or self._read_reference(request.reference, self.identity)
+        if len(self._references) >= MAX_KNOWN_PEOPLE:
+            self._references.clear()
+        self._references[album] = reference
+        return {album: reference}
+
+    def _read_reference(self, album: Sequence[Path], identity: IdentityNet) -> Reference:
+        """Messages name the files without their paths on the server."""
+        try:
+            limits = ImageLimits(self.max_pixels, self.budget.num_bytes)
+            reference = read_reference(album, self.detector, identity, limits)
+        except ImageError as error:
+            raise ImageError(f"reference: {_without_folders(str(error), album)}") from None
+        left_out = {Path(path).name: _without_folders(why, album) for path, why in reference.left_out.items()}
+        return replace(reference, left_out=left_out)
 
     def _worker(self, request: RestoreRequest, num_faces: int, on_progress: OnProgress) -> tuple[Restorer, int]:
         """The restorer with this request's settings, reporting what is done; and how many faces it takes at once."""
@@ -217,9 +237,14 @@ class PageService:
         num_samples = num_faces * settings.samples
         if not isinstance(restorer, IDM):
             return CountingRestorer(restorer, ProgressCounter(num_samples, on_progress)), 1
-        chain = restorer.chain.changed(request.fidelity, num_steps=request.num_steps)
-        batches = math.ceil(num_samples / settings.batch_size)
-        return ChainedIDM(restorer, chain, ProgressCounter(batches * chain.steps_run, on_progress)), settings.batch_size
+        num_steps = math.ceil(num_samples / settings.batch_size) * request.chain.steps_run
+        return ChainedIDM(restorer, request.chain, ProgressCounter(num_steps, on_progress)), settings.batch_size
+
+
+def _without_folders(text: str, paths: Sequence[Path]) -> str:
+    for path in paths:
+        text = text.replace(str(path), path.name)
+    return text
 
 
 def faces_by_default(found: Sequence[DetectedFace]) -> list[int]:
@@ -238,3 +263,13 @@ def save_result(done: RestoreResult, source: Path, folder: Path) -> list[Path]:
     for file in files:
         write_photo(file, photo)
     return files
+
+
+def save_map(done: RestoreResult, source: Path, folder: Path) -> list[Path]:
+    """Write the uncertainty map, if there is one."""
+    grey = done.result.uncertainty
+    if grey is None:
+        return []
+    file = folder / f"{source.stem}_restored.uncertainty.png"
+    write_photo(file, Photo(np.repeat(grey[..., None], 3, axis=2), is_grey=True))
+    return [file]

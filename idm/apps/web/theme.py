@@ -79,6 +79,8 @@ button.selected[role="tab"] { color: var(--primary-700) !important; }
 #idm-or { color: var(--body-text-color-subdued); font-size: 0.86rem; margin: -0.6rem 0 -0.9rem; }
 #idm-or .prose { padding: 0; }
 .idm-preview img { display: block; max-width: 100%; max-height: 640px; margin: 0 auto; border-radius: 8px; }
+.idm-map { margin: 1rem 0 0; }
+.idm-map img { display: block; max-width: 100%; max-height: 640px; border-radius: 8px; }
 .idm-state { margin: 0.6rem 0 0; line-height: 1.5; }
 .idm-stale { margin: 0 0 0.6rem; padding: 0.6rem 0.9rem; border-radius: 8px; border: 1px solid #b45309;
   background: #fef3c7; color: #78350f; }
@@ -90,6 +92,8 @@ button.selected[role="tab"] { color: var(--primary-700) !important; }
 .gradio-container :focus-visible { outline: 3px solid var(--primary-600) !important; outline-offset: 2px; }
 .dark .gradio-container :focus-visible, .gradio-container.dark :focus-visible {
   outline-color: var(--primary-400) !important; }
+/* "upload more", a button within a button: such files are cleared and chosen again */
+button[aria-label="common.upload"] { display: none !important; }
 #idm-examples { border-width: 0 !important; padding: 0; background: transparent; min-height: 0; }
 #idm-examples .grid-container { grid-template-columns: repeat(3, minmax(0, 1fr)); }
 #idm-examples .thumbnail-item { border-radius: 8px; min-width: 0; }

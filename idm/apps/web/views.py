@@ -16,6 +16,7 @@ from PIL import Image
 
 from idm.apps.photo.face import FaceReport
 from idm.apps.photo.preview import draw_faces
+from idm.apps.photo.reference import Reference
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import bicubic
 from idm.apps.web.restoration import Restoration, StoredResult
@@ -113,13 +114,24 @@ def comparison_slider(folder: Path, prefix: str, what: str) -> str:
     )
 
 
+def uncertainty_map(stored: StoredResult) -> str:
+    """The picture of :func:`~idm.apps.web.session.save_map`, if there is one."""
+    name = f"{stored.source.stem}_restored.uncertainty"
+    if not (stored.folder / f"{name}.png").is_file():
+        return ""
+    return (
+        f'<figure class="idm-map">{_image(stored.folder, name, "Where the samples of the faces differ")}'
+        '<figcaption class="idm-note">Uncertainty: white where the standard deviation of the samples is a tenth of the '
+        "range or more. All samples are the model's, so where they agree they may still be wrong.</figcaption></figure>"
+    )
+
+
 def face(stored: StoredResult, report: FaceReport) -> str:
     """One face before and after, its state and the reason for it."""
-    identity = "" if report.identity is None else f", identity {report.identity:.2f}"
     note = f"<br>{html.escape(report.note)}" if report.note else ""
     return (
         comparison_slider(stored.folder, f"face{report.number}_", f"Face {report.number}")
-        + f'<p class="idm-state" role="status"><strong>{report.state}</strong>{identity}{note}</p>'
+        + f'<p class="idm-state" role="status"><strong>{report.state}</strong>{_cosines(report)}{note}</p>'
     )
 
 
@@ -146,8 +158,12 @@ def variant_label(restoration: Restoration, number: int, position: int) -> str:
     """Seed and identity of a variant, and whether it was rejected by the settings."""
     variant = restoration.variants[number][position]
     report = variant.face.report(restoration.request.settings)
+    return f"seed {variant.seed}{_cosines(report)}{'' if report.state == 'restored' else f', {report.state}'}"
+
+
+def _cosines(report: FaceReport) -> str:
     identity = "" if report.identity is None else f", identity {report.identity:.2f}"
-    return f"seed {variant.seed}{identity}{'' if report.state == 'restored' else f', {report.state}'}"
+    return identity if report.reference is None else f"{identity}, to the reference {report.reference:.2f}"
 
 
 def face_label(number: int, found: DetectedFace) -> str:
@@ -170,12 +186,21 @@ def faces_table(done: RestoreResult) -> str:
         else "Identities were not measured: the weights of the identity network are not installed."
     )
     height, width = result.photo.pixels.shape[:2]
+    if done.reference is not None:
+        identity = f"{_reference(done.reference)} {identity}"
     return (
         '<table class="idm-faces"><thead><tr><th>Face</th><th>State</th><th>Size</th><th class="wide">Score</th>'
         f"<th>Identity</th></tr></thead><tbody>{''.join(map(_row, faces))}</tbody></table>"
         f'<p class="idm-note">{html.escape(done.request.restorer)}, seed {settings.seed}, {width} × {height} pixels. '
         f"{identity}</p>"
     )
+
+
+def _reference(reference: Reference) -> str:
+    left_out = "; ".join(f"{name}: {why}" for name, why in reference.left_out.items())
+    number = reference.num_faces
+    used = f"{number} reference photograph{'s were' if number != 1 else ' was'} used"
+    return html.escape(f"{used}; not used: {left_out}." if left_out else f"{used}.")
 
 
 def _row(report: FaceReport) -> str:
@@ -192,7 +217,8 @@ def _identity(report: FaceReport) -> str:
     if report.identity is None:
         return "–"
     bar = f'<div class="idm-bar"><i style="width:{100 * max(0.0, report.identity):.0f}%"></i></div>'
-    return f'<span class="idm-identity">{report.identity:.2f}</span>{bar}'
+    reference = "" if report.reference is None else f"<small>reference {report.reference:.2f}</small>"
+    return f'<span class="idm-identity">{report.identity:.2f}</span>{bar}{reference}'
 
 
 def _faces(number: int) -> str:

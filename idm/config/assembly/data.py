@@ -6,7 +6,8 @@ from typing import Any
 from idm.config.load import ConfigError
 from idm.config.schema import DegradationConfig, RunConfig
 from idm.data.cache import Cached
-from idm.data.sources import FaceSource, FolderFaces, Part, StreamedFaces, balanced
+from idm.data.huggingface import StreamedFaces
+from idm.data.sources import FaceSource, FolderFaces, Part, balanced
 from idm.degradation import PRESETS, Mixture, Recipe
 from idm.degradation.steps import Blur, Downscale, GaussianNoise, Jpeg, Step
 

@@ -19,14 +19,15 @@ from idm.config.assembly.run import MILDER, TrainingFaces, build_run, claim_fold
 from idm.config.load import ConfigError
 from idm.config.schema import CleaningConfig, IDMConfig
 from idm.data.cache import Cached
+from idm.data.huggingface import StreamedFaces
 from idm.data.mixing import Pool, constant_share, linear_share
-from idm.data.sources import FaceSource, FolderFaces, OnOriginals, Part, StreamedFaces
+from idm.data.sources import FaceSource, FolderFaces, OnOriginals, Part
 from idm.extrinsic.clean import Cleaning, CleanSettings
 from idm.extrinsic.gate import Gate
-from idm.extrinsic.job import POLL_SECONDS, run_job
+from idm.extrinsic.job import run_job
 from idm.extrinsic.manifest import read_manifest
 from idm.extrinsic.rounds import Rounds, Stages
-from idm.extrinsic.shards import cleaned_faces
+from idm.extrinsic.shards import POLL_SECONDS, cleaned_faces
 from idm.faces.recognition import MOBILEFACENET_WEIGHTS, load_identity
 from idm.io.atomic import write_json
 from idm.io.images import ImageError

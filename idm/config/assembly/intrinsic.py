@@ -30,9 +30,9 @@ from idm.io.run_folder import list_checkpoints
 from idm.io.weights import WeightsError, difference, read_weights
 from idm.models.architecture import Architecture
 from idm.models.critics import PatchCritic
+from idm.models.denoiser import Denoiser
 from idm.models.lora import add_adapters
-from idm.models.network import Network
-from idm.models.unet import double_patches
+from idm.models.unet import added_layers, double_patches, make_room
 from idm.restorers.idm import IDM
 from idm.restorers.saved import ModelError, find_model, read_architecture, read_denoiser_weights
 from idm.training.adversarial import CRITIC_FILE, Adversary
@@ -116,11 +116,11 @@ def build_features(config: FeatureLossConfig) -> FeatureMaps:
         raise ConfigError(f"objective.features.network: {error}") from None
 
 
-def initial_weights(path: Path, denoiser: Network) -> dict[str, Tensor]:
+def initial_weights(path: Path, denoiser: Denoiser) -> dict[str, Tensor]:
     """The weights of a saved model for a denoiser; the patches are doubled if the denoiser's are twice as large.
 
-    A refinement of pixels, or its dilated level, that only the denoiser has keeps its initial weights,
-    which change nothing.
+    A refinement of pixels, its dilated level, and residual blocks that only the denoiser has keep their initial
+    weights, which change nothing.
 
     Raises:
         ConfigError: the model cannot be loaded, or has another architecture.
@@ -133,22 +133,20 @@ def initial_weights(path: Path, denoiser: Network) -> dict[str, Tensor]:
         raise ConfigError(f"train.init_from: {error}") from None
     if denoiser.config.patch_size == 2 * saved.patch_size:
         weights = double_patches(weights)
-    own = denoiser.state_dict()
-    if not saved.refine_channels:
-        weights = {**weights, **{name: own[name] for name in own if name.startswith("refine.")}}
-    elif not saved.refine_blocks:
-        weights = {**weights, **{name: own[name] for name in own if name.startswith("refine.level.")}}
+    weights = make_room(weights, saved, denoiser.config)
+    added = tuple(added_layers(saved, denoiser.config))
+    weights |= {name: weight for name, weight in denoiser.state_dict().items() if name.startswith(added)}
     if found := difference(denoiser, weights):
         raise ConfigError(f"train.init_from: {path} has another architecture than denoiser: {found}")
     return weights
 
 
-def build_denoiser(config: IDMConfig) -> Network:
+def build_denoiser(config: IDMConfig) -> Denoiser:
     """A denoiser with new weights, for the faces' size."""
     return Architecture(image_size=config.data.image_size, **config.denoiser.model_dump()).build()
 
 
-def build_idm(config: IDMConfig, denoiser: Network) -> IDM:
+def build_idm(config: IDMConfig, denoiser: Denoiser) -> IDM:
     """The denoiser with its schedule and its chain; ConfigError if the schedule does not have the chain's levels."""
     gammas = build_gammas(config.schedule)
     try:

@@ -14,9 +14,10 @@ from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, p
 from idm.config.assembly.data import build_data, build_mixture, build_recipe
 from idm.config.load import ConfigError, dump_config, load_config
 from idm.config.schema import RunConfig
+from idm.data.huggingface import StreamedFaces
 from idm.data.mixing import Pool
 from idm.data.pairs import FrozenPairs, Pairing, Partition, training_batches
-from idm.data.sources import FaceSource, StreamedFaces
+from idm.data.sources import FaceSource
 from idm.evaluation.metric import PairMetric, SetMetric
 from idm.evaluation.metrics import MissingPackage, build_metric
 from idm.io.atomic import write_text
@@ -180,23 +181,20 @@ def build_partition(config: RunConfig, world: int, rank: int) -> Partition:
     return Partition(train.batch_size // (world * train.accumulation), rank, world)
 
 
-MAY_CHANGE = {
-    "data": ("cache", "num_workers"),
-    "train": ("log_every", "checkpoint_every", "keep_checkpoints", "trackers", "compile"),
-    "validation": ("every", "num_shown", "metrics", "best"),
-    "extrinsic": ("rounds",),
-}
+MAY_CHANGE = (
+    *("output_dir", "data.cache", "data.num_workers"),
+    *("train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "train.trackers", "train.compile"),
+    *("validation.every", "validation.num_shown", "validation.metrics", "validation.best", "extrinsic.rounds"),
+)
 """Settings that do not change any step of a run."""
 
-FROM_HERE_ON = {
-    "train": (
-        *("num_steps", "accumulation", "mixed_precision", "gradient_checkpointing"),
-        *("tf32", "cudnn_benchmark"),
-        *("learning_rate", "discriminator_learning_rate", "component_learning_rate"),
-        *("max_grad_norm", "warmup_steps", "decay", "milestones", "decay_factor"),
-    ),
-    "prior": ("learning_rate",),
-}
+FROM_HERE_ON = (
+    *("train.num_steps", "train.accumulation", "train.mixed_precision", "train.gradient_checkpointing"),
+    *("train.tf32", "train.cudnn_benchmark"),
+    *("train.learning_rate", "train.discriminator_learning_rate", "train.component_learning_rate"),
+    *("train.max_grad_norm", "train.warmup_steps", "train.decay", "train.milestones", "train.decay_factor"),
+    *("objective.adversarial.learning_rate", "prior.learning_rate"),
+)
 """What may change within a single training: the steps to come are others, and the run's history says from which one on.
 Which faces and which noise they see stays. Rounds are compared with one another, so there nothing may."""
 
@@ -222,8 +220,7 @@ def claim_folder(config: RunConfig) -> None:
                 f"output_dir: {config.output_dir} holds a run of another kind or version; choose another output_dir\n"
                 f"{error}"
             ) from None
-        before, now = _essence(held), _essence(config)
-        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        changed = _changed(held, config)
         if changed:
             raise ConfigError(
                 f"output_dir: {config.output_dir} holds a run with another {', '.join(changed)}; "
@@ -232,15 +229,10 @@ def claim_folder(config: RunConfig) -> None:
     write_text(path, dump_config(config))
 
 
-def _essence(config: RunConfig) -> dict[str, object]:
-    """The settings that may not change within a run, by dotted key."""
-    sections = config.model_dump(mode="json", exclude={"output_dir"})
-    rounds = sections.get("extrinsic") is not None
-    for section, keys in [*MAY_CHANGE.items(), *({} if rounds else FROM_HERE_ON).items()]:
-        for key in keys:
-            (sections.get(section) or {}).pop(key, None)  # not every kind of run has each
-    return {
-        f"{name}.{key}" if isinstance(section, dict) else name: value
-        for name, section in sections.items()
-        for key, value in (section.items() if isinstance(section, dict) else [("", section)])
-    }
+def _changed(held: RunConfig, config: RunConfig) -> list[str]:
+    """The settings that differ and may not, by dotted key; a section that only one of the two has, by its name."""
+    before, now, absent = flat(held), flat(config), object()
+    rounds = "extrinsic.rounds" in before.keys() | now.keys()
+    free = {*MAY_CHANGE, *(() if rounds else FROM_HERE_ON)}
+    keys = {key for key in before.keys() | now.keys() if before.get(key, absent) != now.get(key, absent)} - free
+    return sorted(key for key in keys if not any(key.startswith(f"{section}.") for section in keys))

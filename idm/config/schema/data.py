@@ -11,7 +11,8 @@ from idm.degradation import AnyStep, PresetName
 from idm.io.errors import InvalidInput
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a wrong setting is reported at once
-    from idm.data.sources import FaceSource, StreamedFaces
+    from idm.data.huggingface import StreamedFaces
+    from idm.data.sources import FaceSource
 
 
 def _rising(limits: tuple[float, float]) -> tuple[float, float]:
@@ -102,12 +103,13 @@ class HuggingFaceConfig(Source):
     parts: PositiveInt = 1
     """Number of parts into which the files of a stream are divided. They provide eight faces each in turn, and every
     process and worker reads only the parts of its own faces. All parts are shown equally often, so they should have
-    equally many files. The order of the faces depends on this number."""
+    equally many files. The order of the faces in training depends on this number. A cleaning reads the same parts in
+    their stored order, each in the processes that clean its faces."""
 
     def build(self, size: int, seed: int) -> "FaceSource | StreamedFaces":
         import datasets
 
-        from idm.data.sources import HuggingFaceFaces, StreamedFaces
+        from idm.data.huggingface import HuggingFaceFaces, StreamedFaces
 
         try:
             dataset = datasets.load_dataset(
@@ -150,6 +152,40 @@ class AssetsConfig(Source):
 
 
 SourceConfig = Annotated[SyntheticConfig | FolderConfig | HuggingFaceConfig | AssetsConfig, Field(discriminator="name")]
+
+
+class PairsConfig(Source):
+    """Degraded faces with their originals, which are measured as they are; the originals are its clean faces."""
+
+    name: Literal["pairs"] = "pairs"
+    path: Path
+    """Folder with the degraded faces in `lq` and originals of the same names in `hq`."""
+
+    def build(self, size: int, seed: int) -> "FaceSource":
+        from idm.data.sources import FolderFaces
+
+        return FolderFaces(self.folder(), size)
+
+    def folder(self) -> Path:
+        return self.path / "hq"
+
+
+class LQConfig(Source):
+    """Degraded faces without originals, which are measured as they are."""
+
+    name: Literal["lq"] = "lq"
+    path: Path
+    """The folder."""
+
+    def build(self, size: int, seed: int) -> "FaceSource":
+        raise InvalidInput(f"lq:{self.path}: clean faces are needed")
+
+    def folder(self) -> Path:
+        return self.path
+
+
+# What models are measured on; training takes clean faces only.
+MeasuredSourceConfig = Annotated[SourceConfig | PairsConfig | LQConfig, Field(discriminator="name")]
 
 
 class DataConfig(Section):

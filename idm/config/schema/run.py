@@ -107,6 +107,11 @@ class IDMConfig(RunConfig):
                 faults.append(f"denoiser.{name}: must be false without denoiser.conditional: there is no x_d")
         if self.train.lora is not None and self.train.init_from is None:
             faults.append("train.lora: needs train.init_from, since adapters alone cannot train a new network")
+        if self.objective.adversarial is not None and self.train.mixed_precision == "fp16":
+            faults.append(
+                "train.mixed_precision: fp16 is not available with objective.adversarial, because one loss scale "
+                "cannot serve two optimisers; use bf16"
+            )
         if self.schedule.name == "linear" and self.schedule.beta_start > self.schedule.beta_end:
             faults.append("schedule.beta_start: is above schedule.beta_end")
         return faults

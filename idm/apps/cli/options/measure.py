@@ -232,7 +232,7 @@ class _ListMetrics(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from idm.apps.cli.faces import list_metrics
+        from idm.apps.cli.measures import list_metrics
 
         print(list_metrics())
         parser.exit()

@@ -3,9 +3,11 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 from idm.apps.cli.options.shared import ModelOptions, add_memory, add_model, choices
+from idm.apps.photo.settings import Change, Detail, FileFormat, Grayscale, OutputSize, Pick
+from idm.faces.names import ColorFix, DetectorName, FaceGroup, Turn
 from idm.io.encoding import Codec
 
 
@@ -19,28 +21,27 @@ class RestoreOptions(ModelOptions):
     overwrite: bool
     max_memory: int | None
     aligned: bool
-    output_size: Literal["model", "input"] | None
+    output_size: OutputSize | None
     seed: int
     preview: bool
-    faces: Literal["all", "largest"] | tuple[int, ...] | None
-    turn: Literal["auto"] | int | None
+    faces: FaceGroup | tuple[int, ...] | None
+    turn: Turn | None
     min_score: float | None
     min_face: float | None
     detect_side: int | None
-    detector: Literal["auto", "retinaface", "retinaface_resnet50", "builtin"] | None
+    detector: DetectorName | None
     weights_dir: Path | None
     upscale: float | None
     background: Path | None
-    format: Literal["same", "png"] | None
-    color_fix: Literal["none", "mean", "wavelet"] | None
-    grayscale: Literal["auto", "keep", "off"] | None
-    detail: Literal["auto", "keep", "clean", "replace"] | None
-    fidelity: float | None
+    format: FileFormat | None
+    color_fix: ColorFix | None
+    grayscale: Grayscale | None
+    detail: Detail | None
     min_identity: float | None
-    change: Literal["auto", "full"] | None
+    change: Change | None
     reference: str | None
     samples: int | None
-    pick: Literal["identity", "median"] | None
+    pick: Pick | None
     uncertainty: bool | None
     video_codec: Codec | None
     crf: int | None
@@ -146,13 +147,6 @@ def _add_result(group: argparse._ArgumentGroup) -> None:
 
 def _add_trust(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--fidelity",
-        type=float,
-        metavar="F",
-        help="in [0, 1]: start from the degraded face and run the last 1 - F of the chain; 0 runs all of it, from "
-        "noise (default: the model's)",
-    )
-    group.add_argument(
         "--min-identity",
         type=float,
         metavar="C",
@@ -195,14 +189,15 @@ def _add_video(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def _turn(text: str) -> str | int:
-    if text not in ("auto", "0", "90", "180", "270"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not one of auto, 0, 90, 180, 270")
-    return text if text == "auto" else int(text)
+def _turn(text: str) -> Turn:
+    turns: dict[str, Turn] = {str(turn): turn for turn in get_args(Turn)}
+    if text not in turns:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(turns)}")
+    return turns[text]
 
 
 def _faces(text: str) -> str | tuple[int, ...]:
-    if text in ("all", "largest"):
+    if text in get_args(FaceGroup):
         return text
     try:
         return tuple(int(number) for number in text.split(","))

@@ -52,7 +52,14 @@ class ModelOptions(MachineOptions):
     spacing: Spacing | None
     start_from: Start | None
     strength: float | None
+    fidelity: float | None
     backend: Backend
+
+    @property
+    def chain_changes(self) -> dict[str, Any]:
+        """The settings of the chain, for :meth:`idm.diffusion.chain.Chain.changed`."""
+        names = ("sampler", "spacing", "start_from", "strength", "fidelity")
+        return {"num_steps": self.steps, **{name: getattr(self, name) for name in names}}
 
 
 def add_model(parser: argparse._ActionsContainer) -> None:
@@ -70,6 +77,13 @@ def add_model(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--start-from", choices=choices(ModelOptions, "start_from"), help="where the chain starts")
     parser.add_argument(
         "--strength", type=float, help="share of the chain to run with --start-from degraded, in (0, 1]"
+    )
+    parser.add_argument(
+        "--fidelity",
+        type=float,
+        metavar="F",
+        help="in [0, 1]: start from the degraded face and run the last 1 - F of the chain; 0 runs all of it, from "
+        "noise (default: the model's)",
     )
     parser.add_argument(
         "--backend",

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from idm.models.architecture import Architecture
 
 
-class Network(nn.Module, ABC):
+class Denoiser(nn.Module, ABC):
     """A denoiser f_theta(x_d, x_t, gamma), as training, sampling and export use it.
 
     A subclass embeds gamma with ``embed_gamma`` and computes the rest in :meth:`forward_embedded`.
