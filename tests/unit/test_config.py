@@ -20,8 +20,11 @@ from idm.evaluation.metrics import METRICS
 from idm.models.architecture import Architecture
 from idm.training.learner import Optimisation
 
+FOLDER = Path(__file__).parents[2] / "configs"
 CONFIGS = [
-    path for path in sorted((Path(__file__).parents[2] / "configs").glob("*.yaml")) if not path.name.startswith("gan_")
+    path
+    for path in sorted([*FOLDER.glob("*.yaml"), *(FOLDER / "faces256").glob("*.yaml")])
+    if not path.name.startswith("gan_")
 ]
 SMALLEST = """
 output_dir: runs/test
@@ -59,7 +62,7 @@ def faults(load, tmp_path):
 # The shipped files
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(FOLDER)))
 def test_every_shipped_configuration_loads_and_builds(path):
     config = load_config(path, schema.IDMConfig)
     assert len(build_gammas(config.schedule)) == config.schedule.num_steps + 1
@@ -71,7 +74,7 @@ def test_every_shipped_configuration_loads_and_builds(path):
     assert idm.chain == config.sampler.build()
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(FOLDER)))
 def test_every_shipped_configuration_begins_with_the_command_that_runs_it(path):
     first = path.read_text().splitlines()[0]
     assert first.startswith("# ")
@@ -512,7 +515,7 @@ def test_an_infinite_learning_rate_is_refused(faults):
 # Round trip
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(FOLDER)))
 def test_a_dumped_configuration_loads_as_itself(path, tmp_path):
     config = load_config(path, schema.IDMConfig)
     (tmp_path / "again.yaml").write_text(dump_config(config))
