@@ -79,7 +79,7 @@ def test_every_shipped_configuration_begins_with_the_command_that_runs_it(path):
     first = path.read_text().splitlines()[0]
     assert first.startswith("# ")
     assert "accelerate launch" in first
-    assert f" train_idm.py --config configs/{path.name}" in first
+    assert f" train_idm.py --config configs/{path.relative_to(FOLDER)}" in first
 
 
 def test_there_are_configurations():
