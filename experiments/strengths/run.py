@@ -44,7 +44,7 @@ HIGHEST_PSNR = 60.0  # PSNR of an unchanged face, in dB
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("restorers", nargs="+", help='"bundled" or a path, with "@N" for N steps')
-    parser.add_argument("--split", choices=["val", "test"], default="val")
+    parser.add_argument("--split", choices=["train", "val", "test"], default="val")
     parser.add_argument("--num-faces", type=int, help="use only the first faces")
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("-o", "--output", type=Path, required=True)
