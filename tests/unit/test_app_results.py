@@ -275,7 +275,7 @@ def test_every_setting_of_the_page_reaches_the_restoration(handlers: Handlers, t
 def test_the_samples_of_a_face_give_a_map_of_where_they_differ(handlers: Handlers, tmp_path: Path) -> None:
     photo = photo_at(tmp_path / "a.png", 0, 1)
     assert changes_of(restored(handlers, photo, [0], samples=3)[MAP])["value"] == ""
-    updates = restored(handlers, photo, [0], samples=3, uncertainty=True)
+    updates = restored(handlers, photo, [0], samples=3, uncertainty=True, change="full")
     [path] = pictures(changes_of(updates[MAP])["value"])
     white = np.asarray(Image.open(path))
     assert white[FACE // 2, FACE // 2] > 100

@@ -135,5 +135,6 @@ def test_the_critics_curve_is_drawn(tmp_path: Path) -> None:
     row = dict.fromkeys(critic.LOGGED, 0.7)
     log = [row | {"step": 10}, row | {"step": 20}]
     checkpoints = [{"step": 10, "psnr": 20.0, "sharpness": 0.3, "frechet": 1.0}]
-    critic.plot({"log": log, "checkpoints": checkpoints}, tmp_path / "critic.png")
+    result = {"log": log, "chance": 0.69, "checkpoints": checkpoints, "without": []}
+    critic.plot(result, tmp_path / "critic.png")
     assert (tmp_path / "critic.png").stat().st_size > 1000
