@@ -14,12 +14,7 @@ from idm.evaluation.layout import Content, csv_text, markdown, parts, tex
 from idm.evaluation.tables import comparison_content, comparison_table, render
 from idm.io.atomic import write_json
 
-WAITING = {"test256"}  # tables that are described but not measured yet
-TABLES = [
-    path
-    for path in sorted((Path(__file__).parents[2] / "experiments" / "tables").glob("*.yaml"))
-    if path.stem not in WAITING
-]
+TABLES = sorted((Path(__file__).parents[2] / "experiments" / "tables").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("spec", TABLES, ids=lambda path: path.stem)
@@ -28,12 +23,6 @@ def test_a_committed_table_is_what_its_files_give(spec: Path) -> None:
     assert set(texts) == {".md", ".tex", ".csv"}
     for suffix, text in texts.items():
         assert spec.with_suffix(suffix).read_text() == text, f"run: python -m idm.evaluation.tables {spec}"
-
-
-@pytest.mark.parametrize("name", sorted(WAITING))
-def test_a_table_that_waits_for_its_measurement_has_no_files_yet(name: str) -> None:
-    folder = TABLES[0].parent
-    assert list(folder.glob(f"{name}.*")) == [folder / f"{name}.yaml"], f"take {name} out of WAITING"
 
 
 def test_the_tables_of_the_page_of_experiments_are_the_committed_ones() -> None:
