@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from gan_baseline.adversary import Adam, ComponentAdversary, FaceAdversary
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import AdversarialIteration, Weights
-from gan_baseline.prior import PriorIteration, load_prior
+from gan_baseline.prior import PriorIteration, grow, load_prior
 from gan_baseline.restorer import find_gfpgan
 from gan_baseline.schema import CheckpointPriorConfig, GANConfig, TrainedPriorConfig
 from gan_baseline.stylegan2 import StyleGAN2Generator
@@ -241,7 +241,11 @@ def build_prior_run(config: GANConfig, prior: TrainedPriorConfig) -> Run:
 
 
 def build_prior_learner(config: GANConfig, prior: TrainedPriorConfig, accelerator: Accelerator) -> PriorIteration:
-    """Build the learner of stage zero with new weights."""
+    """Build the learner of stage zero.
+
+    Raises:
+        ConfigError: the smaller networks to start from are missing or wrong.
+    """
     net, train = config.generator, config.train
     torch.manual_seed(config.seed)
     generator = StyleGAN2Generator(
@@ -249,6 +253,11 @@ def build_prior_learner(config: GANConfig, prior: TrainedPriorConfig, accelerato
     )
     adversary = build_adversary(config, accelerator)
     assert adversary is not None  # the schema requires losses.adversarial for a trained prior
+    if prior.init_from is not None:
+        try:
+            grow(generator, accelerator.unwrap_model(adversary.model), prior.init_from)
+        except (FileNotFoundError, ValueError) as error:
+            raise ConfigError(f"prior.init_from: {error}") from None
     return PriorIteration(
         generator,
         accelerator,

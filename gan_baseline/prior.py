@@ -4,7 +4,8 @@ It uses the logistic losses with lazy R1 and style mixing, without StyleGAN2's p
 """
 
 import copy
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -21,10 +22,12 @@ from idm.io.machine import on_device
 from idm.io.ranges import from_uint8, to_diffusion
 from idm.io.run_folder import damage, list_checkpoints
 from idm.io.weights import WeightsError, fill, read_weights
+from idm.models.critics import StyleGAN2Discriminator
 from idm.training.ema import EMA
 from idm.training.learner import seed_of
 
 PRIOR = "prior.safetensors"
+CRITIC = "model.safetensors"  # accelerate's name for the network that is prepared first
 
 
 class MixingPrior(nn.Module):
@@ -146,21 +149,71 @@ def load_prior(decoder: StyleGAN2Generator, path: Path) -> None:
 
     Args:
         path: a weights file, which may be the authors' own, or the folder of a stage zero, whose newest checkpoint is
-            used.
+            used. A prior of larger images gives its first levels.
 
     Raises:
         FileNotFoundError: there is no such file, or the folder has no checkpoint.
         WeightsError: the file is damaged, or its weights are those of another network.
     """
-    checkpoints = list_checkpoints(path / "checkpoints") if path.is_dir() else []
-    file = checkpoints[-1] / PRIOR if checkpoints else path
-    if not file.is_file():
-        raise FileNotFoundError(f"{path}: is neither a weights file nor a stage zero with a checkpoint")
-    if fault := damage(file.parent, file.name):
-        raise WeightsError(f"{file}: is damaged: {fault}")
+    file = _find(path, PRIOR)
     weights = read_weights(file)
     if is_equalised(weights):
         if not decoder.smooth:
             raise WeightsError(f"{file}: is a prior that resamples smoothly; set generator.smooth to true")
         weights = fold(weights)
-    fill(decoder, weights, file)
+    fill(decoder, _first_levels(weights, decoder), file)
+
+
+def grow(generator: StyleGAN2Generator, discriminator: StyleGAN2Discriminator, path: Path) -> None:
+    """Start two networks from those of a stage zero of smaller faces (progressive growing, arXiv 1710.10196).
+
+    The generator begins as the smaller one and bilinear upsampling: the RGB heads of its new levels become zero. The
+    discriminator's new layers keep their values.
+
+    Args:
+        path: the folder of the stage zero, whose newest checkpoint is used.
+
+    Raises:
+        FileNotFoundError: the folder has no checkpoint.
+        WeightsError: the checkpoint is damaged, or its networks have other widths or are not smaller.
+    """
+    file = _find(path, PRIOR)
+    weights = read_weights(file)
+    levels = sum(name.endswith(".modulated_conv.weight") for name in weights if name.startswith("to_rgbs."))
+    if not 0 < levels < len(generator.to_rgbs):
+        raise WeightsError(f"{file}: is not a prior of faces below {generator.image_size} px")
+    fill(generator, {**generator.state_dict(), **weights}, file)
+    for head in generator.to_rgbs[levels:]:
+        nn.init.zeros_(head.modulated_conv.weight)
+
+    file = _find(path, CRITIC)
+    new = len(discriminator.blocks) - levels
+    ours = {
+        re.sub(r"^blocks\.(\d+)", lambda found: f"blocks.{int(found[1]) + new}", name): weight
+        for name, weight in read_weights(file).items()
+        if not name.startswith("first.")
+    }
+    fill(discriminator, {**discriminator.state_dict(), **ours}, file)
+
+
+def _find(path: Path, name: str) -> Path:
+    """Return a file of the newest checkpoint of a stage zero, or the file that ``path`` itself is."""
+    checkpoints = list_checkpoints(path / "checkpoints") if path.is_dir() else []
+    file = checkpoints[-1] / name if checkpoints else path
+    if not file.is_file():
+        raise FileNotFoundError(f"{path}: is neither a weights file nor a stage zero with a checkpoint")
+    if fault := damage(file.parent, file.name):
+        raise WeightsError(f"{file}: is damaged: {fault}")
+    return file
+
+
+def _first_levels(weights: Mapping[str, Tensor], decoder: StyleGAN2Generator) -> dict[str, Tensor]:
+    """Leave out the levels that are too large for a decoder."""
+    convolutions = len(decoder.style_convs)
+    lengths = {"style_convs": convolutions, "to_rgbs": len(decoder.to_rgbs), "noises": convolutions + 1}
+
+    def fits(name: str) -> bool:
+        found = re.match(r"(style_convs|to_rgbs|noises)\.(?:noise)?(\d+)", name)
+        return found is None or int(found[2]) < lengths[found[1]]
+
+    return {name: weight for name, weight in weights.items() if fits(name)}

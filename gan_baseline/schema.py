@@ -84,6 +84,9 @@ class TrainedPriorConfig(Section):
     """Adam's learning rate for the prior; its network from z to w learns at a hundredth of this rate."""
     mixing: UnitInterval = 0.9
     """Share of images whose style codes come from two z."""
+    init_from: Path | None = None
+    """The folder ``prior`` of a run with smaller faces, whose generator and discriminator are the first layers of the
+    new ones (progressive growing); null starts from new weights."""
 
 
 class CheckpointPriorConfig(Section):
@@ -92,8 +95,9 @@ class CheckpointPriorConfig(Section):
     name: Literal["checkpoint"] = "checkpoint"
     path: Path
     """Its weights: a safetensors or ``torch.save`` file with the names of
-    :class:`gan_baseline.stylegan2.StyleGAN2Generator`, or the folder ``prior`` of a run. The authors' own file
-    (StyleGAN2_512_Cmul1_FFHQ_B12G4_scratch_800k.pth) resamples smoothly, so it needs ``generator.smooth``."""
+    :class:`gan_baseline.stylegan2.StyleGAN2Generator`, or the folder ``prior`` of a run. A prior of larger faces gives
+    its first levels. The authors' own file (StyleGAN2_512_Cmul1_FFHQ_B12G4_scratch_800k.pth) resamples smoothly, so it
+    needs ``generator.smooth``."""
 
 
 PriorConfig = Annotated[TrainedPriorConfig | CheckpointPriorConfig, Field(discriminator="name")]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from gan_baseline.adversary import Adam, ComponentAdversary, FaceAdversary
@@ -14,9 +15,9 @@ from gan_baseline.build import begin_from
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import AdversarialIteration, Weights
 from gan_baseline.losses import gram
-from gan_baseline.prior import PriorIteration, load_prior
+from gan_baseline.prior import PriorIteration, grow, load_prior
 from gan_baseline.restorer import GFPGANRestorer, load_gfpgan_restorer
-from gan_baseline.stylegan2 import StyleGAN2Generator, draw_noise
+from gan_baseline.stylegan2 import StyleGAN2Generator, draw_noise, upsample
 from gan_baseline.weights import WeightsError, save_gfpgan
 from idm.config.load import ConfigError
 from idm.data.pairs import Batch
@@ -649,8 +650,6 @@ def test_stage_zero_resumes_bit_for_bit_and_hands_its_average_to_the_decoder(pri
 
 
 def test_a_prior_of_another_size_is_refused(tmp_path):
-    from safetensors.torch import save_file
-
     save_file(StyleGAN2Generator(8, 8, 1, 2, 1 / 64).state_dict(), tmp_path / "prior.safetensors")
     with pytest.raises(WeightsError, match=r"does not hold the weights of this StyleGAN2Generator: \d+ of \d+ [^\n]+$"):
         load_prior(fresh_generator().stylegan_decoder, tmp_path / "prior.safetensors")
@@ -669,6 +668,45 @@ def test_the_published_prior_layout_is_read(tmp_path):
     decoder = fresh_generator().stylegan_decoder
     load_prior(decoder, tmp_path / "prior.pth")
     assert_same(weights_of(decoder), weights_of(prior))
+
+
+def test_a_prior_of_larger_faces_gives_its_first_levels(tmp_path):
+    torch.manual_seed(5)
+    prior = StyleGAN2Generator(2 * SIZE, 8, 1, 2, 1 / 64)
+    save_file(prior.state_dict(), tmp_path / "prior.safetensors")
+    decoder = fresh_generator().stylegan_decoder
+    load_prior(decoder, tmp_path / "prior.safetensors")
+    theirs = prior.state_dict()
+    assert_same(list(decoder.state_dict().values()), [theirs[name] for name in decoder.state_dict()])
+
+
+def test_a_grown_prior_begins_as_the_smaller_one_enlarged(prior_learner, tmp_path):
+    smaller = prior_learner()
+    source = batches()
+    smaller.train_step(0, source)
+    smaller.save(tmp_path / "checkpoints" / "step_00000001")
+    torch.manual_seed(6)
+    generator = StyleGAN2Generator(2 * SIZE, 8, 1, 2, 1 / 64)
+    discriminator = StyleGAN2Discriminator(2 * SIZE, 1, 1 / 64)
+    grow(generator, discriminator, tmp_path)
+
+    z = torch.randn(3, 8)
+    torch.testing.assert_close(generator.sample(z), upsample(smaller.published.sample(z)))
+    x = torch.randn(3, 3, 2 * SIZE, 2 * SIZE)
+    h = discriminator.blocks[0](discriminator.first(x))
+    theirs = smaller.adversary.model
+    torch.testing.assert_close(discriminator.blocks[1:](h), theirs.blocks(h))
+    assert_same(weights_of(discriminator.final_linear), weights_of(theirs.final_linear))
+
+    generator.sample(z).square().mean().backward()  # the new level can learn
+    assert generator.to_rgbs[-1].modulated_conv.weight.grad.any()
+
+    with pytest.raises(WeightsError, match=rf"is not a prior of faces below {SIZE} px"):
+        grow(StyleGAN2Generator(SIZE, 8, 1, 2, 1 / 64), StyleGAN2Discriminator(SIZE, 1, 1 / 64), tmp_path)
+    with pytest.raises(WeightsError, match="does not hold the weights of this StyleGAN2Generator"):
+        grow(StyleGAN2Generator(2 * SIZE, 8, 1, 2, 1 / 32), discriminator, tmp_path)
+    with pytest.raises(FileNotFoundError, match="neither a weights file nor"):
+        grow(generator, discriminator, tmp_path / "nothing")
 
 
 @pytest.mark.parametrize(("most", "share"), [(None, 1.0), (10.0, 1.0), (2.0, 0.4)])

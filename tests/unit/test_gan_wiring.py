@@ -16,6 +16,8 @@ from torch import nn
 
 from gan_baseline import build
 from gan_baseline.gfpgan import GFPGAN
+from gan_baseline.prior import CRITIC as CRITIC_FILE
+from gan_baseline.prior import PRIOR as PRIOR_FILE
 from gan_baseline.schema import (
     CheckpointPriorConfig,
     DiscriminatorConfig,
@@ -25,10 +27,12 @@ from gan_baseline.schema import (
     LossesConfig,
     TrainedPriorConfig,
 )
+from gan_baseline.stylegan2 import StyleGAN2Generator
 from gan_baseline.weights import save_gfpgan
 from idm.config.load import load_config
 from idm.faces import components
 from idm.faces.features import MobileFaceNetEmbedding, MobileFaceNetMaps
+from idm.models.critics import StyleGAN2Discriminator
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
 
@@ -82,6 +86,7 @@ CHANGES: dict[str, Case] = {
     "TrainedPriorConfig.num_steps": (TRAINED, ["prior.num_steps=3"]),
     "TrainedPriorConfig.learning_rate": (TRAINED, ["prior.learning_rate=0.01"]),
     "TrainedPriorConfig.mixing": (TRAINED, ["prior.mixing=0.0"]),
+    "TrainedPriorConfig.init_from": (TRAINED, ["prior.init_from=SMALLER"]),
     "CheckpointPriorConfig.path": (PRIOR, ["prior.path=OTHER"]),
     "GANTrainConfig.ema_decay": alone("train.ema_decay=0.05"),
     "GANTrainConfig.mixed_precision": alone("train.mixed_precision=bf16"),
@@ -113,7 +118,10 @@ REACHES: dict[str, set[str]] = {
     "DiscriminatorConfig.narrow": CRITIC,
     "LossesConfig.relativistic": {"weights", "critic"},
     "LossesConfig.r1": CRITIC,
-    **{f"TrainedPriorConfig.{name}": {"initial weights"} for name in ("num_steps", "learning_rate", "mixing")},
+    **{
+        f"TrainedPriorConfig.{name}": {"initial weights"}
+        for name in ("num_steps", "learning_rate", "mixing", "init_from")
+    },
     "CheckpointPriorConfig.path": {"initial weights"},
 }
 """What some of the fields must change."""
@@ -187,7 +195,7 @@ def networks(monkeypatch):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, str]:
-    """A generator, and the decoders of two as priors."""
+    """A generator, the decoders of two as priors, and the networks of a stage zero of smaller faces."""
     folder = tmp_path_factory.mktemp("files")
     paths = {name: folder / f"{name}.safetensors" for name in ("MODEL", "PRIOR", "OTHER")}
     for seed, (name, path) in enumerate(paths.items(), start=10):
@@ -197,7 +205,11 @@ def files(tmp_path_factory) -> dict[str, str]:
             save_gfpgan(model, path)
         else:
             save_file(model.stylegan_decoder.state_dict(), path)
-    return {name: str(path) for name, path in paths.items()}
+    checkpoint = folder / "SMALLER" / "checkpoints" / "step_00000001"
+    checkpoint.mkdir(parents=True)
+    save_file(StyleGAN2Generator(16, 8, 1, 2, 1 / 64).state_dict(), checkpoint / PRIOR_FILE)
+    save_file(StyleGAN2Discriminator(16, 1, 1 / 64).state_dict(), checkpoint / CRITIC_FILE)
+    return {name: str(path) for name, path in paths.items()} | {"SMALLER": str(folder / "SMALLER")}
 
 
 def reset() -> None:
