@@ -80,6 +80,21 @@ def positive(logits: Tensor) -> Float[Tensor, ""]:
     return (logits > 0).float().mean()
 
 
+def accuracies(of_real: Tensor, of_fake: Tensor, relativistic: bool) -> Terms:
+    """The shares of logits on the right side; each is 1/2 at chance.
+
+    ``pair_accuracy`` is the share of originals with a higher logit than the generated face. The other two are the
+    shares of real and of generated faces on the right side of 0 or, if the loss is relativistic, of the mean of all
+    logits.
+    """
+    middle = (of_real.mean() + of_fake.mean()) / 2 if relativistic else 0.0
+    return {
+        "real_accuracy": positive(of_real - middle),
+        "fake_accuracy": positive(middle - of_fake),
+        "pair_accuracy": positive(of_real - of_fake),
+    }
+
+
 class FaceAdversary:
     """The discriminator of whole faces, trained with the logistic loss and lazy R1.
 
@@ -119,11 +134,7 @@ class FaceAdversary:
             return adversarial.relativistic_logistic(network(fake), of_real)
 
     def own_losses(self, step: int, real: Images, fake: Images) -> tuple[Terms, Terms]:
-        """Return the discriminator's losses and its accuracies.
-
-        ``pair_accuracy`` is the share of faces whose original has a higher logit than the generated face. The other two
-        are the shares of real and of generated faces on the right side of 0 or, if the loss is relativistic, of the
-        mean of all logits. Each is 1/2 at chance.
+        """Return the discriminator's losses and its :func:`accuracies`.
 
         Args:
             step: optimiser step, counted from 0; it decides whether R1 is computed.
@@ -136,12 +147,7 @@ class FaceAdversary:
             terms = {"discriminator": adversarial.discriminator_logistic(of_real, of_fake)}
         if self.gamma:
             terms["r1"] = self._lazy_r1(real) if (step + 1) % self.r1_every == 0 else real.new_zeros(())
-        middle = (of_real.mean() + of_fake.mean()) / 2 if self.relativistic else 0.0
-        return terms, {
-            "real_accuracy": positive(of_real - middle),
-            "fake_accuracy": positive(middle - of_fake),
-            "pair_accuracy": positive(of_real - of_fake),
-        }
+        return terms, accuracies(of_real, of_fake, self.relativistic)
 
     def _lazy_r1(self, real: Images) -> Float[Tensor, ""]:
         """gamma / 2 E |grad D|^2 in float32, multiplied by the steps that it stands for."""
@@ -160,6 +166,7 @@ class ComponentAdversary:
 
     Args:
         adversarial, style: weights of the two losses of the generator; 0 disables a term.
+        relativistic: compare each patch of a generated face with that of its original, see :class:`FaceAdversary`.
     """
 
     def __init__(
@@ -170,8 +177,10 @@ class ComponentAdversary:
         adam: Adam,
         adversarial: float,
         style: float,
+        relativistic: bool = False,
     ) -> None:
         self.accelerator, self.adam, self.adversarial, self.style = accelerator, adam, adversarial, style
+        self.relativistic = relativistic
         self.model, self.optimizer = accelerator.prepare(discriminators, adam.optimizer(discriminators))
 
     def generator_losses(self, fake: Images, real: Images, known: Known, boxes: Boxes) -> dict[str, Float[Tensor, ""]]:
@@ -187,27 +196,30 @@ class ComponentAdversary:
         terms = {}
         with frozen(network):
             fakes = network(fake_crops)
-            if self.adversarial:
+            if self.style or self.relativistic:
+                with torch.no_grad():
+                    reals = network(real_crops)
+            if self.adversarial and self.relativistic:
+                each = [adversarial.relativistic_logistic(fakes[name][0], reals[name][0], known) for name in fakes]
+                terms["component_adversarial"] = self.adversarial * torch.stack(each).sum()
+            elif self.adversarial:
                 each = [adversarial.generator_logistic(logits, known) for logits, _ in fakes.values()]
                 terms["component_adversarial"] = self.adversarial * torch.stack(each).sum()
             if self.style:
-                with torch.no_grad():
-                    reals = network(real_crops)
                 each = [losses.style_l1(fakes[name][1], reals[name][1], STYLE_WEIGHTS, known) for name in fakes]
                 terms["component_style"] = self.style * torch.stack(each).sum()
         return terms
 
     def own_losses(self, real: Images, fake: Images, known: Known, boxes: Boxes) -> tuple[Terms, Terms]:
-        """Return the discriminators' loss and their accuracies over all patches of all faces.
+        """Return the discriminators' loss and the means of their :func:`accuracies` over all patches of all faces.
 
         Args:
             real, fake: images in [-1, 1], without gradient.
             known, boxes: as for :meth:`generator_losses`.
         """
         reals, fakes = self.model(crop_components(real, boxes)), self.model(crop_components(fake, boxes))
-        each = [adversarial.discriminator_logistic(reals[name][0], fakes[name][0], known) for name in reals]
-        accuracies = {
-            "component_real_accuracy": torch.stack([positive(logits) for logits, _ in reals.values()]).mean(),
-            "component_fake_accuracy": torch.stack([positive(-logits) for logits, _ in fakes.values()]).mean(),
-        }
-        return {"component_discriminator": torch.stack(each).sum()}, accuracies
+        loss = adversarial.relativistic_logistic if self.relativistic else adversarial.discriminator_logistic
+        each = [loss(reals[name][0], fakes[name][0], known) for name in reals]
+        rates = [accuracies(reals[name][0], fakes[name][0], self.relativistic) for name in reals]
+        means = {f"component_{name}": torch.stack([rate[name] for rate in rates]).mean() for name in rates[0]}
+        return {"component_discriminator": torch.stack(each).sum()}, means

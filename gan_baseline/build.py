@@ -182,6 +182,7 @@ def build_components(config: GANConfig, accelerator: Accelerator) -> ComponentAd
         adam=build_adam(config, train.component_learning_rate, train.component_betas),
         adversarial=losses.component_adversarial,
         style=losses.component_style,
+        relativistic=losses.relativistic,
     )
 
 

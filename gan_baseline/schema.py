@@ -56,8 +56,8 @@ class LossesConfig(Section):
     adversarial: NonNegativeFloat = 0.1
     """Non-saturating logistic loss of the generator. 0 removes the discriminator of whole faces."""
     relativistic: bool = False
-    """Let the discriminator of whole faces compare each restored face with its original, instead of judging it alone
-    (arXiv 1807.00734). Our addition for short runs, in which a discriminator that judges single faces ended at
+    """Let the discriminators of faces, eyes and mouths compare each restored face with its original, instead of judging
+    it alone (arXiv 1807.00734). Our addition for short runs, in which discriminators that judge single faces ended at
     chance."""
     r1: NonNegativeFloat = 10.0
     """Weight of the gradient penalty on real faces, r1 / 2 |grad D|^2."""

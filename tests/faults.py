@@ -20,6 +20,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 COPIED = ("idm", "gan_baseline", "configs", "tests", "pyproject.toml", "train_idm.py")
 SECONDS = 600
+GAN_LEARNER = "tests/unit/test_gan_learner.py"
 GAN_WIRING = "tests/unit/test_gan_wiring.py::test_a_field_changes_what_is_built_or_the_first_steps"
 WIRING = "tests/unit/test_wiring.py::test_a_field_changes_what_is_built_or_the_first_steps"
 
@@ -726,7 +727,28 @@ FAULTS = [
         "gan_baseline/adversary.py",
         "relativistic_logistic(network(fake), of_real)",
         "relativistic_logistic(of_real, network(fake))",
-        "tests/unit/test_gan_learner.py::test_a_relativistic_discriminator_compares_each_face_with_its_original",
+        f"{GAN_LEARNER}::test_a_relativistic_discriminator_compares_each_face_with_its_original",
+    ),
+    Fault(
+        "a generator that helps its relativistic component critics",
+        "gan_baseline/adversary.py",
+        "relativistic_logistic(fakes[name][0], reals[name][0], known)",
+        "relativistic_logistic(reals[name][0], fakes[name][0], known)",
+        f"{GAN_LEARNER}::test_relativistic_component_critics_compare_patches_of_known_faces_with_the_originals",
+    ),
+    Fault(
+        "a grown prior whose new RGB head begins at random",
+        "gan_baseline/prior.py",
+        "        nn.init.zeros_(head.modulated_conv.weight)\n",
+        "        pass\n",
+        f"{GAN_LEARNER}::test_a_grown_prior_begins_as_the_smaller_one_enlarged",
+    ),
+    Fault(
+        "a critic that grows at its coarse end",
+        "gan_baseline/prior.py",
+        "{int(found[1]) + new}",
+        "{int(found[1])}",
+        f"{GAN_LEARNER}::test_a_grown_prior_begins_as_the_smaller_one_enlarged",
     ),
     Fault(
         "R1 at its default interval",

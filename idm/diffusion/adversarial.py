@@ -29,13 +29,13 @@ def discriminator_logistic(real: PerFace, fake: PerFace, known: Known | None = N
     return mean_over_faces(F.softplus(-real), known) + mean_over_faces(F.softplus(fake), known)
 
 
-def relativistic_logistic(better: PerFace, worse: PerFace) -> Float[Tensor, ""]:
+def relativistic_logistic(better: PerFace, worse: PerFace, known: Known | None = None) -> Float[Tensor, ""]:
     """Logistic loss of pairs: E softplus(D(worse) - D(better)) (Jolicoeur-Martineau, arXiv 1807.00734, RpGAN).
 
     With (real, fake) it is the loss of a discriminator, with (fake, real) that of the generator. What the two faces of
     a pair have in common does not matter to it, nor does a constant that is added to all logits.
     """
-    return F.softplus(worse - better).mean()
+    return mean_over_faces(F.softplus(worse - better), known)
 
 
 def hinge_generator(fake: PerFace) -> Float[Tensor, ""]:

@@ -30,7 +30,8 @@ from idm.config.schema import IDMConfig
 from idm.io.image_writer import write_image
 from idm.models.critics import StyleGAN2Discriminator
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("gan_*.yaml"))
+FOLDER = Path(__file__).parents[2] / "configs"
+CONFIGS = sorted([*FOLDER.glob("gan_*.yaml"), *FOLDER.glob("gan_prior/*.yaml")])
 SMALLEST = """
 output_dir: runs/test
 data:
@@ -68,7 +69,7 @@ def test_every_shipped_configuration_begins_with_the_command_that_runs_it(path):
     first = path.read_text().splitlines()[0]
     assert first.startswith("# ")
     assert "accelerate launch" in first
-    assert f" -m gan_baseline.train --config configs/{path.name}" in first
+    assert f" -m gan_baseline.train --config configs/{path.relative_to(FOLDER)}" in first
 
 
 def test_the_512_px_file_has_the_published_losses_and_optimisation():

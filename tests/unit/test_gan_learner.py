@@ -1,6 +1,7 @@
 """One step of GFP-GAN's training against one that spells everything out, and what must hold of it."""
 
 import copy
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -44,6 +45,7 @@ ALL = Weights(
 NONE = Weights(0.0, 0.0, 0, 1e-12, 0.0, 0.0, 0.0, 0.0)
 ADAM = Adam(1e-3, (0.0, 0.99), milestones=(3,), factor=0.5)
 CRITIC_ADAM = Adam(2e-3, (0.0, 0.9), milestones=(3,), factor=0.5)
+COMPONENT_ACCURACIES = {f"component_{name}_accuracy" for name in ("real", "fake", "pair")}
 COMPONENT_ADAM = Adam(3e-3, (0.9, 0.99), milestones=(3,), factor=0.5)
 
 
@@ -246,7 +248,7 @@ def test_training_equals_a_loop_that_spells_everything_out(learner):
     values = [trained.train_step(step, source) for step in range(4)]
     rows, wanted, average = by_hand(4)
     for ours, theirs in zip(values, rows, strict=True):
-        shares = {"component_real_accuracy", "component_fake_accuracy"}  # of all faces, also those without landmarks
+        shares = COMPONENT_ACCURACIES  # of all faces, also those without landmarks
         assert ours.keys() == theirs.keys() | shares
         found = {name: value.item() for name, value in ours.items() if name not in shares}
         assert found == pytest.approx(theirs, rel=2e-3, abs=1e-6)
@@ -352,6 +354,31 @@ def test_a_relativistic_discriminator_compares_each_face_with_its_original(learn
     assert shifted == accuracies
 
 
+def test_relativistic_component_critics_compare_patches_of_known_faces_with_the_originals(learner):
+    components = learner().components
+    components.relativistic, components.style = True, 0.0
+    real, fake = torch.rand(2, 4, 3, SIZE, SIZE).unbind()
+    known = torch.tensor([1.0, 0.0, 1.0, 1.0])
+    boxes = component_boxes(torch.from_numpy(ffhq_landmarks(SIZE)).float().repeat(4, 1, 1), SIZE)
+    crops = [components.model(crop_components(images, boxes)) for images in (real, fake)]
+    gaps = [(known[:, None, None, None] * (crops[0][n][0] - crops[1][n][0])).detach() for n in crops[0]]
+    chance = math.log(2) / 4  # the unknown face counts as zero, which this softplus does not
+
+    terms = components.generator_losses(fake, real, known, boxes)
+    wanted = sum(F.softplus(gap).mean().item() - chance for gap in gaps)
+    assert terms["component_adversarial"].item() == pytest.approx(components.adversarial * wanted, rel=1e-4)
+    own, accuracies = components.own_losses(real, fake, known, boxes)
+    wanted = sum(F.softplus(-gap).mean().item() - chance for gap in gaps)
+    assert own["component_discriminator"].item() == pytest.approx(wanted, rel=1e-4)
+    pairs = [(crops[0][n][0] > crops[1][n][0]).float().mean().item() for n in crops[0]]
+    assert accuracies["component_pair_accuracy"].item() == pytest.approx(sum(pairs) / 3)
+    with torch.no_grad():
+        for critic in components.model.critics.values():
+            critic.final_conv.bias += 100
+    shifted = components.own_losses(real, fake, known, boxes)[1]
+    assert all(shifted[name].item() == pytest.approx(share.item(), abs=0.01) for name, share in accuracies.items())
+
+
 def test_r1_is_computed_in_float32_also_in_mixed_precision():
     reset()
     accelerator = Accelerator(cpu=True, mixed_precision="bf16")
@@ -401,7 +428,7 @@ def test_each_loss_can_stand_alone(learner, kept, term):
 
 def test_components_can_have_either_of_their_losses(learner):
     only = {**NONE.__dict__, "l1": 1.0}
-    always = {"loss", "l1", "component_discriminator", "component_real_accuracy", "component_fake_accuracy"}
+    always = {"loss", "l1", "component_discriminator", *COMPONENT_ACCURACIES}
     style = learner(NONE.__class__(**only), component_adversarial=0.0, component_style=1.0)
     assert style.train_step(0, batches()).keys() == {*always, "component_style"}
     logistic = learner(NONE.__class__(**only), component_adversarial=1.0, component_style=0.0)
