@@ -2,8 +2,9 @@
 
 ``python experiments/equal_terms/critic.py RUN -o NAME [--without OTHER]`` reads the log of a run, measures each of its
 checkpoints on faces of ``val`` with frozen degradations, and writes ``NAME.json`` and ``NAME.png``. At chance each
-accuracy of the critic is 1/2 and its loss ln 2, or twice that if it judges single faces. ``OTHER`` is the same run with
-``losses.adversarial=1e-9``, whose generator learns nothing from its critic.
+accuracy of the critic is 1/2 and its loss ln 2, or twice that if it judges single faces. The critics of eyes and mouth
+are shown if there are any. ``OTHER`` is the same run with ``losses.adversarial=1e-9``, whose generator learns nothing
+from its critic.
 """
 
 import argparse
@@ -31,7 +32,8 @@ from idm.io.run_folder import list_checkpoints
 from idm.training.log import read_log
 
 ACCURACIES = ("real_accuracy", "fake_accuracy", "pair_accuracy")
-LOGGED = ("step", "discriminator", *ACCURACIES, "adversarial", "l1")
+COMPONENTS = tuple(f"component_{name}" for name in ACCURACIES)
+LOGGED = ("step", "discriminator", *ACCURACIES, "adversarial", "l1", "component_discriminator", *COMPONENTS)
 MEASURED = {"psnr": "PSNR (dB)", "sharpness": "sharpness / original's", "frechet": "Frechet distance"}
 
 
@@ -54,19 +56,27 @@ def measure_checkpoints(run: Path, num_images: int) -> list[dict[str, float]]:
     ]
 
 
+def select(row: dict[str, float]) -> dict[str, float]:
+    """Return what the result keeps of a line of the log."""
+    return {name: row[name] for name in LOGGED if name in row}
+
+
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Plot accuracies and loss of the critic, and sharpness and Frechet distance of the checkpoints, over the steps."""
+    """Plot loss and accuracies of the critics, sharpness and Frechet distance of the checkpoints, over the steps."""
     log = result["log"]
     steps = [row["step"] for row in log]
-    figure, axes = plt.subplots(1, 4, figsize=(14, 3.2), constrained_layout=True)
-    for name in ACCURACIES:
-        axes[0].plot(steps, [row[name] for row in log], label=name.replace("_", " "))
-    axes[0].axhline(0.5, linestyle="--", color="tab:gray", label="chance")
-    axes[0].set(ylabel="critic's accuracy", ylim=(0, 1.02))
-    axes[1].plot(steps, [row["discriminator"] for row in log], color="tab:red", label="loss")
-    axes[1].axhline(result["chance"], linestyle="--", color="tab:gray", label="chance")
-    axes[1].set(ylabel="critic's loss", ylim=(0, None))
-    for axis, name in zip(axes[2:], ("sharpness", "frechet"), strict=True):
+    judged = [("critic's accuracy", ACCURACIES), ("accuracy on eyes and mouths", COMPONENTS)]
+    judged = [(label, names) for label, names in judged if names[0] in log[0]]
+    figure, axes = plt.subplots(1, len(judged) + 3, figsize=(3.5 * (len(judged) + 3), 3.2), constrained_layout=True)
+    for axis, (label, names) in zip(axes[3:], judged, strict=True):
+        for name in names:
+            axis.plot(steps, [row[name] for row in log], label=name.removeprefix("component_").replace("_", " "))
+        axis.axhline(0.5, linestyle="--", color="tab:gray", label="chance")
+        axis.set(ylabel=label, ylim=(0, 1.02))
+    axes[0].plot(steps, [row["discriminator"] for row in log], color="tab:red", label="loss")
+    axes[0].axhline(result["chance"], linestyle="--", color="tab:gray", label="chance")
+    axes[0].set(ylabel="critic's loss", ylim=(0, None))
+    for axis, name in zip(axes[1:3], ("sharpness", "frechet"), strict=True):
         for label, checkpoints in (("with the critic", result["checkpoints"]), ("without", result["without"])):
             axis.plot([row["step"] for row in checkpoints], [row[name] for row in checkpoints], "o-", label=label)
         axis.set(ylabel=MEASURED[name])
@@ -87,7 +97,7 @@ def main() -> None:
     run, num_images, other = arguments.run, arguments.num_images, arguments.without
     relativistic = load_config(run / "config.yaml", GANConfig).losses.relativistic
     result = {
-        "log": [{name: row[name] for name in LOGGED} for row in read_log(run / "log.jsonl") if "loss" in row],
+        "log": [select(row) for row in read_log(run / "log.jsonl") if "loss" in row],
         "chance": math.log(2) * (1 if relativistic else 2),
         "checkpoints": measure_checkpoints(run, num_images),
         "without": [] if other is None else measure_checkpoints(other, num_images),
