@@ -6,6 +6,7 @@ It uses the logistic losses with lazy R1 and style mixing, without StyleGAN2's p
 import copy
 import re
 from collections.abc import Iterator, Mapping
+from math import sqrt
 from pathlib import Path
 
 import torch
@@ -22,11 +23,12 @@ from idm.io.machine import on_device
 from idm.io.ranges import from_uint8, to_diffusion
 from idm.io.run_folder import damage, list_checkpoints
 from idm.io.weights import WeightsError, fill, read_weights
-from idm.models.critics import StyleGAN2Discriminator
+from idm.models.critics import DownBlock, StyleGAN2Discriminator
 from idm.training.ema import EMA
 from idm.training.learner import seed_of
 
 PRIOR = "prior.safetensors"
+BUNDLED = Path(__file__).parent / "pretrained" / PRIOR
 CRITIC = "model.safetensors"  # accelerate's name for the network that is prepared first
 
 
@@ -165,35 +167,62 @@ def load_prior(decoder: StyleGAN2Generator, path: Path) -> None:
 
 
 def grow(generator: StyleGAN2Generator, discriminator: StyleGAN2Discriminator, path: Path) -> None:
-    """Start two networks from those of a stage zero of smaller faces (progressive growing, arXiv 1710.10196).
+    """Start two networks from those of a stage zero with half the size (progressive growing, arXiv 1710.10196).
 
-    The generator begins as the smaller one and bilinear upsampling: the RGB heads of its new levels become zero. The
-    discriminator's new layers keep their values.
+    The generator begins as the smaller one and bilinear upsampling: the RGB head of its new level becomes zero. The
+    discriminator begins as a halving and the smaller one, see :func:`_begin_with_halving`.
 
     Args:
         path: the folder of the stage zero, whose newest checkpoint is used.
 
     Raises:
         FileNotFoundError: the folder has no checkpoint.
-        WeightsError: the checkpoint is damaged, or its networks have other widths or are not smaller.
+        WeightsError: the checkpoint is damaged, or its networks have other widths or another size.
     """
-    file = _find(path, PRIOR)
+    file, levels = _find(path, PRIOR), len(generator.to_rgbs)
     weights = read_weights(file)
-    levels = sum(name.endswith(".modulated_conv.weight") for name in weights if name.startswith("to_rgbs."))
-    if not 0 < levels < len(generator.to_rgbs):
-        raise WeightsError(f"{file}: is not a prior of faces below {generator.image_size} px")
+    if sum(name.endswith(".bias") for name in weights if re.match(r"to_rgbs\.\d+\.bias", name)) != levels - 1:
+        raise WeightsError(f"{file}: is not a prior of faces of {generator.image_size // 2} px")
     fill(generator, {**generator.state_dict(), **weights}, file)
-    for head in generator.to_rgbs[levels:]:
-        nn.init.zeros_(head.modulated_conv.weight)
+    nn.init.zeros_(generator.to_rgbs[-1].modulated_conv.weight)
 
     file = _find(path, CRITIC)
-    new = len(discriminator.blocks) - levels
-    ours = {
-        re.sub(r"^blocks\.(\d+)", lambda found: f"blocks.{int(found[1]) + new}", name): weight
-        for name, weight in read_weights(file).items()
+    weights = read_weights(file)
+    later = {
+        re.sub(r"^blocks\.(\d+)", lambda found: f"blocks.{int(found[1]) + 1}", name): weight
+        for name, weight in weights.items()
         if not name.startswith("first.")
     }
-    fill(discriminator, {**discriminator.state_dict(), **ours}, file)
+    fill(discriminator, {**discriminator.state_dict(), **later}, file)
+    _begin_with_halving(discriminator, weights["first.weight"], weights["first.bias"])
+
+
+@torch.no_grad()
+def _begin_with_halving(
+    discriminator: StyleGAN2Discriminator, weight: Float[Tensor, "c 3 1 1"], bias: Float[Tensor, " c"]
+) -> None:
+    """Let the first layers of a discriminator halve an image and apply the first layer of a smaller discriminator.
+
+    Three channels carry the colours, raised so far that the leaky ReLUs leave them as they are; the others begin as
+    before, and the block does not use them yet. The result is exact where the image has one colour, except near the
+    border. With random first layers the discriminator was at chance for 300 steps.
+
+    Args:
+        weight, bias: the first layer of the smaller discriminator.
+    """
+    first, block, raised = discriminator.first, discriminator.blocks[0], 1.5
+    assert isinstance(block, DownBlock)
+    channels = first.weight.shape[0]
+    assert first.bias is not None and block.conv1.bias is not None and block.conv2.bias is not None
+    first.weight[:3] = sqrt(3) * torch.eye(3)[..., None, None]
+    first.bias[:3] = raised
+    block.conv1.weight[:3] = 0
+    block.conv1.weight[range(3), range(3), 1, 1] = 3 * sqrt(channels / 2)
+    block.conv1.bias[:3] = 0
+    block.conv2.weight.zero_()
+    block.conv2.weight[:, :3, 1, 1] = sqrt(3 * channels) * weight[..., 0, 0]
+    block.conv2.bias.copy_(sqrt(2) * bias - sqrt(2 / 3) * raised * weight.sum(dim=(1, 2, 3)))
+    block.skip.weight.zero_()
 
 
 def _find(path: Path, name: str) -> Path:
