@@ -213,7 +213,9 @@ def _begin_with_halving(
     first, block, raised = discriminator.first, discriminator.blocks[0], 1.5
     assert isinstance(block, DownBlock)
     channels = first.weight.shape[0]
-    assert first.bias is not None and block.conv1.bias is not None and block.conv2.bias is not None
+    assert first.bias is not None
+    assert block.conv1.bias is not None
+    assert block.conv2.bias is not None
     first.weight[:3] = sqrt(3) * torch.eye(3)[..., None, None]
     first.bias[:3] = raised
     block.conv1.weight[:3] = 0
