@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gan_baseline.adversary import Adam, FaceAdversary
 from gan_baseline.equalised import SLOW, factors, fold, is_equalised
-from gan_baseline.stylegan2 import StyleGAN2Generator, draw_noise
+from gan_baseline.stylegan2 import StyleGAN2Generator, ToRGB, draw_noise
 from idm.data.pairs import Batch
 from idm.io.machine import on_device
 from idm.io.ranges import from_uint8, to_diffusion
@@ -184,7 +184,9 @@ def grow(generator: StyleGAN2Generator, discriminator: StyleGAN2Discriminator, p
     if sum(name.endswith(".bias") for name in weights if re.match(r"to_rgbs\.\d+\.bias", name)) != levels - 1:
         raise WeightsError(f"{file}: is not a prior of faces of {generator.image_size // 2} px")
     fill(generator, {**generator.state_dict(), **weights}, file)
-    nn.init.zeros_(generator.to_rgbs[-1].modulated_conv.weight)
+    head = generator.to_rgbs[-1]
+    assert isinstance(head, ToRGB)
+    nn.init.zeros_(head.modulated_conv.weight)
 
     file = _find(path, CRITIC)
     weights = read_weights(file)

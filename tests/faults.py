@@ -739,15 +739,22 @@ FAULTS = [
     Fault(
         "a grown prior whose new RGB head begins at random",
         "gan_baseline/prior.py",
-        "        nn.init.zeros_(head.modulated_conv.weight)\n",
-        "        pass\n",
+        "    nn.init.zeros_(head.modulated_conv.weight)\n",
+        "",
         f"{GAN_LEARNER}::test_a_grown_prior_begins_as_the_smaller_one_enlarged",
     ),
     Fault(
         "a critic that grows at its coarse end",
         "gan_baseline/prior.py",
-        "{int(found[1]) + new}",
+        "{int(found[1]) + 1}",
         "{int(found[1])}",
+        f"{GAN_LEARNER}::test_a_grown_prior_begins_as_the_smaller_one_enlarged",
+    ),
+    Fault(
+        "a grown critic whose colours are cut by its first leaky ReLU",
+        "gan_baseline/prior.py",
+        "first, block, raised = discriminator.first, discriminator.blocks[0], 1.5",
+        "first, block, raised = discriminator.first, discriminator.blocks[0], 0.5",
         f"{GAN_LEARNER}::test_a_grown_prior_begins_as_the_smaller_one_enlarged",
     ),
     Fault(

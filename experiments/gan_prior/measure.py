@@ -90,7 +90,7 @@ def measure(run: Path, every: int, num_images: int) -> tuple[dict[str, Any], lis
     chosen = [faces[int(i)].image for i in np.linspace(0, len(faces) - 1, 2 * num_images)]
     real = embed(chosen[::2])
     rows, pictures = [], []
-    for checkpoint in list_checkpoints(run / "checkpoints")[every - 1 :: every]:
+    for checkpoint in list_checkpoints(run / "checkpoints")[::-1][::every][::-1]:
         samples = draw_samples(build_generator(config, checkpoint), num_images)
         rows.append({"step": step_of(checkpoint), **score(samples, real)})
         pictures.append(samples[: SHEET[0] * SHEET[1]])
@@ -141,7 +141,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="folders `prior` of runs, in the order of their training")
     parser.add_argument("-o", "--output", type=Path, required=True, help="path of the results, without a suffix")
-    parser.add_argument("--every", type=int, default=1, help="measure every n-th checkpoint (default 1)")
+    parser.add_argument(
+        "--every", type=int, default=1, help="measure every n-th checkpoint, counted from the last (default 1)"
+    )
     parser.add_argument("--num-images", type=int, default=256, help="samples of each checkpoint (default 256)")
     arguments = parser.parse_args()
     output = arguments.output
