@@ -141,9 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="folders `prior` of runs, in the order of their training")
     parser.add_argument("-o", "--output", type=Path, required=True, help="path of the results, without a suffix")
-    parser.add_argument(
-        "--every", type=int, default=1, help="measure every n-th checkpoint, counted from the last (default 1)"
-    )
+    parser.add_argument("--every", type=int, default=1, help="measure every n-th checkpoint up to the last (default 1)")
     parser.add_argument("--num-images", type=int, default=256, help="samples of each checkpoint (default 256)")
     arguments = parser.parse_args()
     output = arguments.output
