@@ -10,9 +10,9 @@ from accelerate import Accelerator
 from gan_baseline.adversary import Adam, ComponentAdversary, FaceAdversary
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.learner import AdversarialIteration, Weights
-from gan_baseline.prior import PriorIteration, grow, load_prior
+from gan_baseline.prior import BUNDLED, PriorIteration, grow, load_prior
 from gan_baseline.restorer import find_gfpgan
-from gan_baseline.schema import CheckpointPriorConfig, GANConfig, TrainedPriorConfig
+from gan_baseline.schema import BundledPriorConfig, CheckpointPriorConfig, GANConfig, TrainedPriorConfig
 from gan_baseline.stylegan2 import StyleGAN2Generator
 from gan_baseline.weights import load_gfpgan
 from idm.config.assembly.run import build_run
@@ -54,6 +54,8 @@ def build_gan(config: GANConfig) -> Run:
             path = stage_zero.settings.folder
         case CheckpointPriorConfig():
             path = config.prior.path
+        case BundledPriorConfig():
+            path = BUNDLED
         case _:
             assert_never(config.prior)
     torch.manual_seed(config.seed)  # the weights' initial values

@@ -85,8 +85,8 @@ class TrainedPriorConfig(Section):
     mixing: UnitInterval = 0.9
     """Share of images whose style codes come from two z."""
     init_from: Path | None = None
-    """The folder ``prior`` of a run with smaller faces, whose generator and discriminator are the first layers of the
-    new ones (progressive growing); null starts from new weights."""
+    """The folder ``prior`` of a run with faces of half the size, from whose generator and discriminator the new ones
+    grow (progressive growing); null starts from new weights."""
 
 
 class CheckpointPriorConfig(Section):
@@ -100,7 +100,14 @@ class CheckpointPriorConfig(Section):
     needs ``generator.smooth``."""
 
 
-PriorConfig = Annotated[TrainedPriorConfig | CheckpointPriorConfig, Field(discriminator="name")]
+class BundledPriorConfig(Section):
+    """The StyleGAN2 of faces at 128 px that is part of the package (``gan_baseline/pretrained/README.md``), for
+    generators of up to this size with its widths: ``narrow`` 0.125, ``num_style_feat`` 128 and ``num_mlp`` 2."""
+
+    name: Literal["bundled"] = "bundled"
+
+
+PriorConfig = Annotated[TrainedPriorConfig | CheckpointPriorConfig | BundledPriorConfig, Field(discriminator="name")]
 
 
 class GANTrainConfig(TrainConfig):

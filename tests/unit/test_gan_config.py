@@ -164,7 +164,7 @@ def test_the_learners_weights_are_those_of_the_section():
         ("losses.l1=-1", "losses.l1"),
         ("losses.identity_network=vgg19", "losses.identity_network"),
         ("losses.pyramids=1", "did you mean 'pyramid'"),
-        ("prior.name=download", "prior.name: must be one of 'train', 'checkpoint'"),
+        ("prior.name=download", "prior.name: must be one of 'train', 'checkpoint', 'bundled'"),
     ],
 )
 def test_what_cannot_work_is_refused_before_any_work(load, override, message):
@@ -273,6 +273,9 @@ def test_a_prior_that_cannot_be_used_is_named_with_its_setting(load, tmp_path):
         config = load(*none, f"prior={{name: checkpoint, path: {path}}}", f"output_dir={tmp_path / 'run'}")
         with pytest.raises(ConfigError, match=f"prior: {path}: is n"):
             build_gan(config)
+    config = load(*none, "prior={name: bundled}", f"output_dir={tmp_path / 'run'}")
+    with pytest.raises(ConfigError, match=r"prior: .*does not hold the weights of this StyleGAN2Generator"):
+        build_gan(config)  # its generator is wider
     assert not (tmp_path / "run").exists()
 
 
