@@ -1,4 +1,4 @@
-"""Separate grain from structure: remove it from detail that is finer than a crop's pixels, or keep it in a restored face."""
+"""Separate grain from structure: remove it from detail finer than a crop's pixels, or keep it in a restored face."""
 
 import cv2
 import numpy as np

@@ -279,10 +279,9 @@ def test_grain_is_kept_in_faces_of_any_size(size: int, upscale: float) -> None:
         restore(gives(clean), given, grain=grain, change="full", upscale=upscale).photo.pixels for grain in (1.0, 0.0)
     )
     middle = (slice(size // 4, size // 2),) * 2
-    grain, removed = (
-        picture[middle].astype(int) - bare[middle] for picture in (done, cv2.resize(given, done.shape[:2]))
-    )
-    assert grain.std() > 0.5 * removed.std()
+    enlarged = cv2.resize(given, done.shape[:2])
+    kept, removed = (picture[middle].astype(int) - bare[middle] for picture in (done, enlarged))
+    assert kept.std() > 0.5 * removed.std()
     for detail in ("clean", "replace"):
         one, other = (
             restore(lambda crop: blurred(crop, 2), given, grain=grain, change="full", detail=detail).photo.pixels
