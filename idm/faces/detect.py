@@ -76,13 +76,14 @@ class FaceDetector:
 
     A picture whose longer side exceeds ``max_side`` is searched in a copy of that size: memory stays bounded, and
     faces that are smaller than about ``MIN_FACE`` pixels in the copy are missed. Faces below ``min_score`` are left
-    out.
+    out, as are those that the ``verifier`` does not confirm.
     """
 
     network: _Network
     max_side: int = MAX_SIDE
     min_score: float = MIN_SCORE
     name: str = "retinaface"
+    verifier: "BuiltinDetector | None" = None
 
     @torch.inference_mode()
     def detect(self, pixels: Integer[np.ndarray, "h w 3"]) -> list[DetectedFace]:
@@ -94,6 +95,8 @@ class FaceDetector:
         found = self.network.detect_faces(
             np.pad(bgr, (*missing, (0, 0))), conf_threshold=self.min_score, nms_threshold=_OVERLAP
         )
+        if self.verifier is not None:
+            found = found[self.verifier.confirm(small, found[:, 5:].astype(np.float64).reshape(-1, 5, 2))]
         factors = np.array([pixels.shape[1] / small.shape[1], pixels.shape[0] / small.shape[0]])
         faces = [_to_face(row, factors) for row in found.astype(np.float64)]
         return sorted(faces, key=lambda face: (-face.size, *face.box))
@@ -159,12 +162,12 @@ def load_detector(
     if min_score is not None and not 0 < min_score < 1:
         raise InvalidInput(f"the least score of a face must lie in (0, 1), got {min_score}")
     chosen = choose_detector(name, weights)
-    if chosen == "builtin":
-        from idm.faces.detector.search import load_builtin
+    from idm.faces.detector.search import load_builtin
 
+    if chosen == "builtin":
         return load_builtin(device, max_side, min_score)
-    network = _load_retinaface(chosen, weights, device)
-    return FaceDetector(network, max_side, MIN_SCORE if min_score is None else min_score, chosen)
+    network, verifier = _load_retinaface(chosen, weights, device), load_builtin(device, max_side)
+    return FaceDetector(network, max_side, MIN_SCORE if min_score is None else min_score, chosen, verifier)
 
 
 def _load_retinaface(name: str, weights: Path | None, device: str) -> _Network:

@@ -214,3 +214,27 @@ def test_retinaface_is_taken_where_its_weights_are_and_asked_for_by_name(
 
 def test_with_the_assets_the_default_is_retinaface(assets: Path) -> None:
     assert isinstance(load_detector(weights=assets / "weights"), FaceDetector)
+
+
+class Reports:
+    """RetinaFace's network, told what to find."""
+
+    def __init__(self, *landmarks: np.ndarray) -> None:
+        self.rows = np.array(
+            [[*points.min(axis=0), *points.max(axis=0), 0.99, *points.ravel()] for points in landmarks]
+        )
+
+    def detect_faces(self, image: np.ndarray, conf_threshold: float, nms_threshold: float) -> np.ndarray:
+        return self.rows
+
+
+def test_a_find_of_another_detector_that_is_no_face_is_left_out(
+    detector: BuiltinDetector, astronaut: np.ndarray
+) -> None:
+    noise = np.random.default_rng(0).normal(0, 10, astronaut.shape)
+    picture = np.clip(astronaut + noise, 0, 255).astype(np.uint8)
+    suit, no_shape = 2 * (ASTRONAUT - ASTRONAUT.mean(axis=0)) + (220, 350), np.full((5, 2), 400.0)
+    network = Reports(ASTRONAUT, suit, no_shape)
+    assert len(FaceDetector(network).detect(picture)) == 3
+    kept = FaceDetector(network, verifier=detector).detect(picture)
+    assert [face.landmarks.round(1).tolist() for face in kept] == [ASTRONAUT.round(1).tolist(), no_shape.tolist()]
