@@ -228,7 +228,7 @@ class Reports:
         return self.rows
 
 
-def test_a_find_of_another_detector_that_is_no_face_is_left_out(
+def test_finds_of_retinaface_that_are_not_confirmed_are_left_out(
     detector: BuiltinDetector, astronaut: np.ndarray
 ) -> None:
     noise = np.random.default_rng(0).normal(0, 10, astronaut.shape)
