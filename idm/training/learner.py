@@ -60,10 +60,12 @@ class NoiseLevels:
     Attributes:
         start_share: see :func:`~idm.diffusion.schedule.start_and_log_uniform`; None is SR3's piecewise uniform.
         own_estimates: share of the samples below the start whose x_t is made of the model's own estimate of x_0.
+        end_to_end: whether gradients flow through these estimates.
     """
 
     start_share: float | None = None
     own_estimates: float = 0.0
+    end_to_end: bool = False
 
     def draw(self, gammas: Float[Tensor, " T1"], u: Float[Tensor, "3 b"]) -> Float[Tensor, " b"]:
         """gamma of each sample, from uniforms."""
@@ -177,8 +179,15 @@ class IntrinsicIteration:
         noised = None
         if self.noise_levels.own_estimates:
             chosen = (u[2] < self.noise_levels.own_estimates) & (gamma > self.gammas[-1])
-            start = self.gammas[-1]
-            noised = own_estimates(self.model, x_0=x_0, x_d=x_d, eps=eps, gamma_start=start, chosen=chosen)
+            noised = own_estimates(
+                self.model,
+                x_0=x_0,
+                x_d=x_d,
+                eps=eps,
+                gamma_start=self.gammas[-1],
+                chosen=chosen,
+                end_to_end=self.noise_levels.end_to_end,
+            )
         return training_loss(
             self.model,
             x_0=x_0,
