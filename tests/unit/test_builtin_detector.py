@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from idm.faces.detect import FaceDetector, choose_detector, load_detector
 from idm.faces.detector.decode import (
     FACE,
     FACE_CENTRE,
@@ -20,7 +19,9 @@ from idm.faces.detector.decode import (
     find_peaks,
     mean_with_mirrored,
 )
+from idm.faces.detector.load import choose_detector, load_detector
 from idm.faces.detector.network import STRIDE, UNIT, FaceMaps, FaceNet
+from idm.faces.detector.retinaface import RetinaFaceDetector
 from idm.faces.detector.search import DETECTOR_WEIGHTS, BuiltinDetector
 from idm.faces.template import ffhq_landmarks
 from idm.io.errors import MissingPackage
@@ -213,4 +214,4 @@ def test_retinaface_is_taken_where_its_weights_are_and_asked_for_by_name(
 
 
 def test_with_the_assets_the_default_is_retinaface(assets: Path) -> None:
-    assert isinstance(load_detector(weights=assets / "weights"), FaceDetector)
+    assert isinstance(load_detector(weights=assets / "weights"), RetinaFaceDetector)

@@ -9,7 +9,7 @@ from idm.apps.photo.collect import format_counts
 from idm.apps.photo.people import name_photos, read_people
 from idm.apps.photo.prepare import PrepareSettings, aligned, detected, find_faces, write_splits
 from idm.evaluation.face_sets import FACE_SETS, check_face_set
-from idm.faces.detect import load_detector
+from idm.faces.detector.load import load_detector
 from idm.io.errors import InvalidInput
 from idm.io.lock import locked
 from idm.io.machine import best_device
