@@ -27,7 +27,7 @@ from idm.restorers.idm import IDM
 from idm.restorers.saved import save_idm
 from idm.training.adversarial import Adversary
 from idm.training.ema import EMA
-from idm.training.updates import update
+from idm.training.updates import optimizer_step
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,9 @@ class IntrinsicIteration:
             with self.accelerator.accumulate(self.model):
                 loss = self.loss(batch, levels, judged)
                 self.accelerator.backward(loss)
-                grad_norm = update(self.accelerator, self.model, self.optimizer, self.optimisation.max_grad_norm)
+                grad_norm = optimizer_step(
+                    self.accelerator, self.model, self.optimizer, self.optimisation.max_grad_norm
+                )
                 if self.adversary is not None:
                     critic = self.adversary.train_step(step, *judged.pop(), self._augmentation(batch, "critic"))
             losses.append(loss.detach())
