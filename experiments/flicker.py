@@ -25,7 +25,8 @@ from idm.apps.photo.settings import PhotoSettings
 from idm.degradation.kernels import gaussian_taps
 from idm.degradation.operations import add_gaussian_noise, blur, jpeg
 from idm.faces.align import Matrix, apply_matrix, warp
-from idm.faces.detect import DetectedFace, load_detector
+from idm.faces.detect import DetectedFace
+from idm.faces.detector.load import load_detector
 from idm.faces.paste import crop_weights
 from idm.faces.template import ffhq_landmarks, umeyama
 from idm.faces.track import DEGREE, REACH, Sighting, smooth

@@ -23,7 +23,7 @@ from idm.degradation import PRESETS
 from idm.degradation.recipes import Recipe
 from idm.degradation.steps import GaussianNoise
 from idm.evaluation.metrics import psnr, ssim
-from idm.faces.detect import load_detector
+from idm.faces.detector.load import load_detector
 from idm.faces.recognition import cosine_similarity, load_identity
 from idm.io.atomic import write_json
 from idm.io.machine import provenance

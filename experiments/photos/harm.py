@@ -24,7 +24,7 @@ from idm.apps.photo.settings import PhotoSettings
 from idm.data.sources import FolderFaces, assets_folder
 from idm.degradation import PRESETS, Recipe, degrade
 from idm.evaluation.metrics import psnr, ssim
-from idm.faces.detect import load_detector
+from idm.faces.detector.load import load_detector
 from idm.faces.recognition import cosine_similarity, load_identity
 from idm.io.atomic import write_json
 from idm.io.machine import provenance

@@ -59,14 +59,14 @@ class FaceHistory:
     num_shares: int = 0
 
     def add(self, cosines: Float[np.ndarray, "r n"]) -> Float[np.ndarray, "r n"]:
-        """The means with this frame's, of n candidates, each compared with r faces."""
+        """Add the cosines of a frame's n candidates with r faces, and return their means over all frames."""
         before = np.array(self.cosines) if self.num_frames else 0
         self.cosines = (before + cosines).tolist()
         self.num_frames += 1
         return np.array(self.cosines) / self.num_frames
 
     def add_share(self, share: float) -> float:
-        """The mean with this frame's."""
+        """Add a frame's share of the change, and return the mean over all frames."""
         self.shares += share
         self.num_shares += 1
         return self.shares / self.num_shares
@@ -107,8 +107,8 @@ class FaceRestoration:
             is_large = self.side > size
             self.noise = noise_of(self.crop if is_large else _inside(pixels, self.found.box))
 
-    def take(self, image: Float[Tensor, "3 s s"]) -> None:
-        """One sample, if it is a picture."""
+    def add_sample(self, image: Float[Tensor, "3 s s"]) -> None:
+        """Add a sample. Values outside [0, 1] are a failure of this face."""
         sample = chw_to_hwc(image.float())
         if not (sample.min() >= -1e-3 and sample.max() <= 1.001):  # false for NaN too
             self.failure = f"the restorer gave values {sample.min():g}..{sample.max():g} outside [0, 1]"
@@ -117,7 +117,7 @@ class FaceRestoration:
     def finish(
         self, settings: PhotoSettings, identity: IdentityNet | None, reference: Float32[np.ndarray, " d"] | None = None
     ) -> None:
-        """Colours, the pick among the samples, the guard, and how much of the change serves the face.
+        """Match colours, pick a sample, check its identity, and keep as much of the change as serves the face.
 
         Args:
             reference: the embedding that picks and guards instead of the given face's.

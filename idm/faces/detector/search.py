@@ -53,8 +53,9 @@ class BuiltinDetector:
     """Finds faces in any rotation, with weights that are part of the package. Build it with :func:`load_builtin`.
 
     The landmarks of a turned face are named as in the face, not as in the picture: a face that lies on its side has
-    its "left eye" above or below the right one. ``max_side`` and ``min_score`` as for
-    :class:`idm.faces.detect.FaceDetector`; faces below ``least_face`` pixels of the searched copy are left out.
+    its "left eye" above or below the right one. ``max_side`` and ``min_score`` are as for
+    :class:`~idm.faces.detector.retinaface.RetinaFaceDetector`; faces below ``least_face`` pixels of the searched copy
+    are left out.
     """
 
     finds_turned: ClassVar[bool] = True
