@@ -50,7 +50,8 @@ def main() -> None:
     parser = build_parser(__doc__, num_faces=32)
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
     arguments = parser.parse_args()
-    result = measure(arguments, lambda idm: chains(idm.chain, arguments.steps))
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    result = measure(arguments.restorer, arguments.num_faces, lambda idm: chains(idm.chain, arguments.steps))
     write_json(arguments.output / "chains.json", result | provenance())
     draw(result, arguments.output / "chains.png")
 
@@ -70,15 +71,15 @@ def build_parser(description: str | None, num_faces: int) -> argparse.ArgumentPa
 
 
 def measure(
-    arguments: argparse.Namespace, build_chains: Callable[[IDM], Iterable[tuple[dict[str, Any], Chain]]]
-) -> dict:
+    restorer: str, num_faces: int, build_chains: Callable[[IDM], Iterable[tuple[dict[str, Any], Chain]]]
+) -> dict[str, Any]:
     """Measure a model with several chains, each of which comes with the values that identify its row."""
     keep_freed_memory()
     device = best_device()
-    path = None if arguments.restorer == "bundled" else Path(arguments.restorer)
+    path = None if restorer == "bundled" else Path(restorer)
     loaded = load_restorer(path, device, inference_dtype(device))
     assert isinstance(loaded.restorer, IDM)
-    pairs = held_out(arguments.num_faces, loaded.restorer.image_size)
+    pairs = held_out(num_faces, loaded.restorer.image_size)
     judge = Judge(pairs)
     given = judge([pair.lq for pair in pairs])
     rows = []
@@ -87,8 +88,7 @@ def measure(
         restored, seconds = restore_all(loaded.restorer, pairs)
         rows.append({**settings, "seconds_per_face": seconds, **judge(restored)})
         print(rows[-1], flush=True)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    result = {"restorer": arguments.restorer, "about": loaded.metadata, "split": "val", "degradation": "gfpgan"}
+    result = {"restorer": restorer, "about": loaded.metadata, "split": "val", "degradation": "gfpgan"}
     return result | {"num_faces": len(pairs), "seed": SEED, "given": given, "chains": rows}
 
 

@@ -38,7 +38,8 @@ def main() -> None:
         gammas = idm.gammas.tolist()
         return ((described(chain, gammas), chain) for chain in chains(idm.chain, gammas, arguments.levels))
 
-    result = measure(arguments, described_chains)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    result = measure(arguments.restorer, arguments.num_faces, described_chains)
     write_json(arguments.output / "levels.json", result | provenance())
     draw(result, arguments.output / "levels.png")
 
