@@ -127,7 +127,7 @@ def _rms(values: np.ndarray) -> float:
 
 
 def restore(parts: PhotoRestorer, pictures: Sequence[Picture], landmarks: Landmarks, fixed: bool) -> list[Picture]:
-    settings, restored = PhotoSettings(grayscale="off", change="full"), []
+    settings, restored = PhotoSettings(grayscale="off", change="full", grain=0.0), []
     for i, (picture, points) in enumerate(zip(pictures, landmarks, strict=True)):
         subject = Subject(0, DetectedFace(np.zeros(4), points, 1.0), keeps_chroma=False)
         [(after, _)] = parts.restore_frames([picture], [[subject]], settings if fixed else replace(settings, seed=i))
