@@ -25,7 +25,8 @@ from idm.apps.photo.settings import PhotoSettings
 from idm.degradation.kernels import gaussian_taps
 from idm.degradation.operations import add_gaussian_noise, blur, jpeg
 from idm.faces.align import Matrix, apply_matrix, warp
-from idm.faces.detect import DetectedFace, load_detector
+from idm.faces.detect import DetectedFace
+from idm.faces.detector.load import load_detector
 from idm.faces.paste import crop_weights
 from idm.faces.template import ffhq_landmarks, umeyama
 from idm.faces.track import DEGREE, REACH, Sighting, smooth
@@ -126,7 +127,7 @@ def _rms(values: np.ndarray) -> float:
 
 
 def restore(parts: PhotoRestorer, pictures: Sequence[Picture], landmarks: Landmarks, fixed: bool) -> list[Picture]:
-    settings, restored = PhotoSettings(grayscale="off", change="full"), []
+    settings, restored = PhotoSettings(grayscale="off", change="full", grain=0.0), []
     for i, (picture, points) in enumerate(zip(pictures, landmarks, strict=True)):
         subject = Subject(0, DetectedFace(np.zeros(4), points, 1.0), keeps_chroma=False)
         [(after, _)] = parts.restore_frames([picture], [[subject]], settings if fixed else replace(settings, seed=i))

@@ -15,7 +15,7 @@ from idm.diffusion import adversarial
 from idm.diffusion.adversarial import Known, frozen
 from idm.faces.components import Box, ComponentDiscriminators, crop_components
 from idm.models.critics import StyleGAN2Discriminator
-from idm.training.updates import update
+from idm.training.updates import optimizer_step
 
 Images = Float[Tensor, "b 3 s s"]
 Boxes = dict[str, Box]
@@ -71,8 +71,8 @@ class Adam:
     def step(
         self, accelerator: Accelerator, network: nn.Module, optimizer: AcceleratedOptimizer
     ) -> Float[Tensor, ""] | None:
-        """See :func:`idm.training.updates.update`."""
-        return update(accelerator, network, optimizer, self.max_grad_norm)
+        """See :func:`idm.training.updates.optimizer_step`."""
+        return optimizer_step(accelerator, network, optimizer, self.max_grad_norm)
 
 
 def positive(logits: Tensor) -> Float[Tensor, ""]:

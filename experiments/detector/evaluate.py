@@ -24,7 +24,8 @@ from skimage.data import astronaut
 
 from idm.degradation import PRESETS, degradation_rng, degrade
 from idm.faces.align import to_unit
-from idm.faces.detect import DetectedFace, Detector, load_detector
+from idm.faces.detect import DetectedFace, Detector
+from idm.faces.detector.load import load_detector
 from idm.faces.template import umeyama
 from idm.io.atomic import write_json
 from idm.io.images import read_image

@@ -26,7 +26,8 @@ from skimage.data import astronaut
 
 from idm.data.sources import FolderFaces, assets_folder
 from idm.faces.align import apply_matrix
-from idm.faces.detect import Detector, load_detector
+from idm.faces.detect import Detector
+from idm.faces.detector.load import load_detector
 from idm.faces.turns import detect_faces
 from idm.io.atomic import write_json
 from idm.io.images import read_image, resize_image

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from run import BASE
+
 from idm.extrinsic.manifest import read_manifest, summarise_entries
 from idm.io.atomic import write_json
 from idm.io.machine import provenance
@@ -20,7 +22,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--num-images", type=int, default=1000)
     arguments = parser.parse_args()
-    rounds, again = arguments.experiment / "seed_0" / "rounds", arguments.output / "cleaned_again"
+    rounds, again = arguments.experiment / "seed_0" / BASE, arguments.output / "cleaned_again"
     files = rounds / "clean_0" / "data" / "*.parquet"
     source = f'{{name: huggingface, path: parquet, data_files: "{files}", landmarks_column: landmarks, id_column: id}}'
     command = [sys.executable, "-m", "idm", "clean", f"--model={rounds / 'round_0'}", f"--data={source}"]

@@ -1,10 +1,10 @@
 """Measure the effect of an extrinsic iteration: 30 % of the training targets are spoiled, with and without cleaning.
 
-``python experiments/extrinsic/run.py -o FOLDER [--seeds 0 1 2] [section.key=value ...]``; the same command resumes. The
-arms of each seed are: round 0 on spoiled targets, cleaning with its model, and round 1 on the cleaned targets (one
-command); round 1 from round 0's weights; the same with nothing cleaned; the ceiling (nothing spoiled); and the control
-(spoiled, twice the steps). All arms are measured on the same clean held-out faces with frozen degradations. Results are
-written to ``FOLDER/results``; ``table.py`` makes the tables from them.
+``python experiments/extrinsic/run.py -o FOLDER [--seeds 0 1 2] [--arms NAME ...] [section.key=value ...]``; the same
+command resumes. The arms of each seed are: round 0 on spoiled targets, cleaning with its model, and round 1 on the
+cleaned targets from round 0's weights (one command); variants of this round 1 (`ROUND_1`); the ceiling (nothing
+spoiled); and the control (spoiled, twice the steps). All arms are measured on the same clean held-out faces with frozen
+degradations. Results are written to ``FOLDER/results``; ``table.py`` makes the tables from them.
 """
 
 import argparse
@@ -42,6 +42,17 @@ ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "extrinsic64.yaml"
 SHARE = 0.3
 SIZE = 64
+BASE = "round_1_previous"
+ROUND_1: dict[str, list[str]] = {
+    "round_1": ["extrinsic.init=scratch"],
+    "control_previous": ["extrinsic.gate.min_identity=1"],
+    "round_1_ungated": ["extrinsic.gate=null"],
+    "round_1_original": ["extrinsic.condition_on=original"],
+    "round_1_gradual": ["extrinsic.replacement={name: gradual}"],
+    "round_1_mixed": ["extrinsic.replacement={name: mixed}"],
+}
+"""The changes of each arm against `BASE`, round 1 on cleaned targets from round 0's weights."""
+ALONE = ("ceiling", "control")
 
 
 def train(output: Path, source: Path, seed: int, overrides: list[str]) -> None:
@@ -158,36 +169,33 @@ def _rounded(value: Any) -> Any:
             return value
 
 
-def run_seed(seed: int, output: Path, overrides: list[str], num_faces: int | None) -> None:
-    """Train and measure all arms of one seed."""
+def run_seed(seed: int, output: Path, arms: Sequence[str], overrides: list[str], num_faces: int | None) -> None:
+    """Train and measure round 0, `BASE` and the given arms of one seed."""
     faces = FolderFaces(assets_folder() / "faces256" / "train", SIZE)
-    source = Part(faces, evenly(len(faces), num_faces or len(faces)))
+    faces_used = Part(faces, evenly(len(faces), num_faces or len(faces)))
     originals, spoiled = output / "originals", output / f"spoiled_{seed}"
-    write_spoiled(source, originals, 0.0, 0)
-    write_spoiled(source, spoiled, SHARE, seed)
+    write_spoiled(faces_used, originals, 0.0, 0)
+    write_spoiled(faces_used, spoiled, SHARE, seed)
     here, results = output / f"seed_{seed}", output / "results"
     results.mkdir(exist_ok=True)
     num_steps = load_config(CONFIG, IDMConfig, overrides).train.num_steps
 
-    train(here / "rounds", spoiled, seed, [*overrides, "extrinsic.init=scratch"])
-    measure_model(here / "rounds" / "round_0", results / f"round_0_{seed}.json", "round 0", seed)
-    measure_model(here / "rounds" / "round_1", results / f"round_1_{seed}.json", "round 1", seed)
-    measure_targets(here / "rounds" / "clean_0", spoiled, originals, results / f"targets_{seed}.json", seed)
-    previous = here / "rounds_previous"
-    _copy(here / "rounds", previous, ("round_0", "clean_0"))  # equal stages, so that only round 1 is trained
-    train(previous, spoiled, seed, [*overrides, "extrinsic.init=previous"])
-    measure_model(previous / "round_1", results / f"round_1_previous_{seed}.json", "round 1 from round 0", seed)
-    uncleaned = here / "rounds_uncleaned"
-    _copy(here / "rounds", uncleaned, ("round_0",))
-    nothing_passes = "extrinsic.gate.min_identity=1"
-    train(uncleaned, spoiled, seed, [*overrides, "extrinsic.init=previous", nothing_passes])
-    measure_model(uncleaned / "round_1", results / f"control_previous_{seed}.json", "control from round 0", seed)
-    alone = [*overrides, "extrinsic=null"]
-    train(here / "ceiling", originals, seed, alone)
-    measure_model(here / "ceiling", results / f"ceiling_{seed}.json", "ceiling", seed)
+    base = here / BASE
+    train(base, spoiled, seed, overrides)
+    measure_model(base / "round_0", results / f"round_0_{seed}.json", "round_0", seed)
+    measure_model(base / "round_1", results / f"{BASE}_{seed}.json", BASE, seed)
+    measure_targets(base / "clean_0", spoiled, originals, results / f"targets_{seed}.json", seed)
+    for arm, changes in ROUND_1.items():
+        if arm in arms:
+            own_gate = any(change.startswith("extrinsic.gate") for change in changes)
+            _copy(base, here / arm, ("round_0",) if own_gate else ("round_0", "clean_0"))  # equal stages
+            train(here / arm, spoiled, seed, [*overrides, *changes])
+            measure_model(here / arm / "round_1", results / f"{arm}_{seed}.json", arm, seed)
     twice = [f"train.num_steps={2 * num_steps}", f"validation.every={2 * num_steps}"]
-    train(here / "control", spoiled, seed, [*alone, *twice])
-    measure_model(here / "control", results / f"control_{seed}.json", "control", seed)
+    for arm, source, changes in (("ceiling", originals, []), ("control", spoiled, twice)):
+        if arm in arms:
+            train(here / arm, source, seed, [*overrides, "extrinsic=null", *changes])
+            measure_model(here / arm, results / f"{arm}_{seed}.json", arm, seed)
 
 
 def _copy(source: Path, target: Path, stages: Sequence[str]) -> None:
@@ -202,13 +210,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    every = [*ROUND_1, *ALONE]
+    parser.add_argument("--arms", nargs="*", choices=every, default=every, help=f"beside round 0 and {BASE}")
     parser.add_argument("--num-faces", type=int, help="number of training faces, for a trial (default all)")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     arguments = parser.parse_intermixed_args()
     keep_freed_memory()
     arguments.output.mkdir(parents=True, exist_ok=True)
     for seed in arguments.seeds:
-        run_seed(seed, arguments.output.resolve(), arguments.overrides, arguments.num_faces)
+        run_seed(seed, arguments.output.resolve(), arguments.arms, arguments.overrides, arguments.num_faces)
 
 
 if __name__ == "__main__":

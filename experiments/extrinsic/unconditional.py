@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from run import BASE
 
 from idm.data.sources import FaceSource, FolderFaces
 from idm.evaluation.frechet import NAME, frechet_distance
@@ -90,7 +91,7 @@ def main() -> None:
     originals = FolderFaces(experiment / "originals", SIZE)
     sets = {
         "spoiled": FolderFaces(experiment / f"spoiled_{arguments.seed}", SIZE),
-        "cleaned": cleaned_faces(experiment / f"seed_{arguments.seed}" / "rounds" / "clean_0", SIZE),
+        "cleaned": cleaned_faces(experiment / f"seed_{arguments.seed}" / BASE / "clean_0", SIZE),
     }
     held_out = embed([originals[i].image for i in range(0, len(originals), HELD_OUT)])
     rows: dict[str, Any] = {}

@@ -4,14 +4,14 @@
 
 Each face is degraded, pasted into a larger picture (with its own edge colours, blurred), detected, restored and pasted
 back, with the restorer's full change and with the part that :mod:`idm.apps.photo.harm` applies. PSNR, SSIM and identity
-are means over the square of the face, compared with the original. Black-and-white portraits are not degraded; their
-slope is the regression of the restored on the given lightness, band-passed between Gaussians of 2 and 20 pixels.
-Rotated photographs are rotated back and compared with the original.
+are means over the square of the face, compared with the original; no grain is kept. Black-and-white portraits are not
+degraded; their slope is the regression of the restored on the given lightness, band-passed between Gaussians of 2 and
+20 pixels. Rotated photographs are rotated back and compared with the original.
 """
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ import torch
 from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.data.sources import FolderFaces, assets_folder
-from idm.degradation import PRESETS, degrade
+from idm.degradation import PRESETS, Recipe, degrade
 from idm.evaluation.metrics import psnr, ssim
-from idm.faces.detect import load_detector
+from idm.faces.detector.load import load_detector
 from idm.faces.recognition import cosine_similarity, load_identity
 from idm.io.atomic import write_json
 from idm.io.machine import provenance
@@ -49,8 +49,8 @@ class Case:
     landmarks: np.ndarray
 
 
-def cases(size: int, preset: str | None, num_faces: int, seed: int, grey: bool = False) -> Iterator[Case]:
-    """Yield photographs with faces of ``size`` pixels, degraded by ``preset``; ``grey`` selects grey portraits."""
+def cases(size: int, recipe: Recipe | None, num_faces: int, seed: int, grey: bool = False) -> Iterator[Case]:
+    """Yield photographs with faces of ``size`` pixels, degraded by ``recipe``; ``grey`` selects grey portraits."""
     faces = FolderFaces(assets_folder() / "faces256" / "val", size)
     chosen = np.random.default_rng(seed).permutation(len(faces))
     if grey:
@@ -61,8 +61,8 @@ def cases(size: int, preset: str | None, num_faces: int, seed: int, grey: bool =
         if grey:
             original = np.repeat(to_uint8(from_uint8(original) @ LUMA)[..., None], 3, axis=2)
         given = from_uint8(original)
-        if preset:
-            given = degrade(given, PRESETS[preset], np.random.default_rng([seed, i]))
+        if recipe:
+            given = degrade(given, recipe, np.random.default_rng([seed, i]))
         margin = size // 2
         place = slice(margin, margin + size)
         yield Case(in_picture(to_uint8(given), margin), original, (place, place), face.landmarks.astype(np.float64))
@@ -145,16 +145,16 @@ def main() -> None:
     seed, result = arguments.seed, {"data": "assets:val", "restorer": loaded.metadata, "seed": arguments.seed}
     for size in SIZES:
         for change in CHANGES:
-            settings = PhotoSettings(change=change)
+            settings = PhotoSettings(change=change, grain=0.0)
             row = {
-                preset: measure(parts, cases(size, preset, arguments.num_faces, seed), settings)
+                preset: measure(parts, cases(size, PRESETS[preset], arguments.num_faces, seed), settings)
                 for preset in ("mild", "gfpgan")
             }
             row["grey portraits"] = tones(parts, cases(size, None, arguments.num_portraits, seed, True), settings)
             result[f"{size} px, change {change}"] = row
             print(size, change, row, flush=True)
-    full = replace(PhotoSettings(), change="full")
-    result["turned, 256 px, gfpgan"] = turned(parts, cases(256, "gfpgan", arguments.num_turned, seed), full)
+    full = PhotoSettings(change="full", grain=0.0)
+    result["turned, 256 px, gfpgan"] = turned(parts, cases(256, PRESETS["gfpgan"], arguments.num_turned, seed), full)
     print(result["turned, 256 px, gfpgan"])
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     write_json(arguments.output, {**result, **provenance()})

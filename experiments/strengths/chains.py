@@ -9,7 +9,7 @@ including those of the given faces, and the seconds per face. ``chains.png`` plo
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any, get_args
@@ -31,6 +31,7 @@ from idm.faces.recognition import cosine_similarity, load_identity
 from idm.io.atomic import write_json
 from idm.io.machine import best_device, inference_dtype, keep_freed_memory, provenance
 from idm.io.ranges import from_uint8
+from idm.restorers.idm import IDM
 from idm.restorers.load import load_restorer
 
 STEPS = (1, 2, 3, 4, 8, 16, 50)
@@ -46,32 +47,49 @@ BATCH = 8
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = build_parser(__doc__, num_faces=32)
+    parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    result = measure(arguments.restorer, arguments.num_faces, lambda idm: chains(idm.chain, arguments.steps))
+    write_json(arguments.output / "chains.json", result | provenance())
+    draw(result, arguments.output / "chains.png")
+
+
+def build_parser(description: str | None, num_faces: int) -> argparse.ArgumentParser:
+    """The options of a script that measures chains."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("restorer", help='"bundled" or a path')
     parser.add_argument(
-        "--num-faces", type=int, default=32, help="number of faces, spread evenly over val (default 32)"
+        "--num-faces",
+        type=int,
+        default=num_faces,
+        help=f"faces, spread evenly over val (default {num_faces})",
     )
-    parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    arguments = parser.parse_args()
+    return parser
+
+
+def measure(
+    restorer: str, num_faces: int, build_chains: Callable[[IDM], Iterable[tuple[dict[str, Any], Chain]]]
+) -> dict[str, Any]:
+    """Measure a model with several chains, each of which comes with the values that identify its row."""
     keep_freed_memory()
     device = best_device()
-    path = None if arguments.restorer == "bundled" else Path(arguments.restorer)
+    path = None if restorer == "bundled" else Path(restorer)
     loaded = load_restorer(path, device, inference_dtype(device))
-    pairs = held_out(arguments.num_faces, loaded.restorer.image_size)
+    assert isinstance(loaded.restorer, IDM)
+    pairs = held_out(num_faces, loaded.restorer.image_size)
     judge = Judge(pairs)
     given = judge([pair.lq for pair in pairs])
     rows = []
-    for settings, chain in chains(loaded.restorer.chain, arguments.steps):
+    for settings, chain in build_chains(loaded.restorer):
         loaded.restorer.chain = chain
         restored, seconds = restore_all(loaded.restorer, pairs)
         rows.append({**settings, "seconds_per_face": seconds, **judge(restored)})
         print(rows[-1], flush=True)
-    result = {"restorer": arguments.restorer, "about": loaded.metadata, "split": "val", "degradation": "gfpgan"}
-    result |= {"num_faces": len(pairs), "seed": SEED, "given": given, "chains": rows}
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    write_json(arguments.output / "chains.json", result | provenance())
-    draw(result, arguments.output / "chains.png")
+    result = {"restorer": restorer, "about": loaded.metadata, "split": "val", "degradation": "gfpgan"}
+    return result | {"num_faces": len(pairs), "seed": SEED, "given": given, "chains": rows}
 
 
 def chains(published: Chain, steps: list[int]) -> Iterator[tuple[dict[str, Any], Chain]]:
@@ -117,6 +135,11 @@ class Judge:
         return {name: float(np.mean(scores[name])) for name in METRICS}
 
 
+def label_log_scale(axes: plt.Axes) -> None:
+    """Label the x axis at 1, 2 and 5 times each power of ten."""
+    axes.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=NullFormatter())
+
+
 def draw(result: dict[str, Any], path: Path) -> None:
     """Plot quality against seconds, with one line per sampler, and against fidelity."""
     figure, axes = plt.subplots(2, len(METRICS), figsize=(3.2 * len(METRICS), 6), constrained_layout=True)
@@ -128,9 +151,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
             above.plot([row["seconds_per_face"] for row in rows], [row[metric] for row in rows], "o-", label=sampler)
         below.plot([row["fidelity"] for row in kept], [row[metric] for row in kept], "o-")
         above.set(title=title, xlabel="seconds per face", xscale="log")
-        above.xaxis.set(
-            major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=NullFormatter()
-        )
+        label_log_scale(above)
         below.set(xlabel="fidelity, 4 steps")
         for axis in (above, below):
             axis.axhline(result["given"][metric], linestyle="--", color="tab:gray", label="as given")

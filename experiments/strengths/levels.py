@@ -9,7 +9,6 @@ seconds per face; ``levels.png`` plots each metric against the second level. ``p
 chosen levels with a model.
 """
 
-import argparse
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,43 +19,27 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-from chains import METRICS, Judge, held_out, restore_all
-from matplotlib.ticker import LogLocator, NullFormatter
-from run import SEED
+from chains import METRICS, build_parser, label_log_scale, measure
 
 from idm.diffusion.chain import Chain, signal_levels
 from idm.io.atomic import write_json
-from idm.io.machine import best_device, inference_dtype, keep_freed_memory, provenance
-from idm.restorers.load import load_restorer
+from idm.io.machine import provenance
+from idm.restorers.idm import IDM
 
 LEVELS = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("restorer", help='"bundled" or a path')
-    parser.add_argument(
-        "--num-faces", type=int, default=24, help="number of faces, spread evenly over val (default 24)"
-    )
+    parser = build_parser(__doc__, num_faces=24)
     parser.add_argument("--levels", type=float, nargs="+", default=LEVELS, help="sigma of the second step")
-    parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
-    keep_freed_memory()
-    device = best_device()
-    path = None if arguments.restorer == "bundled" else Path(arguments.restorer)
-    loaded = load_restorer(path, device, inference_dtype(device))
-    restorer = loaded.restorer
-    pairs = held_out(arguments.num_faces, restorer.image_size)
-    judge = Judge(pairs)
-    rows = []
-    for chain in chains(restorer.chain, restorer.gammas.tolist(), arguments.levels):
-        restorer.chain = chain
-        restored, seconds = restore_all(restorer, pairs)
-        rows.append({**described(chain, restorer.gammas.tolist()), "seconds_per_face": seconds, **judge(restored)})
-        print(rows[-1], flush=True)
-    result = {"restorer": arguments.restorer, "about": loaded.metadata, "split": "val", "degradation": "gfpgan"}
-    result |= {"num_faces": len(pairs), "seed": SEED, "given": judge([pair.lq for pair in pairs]), "chains": rows}
+
+    def described_chains(idm: IDM) -> Iterator[tuple[dict[str, Any], Chain]]:
+        gammas = idm.gammas.tolist()
+        return ((described(chain, gammas), chain) for chain in chains(idm.chain, gammas, arguments.levels))
+
     arguments.output.mkdir(parents=True, exist_ok=True)
+    result = measure(arguments.restorer, arguments.num_faces, described_chains)
     write_json(arguments.output / "levels.json", result | provenance())
     draw(result, arguments.output / "levels.png")
 
@@ -88,9 +71,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axis.plot(even["levels"][1], even[metric], "*", markersize=14, color="tab:red", label="even spacing")
         axis.axhline(result["given"][metric], linestyle="--", color="tab:gray", label="as given")
         axis.set(title=title, xlabel="second level, sigma", xscale="log")
-        axis.xaxis.set(
-            major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=NullFormatter()
-        )
+        label_log_scale(axis)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize="small")
     figure.savefig(path, dpi=90)

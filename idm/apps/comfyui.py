@@ -42,6 +42,7 @@ class RestoreFaces:
                 "change": (_choices("change"),),
                 "turn": (_choices("turn"),),
                 "detail": (_choices("detail"),),
+                "grain": ("FLOAT", {"default": PhotoSettings.grain, "min": 0.0, "max": 1.0, "step": 0.05}),
                 "grayscale": (_choices("grayscale"),),
                 "min_identity": ("FLOAT", limit),
             },
@@ -55,6 +56,7 @@ class RestoreFaces:
         change: str,
         turn: str,
         detail: str,
+        grain: float,
         grayscale: str,
         min_identity: float,
         model: str = "",
@@ -71,6 +73,7 @@ class RestoreFaces:
             change=change,  # type: ignore[arg-type]
             turn="auto" if turn == "auto" else int(turn),  # type: ignore[arg-type]
             detail=detail,  # type: ignore[arg-type]
+            grain=grain,
             grayscale=grayscale,  # type: ignore[arg-type]
             min_identity=None if min_identity == _NO_LIMIT else min_identity,
         )

@@ -104,14 +104,15 @@ def to_grey(image: RGB) -> RGB:
 
 
 def adjust_brightness(image: RGB, factor: float) -> RGB:
-    """Scale all values: 0 is black, 1 the image. As torchvision's, ValueError below 0."""
+    """Scale all values, as torchvision does: 0 gives black, 1 the image. Raises ValueError for a negative factor."""
     _require_factor(factor)
     scaled = image * np.float32(factor)
     return np.clip(scaled, 0, 1, out=scaled)
 
 
 def adjust_contrast(image: RGB, factor: float) -> RGB:
-    """Blend with the mean luma: 0 is a flat grey, 1 the image. As torchvision's, ValueError below 0."""
+    """Blend with the mean luma, as torchvision does: 0 gives flat grey, 1 the image. Raises ValueError for a negative
+    factor."""
     _require_factor(factor)
     mean = float(np.dot(cv2.mean(image)[:3], _TORCHVISION_LUMA))
     blended = image * np.float32(factor)
@@ -120,7 +121,8 @@ def adjust_contrast(image: RGB, factor: float) -> RGB:
 
 
 def adjust_saturation(image: RGB, factor: float) -> RGB:
-    """Blend every pixel with its luma: 0 is grey, 1 the image. As torchvision's, ValueError below 0."""
+    """Blend every pixel with its luma, as torchvision does: 0 gives grey, 1 the image. Raises ValueError for a negative
+    factor."""
     _require_factor(factor)
     blend = factor * np.eye(3, dtype=np.float32) + (1 - factor) * np.tile(_TORCHVISION_LUMA, (3, 1))
     blended = cv2.transform(image, blend.astype(np.float32))
@@ -128,7 +130,8 @@ def adjust_saturation(image: RGB, factor: float) -> RGB:
 
 
 def adjust_hue(image: RGB, turn: float) -> RGB:
-    """Turn hues by a part of the colour circle, 0 is the image. As torchvision's, ValueError beyond 0.5."""
+    """Rotate hues by a part of the colour circle, as torchvision does: 0 gives the image. Raises ValueError beyond
+    0.5."""
     if not -0.5 <= turn <= 0.5:
         raise ValueError(f"hue must lie in [-0.5, 0.5], got {turn}")
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)  # float32: hue in degrees, [0, 360)

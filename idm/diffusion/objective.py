@@ -80,7 +80,6 @@ def training_loss(
     return loss.mean() + estimate_loss(to_x_0(prediction, output, x_t, gamma))
 
 
-@torch.no_grad()
 def own_estimates(
     f: DenoiserFunction,
     *,
@@ -89,12 +88,17 @@ def own_estimates(
     eps: Image,
     gamma_start: Float[Tensor, ""],
     chosen: Bool[Tensor, " b"],
+    end_to_end: bool = False,
 ) -> Image:
     """x_0, where ``chosen`` replaced by what f_theta, an estimator of x_0, gives for it at the chain's start.
 
     Sampling makes x_t from estimates, training from the true x_0; noising estimates in training closes this gap
     ("exposure bias", Ning et al., arXiv 2308.15321; LPNSR trains on its own estimates as well). With the same ``eps``
-    the next x_t is the one that DDIM with eta = 0 makes. No gradient flows through the estimate.
+    the next x_t is the one that DDIM with eta = 0 makes.
+
+    Args:
+        end_to_end: let gradients flow through the estimates, so that the loss after the second step trains the first
+            one too. This costs a second backward pass.
     """
     if not chosen.any():
         return x_0
@@ -102,5 +106,6 @@ def own_estimates(
     start = on_device(gamma_start.expand(len(indices)), x_0.device)
     x_T = add_noise(x_0[indices], eps[indices], start)
     noised = x_0.clone()
-    noised[indices] = f(x_d=x_d[indices], x_t=x_T, gamma=start).float().clamp(-1, 1)
+    with torch.set_grad_enabled(end_to_end):
+        noised[indices] = f(x_d=x_d[indices], x_t=x_T, gamma=start).float().clamp(-1, 1)
     return noised

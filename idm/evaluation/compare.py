@@ -191,7 +191,7 @@ def table_rows(
     a set only."""
     rows: list[dict[str, Any]] = []
     for label, columns in score_columns(faces).items():
-        row: dict[str, Any] = {"label": label, "metrics": _summaries(columns) | sets.of(label)}
+        row: dict[str, Any] = {"label": label, "metrics": _summaries(columns) | sets.scores(label)}
         if label in metadata:
             seconds = [face.seconds[label] for face in faces]
             row |= {"seconds_per_image": float(np.median(seconds)), **metadata[label]}
@@ -200,7 +200,7 @@ def table_rows(
         rows.append(row)
     for label in {ORIGINAL, REAL} & {*sets.columns} - {sets.reference}:
         references = sum(row["label"] in (DEGRADED, BICUBIC, STRANGER) for row in rows)
-        rows.insert(references, {"label": label, "metrics": sets.of(label)})
+        rows.insert(references, {"label": label, "metrics": sets.scores(label)})
     return rows
 
 

@@ -7,11 +7,10 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from PIL import Image as PILImage
 from torch import Tensor
 
-from idm.evaluation.metric import Image8
 from idm.io.known_weights import INCEPTION_WEIGHTS
 from idm.io.weights import fill, find_weights, read_weights
 
@@ -29,13 +28,13 @@ class Inception:
         self.network, self.device = network, device
 
     @torch.inference_mode()
-    def __call__(self, image: Image8) -> Float32[np.ndarray, " 2048"]:
+    def __call__(self, image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, " 2048"]:
         x = (torch.from_numpy(resize_clean(image)) - 128) / 128
         [features] = self.network(rearrange(x, "h w c -> 1 c h w").to(self.device), False, False)
         return features.flatten().cpu().numpy()
 
 
-def resize_clean(image: Image8) -> Float32[np.ndarray, "299 299 3"]:
+def resize_clean(image: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "299 299 3"]:
     """299 x 299 in [0, 255] by PIL's bicubic filter on float channels, which antialiases (Parmar et al. 2022)."""
     channels = [PILImage.fromarray(image[..., c].astype(np.float32)) for c in range(3)]
     resized = [np.asarray(channel.resize((299, 299), PILImage.Resampling.BICUBIC)) for channel in channels]

@@ -38,8 +38,8 @@ class SetMetric(Protocol):
 
     num_features: int | None
 
-    def describe(self, image: Image8) -> Any:
-        """The features of one RGB image, of uint8."""
+    def features(self, image: Image8) -> Any:
+        """The features of one RGB image, uint8."""
         ...
 
     def compare(self, restored: Sequence[Any], originals: Sequence[Any]) -> float:

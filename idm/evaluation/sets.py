@@ -22,15 +22,15 @@ class FeatureDistance:
 
     def __init__(
         self,
-        describe: Callable[[Image8], Features],
+        features: Callable[[Image8], Features],
         distance: Callable[[np.ndarray, np.ndarray], float],
         num_features: int | None,
     ) -> None:
-        self._describe, self._distance, self.num_features = describe, distance, num_features
+        self._features, self._distance, self.num_features = features, distance, num_features
 
-    def describe(self, image: Image8) -> Features:
-        """The feature vector of one RGB image, of uint8."""
-        return self._describe(image)
+    def features(self, image: Image8) -> Features:
+        """The feature vector of one RGB image, uint8."""
+        return self._features(image)
 
     def compare(self, restored: Sequence[Features], originals: Sequence[Features]) -> float:
         """The distance between two sets of feature vectors."""
@@ -104,7 +104,7 @@ class SetScores:
         """Add one face, in every column."""
         for column, image in images.items():
             for name, metric in self._metrics.items():
-                self._described[column][name].append(metric.describe(image))
+                self._described[column][name].append(metric.features(image))
 
     @property
     def has_metrics(self) -> bool:
@@ -116,9 +116,13 @@ class SetScores:
         """The columns that have images, in the order in which they came."""
         return list(self._described)
 
-    def of(self, column: str) -> dict[str, dict[str, float | None]]:
-        """The column against the reference, by metric: "mean", without an interval ("low" and "high" are None), "n",
-        the number of images, and "d", of fitted features (None if none are). Nothing, if no image was added."""
+    def scores(self, column: str) -> dict[str, dict[str, float | None]]:
+        """The scores of a column of images against the reference, by metric; none if no image was added.
+
+        Returns:
+            For each metric "mean", "low" and "high", which are None, "n", the number of images, and "d", the number of
+            fitted features (None if none are fitted).
+        """
         if column not in self._described:
             return {}
         described, reference = self._described[column], self._described[self.reference]

@@ -25,7 +25,7 @@ from idm.evaluation.pixels import psnr
 from idm.extrinsic.gate import Decision, Gate, decide
 from idm.extrinsic.manifest import CARD, MANIFEST, SUMMARY
 from idm.extrinsic.quality import Quality, measure
-from idm.extrinsic.reading import Read, digests, reader
+from idm.extrinsic.reading import ReadFace, build_reader, face_digests
 from idm.extrinsic.shards import (
     DATA,
     RECORDS,
@@ -134,8 +134,8 @@ class Cleaning:
         self._require_space()
         write_json(path, self.metadata)
 
-    def count(self, rank: int, world: int) -> None:
-        """Learn the sizes of a stream's parts, of which each of the ``world`` processes counts some.
+    def count_stream(self, rank: int, world: int) -> None:
+        """Count the faces in the parts of a streamed source; each of the ``world`` processes counts some of the parts.
 
         Raises:
             CleanError: the stream has too few faces.
@@ -154,7 +154,7 @@ class Cleaning:
             if not is_whole(shard):
                 record_path(shard).unlink(missing_ok=True)
         finished = [number for number, path in enumerate(self.paths) if is_finished(path)]
-        found = digests(self.source, self.sizes, (index for number in finished for index in self.ranges[number]))
+        found = face_digests(self.source, self.sizes, (index for number in finished for index in self.ranges[number]))
         for number in finished:
             origin = hashlib.sha256("".join(islice(found, len(self.ranges[number]))).encode()).hexdigest()
             if origin != read_record(self.paths[number])["source_sha256"]:
@@ -173,7 +173,7 @@ class Cleaning:
 
         Threads read the next faces and write the previous shard while this one is restored.
         """
-        read = reader(self.source, self.sizes, must_be_alignable=self.identity is not None)
+        read = build_reader(self.source, self.sizes, must_be_alignable=self.identity is not None)
         indices = [index for number in shards for index in self.ranges[number]]
         num_readers = 1 if isinstance(self.source, StreamedFaces) else min(8, num_usable_cores())
         with ThreadPoolExecutor(num_readers) as readers, ThreadPoolExecutor(1) as writer:
@@ -190,7 +190,7 @@ class Cleaning:
                 written.result()
 
     def _restore(
-        self, coming: Iterable[tuple[int, Future[Read]]], on_batch: Callable[[int], None], origin: "hashlib._Hash"
+        self, coming: Iterable[tuple[int, Future[ReadFace]]], on_batch: Callable[[int], None], origin: "hashlib._Hash"
     ) -> tuple[list[CleanedFace], list[Entry]]:
         """A shard's faces, batch by batch, and those that cannot be read; ``origin`` hashes their source."""
         faces: list[CleanedFace] = []
@@ -279,10 +279,10 @@ class Cleaning:
 
 
 def _ahead(
-    threads: Executor, read: Callable[[int], Read], indices: Iterable[int], depth: int
-) -> Iterator[tuple[int, Future[Read]]]:
+    threads: Executor, read: Callable[[int], ReadFace], indices: Iterable[int], depth: int
+) -> Iterator[tuple[int, Future[ReadFace]]]:
     """Faces in their order; up to ``depth`` are read ahead."""
-    pending: deque[tuple[int, Future[Read]]] = deque()
+    pending: deque[tuple[int, Future[ReadFace]]] = deque()
     for index in indices:
         pending.append((index, threads.submit(read, index)))
         if len(pending) > depth:

@@ -47,7 +47,7 @@ def run_job(job: Cleaning, state: Processes) -> dict[str, Any]:
     if state.is_main_process:
         job.claim()
     state.wait_for_everyone()
-    job.count(state.process_index, state.num_processes)
+    job.count_stream(state.process_index, state.num_processes)
     if state.is_main_process:
         job.verify()
         if job.todo() or not _is_whole(summary):

@@ -16,36 +16,39 @@ from idm.faces.template import umeyama
 from idm.io.images import ImageError, image_error
 
 
-class Read(NamedTuple):
+class ReadFace(NamedTuple):
     """A face, or the reason why there is none; ``digest`` is a hash of its bytes, name and landmarks."""
 
     digest: str
     face: Face | ImageError
 
 
-def reader(source: FaceSource | StreamedFaces, sizes: Sequence[int], must_be_alignable: bool) -> Callable[[int], Read]:
-    """Faces by rising index; a face that cannot be aligned for the identity counts as unreadable.
+def build_reader(
+    source: FaceSource | StreamedFaces, sizes: Sequence[int], must_be_alignable: bool
+) -> Callable[[int], ReadFace]:
+    """Build the function that reads a face by its index, which must rise from call to call.
 
     Args:
         sizes: of the parts, if the source is a stream.
+        must_be_alignable: whether a face that cannot be aligned for the identity counts as unreadable.
     """
     rows = StreamedRows(source, sizes) if isinstance(source, StreamedFaces) else None
 
-    def read(index: int) -> Read:
+    def read(index: int) -> ReadFace:
         get: Callable[[str], Face]
         if isinstance(source, StreamedFaces):
             assert rows is not None
             row = rows[index]
             found, get = _row_digest(row, source.image_column, source.landmarks_column), partial(source.face, row)
         else:
-            found, get = digest(source, index), lambda name: source[index]
+            found, get = face_digest(source, index), lambda name: source[index]
         try:
             face = get(f"{index:08d}")
             if must_be_alignable:
                 _require_alignable(face)
         except ImageError as error:
-            return Read(found, error)
-        return Read(found, face)
+            return ReadFace(found, error)
+        return ReadFace(found, face)
 
     return read
 
@@ -58,24 +61,24 @@ def _require_alignable(face: Face) -> None:
             raise image_error(face.key, str(error), "repair or remove its landmarks") from error
 
 
-def digests(source: FaceSource | StreamedFaces, sizes: Sequence[int], indices: Iterable[int]) -> Iterator[str]:
-    """Yield the digests of rising indices, without decoding a picture; ``sizes`` are as in :func:`reader`."""
+def face_digests(source: FaceSource | StreamedFaces, sizes: Sequence[int], indices: Iterable[int]) -> Iterator[str]:
+    """Yield the digests of rising indices, without decoding a picture; ``sizes`` are as in :func:`build_reader`."""
     if isinstance(source, StreamedFaces):
         rows = StreamedRows(source, sizes)
         for index in indices:
             yield _row_digest(rows[index], source.image_column, source.landmarks_column)
     else:
         for index in indices:
-            yield digest(source, index)
+            yield face_digest(source, index)
 
 
-def digest(source: FaceSource, index: int) -> str:
+def face_digest(source: FaceSource, index: int) -> str:
     """A hash of the file or row of face ``index``, or of the face itself if its origin is not known."""
     match source:
         case Cached():
-            return digest(source.source, index)
+            return face_digest(source.source, index)
         case Part():
-            return digest(source.source, source.indices[index])
+            return face_digest(source.source, source.indices[index])
         case FolderFaces():
             path = source.paths[index]
             key = path.relative_to(source.folder).as_posix()

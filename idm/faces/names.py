@@ -3,7 +3,7 @@
 from typing import Literal
 
 DetectorName = Literal["auto", "retinaface", "retinaface_resnet50", "builtin"]
-"""See :func:`idm.faces.detect.choose_detector`."""
+"""See :func:`idm.faces.detector.load.choose_detector`."""
 
 FaceGroup = Literal["all", "largest"]
 """Which of the detected faces, see :func:`idm.faces.detect.choose_faces`."""

@@ -18,12 +18,14 @@ _INNER, _OUTER = 0.75, 0.97
 @dataclass(frozen=True, eq=False)
 class Patch:
     """One face to paste. ``value`` is the restored crop in [0, 1] or, if ``is_change``, the change to add to the
-    picture; ``to_crop`` maps pixel indices of the picture to those of the crop.
+    picture; ``to_crop`` maps pixel indices of the picture to those of the crop. ``kept`` is the share of the picture
+    that stays at each pixel of the crop; None is 0.
     """
 
     value: Float32[np.ndarray, "s s 3"]
     to_crop: Matrix
     is_change: bool = False
+    kept: Float32[np.ndarray, "s s"] | None = None
 
 
 def blend_weights(points: Float[np.ndarray, "h w 2"], size: int) -> Float32[np.ndarray, "h w"]:
@@ -93,6 +95,8 @@ def _paste_into_tile(tile: Integer[np.ndarray, "h w 3"], origin: np.ndarray, pat
         to_tile[:, 2] -= origin
         value = warp(patch.value, to_tile, (height, width), "bicubic")
         share = np.divide(weight**2, total, out=np.zeros_like(total), where=touched)
+        if patch.kept is not None:
+            share *= 1 - warp(patch.kept[..., None], to_tile, (height, width))[..., 0]
         change += share[..., None] * (value if patch.is_change else value.clip(0, 1) - base)
     levels = np.rint((base + change).clip(0, 1) * np.iinfo(tile.dtype).max)
     tile[touched] = levels[touched].astype(tile.dtype)

@@ -52,8 +52,8 @@ class Tracker:
         self.num_tracks = 0
         self._thumbnail: UInt8[np.ndarray, "h w 3"] | None = None
 
-    def see(self, time: float, pixels: Integer[np.ndarray, "h w 3"], faces: Sequence[DetectedFace]) -> None:
-        """The next frame and all faces detected in it; ``time`` in seconds must grow."""
+    def add_frame(self, time: float, pixels: Integer[np.ndarray, "h w 3"], faces: Sequence[DetectedFace]) -> None:
+        """Add the next frame, with all faces detected in it; ``time`` in seconds must grow."""
         self._find_cut(pixels)
         frame, self.num_seen = self.num_seen, self.num_seen + 1
         recent = [t for t in self.tracks if t.is_open and frame - t.sightings[-1].frame <= self.reach + 1]
@@ -69,8 +69,8 @@ class Tracker:
         self._forget(before=frame - 2 * self.reach)
 
     def faces_at(self, frame: int, time: float) -> dict[int, DetectedFace]:
-        """Faces of a frame by their tracks' numbers, smoothed. Frames up to ``frame + reach`` must have been seen,
-        or all that there are.
+        """Faces of a frame by their tracks' numbers, smoothed. Frames up to ``frame + reach`` must have been
+        added, or all that there are.
 
         A face is present in the frames where it was detected and between them, so it does not disappear if the detector
         misses it in up to ``reach`` frames.

@@ -1,4 +1,4 @@
-"""Faces any way up: the search of a picture in all four turns, where the detector knows upright faces only."""
+"""Find faces in any rotation: a picture is searched in all four turns if the detector knows only upright faces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -106,7 +106,11 @@ class ImageLimits:
 
 
 def needed_bytes(image: Image.Image, scale: float | int = 1.0) -> int:
-    """The memory that an opened file needs, before its pixels are decoded."""
+    """The bytes of memory that reading, restoring and writing a picture needs, from its header: nothing is decoded.
+
+    Args:
+        scale: enlargement per side of the restored picture.
+    """
     is_deep = image.mode.startswith("I") or image.mode == "F" or (image.format == "TIFF" and _is_deep_tiff(image))
     if image.format == "PNG" and isinstance(image, ImageFile.ImageFile) and image.fp is not None:
         # PNG 3rd edition, 11.2.1: the depth in the header

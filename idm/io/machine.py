@@ -67,7 +67,7 @@ def on_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 @contextmanager
 def ordinary_scheduling() -> Iterator[None]:
-    """Give all threads of this process, new ones included, the calling thread's former scheduling at the end.
+    """A context after which no thread of this process has real-time priority; they get the former one of the caller.
 
     SVT-AV1, opened by root, gives its threads and the calling one the highest real-time priority: all other processes
     starve, and processes that are started later inherit it.

@@ -84,8 +84,8 @@ class IDMPipeline(DiffusionPipeline):
         self.idm  # noqa: B018  # refuses what it cannot run
 
     @classmethod
-    def of(cls, model: IDM) -> "IDMPipeline":
-        """The same model as a pipeline."""
+    def from_idm(cls, model: IDM) -> "IDMPipeline":
+        """The pipeline of a model, whose weights it shares."""
         pipeline = cls(model.denoiser, build_scheduler(model.chain.sampler, model.gammas), model.prediction)
         pipeline.chain = model.chain
         return pipeline
@@ -159,7 +159,7 @@ class IDMPipeline(DiffusionPipeline):
 
             name = str(pretrained_model_name_or_path)
             folder = Path(snapshot_download(name, allow_patterns=_FILES, **hub))
-        return cls.of(load_idm(folder, torch.device("cpu"), torch_dtype))
+        return cls.from_idm(load_idm(folder, torch.device("cpu"), torch_dtype))
 
     def save_pretrained(self, save_directory: str | Path, **_: Any) -> None:
         """Save the pipeline as safetensors, with a model card if there is none yet."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from idm.diffusion.adversarial import diff_augment, frozen, hinge_critic, hinge_generator, r1
 from idm.models.critics import PatchCritic
-from idm.training.updates import update
+from idm.training.updates import optimizer_step
 
 CRITIC_FILE = "model_1.safetensors"
 """The critic in a checkpoint: accelerate's name for the second network of a run."""
@@ -83,7 +83,7 @@ class Adversary:
         for group in self.optimizer.param_groups:  # a checkpoint may hold another rate
             group["lr"] = self.learning_rate
         self.accelerator.backward(loss)
-        norm = update(self.accelerator, self.critic, self.optimizer, max_grad_norm=None)
+        norm = optimizer_step(self.accelerator, self.critic, self.optimizer, max_grad_norm=None)
         if norm is not None:
             self.skipped = (~torch.isfinite(norm)).float()
         count = torch.full_like(loss, len(real))

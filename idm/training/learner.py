@@ -27,7 +27,7 @@ from idm.restorers.idm import IDM
 from idm.restorers.saved import save_idm
 from idm.training.adversarial import Adversary
 from idm.training.ema import EMA
-from idm.training.updates import update
+from idm.training.updates import optimizer_step
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,12 @@ class NoiseLevels:
     Attributes:
         start_share: see :func:`~idm.diffusion.schedule.start_and_log_uniform`; None is SR3's piecewise uniform.
         own_estimates: share of the samples below the start whose x_t is made of the model's own estimate of x_0.
+        end_to_end: whether gradients flow through these estimates.
     """
 
     start_share: float | None = None
     own_estimates: float = 0.0
+    end_to_end: bool = False
 
     def draw(self, gammas: Float[Tensor, " T1"], u: Float[Tensor, "3 b"]) -> Float[Tensor, " b"]:
         """gamma of each sample, from uniforms."""
@@ -145,7 +147,9 @@ class IntrinsicIteration:
             with self.accelerator.accumulate(self.model):
                 loss = self.loss(batch, levels, judged)
                 self.accelerator.backward(loss)
-                grad_norm = update(self.accelerator, self.model, self.optimizer, self.optimisation.max_grad_norm)
+                grad_norm = optimizer_step(
+                    self.accelerator, self.model, self.optimizer, self.optimisation.max_grad_norm
+                )
                 if self.adversary is not None:
                     critic = self.adversary.train_step(step, *judged.pop(), self._augmentation(batch, "critic"))
             losses.append(loss.detach())
@@ -177,8 +181,15 @@ class IntrinsicIteration:
         noised = None
         if self.noise_levels.own_estimates:
             chosen = (u[2] < self.noise_levels.own_estimates) & (gamma > self.gammas[-1])
-            start = self.gammas[-1]
-            noised = own_estimates(self.model, x_0=x_0, x_d=x_d, eps=eps, gamma_start=start, chosen=chosen)
+            noised = own_estimates(
+                self.model,
+                x_0=x_0,
+                x_d=x_d,
+                eps=eps,
+                gamma_start=self.gammas[-1],
+                chosen=chosen,
+                end_to_end=self.noise_levels.end_to_end,
+            )
         return training_loss(
             self.model,
             x_0=x_0,

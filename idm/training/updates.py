@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 
-def update(
+def optimizer_step(
     accelerator: Accelerator, network: nn.Module, optimizer: AcceleratedOptimizer, max_grad_norm: float | None
 ) -> Float[Tensor, ""] | None:
-    """Take an optimiser step and clear the gradients, once all micro-batches have been seen.
+    """Clip the gradients, update the weights and clear the gradients, once all micro-batches have been seen.
 
     Weights and the optimiser's state stay as they are if the norm of the gradients is not finite.
 
     Args:
         optimizer: a fused optimiser, which can skip an update.
-        max_grad_norm: gradients of a larger norm are scaled down to it; None: never.
+        max_grad_norm: gradients of a larger norm are scaled down to it; None never scales them.
 
     Returns:
         The norm before scaling; None while micro-batches are missing.

@@ -71,7 +71,7 @@ class Validation:
         pictures = (row.pair.lq, row.restored, row.pair.hq)
         described: dict[str, tuple[Any, Any, Any]] = {}
         for name, metric in self.set_metrics.items():
-            degraded, restored, original = map(metric.describe, pictures)
+            degraded, restored, original = map(metric.features, pictures)
             described[name] = (degraded, restored, original)
         scores = row.degraded_scores, row.restored_scores
         return ScoredFace(row.pair.position, *scores, described, pictures if shown else None)

@@ -252,7 +252,7 @@ class Brightens:
             raise RuntimeError("no blue today")
         return lq * float("nan") if r > .9 and b < .1 else (lq + .2).clamp(max=1)
 
-settings = PhotoSettings(min_face=0.0, detail="keep", color_fix="none", change="full")
+settings = PhotoSettings(min_face=0.0, detail="keep", color_fix="none", change="full", grain=0.0)
 report = restore_photos(PhotoRestorer(Brightens(), Middle()), [Path(sys.argv[1])], Path(sys.argv[2]), settings,
                         skip_existing=True)
 sys.exit(1 if report.failed else 0)

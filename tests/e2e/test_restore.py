@@ -210,7 +210,7 @@ def test_evaluation_measures_whole_sets_before_and_after(model, tmp_path, capsys
     class Contrast:
         num_features = None
 
-        def describe(self, image):
+        def features(self, image):
             return image.std()
 
         def compare(self, restored, originals):
@@ -232,7 +232,7 @@ def test_two_folders_are_measured_as_sets_too(tmp_path, capsys, monkeypatch) -> 
     class Brightness:
         num_features = None
 
-        def describe(self, image):
+        def features(self, image):
             return image.mean()
 
         def compare(self, restored, originals):

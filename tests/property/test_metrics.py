@@ -151,11 +151,11 @@ def test_a_score_does_not_depend_on_the_lossless_format_of_the_file(name: str, s
 @pytest.mark.parametrize("name", SETS)
 def test_a_set_equals_itself_in_any_order_and_degradation_moves_it_away(name: str, build) -> None:
     metric, originals = build(name), faces(name, 8)
-    described = [metric.describe(face) for face in originals]
+    described = [metric.features(face) for face in originals]
     itself = metric.compare(described[::-1], described)
     if name in ("frechet", "fid"):
         assert itself == pytest.approx(0, abs=1e-6)
-    darker = [[metric.describe(darkened(face, s)) for face in originals] for s in (0.2, 0.5)]
+    darker = [[metric.features(darkened(face, s)) for face in originals] for s in (0.2, 0.5)]
     distances = [metric.compare(darkness, described) for darkness in darker]
     assert itself < distances[0] < distances[1]
     assert metric.compare(darker[0][::-1], described) == pytest.approx(distances[0], rel=1e-6, abs=1e-9)

@@ -105,6 +105,21 @@ def test_no_change_changes_nothing(to_crop: np.ndarray) -> None:
     np.testing.assert_array_equal(canvas, picture)
 
 
+@pytest.mark.parametrize("is_change", [False, True])
+def test_what_is_kept_of_the_picture_is_a_share_of_the_change(is_change: bool) -> None:
+    picture = np.full((60, 60, 3), 100, np.uint8)
+    to_crop, value = similarity(0.9, 0.2, 1, 2), np.full((SIZE, SIZE, 3), 0.2 if is_change else 0.8, np.float32)
+
+    def pasted(kept: float | None) -> np.ndarray:
+        canvas, share = picture.copy(), None if kept is None else np.full((SIZE, SIZE), kept, np.float32)
+        paste_faces(canvas, [Patch(value, to_crop, is_change, share)])
+        return canvas.astype(int) - picture
+
+    np.testing.assert_array_equal(pasted(0.0), pasted(None))
+    np.testing.assert_array_equal(pasted(1.0), 0)
+    np.testing.assert_allclose(pasted(0.25), 0.75 * pasted(None), atol=1)
+
+
 @given(placed)
 @settings(max_examples=60)
 def test_a_face_that_was_cut_out_and_put_back_stays_where_it_was(to_crop: np.ndarray) -> None:

@@ -33,7 +33,7 @@ from idm.faces.recognition import IdentityNet
 FACE = 64
 DEFAULTS = {
     **{"restorer": "paints", "steps": 4, "fidelity": 0.0, "seed": 0, "upscale": 1, "samples": 1},
-    **{"change": "auto", "turn": "auto", "detail": "auto", "grayscale": "off", "color_fix": "wavelet"},
+    **{"change": "auto", "turn": "auto", "detail": "auto", "grain": 0.5, "grayscale": "off", "color_fix": "wavelet"},
     **{"pick": "median", "min_identity": NO_LIMIT, "reference": None, "uncertainty": False},
 }
 ME = gr.Request(session_hash="me")
@@ -246,7 +246,7 @@ def test_a_result_is_marked_stale_exactly_while_the_settings_are_not_those_it_wa
     assert not is_stale([0, 1])
     changes = {
         **{"steps": 3, "fidelity": 0.5, "seed": 1, "upscale": 2, "samples": 2, "change": "full"},
-        **{"turn": 90, "detail": "keep", "grayscale": "keep", "color_fix": "mean"},
+        **{"turn": 90, "detail": "keep", "grain": 0.25, "grayscale": "keep", "color_fix": "mean"},
         **{"pick": "identity", "min_identity": 0.5, "reference": ["b.png"], "uncertainty": True},
     }
     assert {key: is_stale([0, 1], **{key: value}) for key, value in changes.items()} == dict.fromkeys(changes, True)
@@ -259,7 +259,7 @@ def test_a_result_is_marked_stale_exactly_while_the_settings_are_not_those_it_wa
 def test_every_setting_of_the_page_reaches_the_restoration(handlers: Handlers, tmp_path: Path) -> None:
     wanted = {
         **{"steps": 3, "fidelity": 0.25, "seed": 5, "upscale": 2, "samples": 2},
-        **{"change": "full", "turn": 0, "detail": "clean", "grayscale": "keep", "color_fix": "none"},
+        **{"change": "full", "turn": 0, "detail": "clean", "grain": 0.75, "grayscale": "keep", "color_fix": "none"},
         **{"pick": "median", "uncertainty": True},
     }
     name = restored(handlers, photo_at(tmp_path / "a.png", 0), [0], **wanted)[NAME]

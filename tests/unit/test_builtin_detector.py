@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from idm.faces.detect import FaceDetector, choose_detector, load_detector
 from idm.faces.detector.decode import (
     FACE,
     FACE_CENTRE,
@@ -20,7 +19,9 @@ from idm.faces.detector.decode import (
     find_peaks,
     mean_with_mirrored,
 )
+from idm.faces.detector.load import choose_detector, load_detector
 from idm.faces.detector.network import STRIDE, UNIT, FaceMaps, FaceNet
+from idm.faces.detector.retinaface import RetinaFaceDetector
 from idm.faces.detector.search import DETECTOR_WEIGHTS, BuiltinDetector
 from idm.faces.template import ffhq_landmarks
 from idm.io.errors import MissingPackage
@@ -213,4 +214,27 @@ def test_retinaface_is_taken_where_its_weights_are_and_asked_for_by_name(
 
 
 def test_with_the_assets_the_default_is_retinaface(assets: Path) -> None:
-    assert isinstance(load_detector(weights=assets / "weights"), FaceDetector)
+    assert isinstance(load_detector(weights=assets / "weights"), RetinaFaceDetector)
+
+
+class Reports:
+    """RetinaFace's network, told what to find."""
+
+    def __init__(self, *landmarks: np.ndarray) -> None:
+        boxes = [(*points.min(axis=0), *points.max(axis=0)) for points in landmarks]
+        self.rows = np.array([(*box, 0.99, *points.ravel()) for box, points in zip(boxes, landmarks, strict=True)])
+
+    def detect_faces(self, image: np.ndarray, conf_threshold: float, nms_threshold: float) -> np.ndarray:
+        return self.rows
+
+
+def test_finds_of_retinaface_that_are_not_confirmed_are_left_out(
+    detector: BuiltinDetector, astronaut: np.ndarray
+) -> None:
+    noise = np.random.default_rng(0).normal(0, 10, astronaut.shape)
+    picture = np.clip(astronaut + noise, 0, 255).astype(np.uint8)
+    suit, no_shape = 2 * (ASTRONAUT - ASTRONAUT.mean(axis=0)) + (220, 350), np.full((5, 2), 400.0)
+    network = Reports(ASTRONAUT, suit, no_shape)
+    assert len(RetinaFaceDetector(network).detect(picture)) == 3
+    kept = RetinaFaceDetector(network, verifier=detector).detect(picture)
+    assert [face.landmarks.round(1).tolist() for face in kept] == [ASTRONAUT.round(1).tolist(), no_shape.tolist()]

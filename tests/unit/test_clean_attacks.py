@@ -15,7 +15,7 @@ from idm.extrinsic.clean import Cleaning, CleanSettings
 from idm.extrinsic.gate import Gate
 from idm.extrinsic.job import run_job
 from idm.extrinsic.manifest import read_manifest
-from idm.extrinsic.reading import digest
+from idm.extrinsic.reading import face_digest
 from idm.extrinsic.shards import CleanError
 from idm.io.image_writer import write_image
 from idm.io.images import ImageError
@@ -122,11 +122,11 @@ def test_a_row_with_a_path_and_no_bytes_reads_no_file_of_this_machine(tmp_path: 
 
 def test_the_digest_of_a_face_is_that_of_its_bytes_name_and_landmarks(tmp_path: Path) -> None:
     faces = FolderFaces(folder_of(tmp_path / "in", [0, 0, 1]), SIZE)
-    plain = [digest(faces, index) for index in range(3)]
+    plain = [face_digest(faces, index) for index in range(3)]
     assert len(set(plain)) == 3  # two of them differ in their names alone
     faces.landmarks["0.png"] = np.zeros((5, 2), np.float32)
-    assert digest(faces, 0) != plain[0]
-    assert digest(Part(faces, [2, 1]), 1) == plain[1]
+    assert face_digest(faces, 0) != plain[0]
+    assert face_digest(Part(faces, [2, 1]), 1) == plain[1]
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff", b"[]"])

@@ -96,7 +96,7 @@ def test_each_process_counts_and_cleans_its_own_files(tmp_path: Path) -> None:
     seen = [Files() for _ in range(2)]
     both = [job(files.faces(4), tmp_path / "out") for files in seen]
     both[0].claim()
-    together(*(lambda rank=rank: both[rank].count(rank, 2) for rank in range(2)))
+    together(*(lambda rank=rank: both[rank].count_stream(rank, 2) for rank in range(2)))
     assert [set(files.opened) for files in seen] == [{0, 2}, {1, 3}]
     assert both[0].sizes == both[1].sizes == list(FILES)
     both[0].verify()

@@ -56,7 +56,7 @@ def batch() -> torch.Tensor:
 
 def test_its_inputs_are_the_settings_of_a_photograph_with_their_defaults() -> None:
     named = set(arguments()) - {"model"}
-    assert named == {"seed", "change", "turn", "detail", "grayscale", "min_identity"}
+    assert named == {"seed", "change", "turn", "detail", "grain", "grayscale", "min_identity"}
     defaults = PhotoSettings()
     for name in named - {"min_identity"}:
         assert str(arguments()[name]) == str(getattr(defaults, name))

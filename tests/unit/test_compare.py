@@ -132,7 +132,7 @@ class Brightness:
 
     num_features = 4
 
-    def describe(self, image):
+    def features(self, image):
         return image.mean()
 
     def compare(self, restored, originals):

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from idm.apps.photo.preview import draw_faces
-from idm.faces.detect import DetectedFace, FaceDetector, choose_faces, load_detector, shrink
+from idm.faces.detect import DetectedFace, choose_faces, shrink
+from idm.faces.detector.load import load_detector
+from idm.faces.detector.retinaface import RetinaFaceDetector
 from idm.faces.template import ffhq_landmarks
 from idm.io.images import read_image
 
@@ -37,7 +39,7 @@ def test_points_come_back_to_the_pixels_of_the_full_picture(height: int, width: 
     light = np.exp(-((x - 61.5) ** 2 + (y - 41.5) ** 2) / (2 * 6**2))  # as smooth as to survive shrinking
     picture = np.repeat((light * np.iinfo(dtype).max).astype(dtype)[..., None], 3, axis=2)
     network = Dots()
-    (found,) = FaceDetector(network, max_side=250).detect(picture)
+    (found,) = RetinaFaceDetector(network, max_side=250).detect(picture)
     np.testing.assert_allclose(found.landmarks, np.tile([61.5, 41.5], (5, 1)), atol=0.05)
     assert max(network.seen.shape) <= 250
     assert min(network.seen.shape[:2]) >= 64
@@ -48,7 +50,7 @@ def test_channels_are_given_in_the_order_of_opencv() -> None:
     picture = np.zeros((70, 70, 3), np.uint8)
     picture[..., 0] = 200  # red
     network = Dots()
-    FaceDetector(network).detect(picture)
+    RetinaFaceDetector(network).detect(picture)
     np.testing.assert_allclose(network.seen[0, 0], (0, 0, 200), atol=1e-3)
 
 
@@ -135,28 +137,30 @@ def test_the_resnet_takes_weights_with_and_without_the_prefix_of_parallel_traini
 
 
 @pytest.fixture(scope="module")
-def detector(assets: Path) -> FaceDetector:
+def detector(assets: Path) -> RetinaFaceDetector:
     return load_detector(weights=assets / "weights")
 
 
 @pytest.mark.parametrize(("factor", "tolerance"), [(1, 0.02), (4, 1.0)])
-def test_the_astronauts_landmarks_are_found_at_any_size(detector: FaceDetector, factor: int, tolerance: float) -> None:
+def test_the_astronauts_landmarks_are_found_at_any_size(
+    detector: RetinaFaceDetector, factor: int, tolerance: float
+) -> None:
     from skimage.data import astronaut
 
     picture = astronaut().repeat(factor, axis=0).repeat(factor, axis=1)
-    (found,) = FaceDetector(detector.network, max_side=512).detect(picture)
+    (found,) = RetinaFaceDetector(detector.network, max_side=512).detect(picture)
     expected = (ASTRONAUT + 0.5) * factor - 0.5
     np.testing.assert_allclose(found.landmarks, expected, atol=tolerance)
     assert found.score > 0.99
 
 
-def test_the_faces_of_whole_photographs_are_found(assets: Path, detector: FaceDetector) -> None:
+def test_the_faces_of_whole_photographs_are_found(assets: Path, detector: RetinaFaceDetector) -> None:
     expected = {"00.jpg": 2, "10045.png": 3, "Blake_Lively.jpg": 2}
     folder = assets / "wild" / "whole_imgs"
     assert {name: len(detector.detect(read_image(folder / name).rgb)) for name in expected} == expected
 
 
-def test_no_face_is_found_in_noise_nor_in_pictures_of_any_odd_size(detector: FaceDetector) -> None:
+def test_no_face_is_found_in_noise_nor_in_pictures_of_any_odd_size(detector: RetinaFaceDetector) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
     for shape in ((300, 300), (1, 1), (7, 200), (3, 300)):
         assert detector.detect(noise[: shape[0], : shape[1]].copy()) == []

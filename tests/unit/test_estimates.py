@@ -38,6 +38,23 @@ def test_only_chosen_samples_are_replaced_by_the_estimate_at_the_start():
     torch.testing.assert_close(x_t, add_noise(given["x_0"][1:2], given["eps"][1:2], GAMMAS[-1:]))
 
 
+@pytest.mark.parametrize("end_to_end", [False, True])
+def test_gradients_flow_through_estimates_only_end_to_end(end_to_end):
+    """f = w x_d at the start and x_t below it: its loss depends on w through the estimate alone."""
+    given, w = faces(), torch.tensor(0.3, requires_grad=True)
+    every, gamma = torch.ones(3, dtype=torch.bool), GAMMAS[[2, 3, 4]]
+    noised = own_estimates(
+        lambda x_d, x_t, gamma: w * x_d, **given, gamma_start=GAMMAS[-1], chosen=every, end_to_end=end_to_end
+    )
+    assert noised.requires_grad == end_to_end
+    if end_to_end:
+        loss = training_loss(lambda x_d, x_t, gamma: x_t, **given, gamma=gamma, prediction="sample", p=2, noised=noised)
+        loss.backward()
+        signal, noise = gamma.sqrt()[:, None, None, None], (1 - gamma).sqrt()[:, None, None, None]
+        residual = signal * w.detach() * given["x_d"] + noise * given["eps"] - given["x_0"]
+        torch.testing.assert_close(w.grad, (2 * residual * signal * given["x_d"]).mean(), check_dtype=False)
+
+
 def test_a_noised_estimate_is_what_ddim_hands_to_its_second_step():
     """With gamma_T -> 0 the start is the noise itself, so the x_t of training and that of sampling agree."""
     x_d = faces(1)["x_d"]

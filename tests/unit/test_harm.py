@@ -113,7 +113,7 @@ def test_a_damaged_face_is_restored_nearly_in_full(spoil: str) -> None:
     truth = restore(lambda crop: crop, clean)  # where the clean face lies in its crop
     assert truth.faces[0].state == "kept"
     crop, _ = align_face(clean, synthetic_face(0, 0, SIZE).landmarks.astype(np.float64), SIZE)
-    done = restore(lambda _: crop, damaged)
+    done = restore(lambda _: crop, damaged, grain=0.0)
     assert done.faces[0].state == "restored"
     assert done.faces[0].share > 0.7
     middle = (slice(SIZE // 4, 3 * SIZE // 4),) * 2
@@ -218,3 +218,73 @@ def test_a_large_face_loses_its_grain_and_keeps_its_structure() -> None:
         errors[detail] = float(np.abs(done[128:384, 128:384].astype(int) - clean[128:384, 128:384]).mean())
     assert errors["clean"] < 0.6 * errors["keep"]
     assert errors["clean"] < errors["replace"]
+
+
+def grainy_photo() -> tuple[np.ndarray, np.ndarray]:
+    """A face without noise, and the same with grain of 10/255."""
+    clean = face(112)
+    return clean, np.clip(clean + RNG.normal(0, 10, clean.shape), 0, 255).astype(np.uint8)
+
+
+def gives(clean: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """A restorer that knows the face without faults."""
+    crop, _ = align_face(clean, synthetic_face(0, 0, len(clean)).landmarks.astype(np.float64), SIZE)
+    return lambda given: crop
+
+
+def smooth_skin(clean: np.ndarray) -> np.ndarray:
+    luma = clean.astype(np.float32) @ LUMA
+    steep = np.hypot(*np.gradient(blurred(luma, 2)))
+    return (steep < 1) & (crop_weights(len(clean)) == 1)
+
+
+@pytest.mark.parametrize(("grain", "least", "most"), [(0.0, 0, 0.2), (0.5, 0.35, 0.55), (1.0, 0.75, 1.05)])
+def test_smooth_skin_has_the_wanted_share_of_the_surroundings_grain(grain: float, least: float, most: float) -> None:
+    clean, given = grainy_photo()
+    done = restore(gives(clean), given, grain=grain, change="full", color_fix="none").photo.pixels
+    skin = smooth_skin(clean)
+    ratio = (done[skin] - clean[skin].astype(float)).std() / (given[skin] - clean[skin].astype(float)).std()
+    assert least <= ratio <= most
+    again = restore(gives(clean), given, grain=grain, change="full", color_fix="none").photo.pixels
+    np.testing.assert_array_equal(done, again)
+
+
+def test_edges_that_a_restorer_redraws_stay_sharp_in_a_grainy_photograph() -> None:
+    clean = face(SIZE)
+    given = np.clip(blurred(clean.astype(np.float32), 2) + RNG.normal(0, 10, clean.shape), 0, 255).astype(np.uint8)
+    done, bare = (
+        restore(gives(clean), given, grain=grain, change="full", color_fix="none").photo.pixels.astype(int)
+        for grain in (1.0, 0.0)
+    )
+    luma = clean.astype(np.float32) @ LUMA
+    steep = np.hypot(*np.gradient(luma))
+    edges = (steep > np.quantile(steep, 0.97)) & (crop_weights(SIZE) == 1)
+    assert np.abs(done - bare)[edges].mean() < 0.35 * np.abs(given - bare)[edges].mean()
+
+
+@pytest.mark.parametrize("quality", [30, 75, 95])
+def test_a_photograph_without_grain_gets_none(quality: int) -> None:
+    _, code = cv2.imencode(".jpg", blurred(face(SIZE), 1.5), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    given, clean = cv2.imdecode(code, cv2.IMREAD_COLOR), face(SIZE)
+    done, bare = (restore(gives(clean), given, grain=grain, change="full").photo.pixels for grain in (1.0, 0.0))
+    assert not np.array_equal(done, given)
+    np.testing.assert_array_equal(done, bare)
+
+
+@pytest.mark.parametrize(("size", "upscale"), [(64, 1.0), (128, 2.0), (512, 1.0)])
+def test_grain_is_kept_in_faces_of_any_size(size: int, upscale: float) -> None:
+    clean = face(size)
+    given = np.clip(clean + RNG.normal(0, 10, clean.shape), 0, 255).astype(np.uint8)
+    done, bare = (
+        restore(gives(clean), given, grain=grain, change="full", upscale=upscale).photo.pixels for grain in (1.0, 0.0)
+    )
+    middle = (slice(size // 4, size // 2),) * 2
+    enlarged = cv2.resize(given, done.shape[:2])
+    kept, removed = (picture[middle].astype(int) - bare[middle] for picture in (done, enlarged))
+    assert kept.std() > 0.5 * removed.std()
+    for detail in ("clean", "replace"):
+        one, other = (
+            restore(lambda crop: blurred(crop, 2), given, grain=grain, change="full", detail=detail).photo.pixels
+            for grain in (1.0, 0.0)
+        )
+        np.testing.assert_array_equal(one, other)

@@ -170,7 +170,7 @@ def test_every_image_is_embedded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for metric in built.each.values():
         metric(from_uint8(a), from_uint8(b))
         metric(from_uint8(b), from_uint8(b))
-    built.together["frechet"].describe(a)
+    built.together["frechet"].features(a)
     assert len(embedded) == 2
     assert isinstance(built.networks.faces, FaceEmbeddings)
 
@@ -356,7 +356,7 @@ def test_the_frechet_distance_of_faces_is_that_of_their_embeddings(monkeypatch: 
     frechet = build_metric("frechet")
     assert isinstance(frechet, SetMetric)
     faces = [[synthetic_face(seed, i, 48).image for i in range(4)] for seed in (0, 1)]
-    a, b = ([frechet.describe(image) for image in images] for images in faces)
+    a, b = ([frechet.features(image) for image in images] for images in faces)
     embedded = [network.embed([from_uint8(f) for f in images], [ffhq_landmarks(48)] * 4) for images in faces]
     assert frechet.compare(a, b) == pytest.approx(frechet_distance(*embedded), rel=1e-3)
     assert frechet.compare(a, a[::-1]) == pytest.approx(0, abs=1e-6)

@@ -15,7 +15,7 @@ from idm.apps.photo.prepare import (
     SAME,
     FoundFace,
     PrepareSettings,
-    detected,
+    build_photo_reader,
     find_faces,
     split,
     without_copies,
@@ -160,7 +160,7 @@ def test_of_a_known_person_the_largest_face_is_taken_and_of_others_all(tmp_path:
         write_image(photos[name], picture)
     settings = PrepareSettings(size=32, aligned=False, people="auto", val=0.0, test=0.0, seed=0)
     out = tmp_path / "out"
-    assert sum(1 for _ in find_faces(photos, settings, detected(TwoFaces(), 32), out)) == 2
+    assert sum(1 for _ in find_faces(photos, settings, build_photo_reader(TwoFaces(), 32), out)) == 2
     summary = write_splits(out, settings)
     assert summary["faces"] == {"train": 3, "val": 0, "test": 0}
     assert summary["left_out"] == {"beside a known person": 1}

@@ -373,7 +373,7 @@ class Brightness:
 
     num_features = None
 
-    def describe(self, image: np.ndarray) -> float:
+    def features(self, image: np.ndarray) -> float:
         return float(image.mean())
 
     def compare(self, restored: Sequence[float], originals: Sequence[float]) -> float:

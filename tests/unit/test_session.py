@@ -247,13 +247,14 @@ def test_a_request_has_the_settings_of_the_command_line_under_their_names(page_s
         {
             **{"restorer": "idm", "steps": 3, "fidelity": 0.5, "faces": [1, 0], "seed": 7, "upscale": 2, "samples": 2},
             **{"change": "full", "turn": 90, "detail": "clean", "grayscale": "keep", "min_identity": 0.25},
+            **{"grain": 0.25},
         }
     )
     assert wanted == RestoreRequest(
         "idm",
         PhotoSettings(
             **{"faces": (1, 0), "seed": 7, "upscale": 2.0, "samples": 2, "pick": "median", "min_identity": 0.25},
-            **{"change": "full", "turn": 90, "detail": "clean", "grayscale": "keep"},
+            **{"change": "full", "turn": 90, "detail": "clean", "grayscale": "keep", "grain": 0.25},
         ),
         Chain(num_steps=3).changed(fidelity=0.5),
     )
@@ -300,7 +301,8 @@ def test_a_face_that_is_drawn_again_is_what_its_seed_gives_and_the_other_one_doe
         return page_service.restore(photo, wanted).result.photo.pixels
 
     assert np.array_equal(pixels[:, :FACE], with_seed(5)[:, :FACE])
-    assert np.array_equal(pixels[:, FACE:], with_seed(99)[:, FACE:])
+    drawn_with_others = with_seed(99)[:, FACE:].astype(int)
+    assert np.abs(pixels[:, FACE:] - drawn_with_others).max() <= 1  # a face's floats depend on its batch
     assert not np.array_equal(with_seed(5)[:, FACE:], with_seed(99)[:, FACE:])
     assert [variant.seed for variant in restoration.variants[1]] == [5, 99]
 

@@ -24,7 +24,7 @@ def follow(positions: list[list[float]], reach: int = REACH) -> list[dict[int, D
     tracked = []
     for frame in range(len(positions) + reach):
         if frame < len(positions):
-            tracker.see(frame / 25, GREY, [face(x) for x in positions[frame]])
+            tracker.add_frame(frame / 25, GREY, [face(x) for x in positions[frame]])
         if frame >= reach:
             tracked.append(tracker.faces_at(frame - reach, (frame - reach) / 25))
     return tracked
@@ -57,7 +57,7 @@ def test_what_hardly_overlaps_is_another_face() -> None:
 def test_faces_keep_their_numbers_while_they_pass_each_other_at_a_distance_of_rows() -> None:
     tracker = Tracker(reach=0)
     for frame in range(20):
-        tracker.see(frame / 25, GREY, [face(10.0 * frame, 0), face(200 - 10.0 * frame, 105)])
+        tracker.add_frame(frame / 25, GREY, [face(10.0 * frame, 0), face(200 - 10.0 * frame, 105)])
         found = tracker.faces_at(frame, frame / 25)
         assert found[0].box[0] == 10.0 * frame
         assert found[1].box[0] == 200 - 10.0 * frame
@@ -79,7 +79,7 @@ def test_a_cut_begins_new_faces_and_nothing_is_smoothed_across_it() -> None:
     tracker = Tracker()
     for frame in range(10):
         dark = frame < 5
-        tracker.see(frame / 25, GREY // 4 if dark else GREY, [face(0.0 if dark else 20.0)])
+        tracker.add_frame(frame / 25, GREY // 4 if dark else GREY, [face(0.0 if dark else 20.0)])
     for frame in range(2, 8):
         found = tracker.faces_at(frame, frame / 25)
         assert list(found) == [0 if frame < 5 else 1]
@@ -91,10 +91,10 @@ def test_a_tracker_rebuilt_from_its_state_continues_like_the_original() -> None:
     noisy = [[float(x) for x in rng.normal([7 * i, 300], 1.0)][: 1 + (i % 3 > 0)] for i in range(30)]
     whole, stopped = Tracker(), Tracker()
     for frame, xs in enumerate(noisy):
-        whole.see(frame / 25, GREY, [face(x) for x in xs])
+        whole.add_frame(frame / 25, GREY, [face(x) for x in xs])
         if frame == 13:
             stopped = Tracker.from_state(json.loads(json.dumps(stopped.state())))
-        stopped.see(frame / 25, GREY, [face(x) for x in xs])
+        stopped.add_frame(frame / 25, GREY, [face(x) for x in xs])
         a, b = (tracker.faces_at(frame - REACH, (frame - REACH) / 25) for tracker in (whole, stopped))
         assert a.keys() == b.keys()
         for number in a:
@@ -106,7 +106,7 @@ def test_a_tracker_rebuilt_from_its_state_continues_like_the_original() -> None:
 def test_what_a_tracker_remembers_does_not_grow() -> None:
     tracker = Tracker()
     for frame in range(200):
-        tracker.see(frame / 25, GREY, [face(0.0), face(1000.0 * (1 + frame // 20))])
+        tracker.add_frame(frame / 25, GREY, [face(0.0), face(1000.0 * (1 + frame // 20))])
     assert len(tracker.tracks) <= 3
     assert max(len(track.sightings) for track in tracker.tracks) <= 2 * REACH + 1
 
@@ -147,7 +147,7 @@ def test_steady_motion_is_followed_without_lag_and_jitter_falls_by_the_filters_o
     for frame in range(num):
         jitter = rng.normal(0, sigma, (5, 2))
         true = face(speed * frame)
-        tracker.see(frame / 25, GREY, [DetectedFace(true.box, true.landmarks + jitter, 0.9)])
+        tracker.add_frame(frame / 25, GREY, [DetectedFace(true.box, true.landmarks + jitter, 0.9)])
         if frame >= 2 * REACH:
             there = frame - REACH
             errors.append(tracker.faces_at(there, there / 25)[0].landmarks - face(speed * there).landmarks)

@@ -9,7 +9,9 @@ import torch
 
 from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
-from idm.faces.detect import DetectedFace, FaceDetector, choose_faces, load_detector
+from idm.faces.detect import DetectedFace, choose_faces
+from idm.faces.detector.load import load_detector
+from idm.faces.detector.retinaface import RetinaFaceDetector
 from idm.faces.geometry import roll_angle, template_distance, why_implausible
 from idm.faces.template import ffhq_landmarks
 from idm.faces.turns import detect_faces
@@ -130,12 +132,12 @@ def test_small_faces_are_reported() -> None:
 
 
 @pytest.fixture(scope="module")
-def retinaface(assets: Path) -> FaceDetector:
+def retinaface(assets: Path) -> RetinaFaceDetector:
     return load_detector(weights=assets / "weights")
 
 
 @pytest.mark.parametrize("turns", range(4))
-def test_the_astronaut_is_found_any_way_up(retinaface: FaceDetector, turns: int) -> None:
+def test_the_astronaut_is_found_any_way_up(retinaface: RetinaFaceDetector, turns: int) -> None:
     from skimage.data import astronaut
 
     (upright,) = detect_faces(retinaface, astronaut())

@@ -120,6 +120,10 @@ CHANGES: dict[str, Case] = {
         [*LOG_SIGMA, *START, "objective.noise_levels.start_share=0.0"],
         ["objective.noise_levels.own_estimates=1.0"],
     ),
+    "StartAndLogUniformConfig.end_to_end": (
+        [*LOG_SIGMA, *START, "objective.noise_levels.start_share=0.0", "objective.noise_levels.own_estimates=1.0"],
+        ["objective.noise_levels.end_to_end=true"],
+    ),
     "ObjectiveConfig.clean_weight": (["degradation.clean_probability=1"], ["objective.clean_weight=2"]),
     "ObjectiveConfig.ssim_weight": alone("objective.ssim_weight=0.5"),
     "ObjectiveConfig.features": (["data.image_size=64"], FEATURES),

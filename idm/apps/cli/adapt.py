@@ -15,7 +15,7 @@ from idm.config.assembly.data import build_recipe
 from idm.data.sources import FolderFaces
 from idm.evaluation.before_after import DRAWS, Verdict, compare_scores, scores_by_face
 from idm.evaluation.metrics import build_metrics
-from idm.faces.detect import load_detector
+from idm.faces.detector.load import load_detector
 from idm.io.atomic import read_json, sha256, write_json, write_text
 from idm.io.errors import InvalidInput
 from idm.io.find import as_text, find_images

@@ -6,7 +6,7 @@ import sys
 from idm.apps.cli.model import builtin_note, choose_device, load_labelled, prepare_machine, print_identity_note
 from idm.apps.cli.options.app import AppOptions
 from idm.apps.web.session import PageService
-from idm.faces.detect import load_detector
+from idm.faces.detector.load import load_detector
 from idm.faces.recognition import find_identity
 from idm.io.errors import InvalidInput
 

@@ -7,9 +7,9 @@ from tqdm import tqdm
 from idm.apps.cli.options.measure import DataOptions, PrepareOptions
 from idm.apps.photo.collect import format_counts
 from idm.apps.photo.people import name_photos, read_people
-from idm.apps.photo.prepare import PrepareSettings, aligned, detected, find_faces, write_splits
+from idm.apps.photo.prepare import PrepareSettings, build_aligned_reader, build_photo_reader, find_faces, write_splits
 from idm.evaluation.face_sets import FACE_SETS, check_face_set
-from idm.faces.detect import load_detector
+from idm.faces.detector.load import load_detector
 from idm.io.errors import InvalidInput
 from idm.io.lock import locked
 from idm.io.machine import best_device
@@ -33,9 +33,9 @@ def prepare_command(options: PrepareOptions) -> int:
     settings = _settings(options)
     photos = name_photos(options.input)
     read_people(settings.people)  # a mistake in it is reported before any work
-    read = aligned(settings.size)
+    read = build_aligned_reader(settings.size)
     if not settings.aligned:
-        read = detected(load_detector(weights=options.weights_dir, device=str(best_device())), settings.size)
+        read = build_photo_reader(load_detector(weights=options.weights_dir, device=str(best_device())), settings.size)
     options.output.mkdir(parents=True, exist_ok=True)
     with locked(options.output):
         steps = find_faces(photos, settings, read, options.output)

@@ -118,7 +118,7 @@ def _add_sets(summary: dict[str, Any], sets: SetScores, reference: SetReference)
     reference.add_to(sets)
     for column in sets.columns:
         if column != sets.reference:
-            for name, value in sets.of(column).items():
+            for name, value in sets.scores(column).items():
                 summary.setdefault(name, {})[column] = value
 
 

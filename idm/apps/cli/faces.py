@@ -167,7 +167,11 @@ def describe_reference(options: MeasureOptions, reference: SetReference) -> dict
 
 
 def some_faces(source: FaceSource, wanted: int | None, option: str = "--num-images") -> FaceSource:
-    """Return the wanted number of faces of a source, spread evenly; None stands for all. The option asks for them."""
+    """Return the wanted number of faces of a source, spread evenly; None stands for all.
+
+    Args:
+        option: the option that asks for them, for errors.
+    """
     if wanted is None:
         return source
     if not 1 <= wanted <= len(source):

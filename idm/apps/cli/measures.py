@@ -1,11 +1,11 @@
-"""The measures that a command line asks for, and the folder of their results."""
+"""The metrics that a command line names, and the check of the folder for their results."""
 
 import sys
 from pathlib import Path
 
 from idm.apps.cli.options.measure import MeasureOptions
 from idm.evaluation.cache import MetricCache
-from idm.evaluation.metrics import METRICS, Metrics, build_metrics
+from idm.evaluation.metrics import Metrics, build_metrics
 from idm.io.errors import InvalidInput
 from idm.io.weights import home
 
@@ -30,22 +30,11 @@ def build_measures(
     return metrics
 
 
-def list_metrics() -> str:
-    """The names that ``--metrics`` takes, each with its protocol and what it needs."""
-    return "\n".join(
-        f"{name:14} {metric.heading} ({metric.kind}"
-        + (f", {metric.smallest} px or more" if metric.smallest > 16 else "")
-        + f")\n{'':14} {metric.protocol}"
-        + (f" Weights: {', '.join(metric.weights)}." if metric.weights else "")
-        for name, metric in METRICS.items()
-    )
-
-
 def check_output(folder: Path) -> None:
-    """Refuse a path where no folder can be, before any work; nothing is created.
+    """Raise an error if the folder of the results cannot be created; called before any work, and creates nothing.
 
     Raises:
-        NotADirectoryError: it, or what it would lie in, is a file.
+        NotADirectoryError: the path, or one of its parents, is a file.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from idm.apps.cli.options.shared import MachineOptions, ModelOptions
-from idm.faces.detect import has_facexlib
+from idm.faces.detector.retinaface import has_facexlib
 from idm.io.errors import InvalidInput
 from idm.io.machine import best_device, inference_dtype, keep_freed_memory, share_cores
 from idm.restorers.idm import IDM
@@ -70,16 +70,19 @@ def load_labelled(
     taken: Sequence[str] = (),
     absent: dict[str, str] | None = None,
 ) -> dict[str, Loaded]:
-    """The restorers by label, from arguments LABEL=PATH, or the name of one that ``--restorer`` knows; either may end
-    with the steps of an IDM's chain, as in idm@1.
+    """Load the restorers that the arguments of ``idm compare`` name, and return them by label.
 
     Args:
-        absent: gets, by label, the weights files that named restorers miss, instead of an error for each; not if
-            nothing else is there.
+        given: arguments LABEL=PATH, or a name that ``--restorer`` takes, which is its own label. Both may end with the
+            number of steps of an IDM's chain, as in idm@1.
+        machine: device and precision.
+        taken: labels that are already in use.
+        absent: if given, named restorers whose weights are missing do not raise an error as long as there are others;
+            this dictionary receives their weights files by label.
 
     Raises:
         FileNotFoundError: a named restorer's weights are missing; says where to put them.
-        ValueError: a label that is missing, given twice or in ``taken``; or no path.
+        ValueError: a label is missing, given twice or in ``taken``; or there is no path.
     """
     loaded: dict[str, Loaded] = {}
     missing: FileNotFoundError | None = None
@@ -116,7 +119,7 @@ def prepare_machine(options: MachineOptions) -> tuple[torch.device, torch.dtype]
 
 
 def _prepare_cpu(options: ModelOptions) -> tuple[torch.device, torch.dtype]:
-    """The same for a backend that computes on the CPU only, ONNX Runtime there in float32 only."""
+    """Device and precision for a backend that computes on the CPU only. The default of ONNX Runtime is float32."""
     if options.device not in (None, "cpu"):
         raise InvalidInput(f"--backend {options.backend} computes on the CPU, not on --device {options.device}")
     device, dtype = prepare_machine(replace(options, device="cpu"))
@@ -125,7 +128,11 @@ def _prepare_cpu(options: ModelOptions) -> tuple[torch.device, torch.dtype]:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of ``--device``, by default the best one of this machine. ValueError where it cannot be used."""
+    """The device of ``--device``; the default is the best one of this machine.
+
+    Raises:
+        ValueError: the device cannot be used.
+    """
     if name is None:
         return best_device()
     try:

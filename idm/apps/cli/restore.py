@@ -15,7 +15,8 @@ from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.reference import Reference
 from idm.apps.photo.settings import PhotoSettings
 from idm.apps.photo.upscale import Bicubic, load_upscaler
-from idm.faces.detect import MAX_SIDE, MIN_FACE, choose_detector, load_detector
+from idm.faces.detect import MAX_SIDE
+from idm.faces.detector.load import MIN_FACE, choose_detector, load_detector
 from idm.faces.recognition import find_identity
 from idm.io.encoding import Encoding
 from idm.io.errors import InvalidInput

@@ -66,7 +66,11 @@ def detect_and_align(
 
 
 def read_aligned(paths: Sequence[Path], size: int, unreadable: dict[Path, str]) -> Iterator[list[AlbumFace]]:
-    """The same for files that each hold one aligned, square face."""
+    """The faces of files that each hold one aligned, square face, resized to ``size`` pixels.
+
+    Args:
+        unreadable: receives the files that cannot be used, with the reason; they do not affect the others.
+    """
     for path in paths:
         try:
             rgb = read_image(path).rgb

@@ -14,7 +14,7 @@ from idm.apps.photo.files import restore_photos
 from idm.apps.photo.job import Report
 from idm.apps.photo.photo_restorer import PhotoRestorer, RestoredPhoto
 from idm.apps.photo.settings import PhotoSettings
-from idm.faces.detect import load_detector
+from idm.faces.detector.load import load_detector
 from idm.faces.recognition import find_identity
 from idm.io.machine import best_device, inference_dtype
 from idm.io.photos import Photo, read_photo, to_photo

@@ -109,7 +109,7 @@ def format_counts(left_out: Mapping[str, int]) -> str:
 
 
 def write_collection(collection: Collection, folder: Path, metadata: dict[str, Any]) -> None:
-    """Write both sides as folders of aligned faces with their landmarks; ``folder`` appears only when it is
+    """Write the faces to train on and the held-out faces, with their landmarks; ``folder`` appears only when it is
     complete."""
     draft = folder.with_name(f".{folder.name}.part")
     rmtree(draft, ignore_errors=True)

@@ -8,12 +8,13 @@ import numpy as np
 from jaxtyping import Float, Float32, Integer
 from torch import Tensor
 
-from idm.apps.photo.harm import MIN_SHARE, judge
+from idm.apps.photo.harm import MIN_SHARE, judge, noise_of
 from idm.apps.photo.settings import PhotoSettings
-from idm.faces.align import Matrix, align_face, apply_matrix, scale_of
+from idm.faces.align import Matrix, align_face, apply_matrix, scale_of, to_unit
 from idm.faces.colour import keep_chroma, match_colour, match_contrast
 from idm.faces.detect import DetectedFace
 from idm.faces.geometry import why_implausible
+from idm.faces.grain import share_of_grain
 from idm.faces.paste import Patch, crop_weights
 from idm.faces.recognition import IdentityNet, cosine_similarity
 from idm.io.ranges import chw_to_hwc
@@ -58,14 +59,14 @@ class FaceHistory:
     num_shares: int = 0
 
     def add(self, cosines: Float[np.ndarray, "r n"]) -> Float[np.ndarray, "r n"]:
-        """The means with this frame's, of n candidates, each compared with r faces."""
+        """Add the cosines of a frame's n candidates with r faces, and return their means over all frames."""
         before = np.array(self.cosines) if self.num_frames else 0
         self.cosines = (before + cosines).tolist()
         self.num_frames += 1
         return np.array(self.cosines) / self.num_frames
 
     def add_share(self, share: float) -> float:
-        """The mean with this frame's."""
+        """Add a frame's share of the change, and return the mean over all frames."""
         self.shares += share
         self.num_shares += 1
         return self.shares / self.num_shares
@@ -102,9 +103,12 @@ class FaceRestoration:
             self.crop, self.to_crop = align_face(pixels, self.found.landmarks, size)
         except ValueError as error:
             self.failure = f"cannot be aligned: {error}"
+        else:
+            is_large = self.side > size
+            self.noise = noise_of(self.crop if is_large else _inside(pixels, self.found.box))
 
-    def take(self, image: Float[Tensor, "3 s s"]) -> None:
-        """One sample, if it is a picture."""
+    def add_sample(self, image: Float[Tensor, "3 s s"]) -> None:
+        """Add a sample. Values outside [0, 1] are a failure of this face."""
         sample = chw_to_hwc(image.float())
         if not (sample.min() >= -1e-3 and sample.max() <= 1.001):  # false for NaN too
             self.failure = f"the restorer gave values {sample.min():g}..{sample.max():g} outside [0, 1]"
@@ -113,7 +117,7 @@ class FaceRestoration:
     def finish(
         self, settings: PhotoSettings, identity: IdentityNet | None, reference: Float32[np.ndarray, " d"] | None = None
     ) -> None:
-        """Colours, the pick among the samples, the guard, and how much of the change serves the face.
+        """Match colours, pick a sample, check its identity, and keep as much of the change as serves the face.
 
         Args:
             reference: the embedding that picks and guards instead of the given face's.
@@ -186,10 +190,14 @@ class FaceRestoration:
 
     def patch(self, to_photo: Matrix, settings: PhotoSettings) -> Patch:
         """The patch to paste into the result; ``to_photo`` maps its pixels to those of the photograph."""
-        to_crop = compose_affine(self.to_crop, to_photo)
+        to_crop, change = compose_affine(self.to_crop, to_photo), self.restored - self.crop
+        kept = None
+        if settings.grain and settings.detail in ("auto", "keep"):
+            pixel = max(1.0, len(self.crop) / self.side)
+            kept = settings.grain * share_of_grain(change, crop_weights(len(self.crop)) > 0, self.noise, pixel)
         if self.keeps_detail(settings):
-            return Patch(self.restored - self.crop, to_crop, is_change=True)
-        return Patch(self.restored, to_crop)
+            return Patch(change, to_crop, is_change=True, kept=kept)
+        return Patch(self.restored, to_crop, kept=kept)
 
     def report(self, settings: PhotoSettings) -> FaceReport:
         """The outcome of the face."""
@@ -224,6 +232,14 @@ def left_alone(found: Sequence[DetectedFace], chosen: Sequence[int], settings: P
             note = f"a face of {face.size:.0f} px is smaller than {settings.min_face:g} px"
             reports.append(FaceReport(number, "left alone", *_box_and_score(face), note=note))
     return reports
+
+
+def _inside(pixels: Integer[np.ndarray, "h w 3"], box: Float[np.ndarray, "4"]) -> Crop:
+    """A square of the pixels of a face as they are: interpolation would remove noise."""
+    left, top, right, bottom = np.maximum(np.rint(box), 0).astype(int)
+    part = pixels[top:bottom, left:right]
+    side = min(part.shape[:2])
+    return to_unit(part[:side, :side])
 
 
 def _box_and_score(found: DetectedFace) -> tuple[tuple[float, ...], float]:

@@ -98,7 +98,7 @@ def change_share(given: Crop, restored: Crop, detail_error: float = DETAIL_ERROR
 
     Source: W. James, C. Stein, Estimation with Quadratic Loss, 4th Berkeley Symposium, 1961.
     """
-    noise, noise_left = _noise_power(given), _noise_power(restored)
+    noise, noise_left = noise_of(given) ** 2, noise_of(restored) ** 2
     detail = _power(given - cv2.GaussianBlur(given, (0, 0), _FINE)) - _NOISE_PASSED * noise
     own_error = max(detail_error**2 * detail, MIN_ERROR**2)
     wrong = _power(restored - given) + max(0.0, noise - noise_left)
@@ -111,5 +111,6 @@ def _power(values: Crop) -> float:
     return float((np.square(values).mean(axis=2) * weights).sum() / weights.sum())
 
 
-def _noise_power(face: Crop) -> float:
-    return (measure(to_uint8(face)).noise / 255) ** 2 if len(face) >= _MIN_SIDE else 0.0
+def noise_of(face: Crop) -> float:
+    """Standard deviation of the noise in flat parts; 0 for a face too small to be measured."""
+    return measure(to_uint8(face)).noise / 255 if len(face) >= _MIN_SIDE else 0.0

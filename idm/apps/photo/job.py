@@ -171,7 +171,7 @@ class Job:
                 self.progress.on_file(self.status.path, problem)
 
     def make_folder(self, source: Path) -> Path:
-        """The source's target, whose folder then exists."""
+        """Create the folder of a source's output, and return the path of the output."""
         target = self.todo[source]
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +180,12 @@ class Job:
         return target
 
     def wrote(self, source: Path, state: str = "restored", details: Mapping[str, Any] = _NOTHING) -> None:
-        """A file's output was written."""
+        """Record that a file's output was written.
+
+        Args:
+            state: the outcome, such as "restored", "no face" or "kept".
+            details: further facts for the file's entry.
+        """
         target = self.todo[source]
         self.report.written.append(target)
         self.report.states[state] += 1
@@ -190,7 +195,7 @@ class Job:
         self._note(source, None, {**entry, **details})
 
     def failed(self, source: Path, error: Exception, details: Mapping[str, Any] = _NOTHING) -> None:
-        """A file has no output, with the reason. An unexpected error is recorded with its traceback."""
+        """Record why a file has no output. The entry of an unexpected error has its traceback."""
         self.report.failed.append(error)
         entry = {"state": "failed", "error": _message(error), **details}
         if source in self.todo:

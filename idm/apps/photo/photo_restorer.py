@@ -183,7 +183,7 @@ class PhotoRestorer:
             lq = torch.stack([hwc_to_chw(face.crop) for face, _ in batch])
             restored = self.restorer.restore(lq, [seed for _, seed in batch])
             for (face, _), image in zip(batch, restored, strict=True):
-                face.take(image)
+                face.add_sample(image)
 
 
 def _keeps_chroma(photo: Photo, settings: PhotoSettings) -> bool:

@@ -79,8 +79,9 @@ class FoundFace:
         return np.frombuffer(bytes.fromhex(self.thumbnail), np.uint8).astype(np.float32) / 255
 
 
-def detected(detector: Detector, size: int) -> Reader:
-    """Reads photographs: the plausible faces of each are found and aligned to ``size`` pixels, the largest first."""
+def build_photo_reader(detector: Detector, size: int) -> Reader:
+    """Build the reader of photographs: it finds the plausible faces of each, the largest first, and aligns them to
+    ``size`` pixels."""
 
     def read(name: str, path: Path) -> list[AlbumFace]:
         unreadable: dict[Path, str] = {}
@@ -92,8 +93,8 @@ def detected(detector: Detector, size: int) -> Reader:
     return read
 
 
-def aligned(size: int) -> Reader:
-    """Reads images of one aligned face each, with the landmarks that lie beside them
+def build_aligned_reader(size: int) -> Reader:
+    """Build the reader of images of one aligned face each, with the landmarks that lie beside them
     (:class:`~idm.data.sources.FolderFaces`), else those of FFHQ's template."""
     folders: dict[Path, tuple[FolderFaces, dict[Path, int]]] = {}
 

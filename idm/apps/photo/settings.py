@@ -40,6 +40,9 @@ class PhotoSettings:
         detail: source of the detail finer than the restorer's pixels: none ("replace", so that a large face becomes
             soft) or the photograph ("keep"). "auto" keeps the photograph's in faces larger than the restorer's
             size; "clean" does so without its grain.
+        grain: share of the photograph's grain that a restored face keeps, in [0, 1]: 0 leaves the face as smooth as
+            the restorer made it, 1 gives it the grain of its surroundings. It has no effect on photographs without
+            grain, and with ``detail`` "clean" or "replace".
         batch_size: faces restored at once.
 
     Raises:
@@ -63,6 +66,7 @@ class PhotoSettings:
     color_fix: ColorFix = "wavelet"
     grayscale: Grayscale = "auto"
     detail: Detail = "auto"
+    grain: float = 0.5
     batch_size: int = 8
 
     def __post_init__(self) -> None:
@@ -78,6 +82,8 @@ class PhotoSettings:
             raise InvalidInput(f"samples and batch size must be at least 1, got {self.samples} and {self.batch_size}")
         if self.min_identity is not None and not -1 <= self.min_identity <= 1:
             raise InvalidInput(f"min_identity is a cosine in [-1, 1], got {self.min_identity}")
+        if not 0 <= self.grain <= 1:
+            raise InvalidInput(f"grain must lie in 0..1, got {self.grain}")
         if self.uncertainty and self.samples < 2:
             raise InvalidInput("an uncertainty map needs at least 2 samples")
 

@@ -68,7 +68,7 @@ class Status:
                 yield Path(source), entry
 
     def _settled(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """A file that was begun when its job was killed is done if another file is now in the place of its output."""
+        """An entry of an earlier job: work that it had begun when it was killed is done if the output has changed."""
         if entry["state"] != "begun":
             return entry
         left = {key: entry[key] for key in ("output", "writes")}
@@ -77,7 +77,7 @@ class Status:
         return {"state": "already there", **left, "fingerprint": entry["fingerprint"]}
 
     def begin(self, source: Path, fingerprint: str) -> None:
-        """Work begins on an input that has an entry."""
+        """Record that work begins on an input that has an entry."""
         entry = self.entries[str(source)]
         before = _identity(self.path.parent / entry["writes"][0])
         left = {key: entry[key] for key in ("output", "writes")}
@@ -118,13 +118,13 @@ class Status:
         write_whole(self._reserve, os.urandom(for_all + num_files * for_each))  # what compresses would reserve nothing
 
     def write_in_time(self) -> None:
-        """Write if it is due; an error is left to the next attempt."""
+        """Write the file if a write is due; an error is left to the next attempt."""
         if time.monotonic() >= self._next_write:
             with suppress(ImageError):
                 self.write(finished=None)
 
     def write(self, *, finished: bool | None = None) -> None:
-        """Write; with ``finished`` for the last time.
+        """Write the file; with ``finished`` for the last time.
 
         Raises:
             ImageError: it cannot be written.
@@ -157,7 +157,7 @@ class Status:
 
 
 def _identity(path: Path) -> list[int] | None:
-    """Tells a file from the one that takes its place; None if there is none."""
+    """Numbers that change if another file takes a file's place; None if there is no file."""
     try:
         found = path.lstat()
     except OSError:

@@ -212,7 +212,7 @@ class _Work:
 
     def _see(self, frame: DecodedFrame) -> None:
         pixels = frame.pixels()
-        self.state.tracker.see(frame.time, pixels, self._detect(pixels))
+        self.state.tracker.add_frame(frame.time, pixels, self._detect(pixels))
 
     def _followed(self, frame: DecodedFrame) -> tuple[DecodedFrame, Pixels, dict[int, DetectedFace]]:
         return frame, frame.pixels(), self.state.tracker.faces_at(frame.index, frame.time)
@@ -271,8 +271,10 @@ class _Work:
 
 
 class Segments:
-    """A folder of finished segments, each with the state after it. One that another job left is emptied; from the first
-    segment that is not as it was written, with its state, all are made again.
+    """A folder of finished segments, each with the state after it.
+
+    A folder that another job left is emptied. If a segment or its state is damaged, it and all later ones are made
+    again.
 
     Raises:
         VideoError: it cannot be written.
@@ -301,7 +303,7 @@ class Segments:
         return self.folder / f"{len(self.paths):06d}.nut"
 
     def finish(self) -> None:
-        """The segment at :meth:`next_path` is whole; with its state beside it, after a digest of both, it counts."""
+        """Mark the segment at :meth:`next_path` as finished, by writing a digest and the state after it beside it."""
         path, text = self.next_path(), self.state.to_json()
         write_whole(path.with_suffix(".json"), f"{_digest(path, text)}\n{text}".encode())
         self.paths.append(path)
@@ -313,7 +315,7 @@ class Segments:
 
 
 def _state_after(segment: Path) -> State | None:
-    """None if the segment or the state is not there, or not as it was written."""
+    """The state after a segment; None if either is missing or damaged."""
     try:
         digest, text = segment.with_suffix(".json").read_text().split("\n", 1)
         return State.from_json(text) if digest == _digest(segment, text) else None

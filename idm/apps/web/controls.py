@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import gradio as gr
 
-from idm.apps.photo.settings import Change, Detail, Grayscale, Pick
+from idm.apps.photo.settings import Change, Detail, Grayscale, PhotoSettings, Pick
 from idm.apps.web.handlers import NO_LIMIT
 from idm.apps.web.request import MAX_REFERENCES, MAX_SAMPLES, MAX_SEED, most_steps
 from idm.apps.web.session import PageService
@@ -103,6 +103,15 @@ def _more_controls() -> dict[str, Any]:
                 label="Detail",
                 info="finer detail of large faces: the photograph's (keep), without its grain (clean), none (replace)",
                 elem_id="idm-detail",
+            ),
+            "grain": gr.Slider(
+                0,
+                1,
+                PhotoSettings.grain,
+                step=0.05,
+                label="Grain",
+                info="share of the photograph's grain that restored faces keep; 1: as much as their surroundings",
+                elem_id="idm-grain",
             ),
             "grayscale": gr.Radio(
                 get_args(Grayscale),

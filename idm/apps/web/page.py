@@ -33,6 +33,7 @@ class _Controls:
     new_seed: gr.Button
     turn: gr.Dropdown
     detail: gr.Dropdown
+    grain: gr.Slider
     grayscale: gr.Radio
     color_fix: gr.Radio
     upscale: gr.Radio

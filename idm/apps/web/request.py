@@ -20,7 +20,7 @@ MODEL_OPTIONS = ("restorer", "steps", "fidelity")
 # The options of `idm restore` that a user of the page has, by their names in PhotoSettings. Others name files of the
 # server, or concern the machine.
 PHOTO_OPTIONS = (
-    *("faces", "seed", "upscale", "change", "turn", "detail", "grayscale", "color_fix"),
+    *("faces", "seed", "upscale", "change", "turn", "detail", "grain", "grayscale", "color_fix"),
     *("samples", "pick", "min_identity", "reference", "uncertainty"),
 )
 _PHOTO_SETTINGS = TypeAdapter(PhotoSettings)

@@ -67,7 +67,7 @@ def build_noise_levels(config: NoiseLevelsConfig) -> NoiseLevels:
         case PiecewiseUniformConfig():
             return NoiseLevels()
         case StartAndLogUniformConfig():
-            return NoiseLevels(config.start_share, config.own_estimates)
+            return NoiseLevels(config.start_share, config.own_estimates, config.end_to_end)
         case _:
             assert_never(config)
 

@@ -80,6 +80,8 @@ class StartAndLogUniformConfig(Section):
     """Share of the samples at the chain's start."""
     own_estimates: UnitInterval = 0.0
     """Share of the samples below the start whose x_t is made from the model's own estimate instead of x_0."""
+    end_to_end: bool = False
+    """Let gradients flow through these estimates, so that the two steps of a chain are trained together."""
 
 
 NoiseLevelsConfig = Annotated[PiecewiseUniformConfig | StartAndLogUniformConfig, Field(discriminator="name")]

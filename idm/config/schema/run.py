@@ -97,6 +97,8 @@ class IDMConfig(RunConfig):
         levels = self.objective.noise_levels
         if levels.name == "start_and_log_uniform" and levels.own_estimates and self.objective.prediction != "sample":
             faults.append("objective.noise_levels.own_estimates: needs objective.prediction=sample")
+        if levels.name == "start_and_log_uniform" and levels.end_to_end and not levels.own_estimates:
+            faults.append("objective.noise_levels.end_to_end: needs objective.noise_levels.own_estimates above 0")
         if net.add_degraded and self.objective.prediction != "sample":
             faults.append(
                 f"denoiser.add_degraded: needs objective.prediction=sample, not {self.objective.prediction}"

@@ -1,1 +1,1 @@
-"""The built-in face detector: its network, and how faces are read from the network's maps."""
+"""Face detectors: RetinaFace, and the built-in one, whose weights are part of the package."""

@@ -20,14 +20,14 @@ _OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder", 
 
 
 def join(source: Path, segments: Sequence[Path], target: Path, last_duration: int) -> list[str]:
-    """Write a video whole or not at all.
+    """Join encoded segments and the source's other streams into a video file, which appears only when it is complete.
 
     Args:
         segments: as :class:`idm.io.video.write.SegmentWriter` wrote them, in order.
         last_duration: how long the last frame is shown, in the source's time base.
 
     Returns:
-        What the source has and the result has not.
+        The streams and metadata of the source that the result lacks.
 
     Raises:
         VideoError: the source's sound is broken, the segments do not fit together, or it cannot be written.

@@ -228,11 +228,16 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 
 class _ListMetrics(argparse.Action):
+    """Print the names that ``--metrics`` takes, each with its protocol and what it needs."""
+
     def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:
         super().__init__(option_strings, dest, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from idm.apps.cli.measures import list_metrics
+        from idm.evaluation.metrics import METRICS
 
-        print(list_metrics())
+        for name, metric in METRICS.items():
+            size = f", {metric.smallest} px or more" if metric.smallest > 16 else ""
+            weights = f" Weights: {', '.join(metric.weights)}." if metric.weights else ""
+            print(f"{name:14} {metric.heading} ({metric.kind}{size})\n{'':14} {metric.protocol}{weights}")
         parser.exit()

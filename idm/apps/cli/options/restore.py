@@ -37,6 +37,7 @@ class RestoreOptions(ModelOptions):
     color_fix: ColorFix | None
     grayscale: Grayscale | None
     detail: Detail | None
+    grain: float | None
     min_identity: float | None
     change: Change | None
     reference: str | None
@@ -142,6 +143,13 @@ def _add_result(group: argparse._ArgumentGroup) -> None:
         choices=choices(RestoreOptions, "detail"),
         help="detail finer than the model: keep the photograph's, keep it without grain, or replace it; auto keeps it "
         "in large faces (default)",
+    )
+    group.add_argument(
+        "--grain",
+        type=float,
+        metavar="SHARE",
+        help="share of the photograph's grain that restored faces keep: 0 none, 1 as much as their surroundings "
+        "(default 0.5)",
     )
 
 
