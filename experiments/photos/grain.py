@@ -31,7 +31,7 @@ from idm.io.photos import Photo
 from idm.io.ranges import from_uint8
 from idm.restorers.load import load_restorer
 
-GRAINS = (0.0, 0.5, 1.0)
+GRAINS = (0.0, 0.25, 0.5, 1.0)
 
 
 def without_noise(recipe: Recipe) -> Recipe:

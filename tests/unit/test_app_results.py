@@ -33,7 +33,7 @@ from idm.faces.recognition import IdentityNet
 FACE = 64
 DEFAULTS = {
     **{"restorer": "paints", "steps": 4, "fidelity": 0.0, "seed": 0, "upscale": 1, "samples": 1},
-    **{"change": "auto", "turn": "auto", "detail": "auto", "grain": 0.5, "grayscale": "off", "color_fix": "wavelet"},
+    **{"change": "auto", "turn": "auto", "detail": "auto", "grain": 0.25, "grayscale": "off", "color_fix": "wavelet"},
     **{"pick": "median", "min_identity": NO_LIMIT, "reference": None, "uncertainty": False},
 }
 ME = gr.Request(session_hash="me")

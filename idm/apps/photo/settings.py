@@ -66,7 +66,7 @@ class PhotoSettings:
     color_fix: ColorFix = "wavelet"
     grayscale: Grayscale = "auto"
     detail: Detail = "auto"
-    grain: float = 0.5
+    grain: float = 0.25
     batch_size: int = 8
 
     def __post_init__(self) -> None:
