@@ -78,7 +78,8 @@ def plot(result: dict[str, Any], path: Path) -> None:
     axes[0].set(ylabel="critic's loss", ylim=(0, None))
     for axis, name in zip(axes[1:3], ("sharpness", "frechet"), strict=True):
         for label, checkpoints in (("with the critic", result["checkpoints"]), ("without", result["without"])):
-            axis.plot([row["step"] for row in checkpoints], [row[name] for row in checkpoints], "o-", label=label)
+            if checkpoints:
+                axis.plot([row["step"] for row in checkpoints], [row[name] for row in checkpoints], "o-", label=label)
         axis.set(ylabel=MEASURED[name])
     for axis in axes:
         axis.set(xlabel="step")
