@@ -30,7 +30,7 @@ LOSSES = {
     "component_discriminator": [4.16550, 3.71106, 3.59069, 3.23873],
 }
 
-ACCURACIES = {f"{part}{kind}_accuracy" for part in ("", "component_") for kind in ("real", "fake")} | {"pair_accuracy"}
+ACCURACIES = {f"{part}{kind}_accuracy" for part in ("", "component_") for kind in ("real", "fake", "pair")}
 """Of few faces: jumpy."""
 
 
