@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from idm.apps.cli.options.shared import ModelOptions, add_memory, add_model, choices
-from idm.apps.photo.settings import Change, Detail, FileFormat, Grayscale, OutputSize, Pick
+from idm.apps.photo.settings import Change, Detail, FileFormat, Grayscale, OutputSize, PhotoSettings, Pick
 from idm.faces.names import ColorFix, DetectorName, FaceGroup, Turn
 from idm.io.encoding import Codec
 
@@ -149,7 +149,7 @@ def _add_result(group: argparse._ArgumentGroup) -> None:
         type=float,
         metavar="SHARE",
         help="share of the photograph's grain that restored faces keep: 0 none, 1 as much as their surroundings "
-        "(default 0.5)",
+        f"(default {PhotoSettings.grain})",
     )
 
 
