@@ -16,6 +16,7 @@ from idm.evaluation.layout import update_tables
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
+VARIANTS = RESULTS / "variants"
 ARMS = {
     "round_0": "round 0 (30 % of the targets spoiled)",
     "round_1": "round 1 (trained on cleaned targets)",
@@ -23,6 +24,10 @@ ARMS = {
     "ceiling": "ceiling (nothing spoiled)",
     "control": "control (spoiled, twice the steps)",
     "control_previous": "control (spoiled, again from round 0's weights)",
+    "round_1_ungated": "round 1, no gate: every x is replaced",
+    "round_1_original": "round 1, x_d made from the originals",
+    "round_1_gradual": "round 1, gradual replacement",
+    "round_1_mixed": "round 1, half of P_X* and half of P_X",
 }
 METRICS = {"psnr": ("PSNR ↑", 2), "ssim": ("SSIM ↑", 4), "identity": ("identity ↑", 4), "sharpness": ("sharpness", 4)}
 KINDS = ("blur", "noise", "jpeg", "mixed", "none")
@@ -36,8 +41,8 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def load(arm: str) -> Scores:
-    files = [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{arm}_[0-9].json"))]
+def load(arm: str, folder: Path = RESULTS) -> Scores:
+    files = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{arm}_[0-9].json"))]
     return {file["seed"]: file["scores"] for file in files}
 
 
@@ -58,21 +63,21 @@ def over_images(differences: np.ndarray, digits: int) -> str:
     return f"{differences.mean():+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
-def arms_table() -> str:
+def arms_table(folder: Path = RESULTS) -> str:
     rows = []
     for arm, title in ARMS.items():
-        scores = load(arm)
+        scores = load(arm, folder)
         if scores:
             means = {name: [float(np.mean(seed[name])) for seed in scores.values()] for name in METRICS}
             rows.append([title, len(scores), *(over_seeds(means[name], METRICS[name][1]) for name in METRICS)])
     return markdown(["trained as", "seeds", *(title for title, _ in METRICS.values())], rows)
 
 
-def differences_table(than: str, arms: Sequence[str]) -> str:
+def differences_table(than: str, arms: Sequence[str], folder: Path = RESULTS) -> str:
     """Compare each arm with the arm ``than`` of the same seed."""
-    base, rows = load(than), []
+    base, rows = load(than, folder), []
     for arm in arms:
-        scores = load(arm)
+        scores = load(arm, folder)
         seeds = sorted(base.keys() & scores.keys())
         if not seeds:
             continue
@@ -184,6 +189,19 @@ def portraits_table() -> str:
     return markdown(["chain", "x*", "faces", "identity", "sharpness, relative", "noise, 1/255", "PSNR to x"], rows)
 
 
+def variants() -> str:
+    """Variants of round 1 from round 0's weights, in an experiment of their own with fewer steps."""
+    first = json.loads((VARIANTS / "round_0_0.json").read_text())
+    return "\n\n".join(
+        [
+            f"### Variants of round 1\n\n{first['steps']} steps per round, commit {first['commit'][:12]}; round 1 is "
+            "trained from round 0's weights.",
+            arms_table(VARIANTS),
+            differences_table("round_1_previous", [arm for arm in ARMS if arm != "round_1_previous"], VARIANTS),
+        ]
+    )
+
+
 def all_tables() -> str:
     first = json.loads((RESULTS / "round_0_0.json").read_text())
     versions = first["versions"]
@@ -197,6 +215,7 @@ def all_tables() -> str:
         differences_table("round_0", [arm for arm in ARMS if arm != "round_0"]),
         differences_table("control", ["round_1", "round_1_previous", "ceiling", "control_previous"]),
         differences_table("control_previous", ["round_1_previous"]),
+        variants(),
         "### Training targets\n\nCompared with their unspoiled originals. PSNR is that of the mean squared error of "
         "all faces of a kind, because it is infinite for an untouched face.",
         targets_table(),
