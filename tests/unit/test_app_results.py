@@ -246,7 +246,7 @@ def test_a_result_is_marked_stale_exactly_while_the_settings_are_not_those_it_wa
     assert not is_stale([0, 1])
     changes = {
         **{"steps": 3, "fidelity": 0.5, "seed": 1, "upscale": 2, "samples": 2, "change": "full"},
-        **{"turn": 90, "detail": "keep", "grain": 0.25, "grayscale": "keep", "color_fix": "mean"},
+        **{"turn": 90, "detail": "keep", "grain": 0.75, "grayscale": "keep", "color_fix": "mean"},
         **{"pick": "identity", "min_identity": 0.5, "reference": ["b.png"], "uncertainty": True},
     }
     assert {key: is_stale([0, 1], **{key: value}) for key, value in changes.items()} == dict.fromkeys(changes, True)
