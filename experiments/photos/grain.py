@@ -7,14 +7,11 @@ identity are means over the square of the face, compared with the original; "noi
 1/255.
 """
 
-import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from harm import SIZES, Case, cases
+from harm import SIZES, Case, build_parser, cases, load_parts
 
 from idm.apps.photo.harm import noise_of
 from idm.apps.photo.photo_restorer import PhotoRestorer
@@ -23,13 +20,11 @@ from idm.degradation import PRESETS
 from idm.degradation.recipes import Recipe
 from idm.degradation.steps import GaussianNoise
 from idm.evaluation.metrics import psnr, ssim
-from idm.faces.detector.load import load_detector
-from idm.faces.recognition import cosine_similarity, load_identity
+from idm.faces.recognition import cosine_similarity
 from idm.io.atomic import write_json
 from idm.io.machine import provenance
 from idm.io.photos import Photo
 from idm.io.ranges import from_uint8
-from idm.restorers.load import load_restorer
 
 GRAINS = (0.0, 0.25, 0.5, 1.0)
 
@@ -66,17 +61,10 @@ def measure(parts: PhotoRestorer, some: Iterator[Case]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="as for idm restore (default: the bundled model)")
-    parser.add_argument("--num-faces", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    loaded = load_restorer(arguments.model, torch.device("cpu"), torch.float32)
-    parts = PhotoRestorer(loaded.restorer, load_detector(), load_identity())
+    arguments = build_parser(__doc__, num_faces=16).parse_args()
+    parts, result = load_parts(arguments)
     count, seed = arguments.num_faces, arguments.seed
-    result = {"data": "assets:val", "restorer": loaded.metadata, "seed": seed, "faces": count}
+    result["faces"] = count
     for size in SIZES:
         for name, recipe in WAYS.items():
             result[f"{size} px, {name}"] = row = measure(parts, cases(size, recipe, count, seed))

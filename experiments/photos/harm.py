@@ -130,19 +130,31 @@ def turned(parts: PhotoRestorer, some: Iterator[Case], settings: PhotoSettings) 
     return {angle: round(float(np.mean(some)), 3) for angle, some in scores.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def build_parser(description: str | None, num_faces: int) -> argparse.ArgumentParser:
+    """Build the parser of the arguments that all measurements of photographs take."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="as for idm restore (default: the bundled model)")
-    parser.add_argument("--num-faces", type=int, default=24)
-    parser.add_argument("--num-portraits", type=int, default=16)
-    parser.add_argument("--num-turned", type=int, default=6)
+    parser.add_argument("--num-faces", type=int, default=num_faces)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    arguments = parser.parse_args()
+    return parser
+
+
+def load_parts(arguments: argparse.Namespace) -> tuple[PhotoRestorer, dict[str, Any]]:
+    """Load the restorer, and return it with the beginning of the result file."""
     torch.set_num_threads(1)
     loaded = load_restorer(arguments.model, torch.device("cpu"), torch.float32)
     parts = PhotoRestorer(loaded.restorer, load_detector(), load_identity())
-    seed, result = arguments.seed, {"data": "assets:val", "restorer": loaded.metadata, "seed": arguments.seed}
+    return parts, {"data": "assets:val", "restorer": loaded.metadata, "seed": arguments.seed}
+
+
+def main() -> None:
+    parser = build_parser(__doc__, num_faces=24)
+    parser.add_argument("--num-portraits", type=int, default=16)
+    parser.add_argument("--num-turned", type=int, default=6)
+    arguments = parser.parse_args()
+    parts, result = load_parts(arguments)
+    seed = arguments.seed
     for size in SIZES:
         for change in CHANGES:
             settings = PhotoSettings(change=change, grain=0.0)

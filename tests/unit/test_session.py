@@ -247,14 +247,14 @@ def test_a_request_has_the_settings_of_the_command_line_under_their_names(page_s
         {
             **{"restorer": "idm", "steps": 3, "fidelity": 0.5, "faces": [1, 0], "seed": 7, "upscale": 2, "samples": 2},
             **{"change": "full", "turn": 90, "detail": "clean", "grayscale": "keep", "min_identity": 0.25},
-            **{"grain": 0.25},
+            **{"grain": 0.75},
         }
     )
     assert wanted == RestoreRequest(
         "idm",
         PhotoSettings(
             **{"faces": (1, 0), "seed": 7, "upscale": 2.0, "samples": 2, "pick": "median", "min_identity": 0.25},
-            **{"change": "full", "turn": 90, "detail": "clean", "grayscale": "keep", "grain": 0.25},
+            **{"change": "full", "turn": 90, "detail": "clean", "grayscale": "keep", "grain": 0.75},
         ),
         Chain(num_steps=3).changed(fidelity=0.5),
     )
@@ -266,7 +266,7 @@ def test_a_request_has_the_settings_of_the_command_line_under_their_names(page_s
 
 
 def restoration_of(page_service: PageService, photo: Photo) -> Restoration:
-    wanted = RestoreRequest("idm", PhotoSettings(faces=(0, 1), seed=5, change="full"), Chain(num_steps=2))
+    wanted = RestoreRequest("idm", PhotoSettings(faces=(0, 1), seed=5, change="full", grain=0.0), Chain(num_steps=2))
     return page_service.draw(photo, wanted)
 
 
@@ -301,8 +301,7 @@ def test_a_face_that_is_drawn_again_is_what_its_seed_gives_and_the_other_one_doe
         return page_service.restore(photo, wanted).result.photo.pixels
 
     assert np.array_equal(pixels[:, :FACE], with_seed(5)[:, :FACE])
-    drawn_with_others = with_seed(99)[:, FACE:].astype(int)
-    assert np.abs(pixels[:, FACE:] - drawn_with_others).max() <= 1  # a face's floats depend on its batch
+    assert np.array_equal(pixels[:, FACE:], with_seed(99)[:, FACE:])
     assert not np.array_equal(with_seed(5)[:, FACE:], with_seed(99)[:, FACE:])
     assert [variant.seed for variant in restoration.variants[1]] == [5, 99]
 
