@@ -9,6 +9,7 @@ from idm.apps.photo.photo_restorer import PhotoRestorer
 from idm.apps.photo.settings import PhotoSettings
 from idm.data.synthetic import synthetic_face
 from idm.faces.detect import DetectedFace
+from idm.io.photos import Photo
 
 FACE = 64
 
@@ -94,3 +95,16 @@ def test_settings_reach_the_restoration(asked: list[object]) -> None:
     turned, report = comfyui.RestoreFaces().restore(batch(), **arguments(turn="180", seed=9))
     assert turned.shape == (3, FACE, FACE, 3)
     assert report.count("face 0") == 2
+
+
+def test_every_input_becomes_the_setting_of_its_name(asked: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[PhotoSettings] = []
+
+    def restore_photo(pixels, settings, *, restorer):
+        seen.append(settings)
+        return restorer.restore(Photo(pixels), PhotoSettings())
+
+    monkeypatch.setattr(comfyui, "restore_photo", restore_photo)
+    changes = {"seed": 9, "change": "full", "detail": "keep", "grain": 0.75, "grayscale": "off", "min_identity": 0.5}
+    comfyui.RestoreFaces().restore(batch()[:1], **arguments(turn="180", **changes))
+    assert seen == [PhotoSettings(turn=180, **changes)]
