@@ -33,10 +33,13 @@ class Recipe:
     and a model that never saw noise without JPEG takes it for detail. Our own."""
     bicubic_probability: float = 0.0
     """Share of images that are brought back to size by bicubic interpolation, as other programs do. Our own."""
+    half_size_probability: float = 0.0
+    """Share of images that are degraded at half their size and then enlarged, as small faces in photographs are. Noise
+    and JPEG blocks become twice as coarse, and the greatest factor of downscaling doubles. Our own."""
 
     def __post_init__(self) -> None:
         low, high = PROBABILITY
-        names = ("clean_probability", "skip_probability", "bicubic_probability")
+        names = ("clean_probability", "skip_probability", "bicubic_probability", "half_size_probability")
         if faults := [name for name in names if not low <= getattr(self, name) <= high]:
             values = "; ".join(f"{name} must lie within [0, 1], got {getattr(self, name)}" for name in faults)
             raise ValueError(f"impossible recipe: {values}")
@@ -62,10 +65,12 @@ class Degradation:
     Attributes:
         clean: the image passes untouched.
         drawn: steps with their strengths, in the order of application; None for a step that is left out.
+        half_size: the steps apply to the image at half its size.
     """
 
     clean: bool
     drawn: tuple[tuple[Step[Any], Any], ...]
+    half_size: bool = False
 
     def strength(self, kind: type[Step[Any]]) -> Any:
         """Return the parameters drawn for the first step of a class; None if it is left out or absent."""
@@ -119,7 +124,8 @@ def draw_degradation(recipe: Recipe, rng: np.random.Generator) -> Degradation:
         ]
     if recipe.bicubic_probability > 0 and rng.random() < recipe.bicubic_probability:
         drawn = [(step, "bicubic" if isinstance(step, Resize) else strength) for step, strength in drawn]
-    return Degradation(clean, tuple(drawn))
+    half_size = recipe.half_size_probability > 0 and rng.random() < recipe.half_size_probability
+    return Degradation(clean, tuple(drawn), half_size)
 
 
 def apply_degradation(image: RGB, degradation: Degradation, rng: np.random.Generator) -> RGB:
@@ -127,6 +133,11 @@ def apply_degradation(image: RGB, degradation: Degradation, rng: np.random.Gener
     _require_image(image)
     if degradation.clean:
         return image.copy()
+    if degradation.half_size:
+        height, width, _ = image.shape
+        small = operations.resize(image, max(1, height // 2), max(1, width // 2), "area")
+        degraded = apply_degradation(small, replace(degradation, half_size=False), rng)
+        return operations.quantise(operations.resize(degraded, height, width, "bicubic"))
     frame = Frame(*image.shape[:2])
     degraded = apply_steps(image, degradation.drawn, frame, rng)
     if degraded.shape != image.shape:  # the last step of a list in YAML need not be a resize

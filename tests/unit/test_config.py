@@ -9,9 +9,10 @@ import torch
 import yaml
 
 from idm.config import schema
-from idm.config.assembly.data import build_recipe
+from idm.config.assembly.data import build_mixture, build_recipe
 from idm.config.assembly.intrinsic import build_denoiser, build_gammas, build_idm
 from idm.config.load import ConfigError, dump_config, load_config
+from idm.config.schema import DegradationConfig
 from idm.degradation import PRESETS
 from idm.degradation.further_steps import MotionBlur
 from idm.degradation.steps import Blur, Downscale, Jpeg, Resize
@@ -98,6 +99,15 @@ def test_a_recipe_is_the_preset_with_the_sections_changes(load):
     config = load("degradation={preset: mild, down: [2, 3], jpeg_quality: [30, 90], skip_probability: 0.1}").degradation
     changed = PRESETS["mild"].change(Downscale, factor=(2.0, 3.0)).change(Jpeg, quality=(30.0, 90.0))
     assert build_recipe(config) == replace(changed, clean_probability=0.03, skip_probability=0.1)
+
+
+def test_every_recipe_of_a_mixture_skips_steps_and_halves_faces_alike():
+    shared = {"skip_probability": 0.1, "bicubic_probability": 0.2, "half_size_probability": 0.3}
+    config = DegradationConfig(mixture={"mild": 0.5}, **shared)
+    assert build_mixture(config).recipes == (
+        replace(PRESETS["gfpgan"], clean_probability=0.03, **shared),
+        replace(PRESETS["mild"], **shared),
+    )
 
 
 def test_steps_of_a_list_take_the_place_of_the_presets(load):

@@ -187,14 +187,15 @@ TABLE = {  # blur sigma, down, noise, JPEG, grey; the published options files
 }
 
 
+PROBABILITIES = ("clean_probability", "skip_probability", "bicubic_probability", "half_size_probability")
+
+
 @pytest.mark.parametrize("name", TABLE)
 def test_a_preset_is_its_row_of_the_table(name):
     blur, down, noise, jpeg, resize, _, grey, _ = PRESETS[name].steps
     assert (blur.sigma, down.factor, noise.sigma, jpeg.quality, grey.probability) == TABLE[name]
     assert (blur.kernel_size, blur.isotropic_probability, resize.interpolation) == (41, 0.5, "bilinear")
-    assert (PRESETS[name].clean_probability, PRESETS[name].skip_probability, PRESETS[name].bicubic_probability) == (
-        0,
-    ) * 3
+    assert all(getattr(PRESETS[name], probability) == 0 for probability in PROBABILITIES)
 
 
 def test_only_gfpgan_shifts_and_jitters_colours():
@@ -243,7 +244,7 @@ def test_an_impossible_field_is_refused_by_name(step, field, value):
         GFPGAN.change(step, **{field: value})
 
 
-@pytest.mark.parametrize("name", ["clean_probability", "skip_probability", "bicubic_probability"])
+@pytest.mark.parametrize("name", PROBABILITIES)
 def test_an_impossible_probability_of_a_recipe_is_refused_by_name(name):
     with pytest.raises(ValueError, match=f"{name} must lie"):
         replace(GFPGAN, **{name: 1.01})
@@ -557,6 +558,33 @@ def test_leaving_steps_out_changes_no_other_draw():
 def test_a_share_comes_back_to_size_by_bicubic_and_no_other_draw_changes():
     drawn = draws(replace(GFPGAN, bicubic_probability=0.3))
     assert_frequency(sum(d.strength(Resize) == "bicubic" for d in drawn), 0.3)
+
+
+def test_a_share_is_degraded_at_half_its_size_and_no_other_draw_changes():
+    recipe = replace(GFPGAN, half_size_probability=0.3)
+    assert_frequency(sum(d.half_size for d in draws(recipe)), 0.3)
+    for i in range(50):
+        plain, some = (draw_degradation(each, degradation_rng(0, 0, i)) for each in (GFPGAN, recipe))
+        assert replace(some, half_size=False) == plain
+
+
+def test_at_half_the_size_lengths_stay_and_noise_is_twice_as_coarse():
+    image = np.full((64, 64, 3), 0.5, np.float32)
+    noise = Recipe((GaussianNoise((20.0, 20.0)), Resize()))
+    fine = degrade(image, noise, degradation_rng(0, 0, 0))
+    coarse = degrade(image, replace(noise, half_size_probability=1.0), degradation_rng(0, 0, 0))
+
+    def correlation(noisy):
+        return np.corrcoef(noisy[:, :-1].ravel(), noisy[:, 1:].ravel())[0, 1]
+
+    assert abs(correlation(fine)) < 0.05
+    assert correlation(coarse) > 0.6
+
+    edge = np.zeros((64, 64, 3), np.float32)
+    edge[:, 32:] = 1
+    blur = Recipe((Blur((32.0, 32.0), isotropic_probability=1.0, kernel_size=201), Resize()))
+    small = degrade(edge, replace(blur, half_size_probability=1.0), degradation_rng(0, 0, 0))
+    np.testing.assert_allclose(small, degrade(edge, blur, degradation_rng(0, 0, 0)), atol=0.04)
 
 
 # Further steps

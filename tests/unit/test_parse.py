@@ -47,6 +47,7 @@ CHANGES = {
     "clean_probability": "1.0",
     "skip_probability": "1.0",
     "bicubic_probability": "1.0",
+    "half_size_probability": "1.0",
     "mixture": "{mild: 1.0}",
     "steps": "[{name: blur, sigma: [9, 9]}, {name: resize}]",
     "blur_sigma": "[90, 90]",

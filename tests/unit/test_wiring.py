@@ -82,6 +82,7 @@ CHANGES: dict[str, Case] = {
     "DegradationConfig.clean_probability": alone("degradation.clean_probability=1.0"),
     "DegradationConfig.skip_probability": alone("degradation.skip_probability=1.0"),
     "DegradationConfig.bicubic_probability": alone("degradation.bicubic_probability=1.0"),
+    "DegradationConfig.half_size_probability": alone("degradation.half_size_probability=1.0"),
     "DegradationConfig.mixture": alone("degradation.mixture={mild: 1.0}"),
     "DegradationConfig.blur_sigma": alone("degradation.blur_sigma=[90, 90]"),
     "DegradationConfig.down": alone("degradation.down=[20, 20]"),

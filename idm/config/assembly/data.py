@@ -27,6 +27,7 @@ def build_recipe(config: DegradationConfig) -> Recipe:
         clean_probability=config.clean_probability,
         skip_probability=config.skip_probability,
         bicubic_probability=config.bicubic_probability,
+        half_size_probability=config.half_size_probability,
     )
     if config.steps is not None:
         recipe = replace(recipe, steps=tuple(config.steps))
@@ -41,13 +42,14 @@ def build_recipe(config: DegradationConfig) -> Recipe:
 
 def build_mixture(config: DegradationConfig) -> Recipe | Mixture:
     """Build the degradation of training faces: the recipe, and for their shares the mixture's presets as published but
-    for steps that are left out and the interpolation."""
+    for steps that are left out, the interpolation and the size."""
     recipe = build_recipe(config)
     if not config.mixture:
         return recipe
     shared: dict[str, Any] = {
         "skip_probability": config.skip_probability,
         "bicubic_probability": config.bicubic_probability,
+        "half_size_probability": config.half_size_probability,
     }
     try:
         others = tuple(replace(PRESETS[name], **shared) for name in config.mixture)

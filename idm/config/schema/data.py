@@ -223,6 +223,8 @@ class DegradationConfig(Section):
     """Probability of skipping a step, drawn separately for blur, downscaling, noise and JPEG."""
     bicubic_probability: UnitInterval = 0.0
     """Share of faces that are resized to full size with bicubic instead of bilinear interpolation."""
+    half_size_probability: UnitInterval = 0.0
+    """Share of faces that are degraded at half their size and then enlarged, as small faces in photographs are."""
     mixture: dict[PresetName, UnitInterval] = {}
     """Shares of the training faces that other presets degrade; ``preset`` degrades the rest."""
     steps: list[Annotated[AnyStep, Field(discriminator="name")]] | None = None
