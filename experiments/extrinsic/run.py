@@ -1,10 +1,10 @@
 """Measure the effect of an extrinsic iteration: 30 % of the training targets are spoiled, with and without cleaning.
 
-``python experiments/extrinsic/run.py -o FOLDER [--seeds 0 1 2] [--arms NAME ...] [section.key=value ...]``; the same
-command resumes. The arms of each seed are: round 0 on spoiled targets, cleaning with its model, and round 1 on the
-cleaned targets from round 0's weights (one command); variants of this round 1 (`ROUND_1`); the ceiling (nothing
-spoiled); and the control (spoiled, twice the steps). All arms are measured on the same clean held-out faces with frozen
-degradations. Results are written to ``FOLDER/results``; ``table.py`` makes the tables from them.
+``python experiments/extrinsic/run.py -o FOLDER [--config FILE] [--seeds 0 1 2] [--arms NAME ...] [section.key=value
+...]``; the same command resumes. The arms of each seed are: round 0 on spoiled targets, cleaning with its model, and
+round 1 on the cleaned targets from round 0's weights (one command); variants of this round 1 (`ROUND_1`); the ceiling
+(nothing spoiled); and the control (spoiled, twice the steps). All arms are measured on the same clean held-out faces
+with frozen degradations. Results are written to ``FOLDER/results``; ``table.py`` makes the tables from them.
 """
 
 import argparse
@@ -39,9 +39,7 @@ from idm.io.ranges import from_uint8
 from idm.restorers.saved import load_idm
 
 ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / "configs" / "extrinsic64.yaml"
 SHARE = 0.3
-SIZE = 64
 BASE = "round_1_previous"
 ROUND_1: dict[str, list[str]] = {
     "round_1": ["extrinsic.init=scratch"],
@@ -55,13 +53,13 @@ ROUND_1: dict[str, list[str]] = {
 ALONE = ("ceiling", "control")
 
 
-def train(output: Path, source: Path, seed: int, overrides: list[str]) -> None:
+def train(config: Path, output: Path, source: Path, seed: int, overrides: list[str]) -> None:
     """Run the training command in its own process."""
     subprocess.run(
         [
             sys.executable,
             str(ROOT / "train_idm.py"),
-            f"--config={CONFIG}",
+            f"--config={config}",
             f"output_dir={output}",
             f"seed={seed}",
             "data.source.name=folder",
@@ -116,13 +114,13 @@ def measure_model(run: Path, result: Path, arm: str, seed: int) -> None:
     )
 
 
-def measure_targets(clean: Path, spoiled: Path, originals: Path, result: Path, seed: int) -> None:
+def measure_targets(clean: Path, spoiled: Path, originals: Path, size: int, result: Path, seed: int) -> None:
     """Compare training targets with the unspoiled originals, before and after cleaning, by kind of spoiling."""
     if result.exists():
         return
     rows = [json.loads(line) for line in (spoiled / "metadata.jsonl").read_text().splitlines()]
     kinds = {row["file_name"]: row["spoiled"] for row in rows}
-    before, original, after = FolderFaces(spoiled, SIZE), FolderFaces(originals, SIZE), cleaned_faces(clean, SIZE)
+    before, original, after = FolderFaces(spoiled, size), FolderFaces(originals, size), cleaned_faces(clean, size)
     network = load_identity()
     groups: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for i, entry in enumerate(read_manifest(clean)):
@@ -169,32 +167,35 @@ def _rounded(value: Any) -> Any:
             return value
 
 
-def run_seed(seed: int, output: Path, arms: Sequence[str], overrides: list[str], num_faces: int | None) -> None:
+def run_seed(
+    config: Path, seed: int, output: Path, arms: Sequence[str], overrides: list[str], num_faces: int | None
+) -> None:
     """Train and measure round 0, `BASE` and the given arms of one seed."""
-    faces = FolderFaces(assets_folder() / "faces256" / "train", SIZE)
+    settings = load_config(config, IDMConfig, overrides)
+    size, num_steps = settings.data.image_size, settings.train.num_steps
+    faces = FolderFaces(assets_folder() / "faces256" / "train", size)
     faces_used = Part(faces, evenly(len(faces), num_faces or len(faces)))
     originals, spoiled = output / "originals", output / f"spoiled_{seed}"
     write_spoiled(faces_used, originals, 0.0, 0)
     write_spoiled(faces_used, spoiled, SHARE, seed)
     here, results = output / f"seed_{seed}", output / "results"
     results.mkdir(exist_ok=True)
-    num_steps = load_config(CONFIG, IDMConfig, overrides).train.num_steps
 
     base = here / BASE
-    train(base, spoiled, seed, overrides)
+    train(config, base, spoiled, seed, overrides)
     measure_model(base / "round_0", results / f"round_0_{seed}.json", "round_0", seed)
     measure_model(base / "round_1", results / f"{BASE}_{seed}.json", BASE, seed)
-    measure_targets(base / "clean_0", spoiled, originals, results / f"targets_{seed}.json", seed)
+    measure_targets(base / "clean_0", spoiled, originals, size, results / f"targets_{seed}.json", seed)
     for arm, changes in ROUND_1.items():
         if arm in arms:
             own_gate = any(change.startswith("extrinsic.gate") for change in changes)
             _copy(base, here / arm, ("round_0",) if own_gate else ("round_0", "clean_0"))  # equal stages
-            train(here / arm, spoiled, seed, [*overrides, *changes])
+            train(config, here / arm, spoiled, seed, [*overrides, *changes])
             measure_model(here / arm / "round_1", results / f"{arm}_{seed}.json", arm, seed)
     twice = [f"train.num_steps={2 * num_steps}", f"validation.every={2 * num_steps}"]
     for arm, source, changes in (("ceiling", originals, []), ("control", spoiled, twice)):
         if arm in arms:
-            train(here / arm, source, seed, [*overrides, "extrinsic=null", *changes])
+            train(config, here / arm, source, seed, [*overrides, "extrinsic=null", *changes])
             measure_model(here / arm, results / f"{arm}_{seed}.json", arm, seed)
 
 
@@ -209,6 +210,7 @@ def _copy(source: Path, target: Path, stages: Sequence[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "extrinsic64.yaml")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     every = [*ROUND_1, *ALONE]
     parser.add_argument("--arms", nargs="*", choices=every, default=every, help=f"beside round 0 and {BASE}")
@@ -218,7 +220,9 @@ def main() -> None:
     keep_freed_memory()
     arguments.output.mkdir(parents=True, exist_ok=True)
     for seed in arguments.seeds:
-        run_seed(seed, arguments.output.resolve(), arguments.arms, arguments.overrides, arguments.num_faces)
+        run_seed(
+            arguments.config, seed, arguments.output.resolve(), arguments.arms, arguments.overrides, arguments.num_faces
+        )
 
 
 if __name__ == "__main__":
