@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from idm.config.load import load_config
 from idm.config.schema import RunConfig
 from idm.io.errors import UserError
+from idm.io.openmp import limit_spinning
 from idm.training.stop import stop_with_launcher
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -34,6 +35,7 @@ def launch(description: str, schema: type[Config], build: Callable[[Config], Fit
         build: builds the run. It is called after the configuration was checked, and imports the slow packages.
     """
     stop_with_launcher()
+    limit_spinning()
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--config", type=Path, required=True, help="YAML file, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings to change")

@@ -1,6 +1,7 @@
 """What the commands import: restoring needs torch, an image library and our own modules, and no more."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -100,3 +101,29 @@ def test_a_command_finds_the_model_once_and_reads_its_weights_once(tmp_path, fac
     arguments = [*(str(face) if word == "FACE" else word for word in command), "-o", str(tmp_path / "out")]
     printed = subprocess.run([sys.executable, "-c", COUNTED, *arguments], check=True, capture_output=True, text=True)
     assert printed.stdout.splitlines()[-1] == "['find', 'weights']"
+
+
+AT_TORCH = """
+import os, runpy, sys
+class Importing:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            sys.exit(f"torch: {os.environ.get('GOMP_SPINCOUNT')}")
+sys.meta_path.insert(0, Importing())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(("environment", "spins"), [({}, "1000"), ({"OMP_WAIT_POLICY": "active"}, "None")])
+@pytest.mark.parametrize("command", ["train_idm.py --config configs/quickstart.yaml", "idm/__main__.py app"])
+def test_a_command_limits_spinning_before_it_imports_torch_unless_the_user_chose(command, environment, spins):
+    others = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    done = subprocess.run(
+        [sys.executable, "-c", AT_TORCH, *command.split()],
+        cwd=Path(__file__).parents[2],
+        env=others | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.splitlines()[-1] == f"torch: {spins}"

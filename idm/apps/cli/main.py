@@ -28,11 +28,13 @@ from idm.apps.cli.options.models import (
 from idm.apps.cli.options.restore import RestoreOptions, add_restore
 from idm.apps.cli.options.shared import read
 from idm.io.errors import UserError
+from idm.io.openmp import limit_spinning
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a subcommand; exits with 0 if all went well, 1 if anything failed, 2 for a wrong command line."""
     parsed = build_parser().parse_args(arguments)
+    limit_spinning()
     from idm.io.machine import quieten_libraries
 
     quieten_libraries()
