@@ -124,6 +124,20 @@ FAULTS = [
         "return gradient.square().mean()",
         "tests/unit/test_adversarial.py::test_r1_of_a_linear_discriminator_is_the_square_of_its_weights",
     ),
+    Fault(
+        "nine rounds of Philox",
+        "idm/diffusion/noise.py",
+        "for _ in range(10):",
+        "for _ in range(9):",
+        "tests/unit/test_noise.py::test_the_words_are_those_that_the_authors_publish",
+    ),
+    Fault(
+        "two samples of a run with the same noise",
+        "idm/diffusion/noise.py",
+        "low, high), (seed",
+        "low >> 1, high), (seed",
+        "tests/unit/test_noise.py::test_neighbouring_samples_seeds_and_pixels_are_uncorrelated",
+    ),
     # idm/models
     Fault(
         "noise level embedded as gamma",

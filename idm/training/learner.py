@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from idm.data.pairs import Batch
+from idm.diffusion.noise import normals, uniforms
 from idm.diffusion.objective import own_estimates, training_loss
 from idm.diffusion.process import Prediction
 from idm.diffusion.schedule import piecewise_uniform, start_and_log_uniform
@@ -317,18 +318,10 @@ def by_noise_level(losses: Float[Tensor, " b"], gamma: Float[Tensor, " b"]) -> d
 def training_noise(
     seed: int, positions: Sequence[int], like: Float[Tensor, "b c h w"]
 ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "3 b"]]:
-    """eps ~ N(0, I) on the images' device, and three uniforms for the noise level, from (seed, position) alone.
-
-    Every sample seeds the generators anew, so that its noise depends neither on its batch nor on the number of
-    processes. Seeding happens on the CPU, and a GPU's generator draws on the GPU: a step does not wait for it.
-    """
-    eps, uniforms = torch.empty_like(like), []
-    generator, on_cpu = torch.Generator(like.device), torch.Generator()
-    for i, position in enumerate(positions):
-        number = seed_of(seed, position)
-        torch.randn(like.shape[1:], generator=generator.manual_seed(number), device=like.device, out=eps[i])
-        uniforms.append(torch.rand(3, generator=on_cpu.manual_seed(number), dtype=torch.float64))
-    return eps, torch.stack(uniforms, dim=1)
+    """eps ~ N(0, I) on the images' device, and three uniforms for the noise level on the CPU, from (seed, position)
+    alone: see :mod:`idm.diffusion.noise`."""
+    at = torch.tensor(positions)
+    return normals(seed, on_device(at, like.device), like.shape[1:]), uniforms(seed, at)[:3]
 
 
 def seed_of(seed: int, position: int) -> int:

@@ -20,7 +20,6 @@ from idm.faces.mobilefacenet import MobileFaceNet
 from idm.models.critics import PatchCritic, StyleGAN2Discriminator
 from idm.models.unet import UNet
 from idm.restorers.idm import IDM
-from idm.training import learner
 from idm.training.adversarial import Adversary
 from idm.training.learner import IntrinsicIteration, NoiseLevels, Optimisation
 
@@ -59,12 +58,8 @@ def waiting(monkeypatch) -> Iterator[WaitingCopies]:
     def on_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
         return values.to(device, non_blocking=True)
 
-    def noise(seed, positions, like):
-        return torch.empty_like(like), torch.linspace(0.1, 0.9, 3 * len(positions), dtype=torch.float64).view(3, -1)
-
     for module in MODULES:
         monkeypatch.setattr(f"{module}.on_device", on_device)
-    monkeypatch.setattr(learner, "training_noise", noise)  # there is no generator for such a device
     monkeypatch.setattr(Accelerator, "device", GPU)
     yield copies
     AcceleratorState._reset_state(reset_partial_state=True)
