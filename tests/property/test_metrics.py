@@ -23,7 +23,20 @@ from idm.io.ranges import from_uint8, to_uint8
 
 SIZES = {"ms_ssim": 192}  # the least that it is defined for; 96 px for the others
 # The others judge by what they learned, and random weights obey no law of degradation.
-PAIRS = ("psnr", "psnr_y", "ssim", "ms_ssim", "colour", "sharpness", "lpips", "dists", "identity", "deg", "lmd")
+PAIRS = (
+    "psnr",
+    "psnr_y",
+    "ssim",
+    "ms_ssim",
+    "colour",
+    "sharpness",
+    "detail",
+    "lpips",
+    "dists",
+    "identity",
+    "deg",
+    "lmd",
+)
 SETS = ("frechet", "kernel", "fid", "kid")
 LEARNED = {"musiq", "maniqa", "clipiqa", "clipiqa+", "topiq_nr-face"}
 SIGNS = {"higher": 1, "lower": -1, "one": 1}
@@ -113,7 +126,9 @@ def test_every_metric_is_under_the_laws_or_named_with_its_reason() -> None:
 @pytest.mark.parametrize("name", PAIRS)
 def test_identical_images_have_the_best_score_and_degradation_lowers_it(name: str, build) -> None:
     metric, sign = build(name), SIGNS[METRICS[name].better]
-    perfect = {"psnr": None, "psnr_y": None, "ssim": 1, "ms_ssim": 1, "sharpness": 1, "identity": 1}.get(name, 0)
+    perfect = {"psnr": None, "psnr_y": None, "ssim": 1, "ms_ssim": 1, "sharpness": 1, "detail": 1, "identity": 1}.get(
+        name, 0
+    )
     falls, hqs = 0, faces(name, 4)
     for hq in hqs:
         degraded = (

@@ -3,6 +3,7 @@ import math
 import types
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,7 @@ from idm.data.synthetic import synthetic_face
 from idm.evaluation.frechet import frechet_distance, kernel_distance
 from idm.evaluation.metric import FaceEmbeddings, PairMetric, SetMetric
 from idm.evaluation.metrics import METRICS, build_metric, build_metrics, psnr, psnr_y, ssim
-from idm.evaluation.pixels import colour_shift, sharpness
+from idm.evaluation.pixels import colour_shift, detail, sharpness
 from idm.faces import landmarks as landmarks_module
 from idm.faces import recognition as identity_module
 from idm.faces.landmarks import AlignmentNet, load_landmarks, peaks
@@ -43,7 +44,19 @@ def test_every_row_stands_under_its_name_and_names_its_kind() -> None:
 
 def test_what_a_row_builds_is_of_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity_module, "load_identity", lambda weights, device: IdentityNet(MobileFaceNet().eval()))
-    for name in ("psnr", "psnr_y", "ssim", "ms_ssim", "colour", "sharpness", "identity", "deg", "frechet", "kernel"):
+    for name in (
+        "psnr",
+        "psnr_y",
+        "ssim",
+        "ms_ssim",
+        "colour",
+        "sharpness",
+        "detail",
+        "identity",
+        "deg",
+        "frechet",
+        "kernel",
+    ):
         assert isinstance(build_metric(name), SetMetric) == (METRICS[name].kind == "set"), name
 
 
@@ -51,7 +64,9 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
     return gaussian_filter(image, (sigma, sigma, 0)).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", ["psnr", "psnr_y", "ssim", "ms_ssim", "sharpness", "identity", "deg", "colour"])
+@pytest.mark.parametrize(
+    "name", ["psnr", "psnr_y", "ssim", "ms_ssim", "sharpness", "detail", "identity", "deg", "colour"]
+)
 def test_a_metric_is_best_for_the_original_and_falls_with_degradation(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +142,20 @@ def test_sharpness_is_a_ratio_of_variances() -> None:
     assert sharpness(HQ, dim) == pytest.approx(4, rel=1e-5)
     with pytest.raises(ValueError, match="without texture"):
         sharpness(HQ, np.full_like(HQ, 0.5))
+
+
+def test_noise_lowers_detail_while_it_raises_sharpness() -> None:
+    face = 0.4 + 0.1 * HQ
+    noise = np.random.default_rng(0).normal(0, 1, HQ.shape).astype(np.float32)
+    luma = np.array([65.481, 128.553, 24.966])
+    strengths = [cv2.Laplacian(image.astype(np.float64) @ luma, cv2.CV_64F).std() for image in (face, noise)]
+    noisy = (face + strengths[0] / strengths[1] * noise).astype(np.float32)
+    assert sharpness(noisy, face) == pytest.approx(2, abs=0.2)
+    assert detail(noisy, face) == pytest.approx(0.5**0.5, abs=0.05)  # of two equal, independent parts
+    assert detail(1 - HQ, HQ) == pytest.approx(-1)
+    assert detail(np.full_like(HQ, 0.5), HQ) == 0
+    with pytest.raises(ValueError, match="without texture"):
+        detail(HQ, np.full_like(HQ, 0.5))
 
 
 def test_ssim_of_equal_images_is_one_and_needs_eleven_pixels() -> None:
