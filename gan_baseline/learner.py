@@ -17,15 +17,15 @@ from gan_baseline.adversary import Adam, ComponentAdversary, FaceAdversary, Term
 from gan_baseline.equalised import factors
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.restorer import MODEL, GFPGANRestorer
-from gan_baseline.stylegan2 import draw_noise
+from gan_baseline.stylegan2 import noise_maps, noise_size
 from gan_baseline.weights import load_gfpgan, save_gfpgan
 from idm.data.pairs import Batch
+from idm.diffusion.noise import normals
 from idm.faces.components import Box, known_boxes
 from idm.faces.features import Embedding, FeatureMaps, feature_l1
 from idm.io.machine import on_device
 from idm.io.ranges import from_uint8, to_diffusion
 from idm.training.ema import EMA
-from idm.training.learner import seed_of
 
 Images = Float[Tensor, "b 3 s s"]
 
@@ -193,9 +193,8 @@ class AdversarialIteration:
 
     def noise(self, positions: list[int]) -> list[Float[Tensor, "b 1 _ _"]]:
         """Draw the generator's noise maps, which depend on (seed, position) only."""
-        device = self.accelerator.device
-        generators = [torch.Generator(device).manual_seed(seed_of(self.seed, position)) for position in positions]
-        return draw_noise(self.published.image_size, generators)
+        at, size = on_device(torch.tensor(positions), self.accelerator.device), self.published.image_size
+        return noise_maps(normals(self.seed, at, (noise_size(size),)), size)
 
     # -------------------------------------------------------------------------------------------- its result
 

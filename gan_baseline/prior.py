@@ -11,21 +11,22 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from einops import rearrange
 from jaxtyping import Float, Int64
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gan_baseline.adversary import Adam, FaceAdversary
 from gan_baseline.equalised import SLOW, factors, fold, is_equalised
-from gan_baseline.stylegan2 import StyleGAN2Generator, ToRGB, draw_noise
+from gan_baseline.stylegan2 import StyleGAN2Generator, ToRGB, noise_maps, noise_size
 from idm.data.pairs import Batch
+from idm.diffusion.noise import normals, uniforms
 from idm.io.machine import on_device
 from idm.io.ranges import from_uint8, to_diffusion
 from idm.io.run_folder import damage, list_checkpoints
 from idm.io.weights import WeightsError, fill, read_weights
 from idm.models.critics import DownBlock, StyleGAN2Discriminator
 from idm.training.ema import EMA
-from idm.training.learner import seed_of
 
 PRIOR = "prior.safetensors"
 BUNDLED = Path(__file__).parent / "pretrained" / PRIOR
@@ -118,16 +119,13 @@ class PriorIteration:
 
         A crossover of ``num_codes`` means that an image is not mixed.
         """
-        device, num_codes = self.accelerator.device, self.published.num_codes
-        z, crossover, generators = [], [], []
-        for position in positions:
-            rng = torch.Generator().manual_seed(seed_of(self.seed, position))
-            z.append(torch.randn(2, self.dimension, generator=rng))
-            mixed = torch.rand((), generator=rng) < self.mixing
-            crossover.append(torch.randint(1, num_codes, (), generator=rng) if mixed else torch.tensor(num_codes))
-            generators.append(rng)
-        noise = draw_noise(self.published.image_size, generators, device)
-        return on_device(torch.stack(z, dim=1), device), on_device(torch.stack(crossover), device), noise
+        device, size, num_codes = self.accelerator.device, self.published.image_size, self.published.num_codes
+        at, d = torch.tensor(positions), self.dimension
+        numbers = normals(self.seed, on_device(at, device), (2 * d + noise_size(size),))
+        mixed, layer, *_ = uniforms(self.seed, at)
+        crossover = torch.where(mixed < self.mixing, 1 + (layer * (num_codes - 1)).long(), num_codes)
+        z = rearrange(numbers[:, : 2 * d], "b (two d) -> two b d", two=2)
+        return z, on_device(crossover, device), noise_maps(numbers[:, 2 * d :], size)
 
     def save(self, folder: Path) -> None:
         """Write the state of all processes, and on the main one the generator."""

@@ -10,7 +10,7 @@ from math import sqrt
 
 import torch
 import torch.nn.functional as F
-from einops import repeat
+from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -42,6 +42,20 @@ def draw_noise(
         return torch.stack(maps).to(device)
 
     return [draw(side) for side in noise_sides(image_size)]
+
+
+def noise_size(image_size: int) -> int:
+    """Number of pixels of all noise maps together."""
+    return sum(side**2 for side in noise_sides(image_size))
+
+
+def noise_maps(noise: Float[Tensor, "b n"], image_size: int) -> list[Float[Tensor, "b 1 _ _"]]:
+    """The noise maps of a generator for ``image_size`` px, from :func:`noise_size` numbers."""
+    sides = noise_sides(image_size)
+    return [
+        rearrange(part, "b (h w) -> b 1 h w", h=side)
+        for side, part in zip(sides, noise.split([side**2 for side in sides], dim=1), strict=True)
+    ]
 
 
 class ModulatedConv2d(nn.Module):

@@ -18,16 +18,16 @@ from gan_baseline.learner import AdversarialIteration, Weights
 from gan_baseline.losses import gram
 from gan_baseline.prior import PriorIteration, grow, load_prior
 from gan_baseline.restorer import GFPGANRestorer, load_gfpgan_restorer
-from gan_baseline.stylegan2 import StyleGAN2Generator, draw_noise, upsample
+from gan_baseline.stylegan2 import StyleGAN2Generator, noise_maps, noise_size, upsample
 from gan_baseline.weights import WeightsError, save_gfpgan
 from idm.config.load import ConfigError
 from idm.data.pairs import Batch
+from idm.diffusion.noise import normals
 from idm.faces.components import ComponentDiscriminators, component_boxes, crop_components
 from idm.faces.features import MobileFaceNetEmbedding, MobileFaceNetMaps
 from idm.faces.mobilefacenet import MobileFaceNet
 from idm.faces.template import ffhq_landmarks
 from idm.models.critics import StyleGAN2Discriminator
-from idm.training.learner import seed_of
 from idm.training.protocol import Learner
 
 SIZE = 32  # the least at which eyes pass the component discriminators
@@ -174,8 +174,8 @@ def by_hand(num_steps: int) -> tuple[list[dict[str, float]], dict[str, list[torc
             optimizer.param_groups[0]["lr"] = rates[name] if step < 3 else rates[name] / 2
         batch = next(source)
         hq, x_d = (images.float() / 127.5 - 1 for images in (batch.hq, batch.lq))
-        rngs = [torch.Generator().manual_seed(seed_of(SEED, position)) for position in batch.positions]
-        fake, rgbs = generator(x_d, draw_noise(SIZE, rngs))
+        numbers = normals(SEED, torch.tensor(batch.positions), (noise_size(SIZE),))
+        fake, rgbs = generator(x_d, noise_maps(numbers, SIZE))
         known = ~batch.landmarks.isnan().any(dim=2).any(dim=1)
         boxes = component_boxes(batch.landmarks[known], SIZE)
         share = known.float().mean()

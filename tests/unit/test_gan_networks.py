@@ -10,7 +10,9 @@ from gan_baseline.stylegan2 import (
     ModulatedConv2d,
     StyleGAN2Generator,
     draw_noise,
+    noise_maps,
     noise_sides,
+    noise_size,
     spatial_feature_transform,
 )
 
@@ -171,6 +173,13 @@ def test_a_face_does_not_depend_on_its_batch(gfpgan):
     torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-4)
     other = gfpgan(x_d[1:2], draw_noise(32, seeded(8)))[0]
     assert (other - alone).abs().max() > 0.01
+
+
+def test_each_number_is_in_one_noise_map():
+    numbers = torch.arange(2.0 * noise_size(32)).view(2, -1)
+    maps = noise_maps(numbers, 32)
+    assert [tuple(m.shape) for m in maps] == [(2, 1, side, side) for side in noise_sides(32)]
+    assert torch.equal(torch.cat([m.flatten(1) for m in maps], dim=1), numbers)
 
 
 def test_noise_is_standard_normal_and_differs_from_layer_to_layer():
