@@ -1,20 +1,21 @@
-"""``idm compare``: its files tell one story, and every mistake is one line."""
+"""``idm compare`` and ``idm evaluate``: their files tell one story, and every mistake is one line."""
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
-from forked import FORKSERVER
 from safetensors.torch import save_file
 
 from gan_baseline.gfpgan import GFPGAN
 from gan_baseline.weights import save_gfpgan
-from idm.apps.cli import compare as compare_module
 from idm.apps.cli import main as cli
+from idm.apps.cli import task
 from idm.data.synthetic import synthetic_face
 from idm.faces import recognition
 from idm.faces.mobilefacenet import MobileFaceNet
@@ -115,32 +116,33 @@ def test_a_mistake_is_one_line(restorers: Path, capsys, monkeypatch, arguments: 
     assert not Path("out").exists()
 
 
-def test_a_killed_command_resumes_to_the_same_files(restorers: Path, tmp_path: Path, monkeypatch) -> None:
-    arguments = (f"a={restorers / '16.safetensors'}", "--num-images", 6, "--batch-size", 2, "--breakdown")
-    assert run(*arguments, "-o", tmp_path / "whole") == 0
-    measured = compare_module.compare
+@pytest.mark.parametrize("command", ["compare", "evaluate"])
+def test_a_killed_command_resumes_to_the_same_files(command: str, restorers: Path, tmp_path: Path) -> None:
+    model = restorers / "16.safetensors"
+    chosen = {"compare": (f"a={model}", "--breakdown"), "evaluate": ("--model", model)}[command]
+    options = ("--num-images", 24, "--batch-size", 2, "--device", "cpu", "--precision", "fp32")
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
 
-    def killed(*positional, **named):
-        for number, face in enumerate(measured(*positional, **named)):
-            if number == 3:
-                raise KeyboardInterrupt
-            yield face
+    def words(folder: Path) -> list[str]:
+        return ["-m", "idm", command, *map(str, (*chosen, *options, "-o", folder))]
 
-    monkeypatch.setattr(compare_module, "compare", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(*arguments, "-o", tmp_path / "resumed")
-    assert {path.name for path in (tmp_path / "resumed").iterdir()} == {".kept"}
-    monkeypatch.setattr(compare_module, "compare", measured)
-    assert run(*arguments, "-o", tmp_path / "resumed") == 0
-    for name in ("scores.csv", "differences.csv", "grid.png"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes()
-    assert pictures(tmp_path / "whole") == pictures(tmp_path / "resumed")
-    one, other = (json.loads((tmp_path / name / "comparison.json").read_text()) for name in ("whole", "resumed"))
-    for result in (one, other):
-        for row in result["rows"]:
-            row.pop("seconds_per_image", None)
-    assert one == other
-    assert "By strength (faces):" in (tmp_path / "whole" / "table.md").read_text()
+    forked.kill_when(words(resumed), resumed, ".kept/*/00000003_0.npz")
+    assert {path.name for path in resumed.iterdir()} == {".kept"}
+    kept = {path: path.stat().st_mtime_ns for path in resumed.rglob("0000000[01]_0.npz")}  # a whole batch
+    assert len(kept) >= 2 * len({path.parent for path in kept}) >= 4  # of every method
+    forked.kill_when(words(resumed), resumed, ".kept/*/00000010_0.npz")
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}  # not restored again
+    for folder in (resumed, whole):
+        done = forked.run(words(folder))
+        assert done.returncode == 0, done.stderr
+    assert files(resumed) == files(whole)
+    assert not list(whole.rglob("*.npz"))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The contents of all files but for the measured seconds, which differ from run to run."""
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {name: re.sub(rb'"seconds_per_image": [\d.e-]+|\d+\.\d{3} \| [\d.]+ M ', b"", found[name]) for name in found}
 
 
 def pictures(folder: Path) -> dict[str, bytes]:
@@ -169,17 +171,28 @@ def test_two_processes_give_the_results_of_one(tmp_path: Path) -> None:
     assert not (tmp_path / "2" / ".kept").exists()
 
 
+def test_two_processes_evaluate_as_one_does(restorers: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(task.multiprocessing, "get_context", lambda method: forked.FORKSERVER)  # starts sooner
+    arguments = ["--model", restorers / "16.safetensors", "--num-images", 5, "--batch-size", 2, "--device", "cpu"]
+    for number in (1, 2):
+        words = map(str, ("evaluate", *arguments, "--processes", number, "-o", tmp_path / str(number)))
+        assert cli.run(cli.build_parser().parse_args(list(words))) == 0
+    one, two = (files(tmp_path / number) for number in ("1", "2"))
+    assert one["metrics.json"].replace(b'"processes": 1', b'"processes": 2') == two["metrics.json"]
+    assert one | {"metrics.json": two["metrics.json"]} == two
+
+
 def test_a_process_that_fails_is_one_line_and_loses_nothing(restorers: Path, tmp_path: Path, capsys, monkeypatch):
-    monkeypatch.setattr(compare_module.multiprocessing, "get_context", lambda method: FORKSERVER)  # starts sooner
+    monkeypatch.setattr(task.multiprocessing, "get_context", lambda method: forked.FORKSERVER)
     arguments = (f"a={restorers / '16.safetensors'}", "--num-images", 4, "--processes", 2, "-o", tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(compare_module, "_work", fail)
+        patch.setattr(task, "_work", fail)
         assert run(*arguments) == 1
-    assert "error: a process of the comparison failed; the same command resumes it" in capsys.readouterr().err
+    assert "error: a process of the measurement failed; the same command resumes it" in capsys.readouterr().err
     assert run(*arguments) == 0
 
 
-def fail(arguments: object, rank: int) -> None:
+def fail(options: object, prepare: object, rank: int) -> None:
     """In place of a process's work."""
     sys.exit(3 if rank else 0)
 

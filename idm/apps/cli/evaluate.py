@@ -3,19 +3,19 @@
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tqdm import tqdm
-
-from idm.apps.cli.faces import SetReference, build_pairs, check_splits, describe_reference, open_reference
-from idm.apps.cli.measures import build_measures, check_output
+from idm.apps.cli.faces import check_splits, describe_reference, open_reference
+from idm.apps.cli.measures import build_measures, check_results
 from idm.apps.cli.model import load
 from idm.apps.cli.options.measure import EvaluateOptions
-from idm.evaluation.engine import Scores, evaluate, score, summarise_scores
+from idm.apps.cli.task import Task, build_task, delete_kept, kept_images, measure_faces
+from idm.evaluation.engine import Scores, score, summarise_scores
 from idm.evaluation.metrics import METRICS, Metrics
-from idm.evaluation.sets import ORIGINAL, SetScores
+from idm.evaluation.pictures import NUM_FIRST
+from idm.evaluation.sets import DEGRADED, ORIGINAL, SetScores
 from idm.evaluation.statistics import INTERVAL, summarise_column
 from idm.io.atomic import write_csv, write_json
 from idm.io.errors import UserError
@@ -25,58 +25,40 @@ from idm.io.image_writer import write_image
 from idm.io.images import ImageError, read_image
 from idm.io.machine import provenance
 
-SHOWN = 8
+RESTORED = "restored"
 
 
 def evaluate_command(options: EvaluateOptions) -> int:
     """``idm evaluate``: 0 if everything was measured."""
-    check_output(options.output)
+    check_results(options)
     return _compare_folders(options) if options.pairs else _evaluate_model(options)
 
 
 def _evaluate_model(options: EvaluateOptions) -> int:
-    loaded = load(options)
-    faces = build_pairs(options, loaded.restorer.image_size)
-    pairs = faces.pairs
-    size = loaded.restorer.image_size
-    reference = open_reference(options, size, len(pairs) if pairs.has_originals else 0)
-    metrics = build_measures(options, size, pairs.has_originals, reference.exists)
-    sets = SetScores(metrics.together, reference.column)
+    task = _prepare(options)
     splits = check_splits(options.data, options.training_data)
-    rows = evaluate(
-        loaded.restorer,
-        pairs,
-        metrics.each,
-        indices=range(len(pairs)),
-        batch_size=options.batch_size,
-        seed=options.seed,
-    )
-    scores, seconds = [], []
-    shown: list[dict[str, np.ndarray]] = []
-    for row in tqdm(rows, total=len(pairs), unit="face", disable=not sys.stderr.isatty()):
-        scores.append((row.pair.key, {"degraded": row.degraded_scores, "restored": row.restored_scores}))
-        seconds.append(row.seconds)
-        images = {"degraded": row.pair.lq, "restored": row.restored}
-        images |= {ORIGINAL: row.pair.hq} if pairs.has_originals else {}
-        sets.add(images)
-        if len(shown) < SHOWN:  # of thousands of faces the images would not fit in memory
-            shown.append(images)
-    summary = summarise_scores([(row["degraded"], row["restored"]) for _, row in scores])
-    _add_sets(summary, sets, reference)
+    measured = measure_faces(options, task, _prepare)
+    faces = measured.faces
+    summary = summarise_scores([(face.scores[DEGRADED], face.scores[RESTORED]) for face in faces])
+    _add_sets(summary, measured.sets)
     metadata = {
-        "data": options.data,
-        "preset": faces.preset,
-        "degradation": faces.degradation,
-        "originals": pairs.has_originals,
-        **describe_reference(options, reference),
-        "seed": options.seed,
+        **task.settings,
         "splits": splits,
-        "model": loaded.metadata,
-        "seconds_per_image": sum(seconds) / len(seconds),
+        "model": task.loaded[RESTORED].metadata,
+        "seconds_per_image": sum(face.seconds[RESTORED] for face in faces) / len(faces),
     }
-    _write_results(options.output, scores, summary, metrics, metadata)
+    _write_results(options.output, [(face.key, face.scores) for face in faces], summary, task.metrics, metadata)
+    shown = [kept_images(task, position, faces[0].scores) for position in range(min(NUM_FIRST, len(faces)))]
     write_image(options.output / "grid.png", image_grid([list(images.values()) for images in shown], list(shown[0])))
+    delete_kept(options)
     return 0
+
+
+def _prepare(options: EvaluateOptions) -> Task:
+    """Load what an evaluation needs: that of a comparison of one restorer without the reference rows."""
+    loaded = load(options)
+    task = build_task(options, {RESTORED: loaded}, loaded.restorer.image_size)
+    return replace(task, faces=replace(task.faces, bicubic=None))
 
 
 def _compare_folders(options: EvaluateOptions) -> int:
@@ -99,23 +81,21 @@ def _compare_folders(options: EvaluateOptions) -> int:
             print(f"error: {error}", file=sys.stderr)
             num_failed += 1
         else:
-            scores.append((name.as_posix(), {"restored": values}))
-            sets.add({"restored": image, ORIGINAL: original})
+            scores.append((name.as_posix(), {RESTORED: values}))
+            sets.add({RESTORED: image, ORIGINAL: original})
     if not scores:
         raise ImageError(f"{restored}: nothing in it could be measured")
-    summary = {
-        name: {"restored": summarise_column([row["restored"][name] for _, row in scores])} for name in metrics.each
-    }
-    _add_sets(summary, sets, reference)
+    summary = {name: {RESTORED: summarise_column([row[RESTORED][name] for _, row in scores])} for name in metrics.each}
+    reference.add_to(sets)
+    _add_sets(summary, sets)
     metadata = {"restored": str(restored), "hq": str(hq), "failed": num_failed}
     metadata |= describe_reference(options, reference)
     _write_results(options.output, scores, summary, metrics, metadata)
     return 1 if num_failed else 0
 
 
-def _add_sets(summary: dict[str, Any], sets: SetScores, reference: SetReference) -> None:
+def _add_sets(summary: dict[str, Any], sets: SetScores) -> None:
     """Add the scores of every column as a set to a summary, but for those of the reference."""
-    reference.add_to(sets)
     for column in sets.columns:
         if column != sets.reference:
             for name, value in sets.scores(column).items():

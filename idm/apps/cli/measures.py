@@ -1,7 +1,6 @@
 """The metrics that a command line names, and the check of the folder for their results."""
 
 import sys
-from pathlib import Path
 
 from idm.apps.cli.options.measure import MeasureOptions
 from idm.evaluation.cache import MetricCache
@@ -30,12 +29,16 @@ def build_measures(
     return metrics
 
 
-def check_output(folder: Path) -> None:
-    """Raise an error if the folder of the results cannot be created; called before any work, and creates nothing.
+def check_results(options: MeasureOptions) -> None:
+    """Check the options that every measurement has in common, before any work; creates nothing.
 
     Raises:
-        NotADirectoryError: the path, or one of its parents, is a file.
+        InvalidInput: the number of processes is below 1.
+        NotADirectoryError: the folder of the results, or one of its parents, is a file.
     """
+    if options.processes < 1:
+        raise InvalidInput(f"--processes must be at least 1, got {options.processes}")
+    folder = options.output
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise NotADirectoryError(f"{existing}: is a file, but the results need a folder")

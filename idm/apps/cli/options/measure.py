@@ -9,10 +9,10 @@ from idm.apps.cli.options.shared import MachineOptions, ModelOptions, add_machin
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureOptions:
-    """The faces, the degradation and the metrics of a measurement; ``training_data`` None is that of the assets,
-    ``preset`` None is gfpgan for faces that are not degraded yet, ``reference`` None is the originals if there are
-    any."""
+class MeasureOptions(MachineOptions):
+    """The faces, the degradation, the metrics and the results of a measurement; ``training_data`` None is that of the
+    assets, ``preset`` None is gfpgan for faces that are not degraded yet, ``reference`` None is the originals if there
+    are any."""
 
     data: str
     training_data: str | None
@@ -23,6 +23,8 @@ class MeasureOptions:
     real: str | None
     reference: Literal["originals", "real"] | None
     no_cache: bool
+    processes: int
+    output: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +32,16 @@ class EvaluateOptions(MeasureOptions, ModelOptions):
     """``idm evaluate``; ``pairs`` are two folders to compare instead of a model to measure."""
 
     pairs: list[Path] | None
-    output: Path
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareOptions(MeasureOptions, MachineOptions):
+class CompareOptions(MeasureOptions):
     """``idm compare``; ``size`` None is that of the smallest restorer."""
 
     restorers: list[str]
     size: int | None
-    output: Path
     no_stranger: bool
     samples: int
-    processes: int
     breakdown: bool
 
 
@@ -87,10 +86,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         metavar=("RESTORED", "HQ"),
         help="measure the images of one folder against those of another",
     )
-    _add_measuring(parser)
-    parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="folder for metrics.json, scores.csv, grid.png"
-    )
+    _add_measuring(parser, "metrics.json, scores.csv, grid.png")
     add_model(parser)
 
 
@@ -103,16 +99,8 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
         help="a restorer as for idm restore --restorer, with a label for the table; named restorers need no label; "
         "@STEPS sets the sampling steps of an IDM, as in idm@1 idm@4",
     )
-    _add_measuring(parser)
+    _add_measuring(parser, "table.md, comparison.json, scores.csv, differences.csv, grid.png, pictures")
     parser.add_argument("--size", type=int, help="side of the faces in pixels (default: that of the smallest restorer)")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        required=True,
-        help="folder for table.md, comparison.json, scores.csv, differences.csv, grid.png, pictures; run the same "
-        "command again to resume",
-    )
     parser.add_argument(
         "--no-stranger",
         action="store_true",
@@ -127,15 +115,12 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
         "they differ (default 1)",
     )
     parser.add_argument(
-        "--processes", type=int, default=1, metavar="N", help="share the faces among N processes (default 1)"
-    )
-    parser.add_argument(
         "--breakdown", action="store_true", help="also write tables by source, group and strength of degradation"
     )
     add_machine(parser)
 
 
-def _add_measuring(parser: argparse.ArgumentParser) -> None:
+def _add_measuring(parser: argparse.ArgumentParser, results: str) -> None:
     parser.add_argument(
         "--data",
         default="synthetic",
@@ -180,6 +165,16 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
         "--no-cache",
         action="store_true",
         help="neither use nor keep the scores and features of earlier runs, which are in $IDM_HOME/metrics.sqlite",
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="share the faces among N processes (default 1)"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help=f"folder for {results}; run the same command again to resume",
     )
 
 
