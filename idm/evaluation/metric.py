@@ -16,10 +16,11 @@ from jaxtyping import Float32, Float64, UInt8
 
 from idm.evaluation.cache import KnownValues, MetricCache, identify
 from idm.io.errors import InvalidInput
-from idm.io.known_weights import INCEPTION_WEIGHTS, LANDMARK_WEIGHTS, MOBILEFACENET_WEIGHTS
+from idm.io.known_weights import ARCFACE_WEIGHTS, INCEPTION_WEIGHTS, LANDMARK_WEIGHTS, MOBILEFACENET_WEIGHTS
 
 if TYPE_CHECKING:
     from idm.evaluation.inception import Inception
+    from idm.faces.features import ArcFace
     from idm.faces.landmarks import LandmarkNet
     from idm.faces.recognition import IdentityNet
 
@@ -78,6 +79,14 @@ class MetricNetworks:
         return FaceEmbeddings(network, self.known("embedding", [MOBILEFACENET_WEIGHTS]))
 
     @cached_property
+    def arcface(self) -> "ArcFaceFeatures":
+        """ArcFace's ResNet-18. FileNotFoundError where its weights are missing."""
+        from idm.faces import features
+
+        network = features.load_arcface(self.weights_dir).to(self.device)
+        return ArcFaceFeatures(network, self.device, self.known("arcface", [ARCFACE_WEIGHTS]))
+
+    @cached_property
     def landmarks(self) -> "FaceLandmarks":
         """The network of 98 landmarks. FileNotFoundError where its weights are missing."""
         from idm.faces import landmarks
@@ -112,6 +121,29 @@ class FaceEmbeddings:
         if height != width:
             raise InvalidInput(f"the identity metric needs square aligned faces, got {height} x {width}")
         return self._known.get([image], lambda: self.network.embed([image], [ffhq_landmarks(height)])[0])
+
+
+class ArcFaceFeatures:
+    """ArcFace features of aligned faces, prepared as by VQFR's calculate_cos_dist.py; each image is described once."""
+
+    def __init__(self, network: "ArcFace", device: str = "cpu", known: KnownValues | None = None) -> None:
+        self._network, self._device, self._known = network, device, known or KnownValues()
+
+    def __call__(self, image: Image01) -> Float32[np.ndarray, " 512"]:
+        """The features of a face in [0, 1], as 8-bit grey resized to 128 x 128."""
+        return self._known.get([image], lambda: self._embed(image))
+
+    def _embed(self, image: Image01) -> Float32[np.ndarray, " 512"]:
+        import cv2
+        import torch
+        from einops import rearrange
+
+        from idm.io.ranges import to_uint8
+
+        grey = cv2.resize(cv2.cvtColor(to_uint8(image), cv2.COLOR_RGB2GRAY), (128, 128), interpolation=cv2.INTER_LINEAR)
+        with torch.inference_mode():
+            x = rearrange((torch.from_numpy(grey).float() - 127.5) / 127.5, "h w -> 1 1 h w")
+            return self._network.embed(x.to(self._device))[0].float().cpu().numpy()
 
 
 class FaceLandmarks:

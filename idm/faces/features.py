@@ -18,11 +18,11 @@ from idm.faces.align import sampling_grid, scale_of
 from idm.faces.mobilefacenet import HEIGHT, WIDTH, MobileFaceNet
 from idm.faces.recognition import IDENTITY_LANDMARKS, load_identity
 from idm.faces.template import ffhq_landmarks, umeyama
+from idm.io.known_weights import ARCFACE_WEIGHTS
 from idm.io.machine import on_device
 from idm.io.weights import fill, find_weights, read_weights
 
 VGG19_WEIGHTS = "vgg19-dcbb9e9d.pth"
-ARCFACE_WEIGHTS = "arcface_resnet18.pth"
 
 Images = Float[Tensor, "b 3 s s"]
 Landmarks = Float[Tensor, "b 5 2"]
@@ -191,8 +191,11 @@ class ArcFace(nn.Module):
 
     def forward(self, images: Images, landmarks: Landmarks) -> Float[Tensor, "b 512"]:
         grey = (images * images.new_tensor(self._GREY).view(3, 1, 1)).sum(dim=1, keepdim=True)
-        h = F.interpolate(grey, (128, 128), mode="bilinear", align_corners=False)
-        h = self.maxpool(self.prelu(self.bn1(self.conv1(h))))
+        return self.embed(F.interpolate(grey, (128, 128), mode="bilinear", align_corners=False))
+
+    def embed(self, grey: Float[Tensor, "b 1 128 128"]) -> Float[Tensor, "b 512"]:
+        """The features of grey faces in [-1, 1]."""
+        h = self.maxpool(self.prelu(self.bn1(self.conv1(grey))))
         h = self.layer4(self.layer3(self.layer2(self.layer1(h))))
         return self.bn5(self.fc5(self.bn4(h).flatten(1)))
 

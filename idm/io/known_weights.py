@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 MOBILEFACENET_WEIGHTS = "mobilefacenet_casia.safetensors"
+ARCFACE_WEIGHTS = "arcface_resnet18.pth"
 LANDMARK_WEIGHTS = "alignment_WFLW_4HG.pth"
 INCEPTION_WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
 
@@ -159,8 +160,8 @@ KNOWN = {
         "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
         "dcbb9e9d",
     ),
-    "arcface_resnet18.pth": WeightsFile(
-        "ArcFace ResNet-18 of GFP-GAN's identity loss",
+    ARCFACE_WEIGHTS: WeightsFile(
+        "ArcFace ResNet-18 of GFP-GAN's identity loss and of published Deg columns",
         "no terms of its own stated; treat as research only",
         "https://github.com/TencentARC/GFPGAN/releases/download/v0.1.0/arcface_resnet18.pth",
     ),

@@ -13,8 +13,8 @@ from idm.evaluation import inception as inception_module
 from idm.evaluation.metric import PairMetric, SetMetric
 from idm.evaluation.metrics import METRICS, build_metric
 from idm.evaluation.perceptual import ALEXNET_WEIGHTS, DISTS_WEIGHTS, VGG16_WEIGHTS
+from idm.faces import features, recognition
 from idm.faces import landmarks as landmarks_module
-from idm.faces import recognition
 from idm.faces.mobilefacenet import MobileFaceNet
 from idm.faces.recognition import IdentityNet
 from idm.io.image_writer import write_image
@@ -23,20 +23,9 @@ from idm.io.ranges import from_uint8, to_uint8
 
 SIZES = {"ms_ssim": 192}  # the least that it is defined for; 96 px for the others
 # The others judge by what they learned, and random weights obey no law of degradation.
-PAIRS = (
-    "psnr",
-    "psnr_y",
-    "ssim",
-    "ms_ssim",
-    "colour",
-    "sharpness",
-    "detail",
-    "lpips",
-    "dists",
-    "identity",
-    "deg",
-    "lmd",
-)
+FACES = ("identity", "deg", "ids", "deg_arcface")
+PAIRS = ("psnr", "psnr_y", "ssim", "ms_ssim", "colour", "sharpness", "detail", "lpips", "dists", *FACES, "lmd")
+BEST_AT_ONE = ("ssim", "ms_ssim", "sharpness", "detail", "identity", "ids")
 SETS = ("frechet", "kernel", "fid", "kid")
 LEARNED = {"musiq", "maniqa", "clipiqa", "clipiqa+", "topiq_nr-face"}
 SIGNS = {"higher": 1, "lower": -1, "one": 1}
@@ -90,6 +79,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
         random_dists(folder)
         network = IdentityNet(MobileFaceNet().eval())
         monkeypatch.setattr(recognition, "load_identity", lambda *_: network)
+        arcface = features.ArcFace().eval().requires_grad_(False)
+        monkeypatch.setattr(features, "load_arcface", lambda *_: arcface)
         monkeypatch.setattr(landmarks_module, "load_landmarks", lambda *_: Brightest())
         monkeypatch.setattr(inception_module, "load_inception", lambda *_: Means())
 
@@ -126,9 +117,7 @@ def test_every_metric_is_under_the_laws_or_named_with_its_reason() -> None:
 @pytest.mark.parametrize("name", PAIRS)
 def test_identical_images_have_the_best_score_and_degradation_lowers_it(name: str, build) -> None:
     metric, sign = build(name), SIGNS[METRICS[name].better]
-    perfect = {"psnr": None, "psnr_y": None, "ssim": 1, "ms_ssim": 1, "sharpness": 1, "detail": 1, "identity": 1}.get(
-        name, 0
-    )
+    perfect = {"psnr": None, "psnr_y": None}.get(name, int(name in BEST_AT_ONE))
     falls, hqs = 0, faces(name, 4)
     for hq in hqs:
         degraded = (
@@ -136,10 +125,10 @@ def test_identical_images_have_the_best_score_and_degradation_lowers_it(name: st
         )
         scores = [sign * score(metric, image, hq) for image in (hq, *degraded)]
         if perfect is not None:
-            assert scores[0] == pytest.approx(sign * perfect, abs=0.1 if name == "deg" else 1e-4)
+            assert scores[0] == pytest.approx(sign * perfect, abs=0.1 if name in ("deg", "deg_arcface") else 1e-4)
         assert scores[0] == max(scores)
         falls += scores == sorted(scores, reverse=True) and len(set(scores)) == 4
-    assert falls == len(hqs) or (name in ("identity", "deg", "lmd") and falls > 0)  # of random networks
+    assert falls == len(hqs) or (name in (*FACES, "lmd") and falls > 0)  # of random networks
 
 
 @pytest.mark.parametrize("name", PAIRS)

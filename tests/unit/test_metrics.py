@@ -15,12 +15,14 @@ from idm.evaluation.frechet import frechet_distance, kernel_distance
 from idm.evaluation.metric import FaceEmbeddings, PairMetric, SetMetric
 from idm.evaluation.metrics import METRICS, build_metric, build_metrics, psnr, psnr_y, ssim
 from idm.evaluation.pixels import colour_shift, detail, sharpness
+from idm.faces import features
 from idm.faces import landmarks as landmarks_module
 from idm.faces import recognition as identity_module
 from idm.faces.landmarks import AlignmentNet, load_landmarks, peaks
 from idm.faces.mobilefacenet import MobileFaceNet
 from idm.faces.recognition import IdentityNet
 from idm.faces.template import ffhq_landmarks
+from idm.io.image_writer import write_image
 from idm.io.images import read_image
 from idm.io.ranges import from_uint8
 from idm.io.weights import WeightsError
@@ -249,6 +251,23 @@ def test_deg_is_the_angle_whose_cosine_is_identity(monkeypatch: pytest.MonkeyPat
     a, b = (from_uint8(synthetic_face(0, i, 48).image) for i in range(2))
     assert math.cos(math.radians(build_metric("deg")(a, b))) == pytest.approx(build_metric("identity")(a, b), abs=1e-9)
     assert build_metric("deg")(b, b) == pytest.approx(0, abs=0.1)
+
+
+def test_ids_and_deg_arcface_are_those_of_vqfrs_script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = features.ArcFace().eval().requires_grad_(False)
+    monkeypatch.setattr(features, "load_arcface", lambda weights: network)
+    faces = [synthetic_face(0, i, 200).image for i in range(2)]
+    described = []
+    for i, face in enumerate(faces):
+        write_image(tmp_path / f"{i}.png", face)
+        grey = cv2.resize(cv2.imread(str(tmp_path / f"{i}.png"), 0), (128, 128), interpolation=cv2.INTER_LINEAR)
+        described.append(network.embed(torch.from_numpy((grey[None, None].astype(np.float32) - 127.5) / 127.5))[0])
+    cosine = float(torch.dot(*described) / (described[0].norm() * described[1].norm()))
+    a, b = map(from_uint8, faces)
+    assert build_metric("ids")(a, b) == pytest.approx(cosine, abs=1e-3)
+    assert build_metric("deg_arcface")(a, b) == pytest.approx(math.degrees(math.acos(cosine)), abs=0.2)
+    assert build_metric("deg_arcface")(b, b) == pytest.approx(0, abs=0.1)
 
 
 # --- landmarks
