@@ -12,9 +12,12 @@ import pytest
 from idm.evaluation.engine import summarise_scores
 from idm.evaluation.layout import Content, csv_text, markdown, parts, tex
 from idm.evaluation.tables import comparison_content, comparison_table, render
-from idm.io.atomic import write_json
+from idm.io.atomic import sha256, write_json
+from idm.restorers.saved import BUNDLED
 
-TABLES = sorted((Path(__file__).parents[2] / "experiments" / "tables").glob("*.yaml"))
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+TABLES = sorted((EXPERIMENTS / "tables").glob("*.yaml"))
+RESULTS = sorted((EXPERIMENTS / "results").glob("*/comparison.json"))
 
 
 @pytest.mark.parametrize("spec", TABLES, ids=lambda path: path.stem)
@@ -23,6 +26,14 @@ def test_a_committed_table_is_what_its_files_give(spec: Path) -> None:
     assert set(texts) == {".md", ".tex", ".csv"}
     for suffix, text in texts.items():
         assert spec.with_suffix(suffix).read_text() == text, f"run: python -m idm.evaluation.tables {spec}"
+
+
+@pytest.mark.parametrize("result", RESULTS, ids=lambda path: path.parent.name)
+def test_a_comparison_of_a_bundled_model_is_of_its_present_weights(result: Path) -> None:
+    for row in json.loads(result.read_text())["rows"]:
+        if row.get("name") in BUNDLED:
+            weights = BUNDLED[row["name"]] / "denoiser" / "diffusion_pytorch_model.safetensors"
+            assert row["weights_sha256"] == sha256(weights), f"{row['label']} is of a former model: measure it again"
 
 
 def test_the_tables_of_the_page_of_experiments_are_the_committed_ones() -> None:
