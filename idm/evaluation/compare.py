@@ -90,7 +90,7 @@ def compare(
     """Restore and measure every pair by every restorer, all at the pairs' size.
 
     The restorers take turns batch by batch, so that their seconds are measured under the same conditions. Sample k of
-    face i is drawn with seed + i + k ``SEEDS_APART``.
+    face i is drawn with seed + i + k ``SEEDS_APART``. Faces come in the order of the pairs.
 
     Args:
         bicubic: the same pairs, brought back to size by bicubic interpolation; None if their degraded faces were given.

@@ -41,7 +41,7 @@ def evaluate(
 ) -> Iterator[Row]:
     """Restore and measure the pairs at ``indices``; face i is drawn with seed ``seed + i``.
 
-    Everything is measured on images rounded to 8 bits, as they would be saved.
+    Everything is measured on images rounded to 8 bits, as they would be saved. Rows come in the order of ``indices``.
 
     Args:
         metrics: functions (image, hq) -> score by name, from :func:`idm.evaluation.metrics.build_metric`.
@@ -68,7 +68,7 @@ def restore_timed(
 
 
 def score(image: np.ndarray, hq: np.ndarray, metrics: Mapping[str, PairMetric]) -> Scores:
-    """All metrics of one 8-bit image against its original."""
+    """All metrics of one 8-bit RGB image against its original. ValueError where a metric is not defined for them."""
     image01, hq01 = from_uint8(image), from_uint8(hq)
     return {name: metric(image01, hq01) for name, metric in metrics.items()}
 

@@ -61,6 +61,9 @@ def _angle(cosine: PairMetric) -> PairMetric:
 def nearest_others(source: FaceSource, faces: FaceEmbeddings) -> list[int]:
     """Return, for each face of a source, the index of the most similar other face: a stranger who looks like it.
 
+    Args:
+        source: square, aligned faces.
+
     Raises:
         ValueError: there is only one face.
     """

@@ -2,7 +2,8 @@
 
 The contract of every metric: images are RGB float32 height x width x 3 in [0, 1], or 8-bit where a whole set is
 compared. Other input is a ValueError, since a picture in another range would give a plausible but wrong number. Nothing
-is downloaded: a metric whose weights are missing raises FileNotFoundError, which names the file and its folder.
+is downloaded. What builds a metric raises FileNotFoundError where weights are missing, which names the file and its
+folder, WeightsError where a file is broken or of another network, and ModuleNotFoundError without the package.
 """
 
 from collections.abc import Callable, Sequence
@@ -206,7 +207,8 @@ class Metric:
 
 
 def check_images(restored: Image01, hq: Image01, smallest: int = 1) -> None:
-    """Reject images of different shapes, too small ones, and values outside [0, 1]."""
+    """Raise ValueError for images of different shapes, with a side below ``smallest`` pixels, or with values outside
+    [0, 1]."""
     if restored.shape != hq.shape:
         raise InvalidInput(f"images to compare differ in shape: {restored.shape} and {hq.shape}")
     height, width, _ = restored.shape

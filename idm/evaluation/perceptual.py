@@ -25,7 +25,7 @@ TOPIQ_WEIGHTS = "topiq_nr_cgfiqa_res50-0a8b8e4f.pth"
 
 
 def build_lpips(networks: MetricNetworks) -> PairMetric:
-    """LPIPS with the AlexNet trunk; the sides must be 32 pixels or more."""
+    """LPIPS (Zhang et al. 2018) version 0.1 with the AlexNet trunk, 0 for equal images; sides of 32 pixels or more."""
     import warnings
 
     import torch
@@ -55,7 +55,11 @@ def build_lpips(networks: MetricNetworks) -> PairMetric:
 
 
 def build_niqe(networks: MetricNetworks) -> PairMetric:
-    """NIQE of the restored image alone; the longer side must be 192 pixels, the shorter 96."""
+    """NIQE (Mittal et al. 2013) of the restored image alone, lower for natural ones.
+
+    Its function raises ValueError for an image without texture, or whose longer side is below 192 pixels or whose
+    shorter one is below 96.
+    """
     import pyiqa
     import torch
     from einops import rearrange
@@ -81,7 +85,7 @@ def build_niqe(networks: MetricNetworks) -> PairMetric:
 
 
 def build_dists(networks: MetricNetworks) -> PairMetric:
-    """DISTS; its own weights and those of its trunk are in two files."""
+    """DISTS (Ding et al. 2020), 0 for equal images; its own weights and those of its trunk are in two files."""
     from unittest.mock import patch
 
     import pyiqa
@@ -107,7 +111,7 @@ def build_dists(networks: MetricNetworks) -> PairMetric:
 
 
 def build_maniqa(networks: MetricNetworks) -> PairMetric:
-    """MANIQA; pyiqa would download its backbone first, which the weights file holds, too."""
+    """MANIQA (Yang et al. 2022), higher for better images. pyiqa would download its backbone, which the file holds."""
     from unittest.mock import patch
 
     from pyiqa.archs.maniqa_arch import timm
@@ -118,14 +122,14 @@ def build_maniqa(networks: MetricNetworks) -> PairMetric:
 
 
 def build_clipiqa(networks: MetricNetworks) -> PairMetric:
-    """CLIP-IQA."""
+    """CLIP-IQA (Wang et al. 2023) of the restored image alone, in [0, 1]."""
     from idm.io.weights import find_weights
 
     return _score(_clipiqa("clipiqa", find_weights(CLIP_WEIGHTS, networks.weights_dir), networks.device))
 
 
 def build_clipiqa_plus(networks: MetricNetworks) -> PairMetric:
-    """CLIP-IQA+: CLIP-IQA with one pair of learned prompts, which are in a file of their own."""
+    """CLIP-IQA+ (Wang et al. 2023), in [0, 1]: CLIP-IQA with one pair of learned prompts, in a file of their own."""
     from idm.io.weights import fill, find_weights, read_weights
 
     path, clip_path = (find_weights(file, networks.weights_dir) for file in (PROMPTS, CLIP_WEIGHTS))

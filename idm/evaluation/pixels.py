@@ -16,7 +16,7 @@ _LUMA = np.array([65.481, 128.553, 24.966]) / 255  # ITU-R BT.601, 16 to 235 of 
 
 
 def psnr(restored: Image01, hq: Image01) -> float:
-    """-10 log10(mean squared error) in dB over all pixels and channels.
+    """-10 log10(mean squared error) in dB over all pixels and channels of images in [0, 1].
 
     The error counts as at least (1/255)^2 / (number of values), so that equal images have a finite score above all
     8-bit images that differ: 95 dB at 128 x 128.
@@ -26,7 +26,7 @@ def psnr(restored: Image01, hq: Image01) -> float:
 
 
 def psnr_y(restored: Image01, hq: Image01) -> float:
-    """PSNR in dB of the luma of ITU-R BT.601, 16..235 of 255, with the floor of :func:`psnr`."""
+    """PSNR in dB of the luma of images in [0, 1], by ITU-R BT.601 (16..235 of 255), with the floor of :func:`psnr`."""
     check_images(restored, hq)
     return _decibel((restored.astype(np.float64) - hq) @ _LUMA)
 
@@ -75,7 +75,10 @@ def build_ms_ssim() -> PairMetric:
 
 
 def colour_shift(restored: Image01, hq: Image01) -> float:
-    """Distance of the mean colours in CIE L*a*b*; 2.3 is about the smallest noticeable difference."""
+    """Euclidean distance of the mean colours in CIE L*a*b* (D65); 2.3 is about the smallest noticeable difference.
+
+    Source: G. Sharma, Digital Color Imaging Handbook, 2003.
+    """
     from skimage.color import rgb2lab
 
     check_images(restored, hq)

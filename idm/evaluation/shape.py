@@ -10,7 +10,11 @@ SIDE = 512  # of the faces that distances are stated for
 
 
 def build_lmd(networks: MetricNetworks) -> PairMetric:
-    """Mean distance of the landmarks of both faces, in pixels of faces of 512 px."""
+    """Mean distance of the 98 landmarks of both faces, in pixels of faces of 512 px.
+
+    Its function raises ValueError for images that are not square. Source of the network: X. Wang et al., Adaptive wing
+    loss for robust face alignment via heatmap regression, 2019.
+    """
     landmarks = networks.landmarks
 
     def lmd(restored: Image01, hq: Image01) -> float:

@@ -42,7 +42,11 @@ class Nearest:
 
 
 def shared_faces(train: Path, evaluated: Path) -> list[tuple[str, str]]:
-    """Images of two folders that have the same bytes (sha256), as names relative to their folders."""
+    """Images of two folders that have the same bytes (sha256): (train, evaluated) names relative to their folders.
+
+    Raises:
+        ImageError: a folder does not exist or holds no image.
+    """
     by_size: dict[int, list[Path]] = defaultdict(list)
     for path in find_images([train]):
         by_size[path.stat().st_size].append(path)
@@ -77,7 +81,11 @@ def nearest_pairs(train: Path, evaluated: Path, network: IdentityNet, cache: Pat
 
 
 def embed_folder(folder: Path, network: IdentityNet, cache: Path, weights: str) -> Float32[np.ndarray, "n d"]:
-    """Embeddings of all faces of a folder, in the order of their paths. Only new or changed files are embedded."""
+    """Unit vectors of all faces of a folder, in the order of their paths. Only new or changed files are embedded.
+
+    Raises:
+        ImageError: a folder holds no image, or one cannot be read.
+    """
     faces = FolderFaces(folder, _SIDE)
     starts = tqdm(range(0, len(faces), _CHUNK), desc=f"embedding {folder.name}", disable=not sys.stderr.isatty())
     return np.concatenate(
