@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 PACKAGES = (
-    *("torch", "diffusers", "accelerate", "numpy", "opencv-python-headless", "pillow", "scikit-image"),
-    *("lpips", "pyiqa", "facexlib", "timm"),
+    *("idm-face-restoration", "torch", "diffusers", "accelerate", "numpy", "opencv-python-headless", "pillow"),
+    *("scikit-image", "lpips", "pyiqa", "facexlib", "timm"),
 )
 
 

@@ -7,7 +7,7 @@ import pytest
 from idm.io import machine
 
 
-@pytest.mark.parametrize("package", ["torch", "numpy", "lpips", "pyiqa", "facexlib"])
+@pytest.mark.parametrize("package", ["idm-face-restoration", "torch", "numpy", "lpips", "pyiqa", "facexlib"])
 def test_results_state_the_versions_of_what_computes_them(package: str) -> None:
     versions = machine.provenance()["versions"]
     assert isinstance(versions, dict)
