@@ -82,6 +82,7 @@ def build_task(options: MeasureOptions, loaded: dict[str, Loaded], size: int, **
         **further,
     }
     metrics = build_measures(options, size, has_originals, reference.exists)
+    # Another device, machine or version computes other last bits, and a resumed run gives those of an undisturbed one.
     made_by = {"device": choose_device(options.device).type, **provenance()}
     known = {label: one.metadata for label, one in loaded.items()}
     kept = {
