@@ -132,6 +132,11 @@ def test_the_uniforms_are_uniform_and_independent():
     assert torch.equal(uniforms(0, torch.tensor([17]))[:, 0], u[:, 17])
 
 
+def test_the_uniforms_share_no_word_with_the_normals():
+    drawn = (uniforms(0, POSITIONS) * 2**32).long()
+    assert not torch.isin(drawn, torch.cat(words_of(0, POSITIONS, NORMALS, 8))).any()
+
+
 # Cost
 
 

@@ -26,13 +26,14 @@ from idm.config.load import load_config
 from idm.config.schema import ChainConfig, IDMConfig
 from idm.data.sources import SyntheticFaces
 from idm.diffusion.chain import SAMPLER_NAMES
+from idm.extrinsic.clean import Cleaning
 from idm.extrinsic.gate import decide
 from idm.extrinsic.quality import Quality
 from idm.faces.features import MobileFaceNetMaps, load_mobilefacenet
 from idm.io.image_writer import write_image
 from idm.models.critics import PatchCritic
 from idm.models.unet import UNet
-from idm.restorers.saved import WEIGHTS_FILE, save_idm
+from idm.restorers.saved import WEIGHTS_FILE, load_idm, save_idm
 from idm.training.adversarial import CRITIC_FILE
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
@@ -218,6 +219,7 @@ REACHES: dict[str, set[str]] = {
     "IDMTrainConfig.ema_decay": {"averages"},
     "IDMTrainConfig.accumulation": {"how", "settings"},
     "ValidationConfig.seed": {"held-out", "validation seed"},
+    "RunConfig.seed (mixed)": {"job", "first face"},
 }
 """What the fields that more than one part depends on must change."""
 
@@ -245,6 +247,7 @@ ROUNDS: dict[str, Case] = {
     "GateConfig.min_blockiness_loss": alone("extrinsic.gate.min_blockiness_loss=0.7"),
     "GradualConfig.over": ([GRADUAL], ["extrinsic.replacement.over=1.0"]),
     "MixedConfig.shares": ([MIXED], ["extrinsic.replacement.shares=[0.9]"]),
+    "RunConfig.seed (mixed)": ([MIXED], ["seed=1"]),
     **{
         f"extrinsic.sampler {name} {key}": (
             [f"extrinsic.sampler={{name: {name}, num_steps: 4, start_from: degraded}}"],
@@ -527,10 +530,13 @@ def cleaned(config: IDMConfig, folders: dict[str, str], monkeypatch: pytest.Monk
     """What of a configuration reaches the cleaning, the pool of round 1 and its training."""
     reset()
     source, model = SyntheticFaces(5, 0, 16), Path(folders["MODEL"])
-    idm = rounds.load_cleaner(model)
+    jobs: list[Cleaning] = []
     monkeypatch.setattr(rounds, "load_identity", lambda *a, **k: None)
     monkeypatch.setattr(rounds, "find_weights", lambda *a: None)
-    job = rounds.build_cleaning(source, {}, idm, config.output_dir / "x", config.extrinsic, config.seed)
+    monkeypatch.setattr(rounds, "load_cleaner", lambda path: load_idm(model, torch.device("cpu"), torch.float32))
+    monkeypatch.setattr(rounds, "run_job", lambda job, state: jobs.append(job) or {})
+    rounds._clean(config, source, 0)
+    [job] = jobs
     monkeypatch.setattr(rounds, "cleaned_faces", lambda *a: SyntheticFaces(5, 1, 16))
     readable = [SimpleNamespace(index=index, seed=0) for index in range(5)]
     monkeypatch.setattr(rounds, "read_manifest", lambda folder: readable)
@@ -567,6 +573,7 @@ def test_a_field_changes_the_rounds(field, both, folders, monkeypatch):
     before, after = (cleaned(config, folders, monkeypatch) for config in both(ROUNDS[field], CLEANING))
     changed = {name for name, value in before.items() if after[name] != value}
     assert changed
+    assert REACHES.get(field, set()) <= changed
     section, _, name = field.partition(".")
     if section == "GateConfig" or name == "gate":
         assert "decisions" in changed
