@@ -45,8 +45,7 @@ def list_files(folder: Path, suffixes: Sequence[str] = READ_SUFFIXES) -> FoundFi
             if path.is_file():
                 (found.files if is_wanted else found.others).append(path)
             elif is_wanted:
-                what = "is a link to nothing" if path.is_symlink() else "is not a regular file"
-                found.unusable[path] = image_error(path, what, "replace it by the picture")
+                found.unusable[path] = not_regular(path)
     found.files.sort(key=lambda path: (_natural(path.relative_to(folder).parts), str(path)))
     return found
 
@@ -54,18 +53,18 @@ def list_files(folder: Path, suffixes: Sequence[str] = READ_SUFFIXES) -> FoundFi
 def find_images(inputs: Sequence[Path], suffixes: Sequence[str] = READ_SUFFIXES) -> list[Path]:
     """All image files that ``inputs`` name, in an order that does not depend on the file system.
 
-    A file named explicitly is taken whatever its suffix. Of a folder, the ``files`` of :func:`list_files` are taken;
-    unusable ones are skipped. A file found twice is listed once.
+    A file named explicitly is taken whatever its suffix. Of a folder, the ``files`` of :func:`list_files` are taken.
+    A file found twice is listed once.
 
     Raises:
-        ImageError: a path does not exist, a folder holds no image, or a part of it cannot be listed.
+        ImageError: a path does not exist, a folder holds no image, or a part of it cannot be listed or used.
     """
     found: dict[Path, Path] = {}
     for path in inputs:
         files = [path]
         if path.is_dir():
             below = list_files(path, suffixes)
-            for error in below.unlistable.values():
+            for error in (below.unlistable | below.unusable).values():
                 raise error
             files = below.files
             if not files:
@@ -75,6 +74,12 @@ def find_images(inputs: Sequence[Path], suffixes: Sequence[str] = READ_SUFFIXES)
         for file in files:
             found.setdefault(file.absolute(), file)
     return list(found.values())
+
+
+def not_regular(path: Path) -> ImageError:
+    """The error for a dangling link, a pipe or another special file."""
+    what = "is a link to nothing" if path.is_symlink() else "is not a regular file"
+    return image_error(path, what, "replace it by the picture")
 
 
 def no_image(folder: Path, suffixes: Sequence[str]) -> ImageError:

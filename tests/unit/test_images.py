@@ -46,9 +46,18 @@ def test_images_of_a_folder_come_in_natural_order_without_hidden_and_other_files
     shuffled = ["b10.PNG", "b9.jpg", "a/c.webp", ".hidden.png", ".git/x.png", "notes.txt", "A2.tif", "b9.bmp"]
     make_files(tmp_path, shuffled)
     (tmp_path / "folder.png").mkdir()
-    (tmp_path / "gone.png").symlink_to("nowhere")
     names = [str(path.relative_to(tmp_path)) for path in find_images([tmp_path])]
     assert names == ["a/c.webp", "A2.tif", "b9.bmp", "b9.jpg", "b10.PNG"]
+
+
+def test_what_cannot_be_read_in_a_folder_is_an_error_and_not_left_out(tmp_path: Path) -> None:
+    make_files(tmp_path, ["in/a.png", "elsewhere/b.png"])
+    for name, target in (("gone.png", "nowhere"), ("linked", tmp_path / "elsewhere"), ("loop.png", "loop.png")):
+        (tmp_path / "in" / name).symlink_to(target)
+        with pytest.raises(ImageError, match=rf"in/{name}: is a link to"):
+            find_images([tmp_path / "in"])
+        (tmp_path / "in" / name).unlink()
+    assert find_images([tmp_path / "in"]) == [tmp_path / "in" / "a.png"]
 
 
 def test_a_named_file_is_taken_whatever_its_suffix_and_each_file_once(tmp_path: Path) -> None:

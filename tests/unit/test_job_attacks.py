@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from idm.apps.photo import status as status_module
 from idm.apps.photo.files import restore_files, restore_photos
 from idm.apps.photo.job import Job
 from idm.apps.photo.photo_restorer import PhotoRestorer
+from idm.apps.photo.plan import plan
 from idm.apps.photo.settings import PhotoSettings
 from idm.faces.detect import DetectedFace
 from idm.faces.template import ffhq_landmarks
@@ -255,6 +257,84 @@ def test_what_cannot_be_read_in_a_folder_is_named_fails_and_costs_no_other_file(
     assert len(report.failed) == len(errors) - 1 == 4
 
 
+# ------------------------------------------------------------------------------------------- links, pipes and spellings
+
+
+def test_a_pipe_that_is_named_by_itself_fails_and_costs_no_other_file(tmp_path: Path) -> None:
+    source = pictures(tmp_path, "a.png")
+    os.mkfifo(source / "pipe.png")
+    inputs = [source / "pipe.png", source / "a.png"]
+    assert list(plan(inputs, tmp_path / "out")[1].unusable) == inputs[:1]  # else the job would wait for a writer
+    report = restore_photos(PARTS, inputs, tmp_path / "out", PLAIN)
+    assert [path.name for path in report.written] == ["a.png"]
+    assert [str(error) for error in report.failed] == [
+        f"{source / 'pipe.png'}: is not a regular file; replace it by the picture"
+    ]
+
+
+def test_an_output_that_is_a_link_to_itself_is_a_file_in_the_way(tmp_path: Path) -> None:
+    source, out = pictures(tmp_path / "in", "a.png"), tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").symlink_to("a.png")
+    with pytest.raises(ImageError, match=r"out/a\.png: already exists"):
+        restore(source, out)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ImageError, match="loop: this folder cannot be made"):
+        restore(source, tmp_path / "loop")
+
+
+def test_an_output_folder_that_is_a_link_within_the_inputs_is_no_input(tmp_path: Path) -> None:
+    source, disk = pictures(tmp_path / "in", "a.png"), tmp_path / "disk"
+    disk.mkdir()
+    (source / "out").symlink_to(disk)
+    assert not restore(source, source / "out").failed
+    (disk / "gone.png").symlink_to("nowhere")
+    report = restore(source, source / "out", skip_existing=True)
+    assert (len(report.skipped), report.failed) == (1, [])
+    report = restore(source, disk)  # then it is a folder of pictures like any other
+    assert [str(error).split(": ")[1][:19] for error in report.failed] == ["is a link to a fold"]
+
+
+def test_a_file_that_is_named_in_several_ways_is_restored_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = pictures(tmp_path / "in", "a.png", "b/c.png")
+    (source / "link.png").symlink_to("a.png")  # is a file of its own
+    (tmp_path / "linked").symlink_to(source)
+    monkeypatch.chdir(tmp_path)
+    inputs = [Path("in"), source, Path("linked"), Path("in/../in"), source / "b" / "c.png"]
+    targets, _ = plan(inputs, tmp_path / "out")
+    assert {target.relative_to(tmp_path / "out").as_posix() for target in targets.values()} == {
+        "a.png",
+        "b/c.png",
+        "link.png",
+    }
+
+
+def test_names_that_only_some_file_systems_tell_apart_are_written_apart(tmp_path: Path) -> None:
+    e_acute = [unicodedata.normalize(form, "\u00e9.png") for form in ("NFC", "NFD")]
+    one, two = pictures(tmp_path / "1", "A.png", e_acute[0]), pictures(tmp_path / "2", "a.png", e_acute[1])
+    report = restore_photos(PARTS, [one, two], tmp_path / "out", PLAIN)
+    assert len(report.written) == 4
+    assert len({unicodedata.normalize("NFC", path.name.casefold()) for path in report.written}) == 4
+
+
+def test_a_file_that_appears_during_the_job_is_not_replaced(tmp_path: Path) -> None:
+    source, out = pictures(tmp_path / "in", "a.png", "s/b.png"), tmp_path / "out"
+    for overwrites in (False, True):
+        with Job([source], out, settings={}, overwrite=overwrites) as job:
+            for path in job:
+                (out / "s").mkdir(exist_ok=True)
+                (out / "s" / "b.png").write_bytes(FOREIGN)  # as a job in the folder out/s would
+                try:
+                    job.make_folder(path).write_bytes(b"ours")
+                except ImageError as error:
+                    job.failed(path, error)
+                else:
+                    job.wrote(path)
+        assert ((out / "s" / "b.png").read_bytes() == FOREIGN) is not overwrites
+        assert [f"{out}/s/b.png: already exists" in str(error) for error in job.report.failed] == [True][overwrites:]
+        (out / "s" / "b.png").unlink()
+
+
 # ------------------------------------------------------------------------------------------- a full disk
 
 
@@ -278,6 +358,37 @@ def test_on_a_full_disk_the_status_still_names_the_last_photograph(
     assert status_of(out)["counts"] == {"restored": 2}
     assert not job.report.failed
     assert not (out / ".status.json.reserve").exists()
+
+
+@pytest.mark.parametrize("earlier", [0, 400])
+def test_on_a_full_disk_no_photograph_takes_the_space_of_the_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: int
+) -> None:
+    source, out = pictures(tmp_path / "in", *(f"{number}.png" for number in range(40))), tmp_path / "out"
+    out.mkdir()
+    before = {f"/gone/{n}.png": {"state": "kept", "writes": [f"{n}.webp"], "note": "x" * 500} for n in range(earlier)}
+    (out / "status.json").write_text(json.dumps({"files": before}, indent=1))
+    capacity = 300_000 + 3 * (out / "status.json").stat().st_size
+
+    def write(path: Path, data: bytes) -> None:
+        if sum(file.stat().st_size for file in out.iterdir()) + len(data) > capacity:
+            raise ImageError(f"{path}: cannot be written (No space left on device)")
+        write_whole(path, data)
+
+    monkeypatch.setattr(status_module, "write_whole", write)
+    monkeypatch.setattr(status_module, "_STATUS_SHARE", float("inf"))  # written after every photograph
+    with Job([source], out, settings={}) as job:
+        for path in job:
+            try:
+                write(job.make_folder(path), bytes(14_000))
+            except ImageError as error:
+                job.failed(path, error)
+            else:
+                job.wrote(path)
+    states = {Path(path).name: entry["state"] for path, entry in status_of(out)["files"].items() if path not in before}
+    assert {name for name, state in states.items() if state == "restored"} == {path.name for path in out.glob("*.png")}
+    assert 5 < len(job.report.written) < 35
+    assert len(job.report.failed) + len(job.report.written) == 40  # none of them is the status
 
 
 def test_a_status_that_cannot_be_written_at_all_stops_no_file_and_is_an_error(

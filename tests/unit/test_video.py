@@ -428,6 +428,18 @@ def test_segments_of_other_settings_do_not_count(video: Path, tmp_path: Path) ->
     assert "resumed_at_frame" not in run(video, tmp_path / "out.mkv", Changes(), metadata={"model": "another"})
 
 
+def test_segments_of_other_frames_do_not_count_even_if_size_and_time_of_the_file_are_the_same(tmp_path: Path) -> None:
+    kind = {"codec": "rawvideo", "pixel_format": "rgb24"}
+    source = make_video(tmp_path / "video.avi", [picture(i) for i in range(12)], **kind)
+    before = source.stat()
+    with pytest.raises(RuntimeError, match="killed"):
+        run(source, tmp_path / "out.mkv", Changes(dies_at=2))
+    make_video(source, [picture(i)[::-1] for i in range(12)], **kind)
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert source.stat().st_size == before.st_size
+    assert "resumed_at_frame" not in run(source, tmp_path / "out.mkv", Changes())
+
+
 def test_the_number_of_waiting_frames_does_not_grow_with_the_video(tmp_path: Path) -> None:
     source = make_video(tmp_path / "video.mkv", [picture(i) for i in range(60)])
     waiting = []

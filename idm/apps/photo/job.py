@@ -95,6 +95,7 @@ class Job:
         self.status = Status(output / status, self.settings, self.report.passed_over)
         self._beside, self._skips, self._overwrites = beside, skip_existing, overwrite
         self._fingerprints: dict[Path, str] = {}
+        self._replaced: set[Path] = set()  # results of earlier jobs
         self._stack = ExitStack()
 
     def __enter__(self) -> "Job":
@@ -108,8 +109,7 @@ class Job:
         with ExitStack() as undo:
             undo.push(self._stack)
             self.status.read(or_begin_anew=self._overwrites)
-            if not self._overwrites:
-                self._refuse_foreign()
+            self._refuse_foreign()
             if self._skips:
                 self._skip()
             self._claim()
@@ -121,9 +121,15 @@ class Job:
         ours = self.status.written()
         for target in self.todo.values():
             for path, name in zip(self._writes(target), self._names(target), strict=True):
-                if os.path.lexists(path) and name not in ours:
-                    problem = "already exists, and no job in this folder wrote it"
-                    raise image_error(path, problem, "choose another output folder, or replace it with --overwrite")
+                if name in ours:
+                    self._replaced.add(path)
+                else:
+                    self._refuse_if_there(path)
+
+    def _refuse_if_there(self, path: Path) -> None:
+        if not self._overwrites and path not in self._replaced and os.path.lexists(path):
+            problem = "already exists, and no job in this folder wrote it"
+            raise image_error(path, problem, "choose another output folder, or replace it with --overwrite")
 
     def _skip(self) -> None:
         for source, target in list(self.todo.items()):
@@ -171,8 +177,14 @@ class Job:
                 self.progress.on_file(self.status.path, problem)
 
     def make_folder(self, source: Path) -> Path:
-        """Create the folder of a source's output, and return the path of the output."""
+        """Create the folder of a source's output, and return the path of the output.
+
+        Raises:
+            ImageError: the folder cannot be created, or someone else has written the output since the job began.
+        """
         target = self.todo[source]
+        for path in self._writes(target):
+            self._refuse_if_there(path)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -37,6 +37,7 @@ class Status:
         self._reserve = path.with_name(f".{path.name}.reserve")
         self._started = _now()
         self._next_write = 0.0
+        self._reserved = 0
 
     def read(self, *, or_begin_anew: bool) -> None:
         """Take over the entries of earlier jobs.
@@ -113,9 +114,18 @@ class Status:
         self._earlier.difference_update(names)
 
     def reserve_space(self, num_files: int) -> None:
-        """Reserve the space that the status may need if the disk becomes full."""
+        """Reserve the space that the status may need if the disk becomes full: its size now, and more for new entries.
+
+        Raises:
+            ImageError: there is no such space.
+        """
         for_all, for_each = _RESERVED_BYTES
-        write_whole(self._reserve, os.urandom(for_all + num_files * for_each))  # what compresses would reserve nothing
+        now = self.path.stat().st_size if self.path.is_file() else 0
+        self._reserved = now + for_all + num_files * for_each
+        self._make_reserve()
+
+    def _make_reserve(self) -> None:
+        write_whole(self._reserve, os.urandom(self._reserved))  # what compresses would reserve nothing
 
     def write_in_time(self) -> None:
         """Write the file if a write is due; an error is left to the next attempt."""
@@ -151,6 +161,8 @@ class Status:
                 raise
             self._reserve.unlink()
             write_whole(self.path, data)
+            with suppress(ImageError):  # the next photograph must not take it
+                self._make_reserve()
         self._journal.unlink(missing_ok=True)  # after a kill before this, it repeats the status
         end = time.monotonic()
         self._next_write = end + (end - start) / _STATUS_SHARE
