@@ -127,8 +127,11 @@ def _is_deep_tiff(image: Image.Image) -> bool:
     return not (isinstance(depths, tuple) and all(isinstance(depth, int) and depth <= 8 for depth in depths))
 
 
-def open_image(path: Path, convert: Callable[[Image.Image, str], T], limits: ImageLimits) -> T:
-    """``convert(image, name)`` of a file's decoded first frame, as stored: not upright yet.
+def open_image(
+    path: Path, convert: Callable[[Image.Image, str], T], limits: ImageLimits, *, is_decoded: bool = True
+) -> T:
+    """``convert(image, name)`` of a file's decoded first frame, as stored: not upright yet. With ``is_decoded=False``
+    ``convert`` gets the opened file, of which only the header was read.
 
     A file whose metadata stop PIL is read without them; ``image.info`` then says so under
     :data:`idm.io.metadata.STRIPPED`.
@@ -144,7 +147,7 @@ def open_image(path: Path, convert: Callable[[Image.Image, str], T], limits: Ima
         raise image_error(path, "is not a regular file", "name an image file")
     try:
         with path.open("rb") as file:
-            return _decode(file, str(path), convert, limits)
+            return _decode(file, str(path), convert, limits, is_decoded)
     except OSError as error:
         raise image_error(path, f"cannot be read ({error.strerror})", "check its permissions and disk") from error
 
@@ -155,19 +158,23 @@ def decode_image(data: bytes, name: str) -> Picture:
 
 
 def _decode(
-    file: io.BufferedReader | io.BytesIO, name: str, convert: Callable[[Image.Image, str], T], limits: ImageLimits
+    file: io.BufferedReader | io.BytesIO,
+    name: str,
+    convert: Callable[[Image.Image, str], T],
+    limits: ImageLimits,
+    is_decoded: bool = True,
 ) -> T:
     head = file.read(12)
     if not head:
         raise image_error(name, "the file is empty", "copy or download it again")
     try:
-        return _decode_once(file, name, convert, limits)
+        return _decode_once(file, name, convert, limits, is_decoded)
     except _BrokenError as error:
         file.seek(0)
         bare = without_metadata(file.read())
         if bare is not None:
             with suppress(_BrokenError):
-                return _decode_once(io.BytesIO(bare), name, convert, limits, stripped=error.reason)
+                return _decode_once(io.BytesIO(bare), name, convert, limits, is_decoded, stripped=error.reason)
         raise
 
 
@@ -182,6 +189,7 @@ def _decode_once(
     name: str,
     convert: Callable[[Image.Image, str], T],
     limits: ImageLimits,
+    is_decoded: bool,
     stripped: str = "",
 ) -> T:
     file.seek(0)
@@ -192,7 +200,8 @@ def _decode_once(
     try:
         with Image.open(file, formats=FORMATS) as image:
             limits.check(image, name)
-            image.load()
+            if is_decoded:
+                image.load()
             image.info |= {STRIPPED: stripped}
             return convert(image, name)
     except ImageError:

@@ -10,8 +10,8 @@ from jaxtyping import Integer
 from PIL import Image, ImageCms, ImageSequence
 
 from idm.io.images import (
-    FORMATS,
     MAX_PIXELS,
+    ImageError,
     ImageLimits,
     image_error,
     needed_bytes,
@@ -72,11 +72,10 @@ def read_photo(
 
 
 def bytes_for(path: Path, scale: float | int = 1.0) -> int:
-    """Return :func:`idm.io.memory.photo_bytes` of a file; 0 for one that is not a picture, which is never decoded."""
+    """Return :func:`idm.io.memory.photo_bytes` of a file; 0 for one that is refused before it is decoded."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            return needed_bytes(image, scale)
-    except Exception:  # reading it says what is wrong
+        return open_image(path, lambda image, _: needed_bytes(image, scale), ImageLimits(), is_decoded=False)
+    except ImageError:  # reading it says what is wrong
         return 0
 
 

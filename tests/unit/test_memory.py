@@ -12,26 +12,26 @@ from pathlib import Path
 import numpy as np
 import peaks
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from idm.io import memory
 from idm.io.images import ImageError, needed_bytes, read_image
-from idm.io.memory import Budget, default_budget
+from idm.io.memory import Budget, default_budget, photo_bytes
 from idm.io.photo_writer import write_photo
-from idm.io.photos import Photo, read_photo
+from idm.io.photos import Photo, bytes_for, read_photo
 
 TESTS = Path(__file__).parents[1]
 SIDE = 3000
 
 
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def bare_png(width: int, height: int, depth: int = 8) -> bytes:
     """A header that claims a size, with almost nothing behind it."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(b"\0")) + _chunk(b"IEND", b"")
 
 
 READ_AND_WRITE = """
@@ -94,6 +94,19 @@ def test_the_default_is_half_of_the_memory_at_most_4_gb(monkeypatch: pytest.Monk
     for usable, budget in ((2e9, 1e9), (64e9, 4e9)):
         monkeypatch.setattr(memory, "usable_memory", lambda usable=usable: int(usable))
         assert default_budget() == budget
+
+
+def test_the_memory_of_a_picture_whose_metadata_stop_pil_is_known_too(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (100, 100)).save(file, "PNG")
+    plain = file.getvalue()
+    bomb = _chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(PngImagePlugin.MAX_TEXT_CHUNK + 1)))
+    for name, data in ("plain.png", plain), ("odd.png", plain[:33] + bomb + plain[33:]):
+        (tmp_path / name).write_bytes(data)
+        assert read_photo(tmp_path / name).pixels.shape == (100, 100, 3)
+        assert bytes_for(tmp_path / name, 2) == photo_bytes(100 * 100, num_bytes=1, scale=2)
+    (tmp_path / "text.png").write_text("no picture")
+    assert bytes_for(tmp_path / "text.png") == bytes_for(tmp_path / "gone.png") == 0
 
 
 def test_threads_share_a_budget_by_size_and_what_exceeds_it_goes_alone() -> None:
