@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, redirect_stderr
 from dataclasses import dataclass
@@ -200,6 +201,24 @@ def test_addresses_that_lead_nowhere_are_refused(page: Page, log: Log) -> None:
         log.check(path[:20], lambda p=path: page.get(f"/gradio_api/{p}"), "4")
     for path in ("/assets/%00", "/static/%00", "/static/img", "/assets/" + "a" * 5000, "/assets/%ff", "/nothing"):
         log.check(path[:20], lambda p=path: page.get(p), "4")
+
+
+def test_another_site_is_not_greeted_even_by_a_refusal(page: Page) -> None:
+    port = page.address.rsplit(":", 1)[1]
+    for host in (f"127.0.0.1:{port}", "evil.example"):
+        for method in ("OPTIONS", "GET", "POST"):
+            headers = {"host": host, "origin": "http://evil.example", "access-control-request-method": "POST"}
+            answer = httpx.request(method, page.address, headers=headers, trust_env=False)
+            assert answer.status_code in (403, 421)
+            assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_a_user_who_leaves_during_an_upload_is_no_fault(page: Page, log: Log) -> None:
+    head = b"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    with socket.create_connection(("127.0.0.1", int(page.address.rsplit(":", 1)[1])), timeout=10) as connection:
+        connection.sendall(head + b"Content-Length: 100000\r\n\r\n--x\r\n")
+        time.sleep(0.3)
+    log.check("left", lambda: time.sleep(0.5) or page.call("find_v1", page.photo), "event: complete")
 
 
 @pytest.mark.parametrize(

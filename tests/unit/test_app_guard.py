@@ -53,7 +53,13 @@ def test_its_own_names_are_answered(host: str) -> None:
     assert ask(guarded(), "GET", "/", headers={"host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "localhost.evil", ""])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "evil.example:7860", "127.0.0.1.evil.example", "localhost.evil", ""),
+        *("a@localhost", "localhost#.evil"),
+    ],
+)
 def test_a_name_that_dns_rebinding_would_send_is_not(host: str) -> None:
     answer = ask(guarded(), "GET", "/", headers={"host": host, "origin": f"http://{host}"})
     assert answer.status_code == 421
@@ -83,6 +89,12 @@ def test_another_site_can_neither_upload_nor_call(headers: dict[str, str]) -> No
     assert ask(guarded(), "POST", "/gradio_api/queue/join", headers=headers, json={}).status_code == 403
     own = {"origin": f"http://{LOCAL}", "sec-fetch-site": "same-origin"}
     assert ask(guarded(), "POST", "/gradio_api/upload", headers=own, files=files).status_code == 200
+
+
+def test_a_body_whose_stated_length_does_not_count_is_refused() -> None:
+    headers = {"transfer-encoding": "chunked", "content-length": "1"}  # by HTTP the former holds
+    for route in ("upload", "queue/join"):
+        assert ask(guarded(), "POST", f"/gradio_api/{route}", headers=headers, content=b"{}").status_code == 411
 
 
 # --- quotas

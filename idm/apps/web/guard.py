@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,6 +26,8 @@ _GET = re.compile(
     r"|/gradio_api/file=(?!\w+:).+"
 )
 _POST = re.compile(r"/gradio_api/(upload|queue/join|cancel|reset|call/(find_v1|restore_v1))/?")
+
+_HOST = re.compile(r"((?P<name>[a-z0-9._-]+)|\[(?P<address>[a-f0-9:.]+)\])(:[0-9]*)?")
 
 _HEADERS = {
     # Whatever the page wanted to load from elsewhere, the browser would refuse.
@@ -84,11 +86,9 @@ class Hosts:
 
 
 def _name(host: str) -> str:
-    """Return a host without its port: "::1" for "[::1]:7860"."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+    """Return a host without its port: "::1" for "[::1]:7860"; nothing for what is no host."""
+    found = _HOST.fullmatch(host)
+    return (found["name"] or found["address"]) if found else ""
 
 
 @dataclass
@@ -149,8 +149,9 @@ class Guard:
     async def _post(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         is_upload = path.startswith("/gradio_api/upload")
         limit = self.max_bytes + _ENVELOPE_BYTES if is_upload else _MAX_CALL_BYTES
-        length = dict(scope["headers"]).get(b"content-length", b"")
-        if not length.isdigit():
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"")
+        if b"transfer-encoding" in headers or not length.isdigit():  # the former would outweigh a stated length
             await _refuse(411, "The length of the body must be stated.", scope, receive, send)
         elif int(length) > limit:
             most = f"A file may have at most {self.max_bytes / 1e6:g} MB." if is_upload else "This call is too long."
@@ -181,6 +182,8 @@ class Guard:
 
         try:
             await self.app(scope, receive, _with_headers(noted))
+        except ClientDisconnect:  # nobody is left to answer
+            return
         except (AssertionError, AttributeError, LookupError, TypeError, ValueError):
             if has_begun:
                 raise

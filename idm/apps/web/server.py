@@ -168,6 +168,9 @@ def _launch(page: "gr.Blocks", service: Service, kept_seconds: float) -> str:
         raise OSError(
             f"cannot listen on {where}: the port is in use, or the address is not local; change --port or --host"
         ) from error
+    # before gradio's own, which greets other sites
+    page.app.user_middleware.sort(key=lambda middleware: middleware.cls is not Guard)
+    page.app.middleware_stack = page.app.build_middleware_stack()
     page.server.config.timeout_graceful_shutdown = 1  # an open page holds a connection for ever
     return str(address)
 
