@@ -133,4 +133,7 @@ def _undecoded(dataset: Any, image_column: str) -> Any:
     columns = dataset.column_names
     if columns is not None and image_column not in columns:
         raise ImageError(f"the data set has no column {image_column!r}, only {', '.join(columns)}")
+    kind = (dataset.features or {}).get(image_column)
+    if isinstance(kind, datasets.Value) and not kind.dtype.endswith(("string", "binary")):
+        raise ImageError(f"the column {image_column!r} holds {kind.dtype}, not pictures")
     return dataset.cast_column(image_column, datasets.Image(decode=False))

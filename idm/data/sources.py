@@ -209,7 +209,7 @@ def _read_metadata(path: Path) -> tuple[dict[str, Landmarks | Points68], dict[st
     origins: dict[str, str] = {}
     if not path.exists():
         return landmarks, groups, origins
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             row = json.loads(line)
             if "landmarks" in row:

@@ -113,7 +113,7 @@ class Cleaning:
             CleanError: states what differs, or how much space is missing.
         """
         path = self.output / METADATA
-        ours = [self.output / name for name in (CARD, MANIFEST, SUMMARY)]
+        ours = [self.output / name for name in (CARD, MANIFEST, SUMMARY, RECORDS, "report")]
         others = [file for file in (*ours, *(self.output / DATA).glob("*")) if file.exists()]
         if not path.exists() and others:
             raise CleanError(f"{others[0]}: does not belong to this job; choose another output folder")

@@ -109,5 +109,13 @@ def _row_digest(row: Mapping[str, Any], image: str, landmarks: str | None, name:
 def _hash(content: bytes, key: str, landmarks: Any) -> str:
     digest = hashlib.sha256(content)
     digest.update(key.encode("utf-8", "surrogateescape") + b"\0")
-    digest.update(b"" if landmarks is None else np.asarray(landmarks, np.float32).tobytes())
+    digest.update(_landmark_bytes(landmarks))
     return digest.hexdigest()
+
+
+def _landmark_bytes(landmarks: Any) -> bytes:
+    """Also of a column that holds no landmarks, which reading the face reports."""
+    try:
+        return b"" if landmarks is None else np.asarray(landmarks, np.float32).tobytes()
+    except (ValueError, TypeError):
+        return repr(landmarks).encode("utf-8", "backslashreplace")

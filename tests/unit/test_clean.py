@@ -392,11 +392,13 @@ def test_a_folder_with_shards_of_something_else_is_refused(tmp_path: Path) -> No
         run_job(job(tmp_path), ALONE)
 
 
-def test_a_readme_of_something_else_is_never_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(CleanError, match=r"README\.md: does not belong to this job"):
+@pytest.mark.parametrize("name", ["README.md", "report/index.html", "records/a.json"])
+def test_a_file_of_something_else_is_never_overwritten(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(CleanError, match=rf"{name.split('/')[0]}: does not belong to this job"):
         run_job(job(tmp_path), ALONE)
-    assert content(tmp_path) == {"README.md": b"mine"}
+    assert content(tmp_path) == {name: b"mine"}
 
 
 def test_too_little_space_is_known_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

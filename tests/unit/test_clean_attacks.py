@@ -120,6 +120,25 @@ def test_a_row_with_a_path_and_no_bytes_reads_no_file_of_this_machine(tmp_path: 
         row_to_face(row, "image", None, SIZE, "row")
 
 
+@pytest.mark.parametrize("points", [[[1.0, 2.0], [3.0]], "no points", [["x"]]])
+def test_a_row_whose_landmarks_are_none_is_unreadable_and_costs_no_other(tmp_path: Path, points: Any) -> None:
+    import datasets
+
+    columns = rows(tmp_path / "in", range(NUM))
+    five = [[1.0, 1.0], [9.0, 1.0], [5.0, 5.0], [2.0, 9.0], [8.0, 9.0]]
+    good = five if isinstance(points, list) and points[0] != ["x"] else None
+    dataset = datasets.Dataset.from_dict({**columns, "landmarks": [points, *[good] * (NUM - 1)]})
+    dataset = dataset.cast_column("image", datasets.Image(decode=False))
+    for source in (
+        HuggingFaceFaces(dataset, "image", "landmarks", SIZE),
+        StreamedFaces(dataset.to_iterable_dataset(), NUM, "image", "landmarks", SIZE, 0),
+    ):
+        out = tmp_path / type(source).__name__
+        assert run_job(job(source, out), Alone())["unreadable"] == 1
+        assert "holds no landmarks" in read_manifest(out)[0].reason
+        assert run_job(job(source, out), Alone())["unreadable"] == 1
+
+
 def test_the_digest_of_a_face_is_that_of_its_bytes_name_and_landmarks(tmp_path: Path) -> None:
     faces = FolderFaces(folder_of(tmp_path / "in", [0, 0, 1]), SIZE)
     plain = [face_digest(faces, index) for index in range(3)]

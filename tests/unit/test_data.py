@@ -96,6 +96,16 @@ def test_a_broken_metadata_line_is_named(tmp_path: Path) -> None:
         FolderFaces(tmp_path, SIZE)
 
 
+def test_metadata_that_are_no_utf_8_are_named_and_names_may_hold_other_line_ends(tmp_path: Path) -> None:
+    write_image(tmp_path / "a\u2028.png", np.zeros((32, 32, 3), np.uint8))
+    row = {"file_name": "a\u2028.png", "landmarks": [1.0] * 10}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert FolderFaces(tmp_path, SIZE)[0].landmarks is not None
+    (tmp_path / "metadata.jsonl").write_bytes(b'{"file_name": "caf\xe9.png"}\n')
+    with pytest.raises(ImageError, match=r"metadata\.jsonl: line 1 is not a JSON object"):
+        FolderFaces(tmp_path, SIZE)
+
+
 def points_68() -> np.ndarray:
     """No two alike, within 48 px."""
     return np.random.default_rng(5).permutation(48 * 48)[:68, None] // [1, 48] % 48.0
@@ -145,6 +155,16 @@ def test_a_hugging_face_data_set_gives_its_own_pixels() -> None:
 def test_a_wrong_column_is_named_with_those_there_are() -> None:
     with pytest.raises(ImageError, match=r"'photo'.*image, number"):
         HuggingFaceFaces(dataset()[0], "photo", None, SIZE)
+
+
+def test_a_column_of_something_else_than_pictures_is_refused() -> None:
+    rows, images = dataset()
+    for source in (
+        lambda: HuggingFaceFaces(rows, "number", None, SIZE),
+        lambda: StreamedFaces(rows.to_iterable_dataset(), len(images), "number", None, SIZE, 0),
+    ):
+        with pytest.raises(ImageError, match="the column 'number' holds int32, not pictures"):
+            source()
 
 
 def test_a_cache_and_a_part_give_the_same_faces() -> None:
