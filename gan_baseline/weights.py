@@ -121,7 +121,7 @@ def _architecture(path: Path, text: str) -> dict[str, Any]:
     """Parse and check the arguments of :class:`~gan_baseline.gfpgan.GFPGAN` in a file's metadata."""
     try:
         named = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: its architecture is not JSON ({error})") from error
     if isinstance(named, dict):
         named.setdefault("smooth", False)  # missing in files from before this option existed

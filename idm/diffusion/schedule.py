@@ -57,12 +57,18 @@ def to_sigma(gamma: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
 
 
 def from_betas(betas: Float[Tensor, " T"]) -> Float[Tensor, " T1"]:
-    """gamma_t = prod_{i<=t} (1 - beta_i), with gamma_0 = 1 in front."""
+    """gamma_t = prod_{i<=t} (1 - beta_i), with gamma_0 = 1 in front.
+
+    Raises:
+        ValueError: there are no betas, they leave no signal, or the levels do not fall.
+    """
     if len(betas) < 1:
         raise ValueError("a schedule needs at least one step")
     gammas = torch.cat([betas.new_ones(1), torch.cumprod(1 - betas, dim=0)])
     if gammas[-1] <= 0:
         raise ValueError(f"no signal is left after {len(betas)} steps: lower beta_end or take fewer steps")
+    if not (gammas.diff() < 0).all():  # true for NaN too
+        raise ValueError("betas must lie between 0 and 1")
     return gammas
 
 

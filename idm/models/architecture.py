@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from idm.models.denoiser import Denoiser
 
 NetworkName = Literal["unet"]
+MAX_COUNT = 100_000  # beyond it, a file is damaged
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class Architecture:
     def __post_init__(self) -> None:
         if self.network not in get_args(NetworkName):
             raise ValueError(f"network must be one of {', '.join(get_args(NetworkName))}, got {self.network!r}")
+        sizes = (self.image_size, self.patch_size, self.image_channels, self.head_dim, *self.channels)
+        for least, counts in ((1, sizes), (0, self.num_blocks)):
+            if not all(isinstance(count, int) and least <= count < MAX_COUNT for count in counts):
+                raise ValueError(f"sizes lie in 1..{MAX_COUNT - 1}, numbers of blocks from 0, got {list(counts)}")
         if (self.inject_degraded or self.add_degraded) and not self.conditional:
             raise ValueError("inject_degraded and add_degraded need a conditional denoiser: without it there is no x_d")
         if len(self.channels) != len(self.num_blocks) or not self.channels:

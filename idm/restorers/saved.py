@@ -95,7 +95,8 @@ def load_idm(path: Path | None, device: torch.device, dtype: torch.dtype) -> IDM
         return IDM(denoiser, from_betas(betas), prediction=prediction, chain=chain, origin=Origin(folder, sha256))
     except ModelError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, ZeroDivisionError) as error:  # of values that make no sense
+    # of values that make no sense
+    except (OSError, ValueError, TypeError, KeyError, ArithmeticError, RuntimeError) as error:
         raise ModelError(f"{folder}: cannot be loaded as an IDM pipeline ({error})") from error
 
 
@@ -186,7 +187,7 @@ def _read_chain(folder: Path) -> tuple[Chain, Prediction]:
     path = folder / "model_index.json"
     index = _read_json(path)
     try:
-        if not isinstance(steps := index["num_inference_steps"], int):
+        if type(steps := index["num_inference_steps"]) is not int:
             raise ModelError(f"{path}: num_inference_steps must be a whole number, got {steps!r}")
         chain = Chain(
             sampler=sampler_of(_read_scheduler(folder)["_class_name"]),
@@ -220,7 +221,7 @@ def _read_scheduler(folder: Path) -> dict[str, Any]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: cannot be read ({error})") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path}: does not hold named settings")

@@ -155,6 +155,8 @@ def test_an_argument_of_the_wrong_type_or_size_is_named(saved, change):
 
 
 def test_a_broken_or_impossible_architecture_is_refused(saved):
+    save_file(load_file(saved), saved, {"architecture": "[" * 100_000})
+    refused(saved, "is not JSON")
     save_file(load_file(saved), saved, {"architecture": "{"})
     refused(saved, "its architecture is not JSON")
     save_file(load_file(saved), saved, {"architecture": json.dumps({**TINY, "image_size": 48})})

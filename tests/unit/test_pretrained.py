@@ -262,7 +262,23 @@ def test_a_model_that_diffusers_saved_before_is_read(model):
         ("denoiser/config.json", {"chanels": [8, 16]}, "unknown or missing: chanels"),
         ("scheduler/scheduler_config.json", {"_class_name": "EulerDiscreteScheduler"}, "no sampler is saved as"),
         ("scheduler/scheduler_config.json", {"prediction_type": "epsilon"}, "prediction_type must be 'sample'"),
+        ("model_index.json", {"num_inference_steps": True}, "num_inference_steps must be a whole number, got True"),
         ("scheduler/scheduler_config.json", {"trained_betas": []}, "at least one step"),
+        ("scheduler/scheduler_config.json", {"trained_betas": [[0.1]]}, "cannot be loaded"),
+        *(
+            ("scheduler/scheduler_config.json", {"trained_betas": betas}, "betas must lie between 0 and 1")
+            for betas in ([0.0, 0.0], [0.1, float("nan")], [0.1, -0.1])
+        ),
+        *(
+            ("denoiser/config.json", change, "sizes lie in 1..99999")
+            for change in (
+                {"channels": [-8, 16]},
+                {"channels": [10**12, 16]},
+                {"image_size": -64},
+                {"image_size": 2**70},
+                {"num_blocks": [10**12, 1]},
+            )
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(model, file, change, message):
@@ -275,6 +291,7 @@ def test_a_setting_that_cannot_be_is_refused(model, file, change, message):
     ("file", "text"),
     [
         ("model_index.json", "{"),
+        ("model_index.json", "[" * 100_000),
         ("model_index.json", '{"a": 1}'),
         ("denoiser/config.json", "{"),
         ("denoiser/config.json", '{"a": 1}'),
