@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -36,6 +37,7 @@ def launch(description: str, schema: type[Config], build: Callable[[Config], Fit
     """
     stop_with_launcher()
     limit_spinning()
+    threading.excepthook = _report_in_thread
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--config", type=Path, required=True, help="YAML file, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings to change")
@@ -48,10 +50,16 @@ def launch(description: str, schema: type[Config], build: Callable[[Config], Fit
         quieten_libraries()
         run = build(config)
         run.fit()
-    except (UserError, FileNotFoundError) as error:
+    except (UserError, OSError) as error:
         sys.exit(f"error: {error}")
     run.report()
 
     from accelerate import PartialState
 
     PartialState().destroy_process_group()
+
+
+def _report_in_thread(error: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread, and raises what ended it at the tracker's next call, in the main thread."""
+    if not type(error.thread).__module__.startswith("tensorboard."):
+        threading.__excepthook__(error)

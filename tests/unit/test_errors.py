@@ -2,7 +2,10 @@
 
 import ast
 import builtins
+import errno
+import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from idm.config.load import ConfigError, load_config
 from idm.config.schema import IDMConfig
 from idm.io.atomic import CheckpointError, read_json
 from idm.io.errors import InvalidInput, MissingPackage, UserError
-from idm.training.launch import launch
+from idm.training.launch import Fittable, launch
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,10 +100,33 @@ def test_a_command_does_not_hide_a_bug(bug: Exception, monkeypatch: pytest.Monke
         reported(bug, monkeypatch)
 
 
-@pytest.mark.parametrize("error", [CheckpointError("a: is wrong"), FileNotFoundError("a: is wrong")])
+@pytest.mark.parametrize(
+    "error", [CheckpointError("a: is wrong"), FileNotFoundError("a: is wrong"), PermissionError("a: is wrong")]
+)
 def test_a_training_reports_an_error_in_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"^error: a: is wrong$"):
         launched(error, monkeypatch)
+
+
+def test_a_tracker_on_a_full_disk_is_an_error_in_one_line_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    writer = pytest.importorskip("tensorboard.summary.writer.record_writer")
+    from torch.utils.tensorboard import SummaryWriter
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    class Run:
+        def fit(self) -> None:
+            monkeypatch.setattr(writer.RecordWriter, "write", full)
+            tracker = SummaryWriter(str(tmp_path))
+            tracker.add_scalar("loss", 1.0, 0)
+            tracker.flush()
+
+    with pytest.raises(SystemExit, match="No space left on device"):
+        launched(Run(), monkeypatch)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_training_does_not_hide_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,11 +134,14 @@ def test_a_training_does_not_hide_a_bug(monkeypatch: pytest.MonkeyPatch) -> None
         launched(ValueError("a bug"), monkeypatch)
 
 
-def launched(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(config: IDMConfig) -> None:
-        raise error
+def launched(outcome: Exception | Fittable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(config: IDMConfig) -> Fittable:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     config = str(ROOT / "configs" / "quickstart.yaml")
     monkeypatch.setattr(sys, "argv", ["train", "--config", config])
     monkeypatch.setattr("idm.training.launch.stop_with_launcher", lambda: None)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # so that it is put back
     launch("A test.", IDMConfig, build)
