@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, redirect_stderr
@@ -211,6 +212,27 @@ def test_another_site_is_not_greeted_even_by_a_refusal(page: Page) -> None:
             answer = httpx.request(method, page.address, headers=headers, trust_env=False)
             assert answer.status_code in (403, 421)
             assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_cancelling_removes_what_waits_for_the_restorer(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    functions = httpx.get(page.address + "/config", trust_env=False).json()["dependencies"]
+    names = {function["id"]: function["api_name"] for function in functions}
+    (button,) = [function for function in functions if function["cancels"]]
+    assert sorted(names[number] for number in button["cancels"]) == ["redraw", "restore", "restore_1"]
+    go_on, calls = threading.Event(), []
+    monkeypatch.setattr(Same, "restore", lambda self, lq, seeds: calls.append(seeds) or (go_on.wait(60) and lq))
+
+    def begin(seed: int) -> str:
+        body = json.dumps({"data": [page.photo, {"faces": [0], "seed": seed}]})
+        return page.post("/gradio_api/call/restore_v1", content=body).json()["event_id"]
+
+    begun = [begin(1), begin(2), begin(3)]
+    page.post("/gradio_api/cancel", content=json.dumps({"session_hash": "s", "fn_index": 0, "event_id": begun[1]}))
+    go_on.set()
+    for event in (begun[0], begun[2]):
+        place = f"{page.address}/gradio_api/call/restore_v1/{event}"
+        assert "event: complete" in httpx.get(place, timeout=60, trust_env=False).text
+    assert [list(seeds) for seeds in calls] == [[1], [3]]
 
 
 def test_a_user_who_leaves_during_an_upload_is_no_fault(page: Page, log: Log) -> None:

@@ -117,8 +117,8 @@ def build_page(
                 several = _several_tab(limits)
         handlers = Handlers(work, examples, ResultStore(MAX_STORED_BYTES))
         _wire_faces(handlers, given, found, result)
-        _wire_result(handlers, given, found, result)
-        _wire_several(BatchHandlers(work), given, several)
+        begun = [*_wire_result(handlers, given, found, result), _wire_several(BatchHandlers(work), given, several)]
+        _wire_cancel(work, given, begun)
         _wire_endpoints(Endpoints(work), given.photo)
         page.unload(work.cancel)
     return page
@@ -187,11 +187,14 @@ def _wire_faces(handlers: Handlers, given: _Controls, found: _Found, result: _Re
     )
 
 
-def _wire_result(handlers: Handlers, given: _Controls, found: _Found, result: _Result) -> None:
+def _wire_result(handlers: Handlers, given: _Controls, found: _Found, result: _Result) -> list[Any]:
+    """Returns what restores faces."""
     given.restorer.input(handlers.choose_restorer, given.restorer, [given.steps, given.fidelity], **_PRIVATE)
     given.new_seed.click(handlers.new_seed, None, given.seed, show_progress="hidden", **_PRIVATE)
-    given.cancel.click(handlers.work.cancel, None, None, concurrency_limit=None, show_progress="hidden", **_PRIVATE)
-    given.restore.click(lambda: gr.Tabs(selected="result"), None, found.tabs, concurrency_limit=None, **_PRIVATE).then(
+    pressed = given.restore.click(
+        lambda: gr.Tabs(selected="result"), None, found.tabs, concurrency_limit=None, **_PRIVATE
+    )
+    restored = pressed.then(
         handlers.restore,
         [given.photo, found.faces, *given.settings],
         result.all,
@@ -200,7 +203,8 @@ def _wire_result(handlers: Handlers, given: _Controls, found: _Found, result: _R
         show_progress_on=[result.photo],
         scroll_to_output=True,
         **_PRIVATE,
-    ).failure(lambda: gr.Tabs(selected="faces"), None, found.tabs, **_PRIVATE)
+    )
+    restored.failure(lambda: gr.Tabs(selected="faces"), None, found.tabs, **_PRIVATE)
     gr.on(
         [component.change for component in (found.faces, *given.settings)],
         handlers.mark_stale,
@@ -222,7 +226,7 @@ def _wire_result(handlers: Handlers, given: _Controls, found: _Found, result: _R
         show_progress_on=[result.before_after],
         **_PRIVATE,
     )
-    result.redraw.click(
+    redrawn = result.redraw.click(
         handlers.redraw,
         [result.name, result.face],
         result.all,
@@ -231,16 +235,24 @@ def _wire_result(handlers: Handlers, given: _Controls, found: _Found, result: _R
         show_progress_on=[result.before_after],
         **_PRIVATE,
     )
+    return [restored, redrawn]
 
 
-def _wire_several(batch: BatchHandlers, given: _Controls, several: _Several) -> None:
-    several.start.click(
+def _wire_several(batch: BatchHandlers, given: _Controls, several: _Several) -> Any:
+    return several.start.click(
         batch.restore,
         [several.files, *given.settings],
         [several.summary, several.download],
         concurrency_limit=1,
         show_progress_on=[several.summary],
         **_PRIVATE,
+    )
+
+
+def _wire_cancel(work: Work, given: _Controls, begun: list[Any]) -> None:
+    """gradio removes what still waits; what runs stops by itself after its next step."""
+    given.cancel.click(
+        work.cancel, None, None, cancels=begun, concurrency_limit=None, show_progress="hidden", **_PRIVATE
     )
 
 
