@@ -114,7 +114,7 @@ def _hash(content: bytes, key: str, landmarks: Any) -> str:
 
 
 def _landmark_bytes(landmarks: Any) -> bytes:
-    """Also of a column that holds no landmarks, which reading the face reports."""
+    """The bytes of landmarks, or of what a column holds instead, which reading the face reports."""
     try:
         return b"" if landmarks is None else np.asarray(landmarks, np.float32).tobytes()
     except (ValueError, TypeError):

@@ -219,8 +219,8 @@ def test_cancelling_removes_what_waits_for_the_restorer(page: Page, monkeypatch:
     names = {function["id"]: function["api_name"] for function in functions}
     (button,) = [function for function in functions if function["cancels"]]
     assert sorted(names[number] for number in button["cancels"]) == ["redraw", "restore", "restore_1"]
-    go_on, calls = threading.Event(), []
-    monkeypatch.setattr(Same, "restore", lambda self, lq, seeds: calls.append(seeds) or (go_on.wait(60) and lq))
+    release, calls = threading.Event(), []
+    monkeypatch.setattr(Same, "restore", lambda self, lq, seeds: calls.append(seeds) or (release.wait(60) and lq))
 
     def begin(seed: int) -> str:
         body = json.dumps({"data": [page.photo, {"faces": [0], "seed": seed}]})
@@ -228,14 +228,14 @@ def test_cancelling_removes_what_waits_for_the_restorer(page: Page, monkeypatch:
 
     begun = [begin(1), begin(2), begin(3)]
     page.post("/gradio_api/cancel", content=json.dumps({"session_hash": "s", "fn_index": 0, "event_id": begun[1]}))
-    go_on.set()
+    release.set()
     for event in (begun[0], begun[2]):
         place = f"{page.address}/gradio_api/call/restore_v1/{event}"
         assert "event: complete" in httpx.get(place, timeout=60, trust_env=False).text
     assert [list(seeds) for seeds in calls] == [[1], [3]]
 
 
-def test_a_user_who_leaves_during_an_upload_is_no_fault(page: Page, log: Log) -> None:
+def test_a_user_who_leaves_during_an_upload_leaves_no_traceback(page: Page, log: Log) -> None:
     head = b"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     with socket.create_connection(("127.0.0.1", int(page.address.rsplit(":", 1)[1])), timeout=10) as connection:
         connection.sendall(head + b"Content-Length: 100000\r\n\r\n--x\r\n")

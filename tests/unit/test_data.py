@@ -96,7 +96,7 @@ def test_a_broken_metadata_line_is_named(tmp_path: Path) -> None:
         FolderFaces(tmp_path, SIZE)
 
 
-def test_metadata_that_are_no_utf_8_are_named_and_names_may_hold_other_line_ends(tmp_path: Path) -> None:
+def test_metadata_that_are_not_utf_8_are_named_and_names_may_hold_other_line_ends(tmp_path: Path) -> None:
     write_image(tmp_path / "a\u2028.png", np.zeros((32, 32, 3), np.uint8))
     row = {"file_name": "a\u2028.png", "landmarks": [1.0] * 10}
     (tmp_path / "metadata.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")

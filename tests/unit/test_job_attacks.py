@@ -283,7 +283,7 @@ def test_an_output_that_is_a_link_to_itself_is_a_file_in_the_way(tmp_path: Path)
         restore(source, tmp_path / "loop")
 
 
-def test_an_output_folder_that_is_a_link_within_the_inputs_is_no_input(tmp_path: Path) -> None:
+def test_an_output_folder_that_is_a_link_within_the_inputs_is_not_an_input(tmp_path: Path) -> None:
     source, disk = pictures(tmp_path / "in", "a.png"), tmp_path / "disk"
     disk.mkdir()
     (source / "out").symlink_to(disk)
@@ -309,7 +309,7 @@ def test_a_file_that_is_named_in_several_ways_is_restored_once(tmp_path: Path, m
     }
 
 
-def test_names_that_only_some_file_systems_tell_apart_are_written_apart(tmp_path: Path) -> None:
+def test_names_that_only_some_file_systems_distinguish_give_separate_files(tmp_path: Path) -> None:
     e_acute = [unicodedata.normalize(form, "\u00e9.png") for form in ("NFC", "NFD")]
     one, two = pictures(tmp_path / "1", "A.png", e_acute[0]), pictures(tmp_path / "2", "a.png", e_acute[1])
     report = restore_photos(PARTS, [one, two], tmp_path / "out", PLAIN)
