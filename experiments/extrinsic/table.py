@@ -16,7 +16,7 @@ from idm.evaluation.layout import update_tables
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
-VARIANTS = RESULTS / "variants"
+VARIANTS, AT_128 = RESULTS / "variants", RESULTS / "size128"
 ARMS = {
     "round_0": "round 0 (30 % of the targets spoiled)",
     "round_1": "round 1 (trained on cleaned targets)",
@@ -90,9 +90,9 @@ def differences_table(than: str, arms: Sequence[str], folder: Path = RESULTS) ->
     return markdown([f"against: {ARMS[than]}", *header], rows)
 
 
-def targets_table() -> str:
+def targets_table(folder: Path = RESULTS) -> str:
     """Compare training targets with their unspoiled originals, averaged over the seeds."""
-    files = [json.loads(path.read_text())["kinds"] for path in sorted(RESULTS.glob("targets_[0-9].json"))]
+    files = [json.loads(path.read_text())["kinds"] for path in sorted(folder.glob("targets_[0-9].json"))]
     rows = []
     for kind in KINDS:
         groups = [file[kind] for file in files]
@@ -189,15 +189,15 @@ def portraits_table() -> str:
     return markdown(["chain", "x*", "faces", "identity", "sharpness, relative", "noise, 1/255", "PSNR to x"], rows)
 
 
-def variants() -> str:
+def variants(folder: Path, title: str) -> str:
     """Variants of round 1 from round 0's weights, in an experiment of their own with fewer steps."""
-    first = json.loads((VARIANTS / "round_0_0.json").read_text())
+    first = json.loads((folder / "round_0_0.json").read_text())
     return "\n\n".join(
         [
-            f"### Variants of round 1\n\n{first['steps']} steps per round, commit {first['commit'][:12]}; round 1 is "
-            "trained from round 0's weights.",
-            arms_table(VARIANTS),
-            differences_table("round_1_previous", [arm for arm in ARMS if arm != "round_1_previous"], VARIANTS),
+            f"### {title}\n\n{first['steps']} steps per round, commit {first['commit'][:12]}; round 1 is trained from "
+            "round 0's weights.",
+            arms_table(folder),
+            differences_table("round_1_previous", [arm for arm in ARMS if arm != "round_1_previous"], folder),
         ]
     )
 
@@ -215,7 +215,10 @@ def all_tables() -> str:
         differences_table("round_0", [arm for arm in ARMS if arm != "round_0"]),
         differences_table("control", ["round_1", "round_1_previous", "ceiling", "control_previous"]),
         differences_table("control_previous", ["round_1_previous"]),
-        variants(),
+        variants(VARIANTS, "Variants of round 1"),
+        variants(AT_128, "At 128 px, with Real-ESRGAN's degradations and a chain of two steps"),
+        "Its training targets:",
+        targets_table(AT_128),
         "### Training targets\n\nCompared with their unspoiled originals. PSNR is that of the mean squared error of "
         "all faces of a kind, because it is infinite for an untouched face.",
         targets_table(),
