@@ -360,15 +360,17 @@ def test_on_a_full_disk_the_status_still_names_the_last_photograph(
     assert not (out / ".status.json.reserve").exists()
 
 
-@pytest.mark.parametrize("earlier", [0, 400])
+@pytest.mark.parametrize(
+    ("earlier", "room"), [(400, 300_000), *((0, 300_000 + step) for step in range(0, 14_000, 1000))]
+)
 def test_on_a_full_disk_no_photograph_takes_the_space_of_the_status(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: int, room: int
 ) -> None:
     source, out = pictures(tmp_path / "in", *(f"{number}.png" for number in range(40))), tmp_path / "out"
     out.mkdir()
     before = {f"/gone/{n}.png": {"state": "kept", "writes": [f"{n}.webp"], "note": "x" * 500} for n in range(earlier)}
     (out / "status.json").write_text(json.dumps({"files": before}, indent=1))
-    capacity = 300_000 + 3 * (out / "status.json").stat().st_size
+    capacity = room + 3 * (out / "status.json").stat().st_size
 
     def write(path: Path, data: bytes) -> None:
         if sum(file.stat().st_size for file in out.iterdir()) + len(data) > capacity:

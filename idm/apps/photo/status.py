@@ -160,7 +160,9 @@ class Status:
             if not self._reserve.exists():
                 raise
             self._reserve.unlink()
+            before = self.path.stat().st_size if self.path.is_file() else 0
             write_whole(self.path, data)
+            self._reserved = max(0, self._reserved - max(0, len(data) - before))  # the status itself took the rest
             with suppress(ImageError):  # the next photograph must not take it
                 self._make_reserve()
         self._journal.unlink(missing_ok=True)  # after a kill before this, it repeats the status

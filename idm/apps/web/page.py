@@ -121,7 +121,14 @@ def build_page(
         _wire_cancel(work, given, begun)
         _wire_endpoints(Endpoints(work), given.photo)
         page.unload(work.cancel)
+        for event in page.fns.values():
+            event.fn = event.fn or _nothing
     return page
+
+
+def _nothing() -> None:
+    """The function of gradio's own events, such as that of ``cancels``; a call of an event without one would be logged
+    as a fault."""
 
 
 # ------------------------------------------------------------------------------------------- layout
