@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
@@ -19,6 +20,7 @@ import pytest
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from idm.data.huggingface import HuggingFaceFaces, StreamedFaces
 from idm.data.sources import FolderFaces, SyntheticFaces
@@ -307,6 +309,7 @@ def _run_killed(output: Path, seconds: float) -> bool:
 
     def run() -> None:
         torch.set_num_threads(1)  # the threads of OpenMP do not live on in a fork: two or more wait for ever
+        tqdm.set_lock(threading.RLock())  # a fork shares tqdm's own, which nobody releases if it is killed with it
         run_job(job(output, restorer=Faked(sharpen, seconds=0.02), shard_size=2, batch_size=2), ALONE)
 
     process = multiprocessing.get_context("fork").Process(target=run)
@@ -436,8 +439,6 @@ def test_the_manifest_records_the_decision_on_each_face_and_its_reason(tmp_path:
 
 def test_progress_counts_other_processes_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Rank 0 of two waits for the shards of rank 1, which another thread of the test makes."""
-    import threading
-
     output = tmp_path / "out"
     first, second = job(output), job(output)
     main = SimpleNamespace(is_main_process=True, process_index=0, num_processes=2, wait_for_everyone=lambda: None)
