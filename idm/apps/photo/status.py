@@ -163,9 +163,10 @@ class Status:
             before = self.path.stat().st_size if self.path.is_file() else 0
             write_whole(self.path, data)
             self._reserved = max(0, self._reserved - max(0, len(data) - before))  # the status itself took the rest
+        self._journal.unlink(missing_ok=True)  # after a kill before this, it repeats the status
+        if finished is None and self._reserved and not self._reserve.exists():
             with suppress(ImageError):  # the next photograph must not take it
                 self._make_reserve()
-        self._journal.unlink(missing_ok=True)  # after a kill before this, it repeats the status
         end = time.monotonic()
         self._next_write = end + (end - start) / _STATUS_SHARE
 
