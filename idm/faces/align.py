@@ -83,22 +83,6 @@ def warp(
     return warped
 
 
-def sampling_grid(
-    matrix: Matrix, picture: tuple[int, int], size: tuple[int, int], num_samples: int
-) -> Float32[np.ndarray, "h w 2"]:
-    """Return the places of the samples of a warped picture, as ``grid_sample`` counts (``align_corners=False``).
-
-    Use it to warp tensors with gradients; for arrays use :func:`warp`.
-
-    Args:
-        matrix: as of :func:`warp`.
-        picture, size: (height, width) of the picture and of the result, which has num_samples x num_samples samples
-            per pixel.
-    """
-    points = apply_matrix(invert(matrix), _samples_of((0, 0), size, num_samples))
-    return _as_grid(points, picture).astype(np.float32)
-
-
 @dataclass(frozen=True)
 class _Places:
     """The places to read in a picture: its rectangle within two pixels of all samples, and the samples in it, as

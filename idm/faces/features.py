@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from idm.faces.align import sampling_grid, scale_of
+from idm.faces.align import invert, scale_of
 from idm.faces.mobilefacenet import HEIGHT, WIDTH, MobileFaceNet
 from idm.faces.recognition import IDENTITY_LANDMARKS, load_identity
 from idm.faces.template import ffhq_landmarks, umeyama
@@ -130,13 +130,28 @@ def face_crops(images: Images, landmarks: Landmarks) -> Float[Tensor, "b 3 112 9
     size = images.shape[-1]
     template = ffhq_landmarks(size)
     points = [p if np.isfinite(p).all() else template for p in landmarks.cpu().numpy().astype(np.float64)]
-    to_crops = [umeyama(p, IDENTITY_LANDMARKS) for p in points]
-    to_crop = umeyama(template, IDENTITY_LANDMARKS)
-    num_samples = max(1, ceil(1 / scale_of(to_crop) - 1e-6))
-    grids = np.stack([sampling_grid(similarity, (size, size), (HEIGHT, WIDTH), num_samples) for similarity in to_crops])
-    grid = on_device(torch.from_numpy(grids).to(images.dtype), images.device)
+    num_samples = max(1, ceil(1 / scale_of(umeyama(template, IDENTITY_LANDMARKS)) - 1e-6))
+    to_images = np.stack([invert(umeyama(p, IDENTITY_LANDMARKS)) for p in points])
+    grid = sampling_grid(on_device(torch.from_numpy(to_images).to(images.dtype), images.device), size, num_samples)
     samples = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return F.avg_pool2d(samples, num_samples) * (127.5 / 128)
+
+
+def sampling_grid(to_images: Float[Tensor, "b 2 3"], size: int, num_samples: int) -> Float[Tensor, "b h w 2"]:
+    """The places in faces of ``size`` pixels of the samples of their crops, as ``grid_sample`` counts
+    (``align_corners=False``), num_samples x num_samples for each pixel.
+
+    Args:
+        to_images: from pixel indices (x, y) of a crop to those of its face.
+    """
+
+    def places(length: int) -> Tensor:
+        count = torch.arange(length * num_samples, dtype=to_images.dtype, device=to_images.device)
+        return (count + 0.5) / num_samples - 0.5
+
+    x, y, one = to_images[:, None, None].unbind(dim=-1)  # no product of matrices: TF32 would round it
+    points = x * places(WIDTH)[:, None] + y * places(HEIGHT)[:, None, None] + one
+    return (2 * points + 1) / size - 1
 
 
 # -------------------------------------------------------------------------------------------------- ArcFace
