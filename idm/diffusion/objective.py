@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from einops import reduce
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from idm.diffusion.process import Image, Prediction, SignalLevel, add_noise, target, to_x_0
@@ -102,10 +102,21 @@ def own_estimates(
     """
     if not chosen.any():
         return x_0
-    indices = on_device(chosen.nonzero()[:, 0], x_0.device)
+    indices = on_device(_padded(chosen.nonzero()[:, 0], x_0.device), x_0.device)
     start = on_device(gamma_start.expand(len(indices)), x_0.device)
     x_T = add_noise(x_0[indices], eps[indices], start)
     noised = x_0.clone()
     with torch.set_grad_enabled(end_to_end):
         noised[indices] = f(x_d=x_d[indices], x_t=x_T, gamma=start).float().clamp(-1, 1)
     return noised
+
+
+GPU_BATCH = 16
+"""A GPU sees batches of multiples of this number only: it plans convolutions, and compiles, for each size anew."""
+
+
+def _padded(indices: Int64[Tensor, " n"], device: torch.device) -> Int64[Tensor, " padded"]:
+    """The indices, on a GPU with the last one repeated up to a multiple of :data:`GPU_BATCH`."""
+    if device.type == "cpu":
+        return indices
+    return torch.cat([indices, indices[-1:].expand(-len(indices) % GPU_BATCH)])

@@ -62,7 +62,7 @@ def quieten_libraries() -> None:
 def on_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Values on a device. The copy to a GPU does not make this process wait for the GPU's earlier work."""
     asynchronous = device.type == "cuda" and values.device.type == "cpu"
-    return values.pin_memory().to(device, non_blocking=True) if asynchronous else values.to(device)
+    return values.contiguous().pin_memory().to(device, non_blocking=True) if asynchronous else values.to(device)
 
 
 @contextmanager

@@ -103,7 +103,11 @@ class DilatedLevel(nn.Module):
 
 def narrow_blur(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """Convolve with [1, 2, 1] / 4 along both axes, which removes a period of two pixels; nearest pixels around."""
-    x = F.pad(x, (1, 1, 1, 1), mode="replicate").contiguous(memory_format=torch.channels_last)
+    if torch.compiler.is_compiling():  # it expects the gradient of F.pad in another layout than it gets
+        x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], dim=2)
+        x = torch.cat([x[..., :1], x, x[..., -1:]], dim=3)
+    else:
+        x = F.pad(x, (1, 1, 1, 1), mode="replicate").contiguous(memory_format=torch.channels_last)
     return F.avg_pool2d(F.avg_pool2d(x, 2, stride=1), 2, stride=1)
 
 

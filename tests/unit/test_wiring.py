@@ -436,7 +436,7 @@ def built_once(config: IDMConfig, steps: int) -> dict[str, Any]:
 
 
 def compiled(denoiser: torch.nn.Module) -> bool:
-    return denoiser._compiled_call_impl is not None
+    return any(module._compiled_call_impl is not None for module in denoiser.modules())
 
 
 NO_STEPS = (

@@ -189,7 +189,7 @@ def build_learner(
     adversary = None if adversarial is None else build_adversary(adversarial, config.denoiser.patch_size)
     denoiser.gradient_checkpointing = train.gradient_checkpointing
     if train.compile:
-        denoiser.compile()
+        denoiser.compile_blocks()
     return IntrinsicIteration(
         denoiser,
         accelerator,
