@@ -4,8 +4,9 @@ A *position* counts the samples of a whole run. The face at a position, its mirr
 depend on (seed, position) only: not on the process, the worker, or how often the run was interrupted.
 """
 
+import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -212,10 +213,10 @@ def training_batches(
     first: int,
     num_workers: int,
     pin: bool,
-) -> Iterator[Batch]:
-    """An endless iterator over one process's micro-batches, beginning with number ``first``."""
+) -> Generator[Batch]:
+    """Yield one process's micro-batches without end, beginning with number ``first``; closing it ends its workers."""
     loader: DataLoader[Any]
-    workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin, "worker_init_fn": _one_thread}
+    workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin, "worker_init_fn": _start_worker}
     if num_workers and sys.platform == "linux":
         workers["multiprocessing_context"] = "fork"  # so that they share a cache
     if isinstance(source, StreamedFaces):
@@ -224,12 +225,17 @@ def training_batches(
         positions = (list(partition.positions(m)) for m in count(first))
         loader = DataLoader(IndexedPairs(source, pairing), batch_sampler=positions, collate_fn=collate, **workers)
     with _without_opencv_threads():
-        return iter(loader)  # starts the workers
+        batches = iter(loader)  # starts the workers
+    yield from batches
 
 
-def _one_thread(worker: int) -> None:
-    """Limit OpenCV to one thread: in each worker it would start as many threads as there are cores."""
+def _start_worker(worker: int) -> None:
+    """Limit OpenCV to one thread, since in each worker it would start as many threads as there are cores, and ignore
+    the signals that a terminal, ``timeout`` or Slurm sends to all processes of a run: the trainer ends its workers by
+    closing the batches, after saving."""
     cv2.setNumThreads(1)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

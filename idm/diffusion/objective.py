@@ -102,12 +102,14 @@ def own_estimates(
     """
     if not chosen.any():
         return x_0
-    indices = on_device(_padded(chosen.nonzero()[:, 0], x_0.device), x_0.device)
+    indices = chosen.nonzero()[:, 0]
+    n = len(indices)
+    indices = on_device(padded(indices, x_0.device), x_0.device)
     start = on_device(gamma_start.expand(len(indices)), x_0.device)
     x_T = add_noise(x_0[indices], eps[indices], start)
     noised = x_0.clone()
     with torch.set_grad_enabled(end_to_end):
-        noised[indices] = f(x_d=x_d[indices], x_t=x_T, gamma=start).float().clamp(-1, 1)
+        noised[indices[:n]] = f(x_d=x_d[indices], x_t=x_T, gamma=start)[:n].float().clamp(-1, 1)
     return noised
 
 
@@ -115,7 +117,7 @@ GPU_BATCH = 16
 """A GPU sees batches of multiples of this number only: it plans convolutions, and compiles, for each size anew."""
 
 
-def _padded(indices: Int64[Tensor, " n"], device: torch.device) -> Int64[Tensor, " padded"]:
+def padded(indices: Int64[Tensor, " n"], device: torch.device) -> Int64[Tensor, " padded"]:
     """The indices, on a GPU with the last one repeated up to a multiple of :data:`GPU_BATCH`."""
     if device.type == "cpu":
         return indices

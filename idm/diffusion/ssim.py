@@ -13,7 +13,7 @@ def ssim(x: Float[Tensor, "b 3 h w"], y: Float[Tensor, "b 3 h w"]) -> Float[Tens
 
     Means are taken with a Gaussian window of 11 x 11, sigma 1.5, wherever it lies in the image.
     """
-    x, y = (torch.tensordot(image.new_tensor(LUMA), image, dims=([0], [1])) for image in (x, y))
+    x, y = (_luma(image) for image in (x, y))
     mean_x, mean_y, mean_xx, mean_yy, mean_xy = _local_mean(torch.stack([x, y, x * x, y * y, x * y]))
     c1, c2 = (2 * 0.01) ** 2, (2 * 0.03) ** 2  # of a range of 2
     product, squares = mean_x * mean_y, mean_x**2 + mean_y**2
@@ -22,10 +22,19 @@ def ssim(x: Float[Tensor, "b 3 h w"], y: Float[Tensor, "b 3 h w"]) -> Float[Tens
     return similarity.mean(dim=(1, 2))
 
 
+def _luma(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b h w"]:
+    red, green, blue = image.unbind(dim=1)
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+
+
 def _local_mean(planes: Float[Tensor, "n b h w"]) -> Float[Tensor, "n b h2 w2"]:
-    """Filter by two products with band matrices: on a CPU nine times as fast as convolutions of single planes."""
+    """Filter by two products with band matrices: on a CPU nine times as fast as convolutions of single planes.
+
+    On a GPU they are float64, since TF32 would round them and a variance is a small difference of means.
+    """
     height, width = planes.shape[-2:]
-    return _band(height, planes).mT @ (planes @ _band(width, planes))
+    exact = planes.double() if planes.is_cuda else planes
+    return (_band(height, exact).mT @ (exact @ _band(width, exact))).to(planes.dtype)
 
 
 def _band(length: int, like: Tensor) -> Float[Tensor, "length valid"]:

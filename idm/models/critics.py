@@ -13,6 +13,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from idm.io.machine import on_device
+
 SLOPE = 0.2  # of every leaky ReLU
 SMALLEST = 4  # side of the smallest features of StyleGAN2's networks
 BLUR = (1.0, 3.0, 3.0, 1.0)
@@ -197,7 +199,7 @@ class PatchCritic(nn.Module):
 
 def binomial_blur(x: Float[Tensor, "b c h w"], padding: int, stride: int = 1) -> Float[Tensor, "b c h2 w2"]:
     """Convolve every channel with [1, 3, 3, 1] x [1, 3, 3, 1] / 64, with zeros around the image."""
-    taps = torch.tensor(BLUR, dtype=x.dtype, device=x.device) / sum(BLUR)
+    taps = on_device(torch.tensor(BLUR, dtype=x.dtype), x.device) / sum(BLUR)
     channels = x.shape[1]
     kernel = torch.outer(taps, taps).expand(channels, 1, -1, -1)
     return F.conv2d(x, kernel, stride=stride, padding=padding, groups=channels)

@@ -70,6 +70,10 @@ class Denoiser(nn.Module, ABC):
     ) -> Float[Tensor, "b c h w"]:
         """:meth:`forward` after gamma has become its embedding, the only part that needs more than bfloat16."""
 
+    def compile_blocks(self) -> None:
+        """Compile the network with `torch.compile`, or the parts of it that gain from it."""
+        self.compile()
+
     def _to_patches(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b cp hp wp"]:
         """Pad to a multiple of the stride, space to depth, in the weights' precision, channels_last."""
         height, width = x.shape[-2:]

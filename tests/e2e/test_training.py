@@ -258,6 +258,29 @@ def test_a_signal_to_the_launcher_stops_the_trainer_which_saves_first(tmp_path: 
     assert int(checkpoint.name.removeprefix("step_")) == log_of(folder)[-1]["step"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc names the processes")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_all_processes_of_a_run_costs_nothing(tmp_path: Path, number: int) -> None:
+    """``timeout``, Slurm and a terminal send it to the data loader's workers, too."""
+    folder = tmp_path / "run"
+    endless = ["train.num_steps=1000000", "train.checkpoint_every=1000000", "validation.every=1000000"]
+    with started(command(folder, *endless, "data.num_workers=2")) as ([trainer], streams):
+        deadline = time.monotonic() + 600
+        while not (folder / "log.jsonl").exists() or not log_of(folder):
+            assert trainer.is_alive(), (streams / "stderr").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        workers = [int(pid) for pid in Path(f"/proc/{trainer.pid}/task/{trainer.pid}/children").read_text().split()]
+        assert len(workers) >= 2
+        for process in (*workers, trainer.pid):
+            os.kill(process, number)
+        trainer.join(120)
+        assert trainer.exitcode == 128 + number, (streams / "stderr").read_text()
+    assert not any(is_alive(worker) for worker in workers)
+    [checkpoint] = (folder / "checkpoints").glob("step_*")
+    assert int(checkpoint.name.removeprefix("step_")) == log_of(folder)[-1]["step"]
+
+
 def test_all_faults_of_a_configuration_are_shown_at_once(tmp_path: Path) -> None:
     done = run(command(tmp_path, "train.batch_sise=8", "data.source.num_face=3", "objective.p=3"))
     assert done.returncode == 1

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -29,7 +30,7 @@ from idm.models.layers import (
     depth_to_space,
     zero_init,
 )
-from idm.models.refinement import Refinement, enlarge
+from idm.models.refinement import DilatedLevel, Refinement, enlarge
 from idm.models.unet import UNet, double_patches
 from idm.restorers.idm import IDM
 from idm.restorers.saved import save_idm
@@ -443,3 +444,30 @@ def test_training_does_not_start_from_a_model_with_more_layers(tmp_path, larger)
     save_idm(IDM(UNet(**{**TINY, **larger}), linear(num_steps=50)), tmp_path)
     with pytest.raises(ConfigError, match="another architecture"):
         initial_weights(tmp_path, UNet(**TINY))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+def test_compiled_blocks_compute_what_they_computed():
+    torch.manual_seed(0)
+    sizes = {
+        "channels": (8,),
+        "num_blocks": (1,),
+        "attention_resolutions": (),
+        "refine_channels": 2,
+        "refine_blocks": 1,
+    }
+    network = UNet(**{**TINY, **sizes})
+    for weight in network.parameters():
+        nn.init.normal_(weight, std=0.1)
+    x_d, x_t = torch.rand(2, 2, 3, 16, 16) * 2 - 1
+
+    def output_and_gradients() -> list[torch.Tensor]:
+        output = network(x_d=x_d, x_t=x_t, gamma=torch.tensor([0.3, 0.7]))
+        return [output.detach(), *torch.autograd.grad(output.square().mean(), list(network.parameters()))]
+
+    expected = output_and_gradients()
+    network.compile_blocks()
+    compiled = [module for module in network.modules() if module._compiled_call_impl is not None]
+    assert {type(module) for module in compiled} == {ResidualBlock, DilatedLevel}
+    for found, wanted in zip(output_and_gradients(), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from idm.diffusion import objective
 from idm.diffusion.chain import Chain
-from idm.diffusion.objective import own_estimates, training_loss
+from idm.diffusion.objective import GPU_BATCH, own_estimates, padded, training_loss
 from idm.diffusion.process import add_noise, target
 from idm.diffusion.samplers import sample
 from idm.diffusion.schedule import log_sigma
@@ -36,6 +37,32 @@ def test_only_chosen_samples_are_replaced_by_the_estimate_at_the_start():
     (x_t, gamma) = seen[0]
     assert gamma.tolist() == [GAMMAS[-1].item()]
     torch.testing.assert_close(x_t, add_noise(given["x_0"][1:2], given["eps"][1:2], GAMMAS[-1:]))
+
+
+def test_a_gpu_sees_few_sizes_of_batches():
+    indices = torch.tensor([3, 5, 8])
+    on_gpu = padded(indices, torch.device("cuda"))
+    assert on_gpu.tolist() == [3, 5, *[8] * (GPU_BATCH - 2)]
+    assert torch.equal(padded(on_gpu, torch.device("cuda")), on_gpu)
+    assert padded(indices, torch.device("cpu")) is indices
+
+
+def test_padding_changes_neither_estimates_nor_gradients(monkeypatch):
+    given, scale = faces(), torch.ones((), requires_grad=True)
+
+    def estimates_and_gradient() -> tuple[torch.Tensor, torch.Tensor]:
+        noised = own_estimates(
+            lambda *, x_d, x_t, gamma: scale * x_d / 2,
+            **given,
+            gamma_start=GAMMAS[-1],
+            chosen=torch.tensor([False, True, True]),
+            end_to_end=True,
+        )
+        return noised.detach(), torch.autograd.grad(noised.sum(), scale)[0]
+
+    expected = estimates_and_gradient()
+    monkeypatch.setattr(objective, "padded", lambda indices, device: padded(indices, torch.device("cuda")))
+    torch.testing.assert_close(estimates_and_gradient(), expected)
 
 
 @pytest.mark.parametrize("end_to_end", [False, True])

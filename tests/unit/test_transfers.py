@@ -1,6 +1,7 @@
 """Losses and gradients wait for no copy between the processor and a GPU."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ GPU = torch.device("meta")
 """A device whose tensors have no values, so that to wait for one is an error."""
 MODULES = (
     *("idm.training.learner", "idm.diffusion.objective", "idm.diffusion.adversarial", "idm.faces.features"),
-    *("idm.faces.components", "gan_baseline.learner"),
+    *("idm.faces.components", "idm.models.critics", "gan_baseline.learner"),
 )
 """Those that copy with ``on_device``."""
 OPTIMISATION = Optimisation(10, 1e-3, 0, "constant", (0.9, 0.99), 0.0, 1.0, 0.5)
@@ -57,8 +58,21 @@ def waiting(monkeypatch) -> Iterator[WaitingCopies]:
     def on_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
         return values.to(device, non_blocking=True)
 
+    def seen(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        """Numbers that a GPU gets from the processor are copied, unseen by a dispatch mode."""
+
+        def made(*arguments: Any, **keywords: Any) -> torch.Tensor:
+            values = make(*arguments, **keywords)
+            if values.device == GPU:
+                copies.seen.append(f"numbers of shape {tuple(values.shape)}")
+            return values
+
+        return made
+
     for module in MODULES:
         monkeypatch.setattr(f"{module}.on_device", on_device)
+    monkeypatch.setattr(torch, "tensor", seen(torch.tensor))
+    monkeypatch.setattr(torch.Tensor, "new_tensor", seen(torch.Tensor.new_tensor))
     monkeypatch.setattr(Accelerator, "device", GPU)
     yield copies
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -75,7 +89,9 @@ def test_a_copy_that_waits_is_seen(waiting):
         torch.zeros(3).to(GPU, non_blocking=True)
         assert waiting.seen == []
         torch.zeros(3).to(GPU)
-    assert len(waiting.seen) == 1
+        torch.tensor([1.0], device=GPU)
+        torch.zeros(3, device=GPU).new_tensor([1.0])
+    assert len(waiting.seen) == 3
     with pytest.raises(NotImplementedError):
         torch.zeros(3, device=GPU).tolist()
 

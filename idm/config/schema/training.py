@@ -74,7 +74,8 @@ class IDMTrainConfig(TrainConfig):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     compile: bool = False
-    """Compile the network with `torch.compile`."""
+    """Compile the network's residual blocks with `torch.compile`: on a GPU the step takes less time, after about a
+    minute."""
 
 
 if TYPE_CHECKING:
