@@ -10,7 +10,7 @@ import io
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -104,7 +104,7 @@ def train(folder: Path, num_steps: int) -> bytes:
     return (folder / f"checkpoints/step_{num_steps:08d}/pipeline/denoiser" / WEIGHTS_FILE).read_bytes()
 
 
-def _batches(first: int) -> Generator[Batch]:
+def _batches(first: int) -> Iterator[Batch]:
     position = first
     while True:
         faces = torch.from_numpy(np.random.default_rng(position).integers(0, 256, (2, 3, 16, 16), dtype=np.uint8))

@@ -4,9 +4,11 @@ A *position* counts the samples of a whole run. The face at a position, its mirr
 depend on (seed, position) only: not on the process, the worker, or how often the run was interrupted.
 """
 
+import os
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -26,6 +28,7 @@ from idm.data.mixing import Pool
 from idm.data.sources import Face, FaceSource, Landmarks, Points68
 from idm.degradation import Mixture, Recipe, degradation_rng, degrade
 from idm.degradation.operations import to_grey
+from idm.io.errors import UserError
 from idm.io.ranges import from_uint8, to_uint8
 
 
@@ -180,17 +183,37 @@ class Partition:
         return range(start, start + self.size)
 
 
-class StreamedBatches(IterableDataset[Batch]):
+class IndexedBatches(Dataset[Batch | UserError]):
+    """Micro-batches by their positions. A user's mistake is returned: raised in a worker, it would come with the
+    worker's traceback."""
+
+    def __init__(self, pairs: IndexedPairs) -> None:
+        self.pairs = pairs
+
+    def __getitem__(self, positions: Sequence[int]) -> Batch | UserError:
+        try:
+            return collate([self.pairs[position] for position in positions])
+        except UserError as error:
+            return error
+
+
+class StreamedBatches(IterableDataset[Batch | UserError]):
     """Micro-batches ``first, first + 1, ...`` of a stream.
 
     Each worker of each process reads those parts of the stream that its micro-batches need, and decodes only its own
-    faces: the order is that of a single reader, whatever their number.
+    faces: the order is that of a single reader, whatever their number. A user's mistake is the last item.
     """
 
     def __init__(self, source: StreamedFaces, pairing: Pairing, partition: Partition, first: int) -> None:
         self.source, self.pairing, self.partition, self.first = source, pairing, partition, first
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | UserError]:
+        try:
+            yield from self._batches()
+        except UserError as error:
+            yield error
+
+    def _batches(self) -> Iterator[Batch]:
         worker = get_worker_info()
         start, step = (self.first + worker.id, worker.num_workers) if worker else (self.first, 1)
         parts: dict[int, Iterator[tuple[int, tuple[int, int, Mapping[str, Any]]]]] = {}
@@ -213,8 +236,8 @@ def training_batches(
     first: int,
     num_workers: int,
     pin: bool,
-) -> Generator[Batch]:
-    """Yield one process's micro-batches without end, beginning with number ``first``; closing it ends its workers."""
+) -> Iterator[Batch]:
+    """An endless iterator over one process's micro-batches, beginning with number ``first``."""
     loader: DataLoader[Any]
     workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin, "worker_init_fn": _start_worker}
     if num_workers and sys.platform == "linux":
@@ -222,20 +245,38 @@ def training_batches(
     if isinstance(source, StreamedFaces):
         loader = DataLoader(StreamedBatches(source, pairing, partition, first), batch_size=None, **workers)
     else:
-        positions = (list(partition.positions(m)) for m in count(first))
-        loader = DataLoader(IndexedPairs(source, pairing), batch_sampler=positions, collate_fn=collate, **workers)
+        positions = (partition.positions(m) for m in count(first))
+        pairs = IndexedBatches(IndexedPairs(source, pairing))
+        loader = DataLoader(pairs, batch_size=None, sampler=positions, **workers)
     with _without_opencv_threads():
-        batches = iter(loader)  # starts the workers
-    yield from batches
+        return map(_or_raise, iter(loader))  # starts the workers
+
+
+def _or_raise(batch: Batch | UserError) -> Batch:
+    if isinstance(batch, UserError):
+        raise batch
+    return batch
 
 
 def _start_worker(worker: int) -> None:
-    """Limit OpenCV to one thread, since in each worker it would start as many threads as there are cores, and ignore
-    the signals that a terminal, ``timeout`` or Slurm sends to all processes of a run: the trainer ends its workers by
-    closing the batches, after saving."""
+    """Limit OpenCV to one thread, since in each worker it would start as many threads as there are cores.
+
+    A terminal, ``timeout`` and Slurm send signals to all processes of a run. The trainer still needs its workers until
+    it has saved, so they heed nobody else's signals (on Linux).
+    """
     cv2.setNumThreads(1)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+        threading.Thread(target=_heed_trainer, args=(os.getppid(),), daemon=True).start()
+
+
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def _heed_trainer(trainer: int) -> None:
+    while signal.sigwaitinfo(_STOPPING).si_pid != trainer:
+        pass
+    os._exit(0)
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def own_estimates(
         return x_0
     indices = chosen.nonzero()[:, 0]
     n = len(indices)
-    indices = on_device(padded(indices, x_0.device), x_0.device)
+    indices = on_device(padded(indices, len(chosen), x_0.device), x_0.device)
     start = on_device(gamma_start.expand(len(indices)), x_0.device)
     x_T = add_noise(x_0[indices], eps[indices], start)
     noised = x_0.clone()
@@ -114,11 +114,13 @@ def own_estimates(
 
 
 GPU_BATCH = 16
-"""A GPU sees batches of multiples of this number only: it plans convolutions, and compiles, for each size anew."""
+"""A GPU estimates multiples of this number of faces, or the whole batch: for each size, convolutions are planned and
+the network is compiled anew."""
 
 
-def padded(indices: Int64[Tensor, " n"], device: torch.device) -> Int64[Tensor, " padded"]:
-    """The indices, on a GPU with the last one repeated up to a multiple of :data:`GPU_BATCH`."""
-    if device.type == "cpu":
+def padded(indices: Int64[Tensor, " n"], batch_size: int, device: torch.device) -> Int64[Tensor, " padded"]:
+    """The indices, on a GPU with the last one repeated up to a multiple of :data:`GPU_BATCH`, at most a batch."""
+    if device.type != "cuda":
         return indices
-    return torch.cat([indices, indices[-1:].expand(-len(indices) % GPU_BATCH)])
+    missing = min(-len(indices) % GPU_BATCH, batch_size - len(indices))
+    return torch.cat([indices, indices[-1:].expand(missing)])

@@ -58,7 +58,8 @@ class VGG19(nn.Module):
         self.features = nn.Sequential(*layers[: taps[-1] + 1])
 
     def forward(self, images: Images, landmarks: Landmarks) -> list[Float[Tensor, "b _ _ _"]]:
-        mean, std = (on_device(torch.tensor(values), images.device).view(3, 1, 1) for values in (self._MEAN, self._STD))
+        of_channels = torch.tensor([self._MEAN, self._STD], dtype=images.dtype)
+        mean, std = on_device(of_channels, images.device)[..., None, None]
         h, maps = ((images + 1) / 2 - mean) / std, []
         for index, layer in enumerate(self.features):
             h = layer(h)
@@ -205,7 +206,9 @@ class ArcFace(nn.Module):
         self.bn5 = nn.BatchNorm1d(512)
 
     def forward(self, images: Images, landmarks: Landmarks) -> Float[Tensor, "b 512"]:
-        grey = (images * on_device(torch.tensor(self._GREY), images.device).view(3, 1, 1)).sum(dim=1, keepdim=True)
+        grey = (images * on_device(torch.tensor(self._GREY, dtype=images.dtype), images.device).view(3, 1, 1)).sum(
+            dim=1, keepdim=True
+        )
         return self.embed(F.interpolate(grey, (128, 128), mode="bilinear", align_corners=False))
 
     def embed(self, grey: Float[Tensor, "b 1 128 128"]) -> Float[Tensor, "b 512"]:

@@ -70,8 +70,8 @@ class Denoiser(nn.Module, ABC):
     ) -> Float[Tensor, "b c h w"]:
         """:meth:`forward` after gamma has become its embedding, the only part that needs more than bfloat16."""
 
-    def compile_blocks(self) -> None:
-        """Compile the network with `torch.compile`, or the parts of it that gain from it."""
+    def compile_parts(self) -> None:
+        """Compile the network with `torch.compile`, or those parts that gain from it."""
         self.compile()
 
     def _to_patches(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b cp hp wp"]:

@@ -103,7 +103,8 @@ class DilatedLevel(nn.Module):
 
 def narrow_blur(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """Convolve with [1, 2, 1] / 4 along both axes, which removes a period of two pixels; nearest pixels around."""
-    if torch.compiler.is_compiling():  # it expects the gradient of F.pad in another layout than it gets
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+        # torch.compile stops at the gradient of F.pad, which has another layout than it expects
         x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], dim=2)
         x = torch.cat([x[..., :1], x, x[..., -1:]], dim=3)
     else:

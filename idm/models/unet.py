@@ -99,16 +99,15 @@ class UNet(Denoiser):
             pixels = pixels + self.refine(h, patches, pixels, embedding)
         return self._to_output(pixels, x_d, x_t)
 
-    def compile_blocks(self) -> None:
-        """Compile the residual blocks and the dilated level with `torch.compile`.
+    def compile_parts(self) -> None:
+        """Compile the residual blocks and the dilated level, whose speed memory limits.
 
-        These are the passes that memory bounds. Blocks of one width share what is compiled, so that this takes a
-        fraction of the time that the whole network would.
+        Blocks of one width share what is compiled, so that this takes a fraction of the time that the whole network
+        would.
         """
         for module in self.modules():
             if isinstance(module, ResidualBlock | DilatedLevel):
                 module.compile(dynamic=False)
-        torch._dynamo.config.recompile_limit = 64  # there are as many as widths, batch sizes and passes
 
     def _run(self, level: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
         for block in level.children():

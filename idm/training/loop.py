@@ -8,8 +8,7 @@ losses, bit for bit, as an uninterrupted run.
 import json
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,7 @@ class Run:
         accelerator: Accelerator,
         settings: RunSettings,
         *,
-        batches_from: Callable[[int], Generator[Batch]],
+        batches_from: Callable[[int], Iterator[Batch]],
         validation: Validation | None,
     ) -> None:
         self.learner, self.accelerator, self.settings = learner, accelerator, settings
@@ -100,37 +99,32 @@ class Run:
         settings = self.settings
         with StopSignals() as signals:  # also while resuming: a stopped run always saves
             self._resume()
-            with closing(self.batches_from(self.step * settings.accumulation)) as batches:
-                self._train(batches, signals)
+            batches = self.batches_from(self.step * settings.accumulation)
+            self.bar = tqdm(
+                total=settings.num_steps,
+                initial=self.step,
+                unit="step",
+                disable=not self.accelerator.is_local_main_process,
+                dynamic_ncols=True,
+                mininterval=0.5 if sys.stderr.isatty() else 10,  # a log file gets a line now and then
+            )
+            self._tick()
+            while self.step < settings.num_steps:
+                values = self.learner.train_step(self.step, batches)
+                self.step += 1
+                self.window.add(values, self.learner.skipped)
+                self.bar.update()
+                if self._due(settings.log_every):
+                    self._log_progress()
+                if self._due(settings.validate_every) or self._due(settings.checkpoint_every):
+                    self._save_and_validate()
+                if self._stopping(signals):
+                    self._stop(signals)
+            self.bar.close()
             if settings.num_steps == 0:  # nothing to train: still show what the untrained model does
                 self._save_and_validate()
         for tracker in self.accelerator.trackers:
             tracker.finish()
-
-    def _train(self, batches: Iterator[Batch], signals: StopSignals) -> None:
-        """All steps that are left, or those up to a signal."""
-        settings = self.settings
-        self.bar = tqdm(
-            total=settings.num_steps,
-            initial=self.step,
-            unit="step",
-            disable=not self.accelerator.is_local_main_process,
-            dynamic_ncols=True,
-            mininterval=0.5 if sys.stderr.isatty() else 10,  # a log file gets a line now and then
-        )
-        self._tick()
-        while self.step < settings.num_steps:
-            values = self.learner.train_step(self.step, batches)
-            self.step += 1
-            self.window.add(values, self.learner.skipped)
-            self.bar.update()
-            if self._due(settings.log_every):
-                self._log_progress()
-            if self._due(settings.validate_every) or self._due(settings.checkpoint_every):
-                self._save_and_validate()
-            if self._stopping(signals):
-                self._stop(signals)
-        self.bar.close()
 
     def _due(self, period: int) -> bool:
         return self.step % period == 0 or self.step == self.settings.num_steps

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from forked import kill_when, run, started
@@ -260,7 +262,7 @@ def test_a_signal_to_the_launcher_stops_the_trainer_which_saves_first(tmp_path: 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc names the processes")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_to_all_processes_of_a_run_costs_nothing(tmp_path: Path, number: int) -> None:
+def test_a_signal_to_all_processes_of_a_run_stops_it_after_saving(tmp_path: Path, number: int) -> None:
     """``timeout``, Slurm and a terminal send it to the data loader's workers, too."""
     folder = tmp_path / "run"
     endless = ["train.num_steps=1000000", "train.checkpoint_every=1000000", "validation.every=1000000"]
@@ -288,3 +290,18 @@ def test_all_faults_of_a_configuration_are_shown_at_once(tmp_path: Path) -> None
         assert text in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_face_that_cannot_be_read_is_one_line(tmp_path: Path, num_workers: int) -> None:
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    for index in range(8):
+        assert cv2.imwrite(str(faces / f"{index}.png"), np.full((32, 32, 3), 30 * index, np.uint8))
+    broken = faces / "3.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    source = ["data.source.name=folder", f"data.source.path={faces}", f"data.num_workers={num_workers}"]
+    done = run(command(tmp_path / "run", *source))
+    assert done.returncode == 1
+    assert f"error: {broken}: is broken or cut short" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -466,7 +466,7 @@ def test_compiled_blocks_compute_what_they_computed():
         return [output.detach(), *torch.autograd.grad(output.square().mean(), list(network.parameters()))]
 
     expected = output_and_gradients()
-    network.compile_blocks()
+    network.compile_parts()
     compiled = [module for module in network.modules() if module._compiled_call_impl is not None]
     assert {type(module) for module in compiled} == {ResidualBlock, DilatedLevel}
     for found, wanted in zip(output_and_gradients(), expected, strict=True):

@@ -41,10 +41,11 @@ def test_only_chosen_samples_are_replaced_by_the_estimate_at_the_start():
 
 def test_a_gpu_sees_few_sizes_of_batches():
     indices = torch.tensor([3, 5, 8])
-    on_gpu = padded(indices, torch.device("cuda"))
+    on_gpu = padded(indices, 64, torch.device("cuda"))
     assert on_gpu.tolist() == [3, 5, *[8] * (GPU_BATCH - 2)]
-    assert torch.equal(padded(on_gpu, torch.device("cuda")), on_gpu)
-    assert padded(indices, torch.device("cpu")) is indices
+    assert torch.equal(padded(on_gpu, 64, torch.device("cuda")), on_gpu)
+    assert padded(indices, 9, torch.device("cuda")).tolist() == [3, 5, *[8] * 7]
+    assert padded(indices, 64, torch.device("cpu")) is indices
 
 
 def test_padding_changes_neither_estimates_nor_gradients(monkeypatch):
@@ -61,7 +62,7 @@ def test_padding_changes_neither_estimates_nor_gradients(monkeypatch):
         return noised.detach(), torch.autograd.grad(noised.sum(), scale)[0]
 
     expected = estimates_and_gradient()
-    monkeypatch.setattr(objective, "padded", lambda indices, device: padded(indices, torch.device("cuda")))
+    monkeypatch.setattr(objective, "padded", lambda indices, size, device: padded(indices, 64, torch.device("cuda")))
     torch.testing.assert_close(estimates_and_gradient(), expected)
 
 

@@ -68,7 +68,7 @@ def run(tmp_path):
             learner,
             Accelerator(cpu=True, mixed_precision="no"),
             RunSettings(**{**settings, "recorded": {"train.num_steps": num_steps}, "remedy": "Do this", **changes}),
-            batches_from=lambda first: (batch for batch in ()),
+            batches_from=lambda first: iter(()),
             validation=validation,
         )
         made.fit()

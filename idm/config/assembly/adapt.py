@@ -2,7 +2,6 @@
 levels."""
 
 import time
-from contextlib import closing
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -146,12 +145,12 @@ def seconds_per_step(config: AdaptConfig) -> float:
     """Measure the seconds of an optimiser step on this machine, with its data."""
     with TemporaryDirectory() as folder:
         run = build_adaptation(config.model_copy(update={"output_dir": Path(folder)}))
-        with closing(run.batches_from(0)) as batches:
-            run.learner.train_step(0, batches)  # the first one is slow
-            begun = time.perf_counter()
-            for step in range(1, 1 + _TIMED_STEPS):
-                run.learner.train_step(step, batches)["loss"].item()
-            return (time.perf_counter() - begun) / _TIMED_STEPS
+        batches = run.batches_from(0)
+        run.learner.train_step(0, batches)  # the first one is slow
+        begun = time.perf_counter()
+        for step in range(1, 1 + _TIMED_STEPS):
+            run.learner.train_step(step, batches)["loss"].item()
+        return (time.perf_counter() - begun) / _TIMED_STEPS
 
 
 def build_adaptation(config: AdaptConfig) -> Run:

@@ -189,7 +189,8 @@ def build_learner(
     adversary = None if adversarial is None else build_adversary(adversarial, config.denoiser.patch_size)
     denoiser.gradient_checkpointing = train.gradient_checkpointing
     if train.compile:
-        denoiser.compile_blocks()
+        torch._dynamo.config.recompile_limit = 64  # one for each width, batch size and pass
+        denoiser.compile_parts()
     return IntrinsicIteration(
         denoiser,
         accelerator,

@@ -107,6 +107,8 @@ class IDMConfig(RunConfig):
         for name in ("add_degraded", "inject_degraded"):
             if not net.conditional and getattr(net, name):
                 faults.append(f"denoiser.{name}: must be false without denoiser.conditional: there is no x_d")
+        if self.train.lora is not None and self.train.compile:
+            faults.append("train.compile: not available with train.lora, whose layers cannot share what is compiled")
         if self.train.lora is not None and self.train.init_from is None:
             faults.append("train.lora: needs train.init_from, since adapters alone cannot train a new network")
         if self.objective.adversarial is not None and self.train.mixed_precision == "fp16":

@@ -74,8 +74,8 @@ class IDMTrainConfig(TrainConfig):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     compile: bool = False
-    """Compile the network's residual blocks with `torch.compile`: on a GPU the step takes less time, after about a
-    minute."""
+    """Compile the network, of a U-Net its residual blocks, with `torch.compile`: after about a minute, steps on a GPU
+    take less time. Not with ``lora``."""
 
 
 if TYPE_CHECKING:
