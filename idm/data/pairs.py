@@ -30,6 +30,7 @@ from idm.degradation import Mixture, Recipe, degradation_rng, degrade
 from idm.degradation.operations import to_grey
 from idm.io.errors import UserError
 from idm.io.ranges import from_uint8, to_uint8
+from idm.io.signals import STOP_SIGNALS
 
 
 @dataclass(frozen=True)
@@ -266,15 +267,12 @@ def _start_worker(worker: int) -> None:
     """
     cv2.setNumThreads(1)
     if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         threading.Thread(target=_heed_trainer, args=(os.getppid(),), daemon=True).start()
 
 
-_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
 def _heed_trainer(trainer: int) -> None:
-    while signal.sigwaitinfo(_STOPPING).si_pid != trainer:
+    while signal.sigwaitinfo(STOP_SIGNALS).si_pid != trainer:
         pass
     os._exit(0)
 

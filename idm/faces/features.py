@@ -132,8 +132,9 @@ def face_crops(images: Images, landmarks: Landmarks) -> Float[Tensor, "b 3 112 9
     template = ffhq_landmarks(size)
     points = [p if np.isfinite(p).all() else template for p in landmarks.cpu().numpy().astype(np.float64)]
     num_samples = max(1, ceil(1 / scale_of(umeyama(template, IDENTITY_LANDMARKS)) - 1e-6))
-    to_images = np.stack([invert(umeyama(p, IDENTITY_LANDMARKS)) for p in points])
-    grid = sampling_grid(on_device(torch.from_numpy(to_images).to(images.dtype), images.device), size, num_samples)
+    to_images = torch.from_numpy(np.stack([invert(umeyama(p, IDENTITY_LANDMARKS)) for p in points]))
+    to_images = to_images.float() if images.device.type == "mps" else to_images  # Apple's GPUs have no float64
+    grid = sampling_grid(on_device(to_images, images.device), size, num_samples).to(images.dtype)
     samples = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return F.avg_pool2d(samples, num_samples) * (127.5 / 128)
 

@@ -6,7 +6,8 @@ import signal
 import sys
 from types import FrameType, TracebackType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+from idm.io.signals import STOP_SIGNALS
+
 LAUNCHED = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")
 """Environment variables that ``accelerate launch`` and torchrun set for the processes that they start."""
 
@@ -39,7 +40,7 @@ class StopSignals:
         self._launcher = os.getppid() if has_launcher() else None
 
     def __enter__(self) -> "StopSignals":
-        heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
         self._before = {number: signal.signal(number, self._receive) for number in heeded}
         return self
 

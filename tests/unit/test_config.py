@@ -391,6 +391,10 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 # Combinations
 
 IMPOSSIBLE = {
+    "compiled adapters": (
+        ["train.lora={}", "train.init_from=somewhere", "train.compile=true"],
+        "train.compile: not available with train.lora, whose layers cannot share what is compiled",
+    ),
     "adapters alone": (
         ["train.lora={}"],
         "train.lora: needs train.init_from, since adapters alone cannot train a new network",

@@ -397,6 +397,17 @@ def streamed(num_faces: int = 10, parts: int = 1) -> StreamedFaces:
     return StreamedFaces(rows.to_iterable_dataset(num_shards=3), num_faces, "image", None, SIZE, seed=0, parts=parts)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_face_of_a_stream_that_cannot_be_read_is_the_error_itself(num_workers: int, monkeypatch) -> None:
+    def broken(stream: StreamedFaces, row: object, key: str) -> Face:
+        raise ImageError(f"{key} is broken")
+
+    monkeypatch.setattr(StreamedFaces, "face", broken)  # the workers are forked
+    batches = training_batches(streamed(), PAIRING, Partition(3), first=0, num_workers=num_workers, pin=False)
+    with pytest.raises(ImageError, match=r"^\d+ is broken$"):
+        next(batches)
+
+
 @pytest.mark.parametrize("parts", [1, 2, 3])
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_stream_resumes_at_its_position_with_any_number_of_workers(num_workers: int, parts: int) -> None:
